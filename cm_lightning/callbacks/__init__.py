@@ -1,0 +1,8 @@
+"""Callbacks, one job each."""
+
+from cm_lightning.callbacks.confidence_cost import ConfidenceCost
+from cm_lightning.callbacks.pictures import AugmentationPicture, SegmentationPictures
+from cm_lightning.callbacks.prediction_writer import PredictionWriter
+from cm_lightning.callbacks.result_table import ResultTable
+
+__all__ = ["AugmentationPicture", "ConfidenceCost", "PredictionWriter", "ResultTable", "SegmentationPictures"]

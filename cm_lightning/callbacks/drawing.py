@@ -1,0 +1,94 @@
+"""Image, confidence map, label and prediction, drawn as a sonographer looks at them: depth downwards, in mm."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+Frame = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture: a frame in grey or a map in colour, with outlines of classes.
+
+    Attributes:
+        title: What is shown.
+        frame: ``(depth, lateral)`` in [0, 1].
+        spacing: Pixel size in depth and lateral.
+        unit: Of the spacing.
+        label: Class indices to outline, or None.
+        is_map: Show with the scale of confidence maps.
+    """
+
+    title: str
+    frame: Frame
+    spacing: tuple[float, float]
+    unit: str
+    label: Frame | None = None
+    is_map: bool = False
+
+
+def class_colour(index: int) -> tuple[float, float, float, float]:
+    """Give the colour of class 1, 2, ..."""
+    red, green, blue, alpha = colormaps["Set1"]((index - 1) % 9)
+    return red, green, blue, alpha
+
+
+def draw_panels(rows: Sequence[Sequence[Panel]], class_names: Sequence[str], title: str = "") -> Figure:
+    """Draw a grid of panels with one legend of classes and one scale of confidence.
+
+    Args:
+        rows: Panels, row by row, all rows of one length.
+        class_names: Names of the classes 1, 2, ...
+        title: Above everything.
+
+    Returns:
+        The figure.
+    """
+    heights = [_extent(row[0])[1] / _extent(row[0])[0] for row in rows]
+    columns = len(rows[0])
+    width = 3.1 * columns + 0.9
+    figure = Figure(figsize=(width, 3.0 * sum(min(h, 1.6) for h in heights) + 0.9), layout="constrained", dpi=110)
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=[min(h, 1.6) for h in heights])
+    shown_map = None
+    for line, row in zip(axes, rows, strict=True):
+        for place, panel in zip(line, row, strict=True):
+            drawn = _draw_panel(place, panel, len(class_names))
+            shown_map = drawn if panel.is_map else shown_map
+        line[0].set_ylabel(f"depth [{row[0].unit}]")
+    for place, panel in zip(axes[-1], rows[-1], strict=True):
+        place.set_xlabel(f"lateral [{panel.unit}]")
+    if shown_map is not None:
+        figure.colorbar(shown_map, ax=axes, label="confidence", shrink=0.6, pad=0.01)
+    handles = [Line2D([], [], color=class_colour(i), label=name) for i, name in enumerate(class_names, start=1)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _extent(panel: Panel) -> tuple[float, float]:
+    """Lateral and depth size."""
+    depth, lateral = panel.frame.shape
+    return lateral * panel.spacing[1], depth * panel.spacing[0]
+
+
+def _draw_panel(place: Axes, panel: Panel, classes: int) -> Any:
+    width, height = _extent(panel)
+    corners = (0.0, width, height, 0.0)
+    colours = "viridis" if panel.is_map else "gray"
+    drawn = place.imshow(panel.frame, cmap=colours, vmin=0, vmax=1, extent=corners, interpolation="nearest")
+    if panel.label is not None:
+        for index in range(1, classes + 1):
+            mask = (panel.label == index).astype(float)
+            if mask.any() and not mask.all():
+                place.contour(mask, [0.5], colors=[class_colour(index)], linewidths=1.4, extent=corners, origin="upper")
+    place.set_title(panel.title, fontsize=9)
+    place.tick_params(labelsize=7)
+    return drawn

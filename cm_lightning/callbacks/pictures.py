@@ -1,0 +1,159 @@
+"""Pictures of what the network sees and says, written as PNG files beside the checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from cm_lightning.callbacks.drawing import Panel, draw_panels
+from cm_lightning.data import UltrasoundDataModule
+from cm_lightning.data.augmentation import Batch
+from cm_lightning.tasks import BaseTask
+
+
+class SegmentationPictures(Callback):
+    """Draw image, confidence map, label and prediction of fixed validation cases.
+
+    Args:
+        every_n_epochs: How often; the last epoch is always drawn.
+        cases: How many cases.
+    """
+
+    def __init__(self, every_n_epochs: int = 10, cases: int = 3) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.cases = cases
+        self._batches: list[Batch] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the cases of the last epoch."""
+        self._batches = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first cases where a picture is due."""
+        if self._is_due(trainer) and sum(len(kept["case"]) for kept in self._batches) < self.cases:
+            self._batches.append(batch)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the cases that were kept."""
+        if not (self._batches and trainer.is_global_zero and isinstance(pl_module, BaseTask)):
+            return
+        rows = []
+        for batch in self._batches:
+            with torch.inference_mode():
+                prediction = pl_module.infer(batch).argmax(dim=1, keepdim=True)
+            rows += [self._row(batch, prediction, index) for index in range(len(batch["case"]))]
+        epoch = trainer.current_epoch
+        figure = draw_panels(rows[: self.cases], pl_module.class_names, f"validation, epoch {epoch}")
+        _save(figure, run_folder(trainer) / "pictures" / f"validation_epoch{epoch:04d}.png")
+        self._batches = []
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return False
+        epoch = trainer.current_epoch + 1
+        return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.state.fn == "validate"
+
+    def _row(self, batch: Batch, prediction: Tensor, index: int) -> list[Panel]:
+        frame = fullest_frame(batch["label"][index])
+        spacing, unit = _frame_spacing(batch, index), batch["unit"][index]
+        image, label = frame(batch["image"][index]), frame(batch["label"][index])
+        row = [Panel(f"{batch['case'][index]}: image", image, spacing, unit)]
+        if "confidence" in batch:
+            row.append(Panel("confidence map", frame(batch["confidence"][index]), spacing, unit, is_map=True))
+        row.append(Panel("label", image, spacing, unit, label))
+        row.append(Panel("prediction", image, spacing, unit, frame(prediction[index])))
+        return row
+
+
+class AugmentationPicture(Callback):
+    """Draw training cases beside augmented versions of them, once, before the first step.
+
+    Args:
+        cases: How many cases.
+        versions: How many augmented versions of each.
+    """
+
+    def __init__(self, cases: int = 2, versions: int = 3) -> None:
+        self.cases = cases
+        self.versions = versions
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, leaving the random state as it was."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not (trainer.is_global_zero and isinstance(data, UltrasoundDataModule) and isinstance(pl_module, BaseTask)):
+            return
+        rows = []
+        devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.inference_mode():
+            for index in range(min(self.cases, len(data.training_set))):
+                sample = default_collate([data.training_set[index]])
+                on_device = data.transfer_batch_to_device(sample, pl_module.device, 0)
+                changed = [data.augment(on_device) for _ in range(self.versions)]
+                rows.append(self._panels(sample, changed, maps=False))
+                if "confidence" in changed[0]:
+                    rows.append(self._panels(sample, changed, maps=True))
+        figure = draw_panels(rows, pl_module.class_names, "training cases, and what augmentation makes of them")
+        _save(figure, run_folder(trainer) / "pictures" / "augmentation.png")
+
+    def _panels(self, sample: Batch, changed: list[Batch], maps: bool) -> list[Panel]:
+        """Panels of images, or of maps; the original has a map only where it was computed natively."""
+        panels = []
+        for number, batch in enumerate([sample, *changed]):
+            key = "confidence" if maps and "confidence" in batch else "image"
+            frame = fullest_frame(sample["label"][0])
+            title = f"augmented {number}" if number else f"{sample['case'][0]}: original"
+            panels.append(
+                Panel(
+                    title,
+                    frame(batch[key][0]),
+                    _frame_spacing(sample, 0),
+                    sample["unit"][0],
+                    frame(batch["label"][0]),
+                    is_map=key == "confidence",
+                )
+            )
+        return panels
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Folder of the run on rank 0, without asking the other processes as ``trainer.log_dir`` would."""
+    return Path(trainer.default_root_dir)
+
+
+class fullest_frame:  # noqa: N801 (used like a function)
+    """Pick the frame of a volume with the most labelled pixels; of a 2D image, the image.
+
+    Args:
+        label: ``(1, depth, lateral[, elevation])``.
+    """
+
+    def __init__(self, label: Tensor) -> None:
+        self.index = None if label.ndim == 3 else int((label[0] > 0).sum(dim=(0, 1)).argmax())
+
+    def __call__(self, value: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+        """Cut the frame from ``(1, depth, lateral[, elevation])``."""
+        picked = value[0] if self.index is None else value[0, :, :, self.index]
+        array: np.ndarray[Any, np.dtype[Any]] = picked.detach().cpu().numpy()
+        return array
+
+
+def _frame_spacing(batch: Batch, index: int) -> tuple[float, float]:
+    depth, lateral = batch["spacing"][index][:2].tolist()
+    return depth, lateral
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

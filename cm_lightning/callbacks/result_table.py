@@ -1,0 +1,50 @@
+"""The results of a test, as files and in the terminal."""
+
+import pandas as pd
+from pytorch_lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from cm_lightning.callbacks.pictures import run_folder
+from cm_lightning.metrics import METRICS
+from cm_lightning.metrics.empty import detection_rate
+from cm_lightning.metrics.summary import summarise
+from cm_lightning.tasks import BaseTask
+
+
+class ResultTable(Callback):
+    """Write the long table and its summary after ``test``, and print the summary."""
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``test_metrics.csv`` and ``test_summary.csv`` to the run's folder."""
+        if not (trainer.is_global_zero and isinstance(pl_module, BaseTask)) or pl_module.test_rows.empty:
+            return
+        folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = pl_module.test_rows
+        pooled = [summarise(rows, policy).assign(policy=policy) for policy in ("worst", "detected")]
+        summary = pd.concat(pooled).assign(grouping=rows["grouping"].iloc[0], unit=rows["unit"].iloc[0])
+        rows.to_csv(folder / "test_metrics.csv", index=False)
+        summary.to_csv(folder / "test_summary.csv", index=False)
+        Console().print(_table(rows, pooled[0]))
+
+
+def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:
+    """Draw classes against metrics, mean +- SD over patients."""
+    unit, grouping = rows["unit"].iloc[0], rows["grouping"].iloc[0]
+    cases, patients = rows["case"].nunique(), rows["patient"].nunique()
+    table = Table(
+        title=f"Test: mean +- SD over {patients} {grouping.split(' (')[0]}s ({cases} cases)",
+        caption=f"Grouped by {grouping}. A class lost or invented counts with its worst value; "
+        "one that is in neither mask is not scored.",
+    )
+    table.add_column("class")
+    for metric, (_, is_distance) in METRICS.items():
+        table.add_column(f"{metric} [{unit}]" if is_distance else metric, justify="right")
+    table.add_column("detected", justify="right")
+    detected = detection_rate(rows)
+    for name in summary["class"].unique():
+        cells = summary[summary["class"] == name].set_index("metric")
+        shown = [f"{cells['mean'][m]:.3f} +- {cells['sd'][m]:.3f}" if m in cells.index else "-" for m in METRICS]
+        table.add_row(name, *shown, f"{detected[name]:.0%}" if name in detected.index else "")
+    return table

@@ -1,0 +1,130 @@
+"""Confidence maps of cases: on whole frames at file resolution, once, kept on disk."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cm_lightning.confidence import ConfidenceMapSolver, linear_probe_domain
+from cm_lightning.data.cases import file_digest
+from cm_lightning.errors import MissingInputError
+
+DomainName = Literal["whole", "linear"]
+
+# Part of every key: raise it when the solver's results change.
+SOLVER_VERSION = 1
+# Maps are kept as 16-bit fractions of 1: half the disk of float32, and wrong by at most 8e-6.
+LEVELS = np.iinfo(np.uint16).max
+FRAMES_AT_ONCE = 16
+
+
+def find_domain(image: NDArray[np.generic], domain: DomainName) -> NDArray[np.bool_]:
+    """Find the insonified pixels of a frame or of every frame of a volume.
+
+    Args:
+        image: ``(depth, lateral[, elevation])``.
+        domain: ``whole`` takes every pixel, ``linear`` the rectangle inside black bands.
+
+    Returns:
+        Mask of the same shape.
+    """
+    match domain:
+        case "whole":
+            return np.ones(image.shape, dtype=bool)
+        case "linear":
+            return to_volume(linear_probe_domain(to_frames(image)))
+
+
+def to_frames(volume: NDArray[Any]) -> NDArray[Any]:
+    """Bring ``(depth, lateral[, elevation])`` to frames of shape ``([elevation, ]depth, lateral)``."""
+    return volume if volume.ndim == 2 else np.moveaxis(volume, 2, 0)
+
+
+def to_volume(frames: NDArray[Any]) -> NDArray[Any]:
+    """Undo :func:`to_frames`."""
+    return frames if frames.ndim == 2 else np.moveaxis(frames, 0, 2)
+
+
+@dataclass(frozen=True)
+class ConfidenceCache:
+    """Maps on disk, each under a key made of the image file's content and everything the map depends on.
+
+    Attributes:
+        folder: Where the maps are kept.
+        solver: Computes them.
+        domain: Which pixels are insonified.
+        axes: File axes of the images.
+    """
+
+    folder: Path
+    solver: ConfidenceMapSolver
+    domain: DomainName
+    axes: str
+
+    def path(self, image_file: Path) -> Path:
+        """Name the file that holds an image's map."""
+        depends_on = {
+            "content": file_digest(image_file),
+            "solver": asdict(self.solver),
+            "domain": self.domain,
+            "axes": self.axes,
+            "version": SOLVER_VERSION,
+        }
+        key = hashlib.blake2b(json.dumps(depends_on, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return self.folder / f"{key}.npy"
+
+    def load(self, image_file: Path) -> NDArray[np.float32]:
+        """Read an image's map.
+
+        Args:
+            image_file: The image.
+
+        Returns:
+            Map in [0, 1], ``(depth, lateral[, elevation])``.
+
+        Raises:
+            MissingInputError: The map was not computed yet.
+        """
+        path = self.path(image_file)
+        if not path.is_file():
+            raise MissingInputError(
+                f"The confidence map of {image_file} is not in {self.folder}; expected "
+                "UltrasoundDataModule.prepare_data to have computed it. Was the image changed during the run?"
+            )
+        stored = np.load(path, mmap_mode="r")
+        maps: NDArray[np.float32] = stored.astype(np.float32) / np.float32(LEVELS)
+        return maps
+
+    def compute(self, image_file: Path, image: NDArray[np.generic]) -> Iterator[int]:
+        """Compute and keep an image's map, some frames at a time.
+
+        The file appears whole or not at all: it is written under another name and then renamed.
+
+        Args:
+            image_file: The image.
+            image: Its content, ``(depth, lateral[, elevation])``.
+
+        Yields:
+            How many frames were done since the last time.
+        """
+        path = self.path(image_file)
+        frames = to_frames(image)
+        stack = frames.reshape(-1, *frames.shape[-2:])
+        masks = to_frames(find_domain(image, self.domain)).reshape(stack.shape)
+        kept = np.empty(stack.shape, dtype=np.uint16)
+        for start in range(0, len(stack), FRAMES_AT_ONCE):
+            part = slice(start, start + FRAMES_AT_ONCE)
+            maps = np.asarray(self.solver(stack[part], masks[part]), dtype=np.float64)
+            kept[part] = np.round(maps * LEVELS)
+            yield len(stack[part])
+        volume = to_volume(kept.reshape(frames.shape))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npy")
+        np.save(partial, np.ascontiguousarray(volume))
+        partial.replace(path)

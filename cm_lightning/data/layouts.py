@@ -1,0 +1,179 @@
+"""Folder layouts of data sets: where the images, labels and patients are."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from cm_lightning.data.cases import Case
+from cm_lightning.data.images import is_image, stem
+from cm_lightning.errors import InputError, MissingInputError
+
+LayoutName = Literal["leg3d", "segthy", "nnunet", "folder"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set lies on disk.
+
+    Attributes:
+        find: Lists the cases below a root folder; the patient is "" where the layout knows none.
+        axes: File axes of its images.
+        tree: The expected files, for messages.
+        source: Where the data set is to be had.
+    """
+
+    find: Callable[[Path], Iterator[Case]]
+    axes: str
+    tree: str
+    source: str
+
+
+def find_cases(
+    root: Path, layout: LayoutName, patient_pattern: str | None = None, patient_table: Path | None = None
+) -> list[Case]:
+    """List the cases of a data set, sorted by id.
+
+    Args:
+        root: The data set's folder.
+        layout: How it lies on disk.
+        patient_pattern: Regular expression searched in a case's id; its first group (or all of it) is the patient.
+        patient_table: CSV file with the columns ``case`` and ``patient``, in place of the pattern.
+
+    Returns:
+        The cases. Their patient is "" where neither the layout nor the arguments tell it.
+
+    Raises:
+        MissingInputError: The folder is not there or holds no case; the message says where the data set is to be had,
+            what is expected, and how to run the demo.
+        InputError: Two cases share an id, or a patient is not told by the pattern or the table.
+    """
+    kind = LAYOUTS[layout]
+    cases = sorted(kind.find(root), key=lambda case: case.id) if root.is_dir() else []
+    if not cases:
+        found = "it holds no image in the expected places" if root.is_dir() else "there is no such folder"
+        raise MissingInputError(
+            f"No data set at {root} (data.root): {found}.\n"
+            f"Expected layout ({layout}):\n{kind.tree}\n"
+            f"To be had from: {kind.source}\n"
+            "Set --data.root to its folder, or run the demo on the built-in phantom:\n"
+            "  python -m cm_lightning fit --config configs/muscle_2ch.yaml --config configs/demo.yaml"
+        )
+    ids = [case.id for case in cases]
+    if len(set(ids)) < len(ids):
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        raise InputError(f"{root} holds several images of the same case: {', '.join(twice)}; expected one file each.")
+    return [_with_patient(case, patient_pattern, _read_patients(patient_table)) for case in cases]
+
+
+def _read_patients(table: Path | None) -> dict[str, str] | None:
+    if table is None:
+        return None
+    if not table.is_file():
+        raise MissingInputError(f"There is no patient table {table} (data.patient_table).")
+    frame = pd.read_csv(table, dtype=str)
+    if not {"case", "patient"} <= set(frame.columns):
+        raise InputError(f"{table} has the columns {list(frame.columns)}; expected 'case' and 'patient'.")
+    return dict(zip(frame["case"], frame["patient"], strict=True))
+
+
+def _with_patient(case: Case, pattern: str | None, table: dict[str, str] | None) -> Case:
+    """Fill in the patient from a table or a pattern, which go before the layout's own."""
+    patient = case.patient
+    if table is not None:
+        if case.id not in table:
+            raise InputError(f"The patient table has no row for case {case.id} ({case.image}).")
+        patient = table[case.id]
+    elif pattern is not None:
+        match = re.search(pattern, case.id)
+        if match is None:
+            raise InputError(f"The patient pattern {pattern!r} does not match the case id {case.id!r} ({case.image}).")
+        patient = match.group(1) if match.re.groups else match.group(0)
+    return Case(case.id, patient, case.image, case.label, case.subset)
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if is_image(path)) if folder.is_dir() else []
+
+
+def _find_leg3d(root: Path) -> Iterator[Case]:
+    for subset in ("train", "val", "test"):
+        for image in sorted((root / subset).glob("*/x*.mha")):
+            label = image.with_name(f"masksX{image.stem[1:]}.mha")
+            subject = image.parent.name
+            yield Case(f"{subject}_{image.stem}", subject, image, label, subset)
+
+
+def _find_segthy(root: Path) -> Iterator[Case]:
+    base = root / "US_volunteer_dataset" if (root / "US_volunteer_dataset").is_dir() else root
+    for image in _images(base / "ground_truth_data" / "US"):
+        name = stem(image).removesuffix("_US")
+        suffix = image.name[len(stem(image)) :]
+        label = base / "ground_truth_data" / "US_thyroid_label" / f"{name}{suffix}"
+        if not label.is_file():
+            label = base / "US_thyroid_label" / f"{name}{suffix}"
+        yield Case(name, name.split("_")[0], image, label)
+
+
+def _find_nnunet(root: Path) -> Iterator[Case]:
+    description = root / "dataset.json"
+    ending = json.loads(description.read_text()).get("file_ending") if description.is_file() else None
+    for subset in ("Tr", "Ts"):
+        labels = {stem(path): path for path in _images(root / f"labels{subset}")}
+        for image in _images(root / f"images{subset}"):
+            if ending and not image.name.endswith(ending):
+                continue
+            # nnU-Net numbers the channels of a case; ultrasound has one, 0000.
+            name = re.sub(r"_0000$", "", stem(image))
+            label = labels.get(name)
+            if label is None and subset == "Tr":
+                label = root / "labelsTr" / f"{name}{image.name[len(stem(image)) :]}"
+            if label is not None:
+                official = None if not (root / "labelsTs").is_dir() else {"Tr": "train", "Ts": "test"}[subset]
+                yield Case(name, "", image, label, official)
+
+
+def _find_folder(root: Path) -> Iterator[Case]:
+    labels = {stem(path): path for path in _images(root / "masks")}
+    for image in _images(root / "images"):
+        name = stem(image)
+        yield Case(name, "", image, labels.get(name, root / "masks" / image.name))
+
+
+LAYOUTS: dict[LayoutName, Layout] = {
+    "leg3d": Layout(
+        _find_leg3d,
+        "lateral depth elevation",
+        "  ROOT/{train,val,test}/<SUBJECT>/x1.mha       image (more x*.mha possible)\n"
+        "  ROOT/{train,val,test}/<SUBJECT>/masksX1.mha  label",
+        "the Leg-3D-US data set of the Chair for Computer Aided Medical Procedures, Technical University of Munich "
+        "(https://www.cs.cit.tum.de/camp/publications/leg-3d-us-dataset/)",
+    ),
+    "segthy": Layout(
+        _find_segthy,
+        "lateral depth elevation",
+        "  ROOT/US_volunteer_dataset/ground_truth_data/US/<ID>_P<1-3>_<SCAN>_<left|right>_US.nii\n"
+        "  ROOT/US_volunteer_dataset/ground_truth_data/US_thyroid_label/<ID>_P<1-3>_<SCAN>_<left|right>.nii",
+        "the SegThy data set of the Chair for Computer Aided Medical Procedures, Technical University of Munich "
+        "(https://www.cs.cit.tum.de/camp/publications/segthy-dataset/)",
+    ),
+    "nnunet": Layout(
+        _find_nnunet,
+        "lateral depth elevation",
+        "  ROOT/dataset.json             (optional; its file_ending is respected)\n"
+        "  ROOT/imagesTr/<CASE>_0000.ext\n"
+        "  ROOT/labelsTr/<CASE>.ext      ext: .nii.gz, .nii, .mha, .png\n"
+        "  ROOT/imagesTs, ROOT/labelsTs  (optional; the official test set)",
+        "your own images in nnU-Net's raw layout",
+    ),
+    "folder": Layout(
+        _find_folder,
+        "depth lateral",
+        "  ROOT/images/<CASE>.png\n  ROOT/masks/<CASE>.png",
+        "your own frames; for example USGRA-Seg (nerves and vessels, CC-BY 4.0, https://github.com/tmkand/usgra-seg)",
+    ),
+}

@@ -1,0 +1,5 @@
+"""Synthetic ultrasound volumes whose truth is known."""
+
+from cm_lightning.data.phantom.writer import Phantom
+
+__all__ = ["Phantom"]

@@ -1,0 +1,280 @@
+"""Smooth 3D anatomy, different from patient to patient: the calf's muscles, and the neck beside the thyroid.
+
+Coordinates are millimetres: depth from the skin, lateral from the middle of the probe, elevation along the sweep. A
+body is made of structures, each a signed distance (negative inside), a tissue, and an interface that may echo.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+Variant = Literal["muscle", "thyroid"]
+
+# Class values in the label files, as the real data sets have them.
+MUSCLE_CLASSES = {"soleus": 100, "gastrocnemius_medialis": 150, "gastrocnemius_lateralis": 200}
+THYROID_CLASSES = {"thyroid": 1, "carotid": 2, "jugular": 3}
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Acoustic properties of a tissue.
+
+    Attributes:
+        echogenicity: Mean backscatter in dB; 0 is bright connective tissue.
+        attenuation: dB / cm / MHz, one way (Szabo 2014, table of tissue properties, rounded).
+        streaks: How strongly bright strands of perimysium or septa show, in dB.
+    """
+
+    echogenicity: float
+    attenuation: float
+    streaks: float = 0.0
+
+
+TISSUES = {
+    "skin": Tissue(-4.0, 0.6),
+    "fat": Tissue(-17.0, 0.55, streaks=14.0),
+    "muscle": Tissue(-20.0, 0.6, streaks=18.0),
+    "connective": Tissue(-15.0, 0.65, streaks=10.0),
+    "thyroid": Tissue(-9.0, 0.5),
+    "blood": Tissue(-48.0, 0.15),
+    "bone": Tissue(-16.0, 12.0),
+    "air": Tissue(-18.0, 14.0),
+}
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A part of the body, painted over those before it.
+
+    Attributes:
+        name: Class name, or a name of its own.
+        tissue: Key of :data:`TISSUES`.
+        distance: Signed distance in mm at the coordinates, negative inside.
+        facing: How squarely its surface faces the beam there, 0 (parallel to the beam) to 1.
+        echo: Strength of its interface in dB, or None for one that does not echo.
+    """
+
+    name: str
+    tissue: str
+    distance: FloatArray
+    facing: FloatArray
+    echo: float | None = None
+
+
+@dataclass
+class Wave:
+    """A smooth random function of lateral and elevational position: a few cosines of random direction and phase."""
+
+    generator: np.random.Generator
+    amplitude: float
+    wavelength: float
+    terms: int = 5
+    _waves: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Draw the cosines."""
+        angle = self.generator.uniform(0, 2 * np.pi, self.terms)
+        number = 2 * np.pi / (self.wavelength * self.generator.uniform(0.7, 1.6, self.terms))
+        phase = self.generator.uniform(0, 2 * np.pi, self.terms)
+        weight = self.generator.normal(0, 1, self.terms)
+        weight *= self.amplitude * np.sqrt(2 / np.sum(weight**2))
+        self._waves = np.stack([weight, number * np.cos(angle), number * np.sin(angle), phase], axis=1)
+
+    def __call__(self, lateral: FloatArray, elevation: FloatArray) -> FloatArray:
+        """Evaluate at broadcastable coordinates in mm; the standard deviation is ``amplitude``."""
+        total: FloatArray = np.zeros(np.broadcast_shapes(lateral.shape, elevation.shape), dtype=np.float32)
+        for weight, along_lateral, along_elevation, phase in self._waves.astype(np.float32):
+            total += weight * np.cos(along_lateral * lateral + along_elevation * elevation + phase)
+        return total
+
+
+Body = Callable[[FloatArray, FloatArray, FloatArray], list[Structure]]
+
+
+def draw_body(variant: Variant, extent: tuple[float, float, float], generator: np.random.Generator) -> Body:
+    """Draw one patient.
+
+    Args:
+        variant: Which anatomy.
+        extent: Imaged depth, lateral and elevational size in mm; the body is scaled to it.
+        generator: Source of everything that differs between patients.
+
+    Returns:
+        A function of depth, lateral and elevation (mm, broadcastable) that gives the structures, outermost first.
+    """
+    match variant:
+        case "muscle":
+            return _draw_calf(extent, generator)
+        case "thyroid":
+            return _draw_neck(extent, generator)
+
+
+def _layer(
+    depth: FloatArray, surface: FloatArray, lateral: FloatArray, elevation: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Signed distance below a height surface, and how squarely it faces the beam."""
+    slope = np.zeros(surface.shape, dtype=np.float32)
+    for axis, coordinate in ((1, lateral), (2, elevation)):
+        if surface.shape[axis] > 2:
+            along = np.gradient(surface, axis=axis) / np.gradient(np.broadcast_to(coordinate, surface.shape), axis=axis)
+            slope += along**2
+    facing = (1 / np.sqrt(1 + slope)).astype(np.float32)
+    return (surface - depth) * facing, facing
+
+
+def _tube(
+    depth: FloatArray,
+    lateral: FloatArray,
+    centre: tuple[FloatArray, FloatArray],
+    radii: tuple[FloatArray, FloatArray],
+) -> tuple[FloatArray, FloatArray]:
+    """Signed distance to an elliptic tube along elevation, and how squarely its wall faces the beam."""
+    down = (depth - centre[0]) / radii[0]
+    across = (lateral - centre[1]) / radii[1]
+    radius = np.sqrt(down**2 + across**2) + np.float32(1e-6)
+    facing = np.abs(down / radii[0]) / np.sqrt((down / radii[0]) ** 2 + (across / radii[1]) ** 2 + np.float32(1e-9))
+    return (radius - 1) * np.minimum(*radii), facing.astype(np.float32)
+
+
+def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> Body:
+    """Skin, fat, the two heads of the gastrocnemius over the soleus, fibula, and a vessel bundle."""
+    depth_mm, width, length = extent
+    fat = depth_mm * rng.uniform(0.06, 0.13)
+    gastrocnemius = depth_mm * rng.uniform(0.22, 0.30)
+    soleus = depth_mm * rng.uniform(0.26, 0.34)
+    bulge = depth_mm * rng.uniform(0.02, 0.08)
+    middle = width * rng.uniform(-0.08, 0.08)
+    septum_tilt = rng.uniform(-0.25, 0.25)
+    belly = length * rng.uniform(0.25, 0.45)
+    soleus_belly = length * rng.uniform(0.45, 0.65)
+    reach = width * rng.uniform(0.47, 0.56)
+    soleus_reach = width * rng.uniform(0.38, 0.50)
+    soleus_centre = width * rng.uniform(-0.08, 0.08)
+    fibula = (depth_mm * rng.uniform(0.84, 0.92), width * rng.choice([-1, 1]) * rng.uniform(0.18, 0.34))
+    fibula_radius = depth_mm * rng.uniform(0.07, 0.10)
+    vessel_offset = -np.sign(fibula[1]) * width * rng.uniform(0.05, 0.2)
+    vessel_radius = depth_mm * rng.uniform(0.015, 0.03)
+    skin_wave, fat_wave = Wave(rng, 0.15, width / 2), Wave(rng, 0.7, width / 1.5)
+    gastrocnemius_wave, soleus_wave = Wave(rng, 1.1, width / 1.5), Wave(rng, 1.3, width / 1.5)
+    septum_wave, path_wave = Wave(rng, 1.5, length / 2), Wave(rng, 1.0, length / 1.5)
+
+    def body(depth: FloatArray, lateral: FloatArray, elevation: FloatArray) -> list[Structure]:
+        def muscle(thickness: float, centre: float, half_width: float, where: float, long: float) -> FloatArray:
+            along = 0.25 + 0.75 * np.exp(-(((elevation - where) / (long * length)) ** 2))
+            across = np.sqrt(np.clip(1 - ((lateral - centre) / half_width) ** 2, 0, None))
+            return (thickness * along * across).astype(np.float32)
+
+        skin = 1.4 + skin_wave(lateral, elevation)
+        top = skin + fat + bulge * (2 * lateral / width) ** 2 + fat_wave(lateral, elevation)
+        upper = muscle(gastrocnemius, middle, reach, belly, 0.55)
+        lower = muscle(soleus, soleus_centre, soleus_reach, soleus_belly, 0.60)
+        between = top + upper * (1 + 0.10 * gastrocnemius_wave(lateral, elevation))
+        bottom = between + 0.6 + lower * (1 + 0.10 * soleus_wave(lateral, elevation))
+        septum = middle + septum_wave(np.zeros_like(lateral), elevation)
+        septum_side = lateral - septum - septum_tilt * (depth - top)
+
+        fat_layer, fat_facing = _layer(depth, skin, lateral, elevation)
+        deep, deep_facing = _layer(depth, top, lateral, elevation)
+        under, under_facing = _layer(depth, between, lateral, elevation)
+        below, below_facing = _layer(depth, bottom, lateral, elevation)
+        heads = np.maximum(deep, 0.45 - under)
+        heads_facing = np.where(np.abs(deep) < np.abs(under), deep_facing, under_facing)
+        medial = np.maximum(heads, septum_side + 0.25)
+        lateral_head = np.maximum(heads, 0.25 - septum_side)
+        # The septum runs along the beam and hardly echoes; fascia above and below does.
+        septal = np.abs(septum_side) < np.abs(heads)
+        heads_facing = np.where(septal, np.float32(0.75), heads_facing)
+        calf = np.maximum(under + 0.45, -below)
+        calf_facing = np.where(np.abs(under) < np.abs(below), under_facing, below_facing)
+        wander = path_wave(np.zeros_like(lateral), elevation)
+        bone, bone_facing = _tube(
+            depth,
+            lateral,
+            (np.float32(fibula[0]) + 0.3 * wander, np.float32(fibula[1]) + wander),
+            (np.float32(fibula_radius) + 0 * wander, np.float32(fibula_radius * 1.1) + 0 * wander),
+        )
+        vessel_depth = bottom + 1.5 * vessel_radius + 0.5
+        vessel, vessel_facing = _tube(
+            depth,
+            lateral,
+            (vessel_depth, np.float32(vessel_offset) + 0.6 * wander),
+            (np.float32(vessel_radius) + 0 * wander, np.float32(vessel_radius * 1.2) + 0 * wander),
+        )
+        return [
+            Structure("fat", "fat", fat_layer, fat_facing, echo=0.0),
+            Structure("deep", "connective", deep, deep_facing, echo=None),
+            Structure("gastrocnemius_medialis", "muscle", medial, heads_facing, echo=2.0),
+            Structure("gastrocnemius_lateralis", "muscle", lateral_head, heads_facing, echo=2.0),
+            Structure("soleus", "muscle", calf, calf_facing, echo=1.0),
+            Structure("vessel", "blood", vessel, vessel_facing, echo=-3.0),
+            Structure("fibula", "bone", bone, bone_facing, echo=16.0),
+        ]
+
+    return body
+
+
+def _draw_neck(extent: tuple[float, float, float], rng: np.random.Generator) -> Body:
+    """Skin, strap muscles, one thyroid lobe between trachea and carotid, the jugular vein, and the muscle behind."""
+    depth_mm, width, length = extent
+    side = rng.choice([-1.0, 1.0])
+    fat = depth_mm * rng.uniform(0.05, 0.10)
+    strap = depth_mm * rng.uniform(0.07, 0.12)
+    lobe_centre = (depth_mm * rng.uniform(0.36, 0.44), -side * width * rng.uniform(0.02, 0.08))
+    lobe_radii = (depth_mm * rng.uniform(0.14, 0.20), width * rng.uniform(0.15, 0.20))
+    lobe_middle, lobe_length = length * rng.uniform(0.4, 0.6), length * rng.uniform(0.40, 0.55)
+    trachea = (depth_mm * rng.uniform(0.42, 0.50), -side * width * rng.uniform(0.40, 0.46))
+    trachea_radius = width * rng.uniform(0.15, 0.18)
+    carotid = (lobe_centre[0] + depth_mm * rng.uniform(0.03, 0.10), side * width * rng.uniform(0.20, 0.26))
+    carotid_radius = depth_mm * rng.uniform(0.055, 0.075)
+    jugular = (carotid[0] - depth_mm * rng.uniform(0.08, 0.14), side * width * rng.uniform(0.34, 0.40))
+    jugular_radii = (depth_mm * rng.uniform(0.04, 0.085), width * rng.uniform(0.08, 0.12))
+    skin_wave, fat_wave, strap_wave = Wave(rng, 0.15, width / 2), Wave(rng, 0.4, width / 2), Wave(rng, 0.5, width / 2)
+    lobe_wave, size_wave = Wave(rng, 0.8, length / 1.5), Wave(rng, 0.08, length / 2)
+    vessel_wave, breath_wave = Wave(rng, 0.8, length), Wave(rng, 0.18, length / 1.5)
+    behind_wave = Wave(rng, 0.8, width / 1.5)
+    behind_depth = depth_mm * rng.uniform(0.68, 0.76)
+    lobe_bumps, vessel_bumps = Wave(rng, 0.9, width / 3.5), Wave(rng, 0.15, width / 6)
+
+    def body(depth: FloatArray, lateral: FloatArray, elevation: FloatArray) -> list[Structure]:
+        still = np.zeros_like(lateral)
+        skin = 1.2 + skin_wave(lateral, elevation)
+        muscle_top = skin + fat + fat_wave(lateral, elevation)
+        muscle_bottom = muscle_top + strap + strap_wave(lateral, elevation)
+        behind = behind_depth + behind_wave(lateral, elevation)
+        taper = np.sqrt(np.clip(1 - ((elevation - lobe_middle) / lobe_length) ** 2, 0.0025, None)).astype(np.float32)
+        swell = taper * (1 + size_wave(still, elevation))
+        shift, wander = lobe_wave(still, elevation), vessel_wave(still, elevation)
+
+        def tube(
+            centre: tuple[float, float], radii: tuple[float, float], move: FloatArray, scale: FloatArray
+        ) -> tuple[FloatArray, FloatArray]:
+            return _tube(
+                depth,
+                lateral,
+                (np.float32(centre[0]) + 0.5 * move, np.float32(centre[1]) + move),
+                (np.float32(radii[0]) * scale, np.float32(radii[1]) * scale),
+            )
+
+        whole = np.ones_like(taper)
+        # Slanted coordinates make a wave of two arguments vary along all three axes.
+        slanted = (lateral + 0.6 * depth, elevation + 0.8 * depth)
+        bumps, ripple = lobe_bumps(*slanted), vessel_bumps(*slanted)
+        lobe, lobe_facing = tube(lobe_centre, lobe_radii, shift, swell)
+        vein, vein_facing = tube(jugular, jugular_radii, wander, 1 + breath_wave(still, elevation))
+        artery, artery_facing = tube(carotid, (carotid_radius,) * 2, wander, whole)
+        return [
+            Structure("fat", "fat", *_layer(depth, skin, lateral, elevation), echo=0.0),
+            Structure("strap", "muscle", *_layer(depth, muscle_top, lateral, elevation), echo=1.0),
+            Structure("deep", "connective", *_layer(depth, muscle_bottom, lateral, elevation), echo=0.0),
+            Structure("longus", "muscle", *_layer(depth, behind, lateral, elevation), echo=2.0),
+            Structure("thyroid", "thyroid", lobe + bumps, lobe_facing, echo=-2.0),
+            Structure("trachea", "air", *tube(trachea, (trachea_radius,) * 2, 0.3 * shift, whole), echo=14.0),
+            Structure("jugular", "blood", vein + 2 * ripple, vein_facing, echo=-1.0),
+            Structure("carotid", "blood", artery + ripple, artery_facing, echo=3.0),
+        ]
+
+    return body

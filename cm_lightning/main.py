@@ -1,0 +1,215 @@
+"""The command line: Lightning's fit, validate, test and predict, and the project's own commands."""
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning_utilities.core.rank_zero import rank_zero_info
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from cm_lightning import __version__
+from cm_lightning.callbacks import (
+    AugmentationPicture,
+    ConfidenceCost,
+    PredictionWriter,
+    ResultTable,
+    SegmentationPictures,
+)
+from cm_lightning.data import Phantom, UltrasoundDataModule
+from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.loggers import ResumableCSVLogger
+from cm_lightning.tasks import BaseTask
+
+DESCRIPTION = "Segmentation of ultrasound, guided by confidence maps, that knows where it can be trusted."
+OWN_COMMANDS_HELP = """further commands:
+  phantom DIR   write a synthetic ultrasound data set whose truth is known
+"""
+
+
+def write_phantom(words: Sequence[str]) -> None:
+    """Write a synthetic ultrasound data set whose truth is known.
+
+    Args:
+        words: Command line after ``phantom``.
+    """
+    parser = ArgumentParser(prog="cm_lightning phantom", description="Write a synthetic ultrasound data set.")
+    parser.add_argument("root", type=Path, help="Folder to write to.")
+    parser.add_class_arguments(Phantom)
+    config = parser.parse_args(list(words))
+    root = config.pop("root")
+    phantom = Phantom(**parser.instantiate_classes(config).as_dict())
+    phantom.write(root)
+    print(f"Wrote {phantom.patients} {phantom.variant} phantoms to {root}.")
+
+
+OWN_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"phantom": write_phantom}
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI with one folder a run: ``<output_dir>/<experiment>/fold<k>``."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run's folder, the callbacks that are always there, and what the model takes from the data."""
+        parser.add_argument("--experiment", type=str, default="experiment", help="Name of the experiment.")
+        parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="Where experiments are kept.")
+        parser.add_argument("--overwrite", type=bool, default=False, help="Replace an earlier run of this fold.")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/dice/mean",
+                "checkpoint.mode": "max",
+                "checkpoint.save_last": True,
+                "checkpoint.filename": "best",
+                "checkpoint.enable_version_counter": False,
+                "model": {"class_path": "cm_lightning.tasks.SegmentationTask"},
+            }
+        )
+        parser.add_lightning_class_args(SegmentationPictures, "pictures")
+        parser.add_lightning_class_args(PredictionWriter, "prediction")
+        for name in ("classes", "spatial_dims", "spatial_size", "patch_size"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, then settle the run's folder and the checkpoint before anything is built."""
+        super().parse_arguments(parser, args)
+        subcommand = self.config["subcommand"]
+        config = self.config[subcommand]
+        folder = Path(config.output_dir) / config.experiment / f"fold{config.data.fold}"
+        config.ckpt_path = find_checkpoint(subcommand, config.ckpt_path, folder)
+        if subcommand == "fit" and not config.trainer.fast_dev_run:
+            if config.ckpt_path is None:
+                _clear(folder, config.overwrite)
+            else:
+                _tell_differences(folder / "config.yaml", parser, self.config)
+        config.checkpoint.dirpath = str(folder / "checkpoints")
+        config.checkpoint.save_last = True
+        config.trainer.default_root_dir = str(folder)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Put the CSV logger before the configured ones; results of every stage land in the run's folder."""
+        trainer = self._get(self.config_init, "trainer")
+        folder = Path(trainer["default_root_dir"])
+        configured = trainer["logger"]
+        if isinstance(configured, bool) or configured is None:
+            loggers = [] if configured is False else [ResumableCSVLogger(folder)]
+        else:
+            several = configured if isinstance(configured, list) else [configured]
+            loggers = [ResumableCSVLogger(folder), *several]
+        return super().instantiate_trainer(logger=loggers or False, **kwargs)
+
+
+def find_checkpoint(subcommand: str, ckpt_path: Any, folder: Path) -> str | None:
+    """Turn ``last``, ``best`` or a path into the file of a checkpoint.
+
+    Args:
+        subcommand: "fit", "validate", "test" or "predict".
+        ckpt_path: What the user gave.
+        folder: The run's folder.
+
+    Returns:
+        The file, or None for a fit from the start.
+
+    Raises:
+        MissingInputError: There is no such checkpoint.
+        InputError: Anything but a fit without a checkpoint.
+    """
+    if ckpt_path is None:
+        if subcommand == "fit":
+            return None
+        raise InputError(
+            f"{subcommand} needs trained weights and found no --ckpt_path; expected best or last (of the run in "
+            f"{folder}) or the file of a checkpoint."
+        )
+    path = folder / "checkpoints" / f"{ckpt_path}.ckpt" if ckpt_path in ("last", "best") else Path(ckpt_path)
+    if not path.is_file():
+        raise MissingInputError(
+            f"There is no checkpoint {path} (--ckpt_path {ckpt_path}); expected one that an earlier fit with this "
+            "--experiment, --output_dir and --data.fold wrote. To start afresh, leave --ckpt_path away."
+        )
+    return str(path)
+
+
+def _clear(folder: Path, overwrite: bool) -> None:
+    """Make room for a new run, or refuse."""
+    if not (folder / "checkpoints").is_dir():
+        return
+    if not overwrite:
+        raise InputError(
+            f"{folder} already holds a run. Resume it with --ckpt_path last, replace it with --overwrite true, or "
+            "choose another --experiment."
+        )
+    for name in ("checkpoints", "pictures", "predictions"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for file in [*folder.glob("*.csv"), *folder.glob("*config.yaml")]:
+        file.unlink()
+
+
+def _tell_differences(stored: Path, parser: LightningArgumentParser, config: Namespace) -> None:
+    """Say which settings of a resumed run differ from those it was started with: the new ones hold."""
+    if not stored.is_file():
+        return
+    before = _flatten(yaml.safe_load(stored.read_text()))
+    dumped = yaml.safe_load(parser.dump(config, skip_none=False, skip_link_targets=False))
+    after = _flatten(dumped[config["subcommand"]])
+    run_specific = {"ckpt_path", "config", "overwrite", "checkpoint.dirpath", "trainer.default_root_dir"}
+    for key in sorted(before.keys() & after.keys() - run_specific):
+        if before[key] != after[key]:
+            rank_zero_info(f"Resumed with {key} {after[key]!r}; the run was started with {before[key]!r}.")
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: Words after the program's name; those of the process by default, which then ends with a sentence and
+            status 2 where the input is at fault.
+    """
+    if args is not None:
+        _run(list(args), args)
+        return
+    try:
+        _run(sys.argv[1:], None)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(words: Sequence[str], args: Sequence[str] | None) -> None:
+    if words and words[0] in OWN_COMMANDS:
+        OWN_COMMANDS[words[0]](words[1:])
+        return
+    stage = next((word for word in words if word in ("fit", "validate", "test", "predict")), "fit")
+    CommandLine(
+        BaseTask,
+        UltrasoundDataModule,
+        save_config_callback=SaveConfigCallback,
+        save_config_kwargs={
+            "config_filename": "config.yaml" if stage == "fit" else f"{stage}_config.yaml",
+            "overwrite": True,
+        },
+        trainer_defaults={"callbacks": [AugmentationPicture(), ConfidenceCost(), ResultTable()]},
+        subclass_mode_model=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        parser_kwargs={
+            "prog": "cm_lightning",
+            "description": DESCRIPTION,
+            "epilog": OWN_COMMANDS_HELP,
+            "version": __version__,
+        },
+        args=args,
+    )

@@ -1,0 +1,51 @@
+"""What a metric is worth where a mask is empty: the one place that decides."""
+
+from typing import Literal
+
+import pandas as pd
+
+EmptyPolicy = Literal["worst", "detected"]
+
+# Value of a metric where exactly one of prediction and truth is empty; distances become the image's diagonal.
+WORST = {"dice": 0.0, "iou": 0.0, "precision": 0.0, "recall": 0.0, "miss_rate": 1.0}
+
+
+def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.DataFrame:
+    """Decide the value of rows with an empty mask.
+
+    A class that is in neither prediction nor truth of a case is absent and not scored under either
+    policy. Where one side is empty, ``worst`` gives the metric its worst value (distance: the image's
+    diagonal), so that losing a class never improves a mean, and ``detected`` leaves the rows out.
+
+    Args:
+        rows: Long table of :func:`cm_lightning.metrics.case_rows`.
+        policy: Which policy.
+
+    Returns:
+        A copy with the rows that count and their values.
+    """
+    rows = rows[~(rows["pred_empty"] & rows["truth_empty"])].copy()
+    one_empty = rows["pred_empty"] | rows["truth_empty"]
+    match policy:
+        case "detected":
+            return rows[~one_empty]
+        case "worst":
+            worst = rows["metric"].map(WORST)
+            worst = worst.where(~rows["metric"].isin(["asd", "hd"]), rows["diagonal"])
+            # fall_out is defined with one side empty and keeps its value.
+            replace = one_empty & worst.notna()
+            rows["value"] = rows["value"].where(~replace, worst)
+            return rows
+
+
+def detection_rate(rows: pd.DataFrame) -> pd.Series:
+    """Share of the cases containing a class in which it was found at all.
+
+    Args:
+        rows: Long table of :func:`cm_lightning.metrics.case_rows`.
+
+    Returns:
+        Rate per class; NaN for a class that no case contains.
+    """
+    present = rows[~rows["truth_empty"]].drop_duplicates(["case", "class"])
+    return 1 - present.groupby("class", sort=False)["pred_empty"].mean()
