@@ -63,7 +63,6 @@ class CommandLine(LightningCLI):
             {
                 "checkpoint.monitor": "val/dice/mean",
                 "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
                 "model": {"class_path": "cm_lightning.tasks.SegmentationTask"},
@@ -87,11 +86,10 @@ class CommandLine(LightningCLI):
             else:
                 _tell_differences(folder / "config.yaml", parser, self.config)
         config.checkpoint.dirpath = str(folder / "checkpoints")
-        config.checkpoint.save_last = True
         config.trainer.default_root_dir = str(folder)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Put the CSV logger before the configured ones; results of every stage land in the run's folder."""
+        """Add what every run has: the CSV logger before the configured ones, and the checkpoint of the last epoch."""
         trainer = self._get(self.config_init, "trainer")
         folder = Path(trainer["default_root_dir"])
         configured = trainer["logger"]
@@ -100,7 +98,22 @@ class CommandLine(LightningCLI):
         else:
             several = configured if isinstance(configured, list) else [configured]
             loggers = [ResumableCSVLogger(folder), *several]
-        return super().instantiate_trainer(logger=loggers or False, **kwargs)
+        callbacks = [*(trainer["callbacks"] or []), last_checkpoint(folder)]
+        return super().instantiate_trainer(logger=loggers or False, callbacks=callbacks, **kwargs)
+
+
+def last_checkpoint(folder: Path) -> ModelCheckpoint:
+    """Keep ``last.ckpt`` after every epoch, whether or not it was the best: what an interrupted run resumes from.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The callback. (ModelCheckpoint's own ``save_last`` writes it only when the best changes.)
+    """
+    return ModelCheckpoint(
+        folder / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
 
 
 def find_checkpoint(subcommand: str, ckpt_path: Any, folder: Path) -> str | None:

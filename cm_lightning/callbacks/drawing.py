@@ -55,6 +55,7 @@ def draw_panels(rows: Sequence[Sequence[Panel]], class_names: Sequence[str], tit
     columns = len(rows[0])
     width = 3.1 * columns + 0.9
     figure = Figure(figsize=(width, 3.0 * sum(min(h, 1.6) for h in heights) + 0.9), layout="constrained", dpi=110)
+    figure.get_layout_engine().set(hspace=0.06)  # type: ignore[union-attr]
     axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=[min(h, 1.6) for h in heights])
     shown_map = None
     for line, row in zip(axes, rows, strict=True):

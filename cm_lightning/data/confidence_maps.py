@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -125,6 +125,6 @@ class ConfidenceCache:
             yield len(stack[part])
         volume = to_volume(kept.reshape(frames.shape))
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npy")
-        np.save(partial, np.ascontiguousarray(volume))
-        partial.replace(path)
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".partial", delete=False) as partial:
+            np.save(partial, np.ascontiguousarray(volume))
+        Path(partial.name).replace(path)

@@ -1,0 +1,73 @@
+"""Shared fixtures: small phantoms, small configurations, and real data that tests skip without."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cm_lightning.data import Phantom
+from cm_lightning.main import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"real ultrasound is not at {REAL_DATA}")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def muscle_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eleven tiny muscle phantoms in the layout of LEG-3D-US, the fewest that the study's split takes."""
+    root = tmp_path_factory.mktemp("muscle")
+    Phantom("muscle", patients=11, size=(16, 24, 16), spacing=(3.0, 2.4, 6.0)).write(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def thyroid_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("thyroid")
+    Phantom("thyroid", patients=3, size=(16, 24, 16), spacing=(3.0, 2.4, 6.0)).write(root)
+    return root
+
+
+@pytest.fixture
+def muscle_arguments(muscle_set: Path, tmp_path: Path) -> list[str]:
+    """The front-door configuration on the tiny phantoms, in a folder of the test's own."""
+    return [
+        "--config",
+        str(CONFIGS / "muscle_2ch.yaml"),
+        f"--data.root={muscle_set}",
+        "--data.spatial_size=[16,16,16]",
+        "--data.num_workers=0",
+        f"--data.cache_dir={tmp_path / 'cache'}",
+        f"--output_dir={tmp_path / 'outputs'}",
+        "--trainer.accelerator=cpu",
+        "--trainer.max_epochs=2",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+    ]
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """Where :func:`muscle_arguments` puts the run of fold 0."""
+    return tmp_path / "outputs" / "muscle_2ch" / "fold0"
+
+
+@pytest.fixture
+def trained(muscle_arguments: list[str]) -> list[str]:
+    """Arguments of a run that was trained."""
+    main(["fit", *muscle_arguments])
+    return muscle_arguments
