@@ -31,7 +31,8 @@ class Augmentation:
         gain: SD of the overall gain in dB.
         time_gain: SD of the gain in dB of eight depth sliders, interpolated between.
         speckle: SD of multiplicative noise in dB, correlated over about two pixels.
-        flip: Probability of a lateral flip.
+        flip: Probability of a lateral flip; leave it at 0 where classes are named by their side, as medial and lateral
+            heads are.
         rotation: Largest rotation in the frame's plane in degrees.
         scaling: Largest relative change of size.
         elastic: SD of a smooth displacement as a share of the frame.
@@ -43,7 +44,7 @@ class Augmentation:
     gain: float = 3.0
     time_gain: float = 2.0
     speckle: float = 1.0
-    flip: float = 0.5
+    flip: float = 0.0
     rotation: float = 8.0
     scaling: float = 0.1
     elastic: float = 0.01

@@ -94,6 +94,8 @@ def make_folds(cases: list[Case], split: SplitName, n_folds: int = 3, seed: int 
             chosen = [dealt[index] for index in np.linspace(0, len(dealt), tested, endpoint=False).astype(int)]
             validation = STUDY_VALIDATION_PATIENTS
         case "kfold":
+            if n_folds < 2:
+                raise InputError(f"data.n_folds must be at least 2 for kfold, found {n_folds}.")
             _need(len(patients), max(n_folds, 3), f"kfold with data.n_folds {n_folds}")
             chosen, validation = dealt, 0
     folds = []

@@ -1,0 +1,131 @@
+"""Files, axes and what is refused before training starts."""
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+from scipy import ndimage
+
+from cm_lightning.data.cases import Case, read_case
+from cm_lightning.data.duplicates import near_duplicate_groups
+from cm_lightning.data.images import Axes, read_image, write_meta_image, write_nifti
+from cm_lightning.data.layouts import find_cases
+
+CLASSES = {"soleus": 100, "medialis": 150}
+AXES = Axes("lateral depth elevation")
+
+
+@pytest.fixture
+def volume(tmp_path, rng):
+    image = rng.integers(0, 255, (6, 5, 4), dtype=np.uint8)
+    label = np.zeros((6, 5, 4), dtype=np.uint8)
+    label[1:3, 2:4, 1] = 150
+    write_meta_image(tmp_path / "x1.mha", image, (0.5, 0.6, 0.7))
+    write_meta_image(tmp_path / "masksX1.mha", label, (0.5, 0.6, 0.7))
+    return Case("a", "a", tmp_path / "x1.mha", tmp_path / "masksX1.mha"), image, label
+
+
+def test_reads_a_case_with_its_axes_named(volume):
+    case, image, label = volume
+    arrays = read_case(case, AXES, CLASSES)
+    np.testing.assert_array_equal(arrays.image, image.transpose(1, 0, 2))
+    np.testing.assert_array_equal(arrays.label, 2 * (label == 150).transpose(1, 0, 2))
+    np.testing.assert_allclose(arrays.spacing, (0.6, 0.5, 0.7))
+    assert arrays.unit == "mm"
+
+
+def test_reversed_axis_puts_the_probe_on_top_and_back(volume):
+    case, image, _ = volume
+    axes = Axes("lateral -depth elevation")
+    turned = read_case(case, axes, CLASSES).image
+    np.testing.assert_array_equal(turned, image.transpose(1, 0, 2)[::-1])
+    np.testing.assert_array_equal(axes.to_file(turned), image)
+
+
+@pytest.mark.parametrize("text", ["depth", "depth depth lateral", "x y z", "lateral elevation"])
+def test_axes_that_are_none(text):
+    with pytest.raises(ValueError, match="axes must name each"):
+        Axes(text)
+
+
+def test_mha_and_nifti_share_geometry(tmp_path, rng):
+    image = sitk.GetImageFromArray(rng.random((3, 4, 5)).astype(np.float32))
+    image.SetSpacing((0.5, 1.0, 2.0))
+    image.SetOrigin((3.0, -2.0, 7.0))
+    image.SetDirection((0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+    sitk.WriteImage(image, str(tmp_path / "a.mha"))
+    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
+    first, second = read_image(tmp_path / "a.mha"), read_image(tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(first.array, second.array)
+    np.testing.assert_allclose(first.affine, second.affine, atol=1e-6)
+    np.testing.assert_allclose(first.affine, nibabel.load(tmp_path / "a.nii.gz").affine, atol=1e-6)
+    np.testing.assert_allclose(first.spacing, second.spacing)
+
+
+def test_pictures_are_grey_and_labels_keep_their_indices(tmp_path):
+    colour = np.zeros((4, 6, 3), dtype=np.uint8)
+    colour[1] = 90
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    assert read_image(tmp_path / "colour.png").array.shape == (4, 6)
+    palette = Image.fromarray(np.array([[0, 1], [2, 2]], dtype=np.uint8), mode="P")
+    palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    palette.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "mask.png", is_label=True).array, [[0, 1], [2, 2]])
+
+
+def test_bad_cases_are_refused_by_name(volume, tmp_path):
+    case, image, label = volume
+
+    def refuse(match: str, axes: Axes = AXES) -> None:
+        with pytest.raises(ValueError, match=match):
+            read_case(case, axes, CLASSES)
+
+    refuse(r"x1.mha has 3 axes \(shape \(6, 5, 4\)\); expected 2", Axes("depth lateral"))
+    write_meta_image(case.label, label[:-1], (1, 1, 1))
+    refuse(r"masksX1.mha has shape \(5, 5, 4\); expected that of its image .*x1.mha, \(6, 5, 4\)")
+    write_meta_image(case.label, label + 7, (1, 1, 1))
+    refuse(r"masksX1.mha holds the values \[7, 157\], which no class has; expected .*100 for soleus")
+    write_meta_image(case.image, np.full_like(image, 3), (1, 1, 1))
+    refuse(r"x1.mha is constant \(3\)")
+    broken = image.astype(np.float32)
+    broken[0, 0, 0] = np.nan
+    write_meta_image(case.image, broken, (1, 1, 1))
+    refuse("x1.mha holds NaN or infinite values")
+    case.image.write_bytes(b"not an image")
+    refuse("x1.mha cannot be read")
+    case.image.unlink()
+    with pytest.raises(FileNotFoundError, match="x1.mha"):
+        read_case(case, AXES, CLASSES)
+
+
+def test_constant_slice_is_legal(volume):
+    case, image, _ = volume
+    image[:, :, 2] = 9
+    write_meta_image(case.image, image, (1, 1, 1))
+    assert read_case(case, AXES, CLASSES).image.shape == (5, 6, 4)
+
+
+def test_nnunet_layout_with_patients(tmp_path):
+    for name in ("anna_1", "anna_2", "bert_1"):
+        write_nifti(tmp_path / "imagesTr" / f"{name}_0000.nii.gz", np.zeros((2, 2, 2), np.uint8), np.eye(4))
+        write_nifti(tmp_path / "labelsTr" / f"{name}.nii.gz", np.zeros((2, 2, 2), np.uint8), np.eye(4))
+    found = find_cases(tmp_path, "nnunet", patient_pattern=r"^([a-z]+)_")
+    assert [(case.id, case.patient) for case in found] == [("anna_1", "anna"), ("anna_2", "anna"), ("bert_1", "bert")]
+    (tmp_path / "patients.csv").write_text("case,patient\nanna_1,1\nanna_2,1\nbert_1,2\n")
+    assert [case.patient for case in find_cases(tmp_path, "nnunet", patient_table=tmp_path / "patients.csv")] == list("112")
+    with pytest.raises(ValueError, match="does not match the case id 'anna_1'"):
+        find_cases(tmp_path, "nnunet", patient_pattern=r"^(\d+)")
+
+
+def test_absent_data_set_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        find_cases(tmp_path / "nowhere", "leg3d")
+    for expected in ("nowhere", "masksX1.mha", "https://", "configs/demo.yaml"):
+        assert expected in str(error.value)
+
+
+def test_near_duplicates_share_a_group(rng):
+    first, second = (ndimage.gaussian_filter(rng.random((60, 50)), 4) for _ in range(2))
+    groups = near_duplicate_groups([first, second, 3 * first + 0.01 * rng.random((60, 50)), second[1:, 1:]], 0.9)
+    assert groups == [0, 1, 0, 1]

@@ -1,0 +1,140 @@
+"""Metrics against hand-computed values, an independent implementation, and the traps of empty masks."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skimage.metrics import hausdorff_distance
+from skimage.segmentation import find_boundaries
+
+from cm_lightning.metrics import METRICS, apply_empty_policy, case_rows
+from cm_lightning.metrics.empty import detection_rate
+from cm_lightning.metrics.segmentation import dice_per_class
+from cm_lightning.metrics.summary import summarise
+
+
+def measure(prediction, label, spacing, names=("a",), **about) -> pd.DataFrame:
+    about = {"case": "c", "patient": "p", **about}
+    return pd.DataFrame(case_rows(torch.as_tensor(prediction), torch.as_tensor(label), names, spacing, **about))
+
+
+def values(rows: pd.DataFrame) -> dict[str, float]:
+    return dict(zip(rows["metric"], rows["value"], strict=True))
+
+
+def test_counts_by_hand():
+    label = np.zeros((4, 5), dtype=np.uint8)
+    prediction = label.copy()
+    label[1:3, 1:4] = 1  # 6 pixels
+    prediction[1:3, 2:5] = 1  # 6 pixels, 4 shared
+    found = values(measure(prediction, label, (1.0, 1.0)))
+    assert set(found) == set(METRICS)
+    assert found["dice"] == pytest.approx(8 / 12)
+    assert found["iou"] == pytest.approx(4 / 8)
+    assert found["precision"] == pytest.approx(4 / 6)
+    assert found["recall"] == pytest.approx(4 / 6)
+    assert found["miss_rate"] == pytest.approx(2 / 6)
+    assert found["fall_out"] == pytest.approx(2 / 14)
+
+
+def test_distances_are_in_millimetres_along_the_right_axes():
+    label, prediction = np.zeros((9, 9, 9), np.uint8), np.zeros((9, 9, 9), np.uint8)
+    label[2, 4, 4] = 1
+    prediction[5, 4, 4] = 1
+    for axis_spacing, expected in (((2.0, 1.0, 1.0), 6.0), ((0.5, 9.0, 9.0), 1.5)):
+        found = values(measure(prediction, label, axis_spacing))
+        assert found["hd"] == pytest.approx(expected)
+        assert found["asd"] == pytest.approx(expected)
+
+
+def test_average_surface_distance_is_symmetric():
+    label, prediction = np.zeros((1, 12), np.uint8), np.zeros((1, 12), np.uint8)
+    label[0, 2], prediction[0, 2], prediction[0, 8] = 1, 1, 1
+    # From the prediction: 0 and 6; from the label: 0. One direction alone would give 0 or 3.
+    assert values(measure(prediction, label, (1.0, 1.0)))["asd"] == pytest.approx((0 + 6 + 0) / 3)
+    assert values(measure(label, prediction, (1.0, 1.0)))["asd"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_agrees_with_scikit_image(seed):
+    rng = np.random.default_rng(seed)
+    label, prediction = rng.random((2, 14, 11)) > 0.8
+    rows = values(measure(prediction.astype(np.uint8), label.astype(np.uint8), (1.0, 1.0)))
+    edges = [find_boundaries(np.pad(mask, 1), mode="inner", connectivity=1)[1:-1, 1:-1] for mask in (prediction, label)]
+    assert rows["hd"] == pytest.approx(hausdorff_distance(*edges), abs=1e-6)
+
+
+def test_counts_are_exact_beyond_float32():
+    # 2^24 + 3 voxels with 3 false positives: float32 counts lose them.
+    prediction, label = torch.zeros(2**24 + 3, 1, dtype=torch.uint8), torch.zeros(2**24 + 3, 1, dtype=torch.uint8)
+    label[0], prediction[:4] = 1, 1
+    found = values(measure(prediction, label, (1.0, 1.0)))
+    assert found["fall_out"] == 3 / (2**24 + 2)
+    assert found["precision"] == 1 / 4
+
+
+def test_empty_masks_follow_the_policy():
+    empty, full = np.zeros((3, 4), np.uint8), np.zeros((3, 4), np.uint8)
+    full[1, 1:3] = 1
+    lost = measure(empty, full, (1.0, 2.0), case="lost")
+    invented = measure(full, empty, (1.0, 2.0), case="invented")
+    absent = measure(empty, empty, (1.0, 2.0), case="absent")
+    found = measure(full, full, (1.0, 2.0), case="found")
+    rows = pd.concat([lost, invented, absent, found])
+    diagonal = math.hypot(3, 8)
+
+    worst = apply_empty_policy(rows, "worst")
+    assert set(worst["case"]) == {"lost", "invented", "found"}
+    for case in ("lost", "invented"):
+        got = values(worst[worst["case"] == case])
+        assert got["hd"] == got["asd"] == pytest.approx(diagonal)
+        assert got["dice"] == got["iou"] == got["precision"] == got["recall"] == 0
+        assert got["miss_rate"] == 1
+    assert values(worst[worst["case"] == "invented"])["fall_out"] == pytest.approx(2 / 12)
+    assert values(worst[worst["case"] == "lost"])["fall_out"] == 0
+    assert worst["value"].notna().all()
+
+    assert set(apply_empty_policy(rows, "detected")["case"]) == {"found"}
+    assert detection_rate(rows)["a"] == pytest.approx(0.5)
+
+
+def test_losing_a_class_never_improves_a_mean():
+    label = np.zeros((6, 6), np.uint8)
+    label[1:3, 1:3] = 1
+    poor = np.zeros_like(label)
+    poor[5, 5] = 1
+    for metric in ("dice", "hd", "asd"):
+        kept = summarise(measure(poor, label, (1.0, 1.0)))
+        lost = summarise(measure(np.zeros_like(label), label, (1.0, 1.0)))
+        before, after = (t.set_index(["class", "metric"])["mean"]["mean", metric] for t in (kept, lost))
+        assert after <= before if METRICS[metric][0] else after >= before
+
+
+def test_summary_averages_cases_within_patients_first():
+    label = np.ones((2, 2), np.uint8)
+    half = np.array([[1, 1], [0, 0]], np.uint8)
+    rows = pd.concat(
+        [
+            measure(label, label, (1, 1), case="1", patient="a"),
+            measure(label, label, (1, 1), case="2", patient="a"),
+            measure(half, label, (1, 1), case="3", patient="b"),
+        ]
+    )
+    recall = summarise(rows).set_index(["class", "metric"]).loc[("a", "recall")]
+    assert recall["mean"] == pytest.approx(0.75)  # not 5 / 6
+    assert recall["sd"] == pytest.approx(np.std([1.0, 0.5], ddof=1))
+    assert recall["n"] == 2
+
+
+def test_validation_dice_skips_absent_classes():
+    label, prediction = torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 0])
+    dice = dice_per_class(prediction, label, 3)
+    assert dice[0] == pytest.approx(2 / 3)
+    assert math.isnan(dice[1])
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match="one shape"):
+        measure(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8), (1, 1))
