@@ -1,0 +1,239 @@
+"""The data module: maps of whole frames, folds, caches, patches."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cm_lightning.confidence import ConfidenceMapSolver
+from cm_lightning.data import Augmentation, UltrasoundDataModule
+from cm_lightning.data.cases import read_case
+from cm_lightning.data.phantom.anatomy import MUSCLE_CLASSES, THYROID_CLASSES
+
+ROTATE = Augmentation(gain=3.0, rotation=10.0)
+NO_AUGMENTATION = Augmentation(gain=0.0, time_gain=0.0, speckle=0.0, rotation=0.0, scaling=0.0, elastic=0.0)
+
+
+def module(root: Path, folder: Path, **arguments) -> UltrasoundDataModule:
+    settings = {"classes": MUSCLE_CLASSES, "spatial_size": [16, 16, 8], "cache_dir": folder / "cache", "batch_size": 2}
+    return UltrasoundDataModule(root, **{**settings, **arguments})
+
+
+def in_training(data: UltrasoundDataModule) -> None:
+    data.trainer = SimpleNamespace(training=True, state=SimpleNamespace(fn="fit"))
+
+
+def test_native_maps_are_of_whole_frames_at_file_resolution(muscle_set, tmp_path):
+    data = module(muscle_set, tmp_path, spatial_size=[16, 24, 16])  # the file's own grid
+    data.prepare_data()
+    data.setup("fit")
+    case = data.cases_of("train")[0]
+    sample = data.training_set[0]
+    assert sample["case"] == case.id
+    image = read_case(case, data.axes, data.classes).image
+    expected = ConfidenceMapSolver()(np.moveaxis(image, 2, 0).astype(np.float64))
+    np.testing.assert_allclose(sample["confidence"][0].movedim(2, 0), expected, atol=1e-5)
+
+
+def test_maps_are_kept_under_content_and_parameters(muscle_set, tmp_path):
+    data = module(muscle_set, tmp_path)
+    data.prepare_data()
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "confidence").iterdir()}
+    assert len(files) == len(data.cases)
+    module(muscle_set, tmp_path).prepare_data()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "confidence").iterdir()} == files
+    module(muscle_set, tmp_path, solver=ConfidenceMapSolver(beta=400.0)).prepare_data()
+    assert len(list((tmp_path / "cache" / "confidence").iterdir())) == 2 * len(files)
+
+
+def test_interrupted_map_leaves_no_file_that_counts(muscle_set, tmp_path):
+    data = module(muscle_set, tmp_path)
+    cache = data._confidence_cache()
+    case = data.cases[0]
+    image = read_case(case, data.axes, data.classes).image
+    next(cache.compute(case.image, image))  # stopped before the end
+    assert not cache.path(case.image).exists()
+    list(cache.compute(case.image, image))
+    assert cache.path(case.image).exists()
+
+
+def test_on_the_fly_maps_are_made_before_geometry_and_of_whole_frames(muscle_set, tmp_path):
+    data = module(muscle_set, tmp_path, confidence_mode="on_the_fly", augmentation=ROTATE)
+    data.prepare_data()
+    assert not (tmp_path / "cache" / "confidence").exists()
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+
+    data.trainer = SimpleNamespace(training=False)
+    plain = data.on_after_batch_transfer(batch, 0)
+    frames = batch["image"].movedim(-1, 2).double()
+    np.testing.assert_allclose(plain["confidence"].movedim(-1, 2), ConfidenceMapSolver()(frames), atol=1e-5)
+    assert torch.equal(plain["image"], batch["image"])
+
+    in_training(data)
+    torch.manual_seed(5)
+    augmented = data.on_after_batch_transfer(batch, 0)
+    torch.manual_seed(5)
+    knobs = ROTATE.intensity(batch)
+    knobs["confidence"] = ConfidenceMapSolver()(knobs["image"].movedim(-1, 2)).movedim(2, -1)
+    expected = ROTATE.geometry(knobs)
+    for key in ("image", "confidence", "label"):
+        assert torch.equal(augmented[key], expected[key])
+    assert data.solved_frames == 2 * 2 * 8
+
+
+def test_patches_are_cut_after_the_maps(muscle_set, tmp_path):
+    data = module(
+        muscle_set,
+        tmp_path,
+        spatial_size=None,
+        patch_size=[8, 12, 32],
+        patches_per_case=3,
+        foreground=1.0,
+        augmentation=NO_AUGMENTATION,
+    )
+    data.prepare_data()
+    data.setup("fit")
+    in_training(data)
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    # The elevation is shorter than the patch and padded; every patch is centred on a labelled voxel.
+    assert batch["image"].shape == (6, 1, 8, 12, 32)
+    assert (batch["label"].flatten(1).amax(dim=1) > 0).all()
+    whole = {sample["case"]: sample["confidence"] for sample in data.training_set}
+    for case, patch in zip(batch["case"], batch["confidence"], strict=True):
+        middle = patch[0, :, :, 8:24]
+        differences = [
+            (whole[case][0, i : i + 8, j : j + 12] - middle).abs().max()
+            for i in range(whole[case].shape[1] - 7)
+            for j in range(whole[case].shape[2] - 11)
+        ]
+        assert min(differences) == 0
+
+
+def test_common_spacing_keeps_the_extent(muscle_set, tmp_path):
+    data = module(
+        muscle_set, tmp_path, spatial_size=None, patch_size=[8, 8, 8], spacing=[1.5, 4.8, 6.0], confidence_mode="none"
+    )
+    data.setup("fit")
+    sample = data.training_set[0]
+    assert sample["image"].shape == (1, 32, 12, 16)
+    np.testing.assert_allclose(sample["spacing"], [1.5, 4.8, 6.0])
+
+
+def test_same_seed_same_batches(muscle_set, tmp_path):
+    def first_batch() -> torch.Tensor:
+        data = module(muscle_set, tmp_path, augmentation=ROTATE, spatial_size=None, patch_size=[8, 8, 8])
+        data.prepare_data()
+        data.setup("fit")
+        in_training(data)
+        torch.manual_seed(7)
+        return data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)["image"]
+
+    assert torch.equal(first_batch(), first_batch())
+
+
+def test_thyroid_layout(thyroid_set, tmp_path):
+    data = module(thyroid_set, tmp_path, layout="segthy", classes=THYROID_CLASSES, confidence_mode="none")
+    data.prepare_data()
+    data.setup("fit")
+    assert set(data.training_set[0]["label"].unique().tolist()) <= {0, 1, 2, 3}
+
+
+@pytest.fixture
+def frames(tmp_path, rng) -> Path:
+    """2D frames without patient ids; the last two are nearly the same."""
+    root = tmp_path / "frames"
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for index in range(6):
+        if index < 5:
+            coarse = rng.integers(20, 255, (6, 6), dtype=np.uint8)
+            image = np.asarray(Image.fromarray(coarse).resize((40, 30), Image.Resampling.BICUBIC)).copy()
+        image[:4] = 0  # a band
+        Image.fromarray(image).save(root / "images" / f"{index}.png")
+        mask = np.zeros((30, 40), dtype=np.uint8)
+        mask[10:20, 10:20] = 1
+        Image.fromarray(mask).save(root / "masks" / f"{index}.png")
+    return root
+
+
+def frame_module(root: Path, folder: Path, **arguments) -> UltrasoundDataModule:
+    settings = {
+        "layout": "folder",
+        "classes": {"nerve": 1},
+        "spatial_dims": 2,
+        "spatial_size": [30, 40],
+        "domain": "linear",
+        "cache_dir": folder / "cache",
+    }
+    return UltrasoundDataModule(root, **{**settings, **arguments})
+
+
+def test_image_folds_only_when_told_to_and_duplicates_together(frames, tmp_path):
+    with pytest.raises(ValueError, match=r"data.image_folds true"):
+        frame_module(frames, tmp_path).prepare_data()
+    data = frame_module(frames, tmp_path, image_folds=True)
+    groups = {case.id: case.patient for case in data.cases}
+    assert groups["4"] == groups["5"]
+    assert len(set(groups.values())) == 5
+    assert "names no patients" in data.grouping
+
+
+def test_band_has_no_confidence_and_the_walk_starts_below_it(frames, tmp_path):
+    data = frame_module(frames, tmp_path, image_folds=True)
+    data.prepare_data()
+    data.setup("fit")
+    confidence = data.training_set[0]["confidence"][0]
+    assert (confidence[:4] == 0).all()
+    assert (confidence[4] == 1).all()
+
+
+def test_patients_from_a_pattern(frames, tmp_path):
+    data = frame_module(frames, tmp_path, patient_pattern=r"\d")
+    assert [case.patient for case in data.cases] == list("012345")
+    assert data.grouping == "patient"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"spatial_size": None}, "either data.spatial_size"),
+        ({"patch_size": [8, 8, 8]}, "either data.spatial_size"),
+        ({"spatial_size": [8, 8]}, "data.spatial_size must be 3 positive numbers"),
+        ({"axes": "depth lateral"}, "names 2 axes; data.spatial_dims is 3"),
+        ({"classes": {"a": 1, "b": 1}}, "a label value of its own"),
+        ({"classes": {"background": 0}}, "other than 0"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"foreground": 2.0}, r"data.foreground must lie in \[0, 1\]"),
+        ({"spacing": [1, 1, 1]}, "data.spacing goes with data.patch_size"),
+    ],
+)
+def test_arguments_that_do_not_fit(muscle_set, tmp_path, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        module(muscle_set, tmp_path, **arguments)
+
+
+def test_no_such_fold(muscle_set, tmp_path):
+    with pytest.raises(ValueError, match="data.fold must be 0 to 2 for split kfold, found 3"):
+        module(muscle_set, tmp_path, fold=3).prepare_data()
+
+
+def test_real_volume_reads_and_maps(real_data, tmp_path):
+    data = UltrasoundDataModule(
+        real_data,
+        {"bone": 1},
+        layout="nnunet",
+        spatial_size=[32, 32, 21],
+        predict_path=real_data / "plus_us" / "BoneUltrasound_L14_cropped.nii.gz",
+        confidence_mode="on_the_fly",
+        cache_dir=tmp_path,
+    )
+    data.setup("predict")
+    batch = data.on_after_batch_transfer(next(iter(data.predict_dataloader())), 0)
+    assert batch["native_shape"].tolist() == [[614, 467, 21]]  # depth, lateral, frame
+    mean = batch["confidence"].mean(dim=(0, 1, 3, 4))
+    assert mean[0] == 1
+    assert mean[-1] == 0

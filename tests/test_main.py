@@ -1,0 +1,293 @@
+"""The command line as a user meets it: every configuration through fit, test and predict; resuming; bad input."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from cm_lightning.data.images import read_image
+from cm_lightning.main import main
+from cm_lightning.metrics import METRICS
+from cm_lightning.tasks import SegmentationTask
+from tests.conftest import CONFIGS
+
+
+def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cm_lightning", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_help_version_and_print_config(tmp_path, capsys):
+    for words, expected in (
+        (["--help"], "phantom"),
+        (["fit", "--help"], "--data.solver.alpha"),
+        (["--version"], "cm_lightning 0."),
+        (["phantom", "--help"], "--patients"),
+        (["fit", "--config", str(CONFIGS / "muscle_2ch.yaml"), "--print_config"], "input_mode: 2ch"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 0
+        assert expected in capsys.readouterr().out
+
+
+def test_overlay_keeps_what_it_does_not_name(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(CONFIGS / "muscle_2ch.yaml"), "--config", str(CONFIGS / "demo.yaml"), "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["init_args"]["learning_rate"] == 1e-3
+    assert config["data"]["solver"] == {"alpha": 0.5, "beta": 100.0, "gamma": 0.05}
+    assert config["data"]["phantom"]["variant"] == "muscle"
+    assert config["trainer"]["max_epochs"] < 120
+
+
+def test_fit_test_predict(trained, muscle_set, run_folder):
+    assert {path.name for path in (run_folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    config = yaml.safe_load((run_folder / "config.yaml").read_text())
+    assert config["model"]["init_args"]["classes"]["soleus"] == 100
+    logged = metrics(run_folder)
+    assert {"train/loss", "val/loss", "val/dice/mean", "val/dice/soleus"} <= set(logged[0])
+    for name in ("augmentation.png", "validation_epoch0001.png"):
+        assert np.asarray(Image.open(run_folder / "pictures" / name).convert("L")).std() > 20
+
+    main(["test", *trained, "--ckpt_path=best"])
+    rows = pd.read_csv(run_folder / "test_metrics.csv")
+    assert len(rows) == 3 * 3 * len(METRICS)  # cases x classes x metrics
+    assert set(rows["grouping"]) == {"patient"}
+    assert set(rows["unit"]) == {"mm"}
+    # The image is 16 x 24 x 16 voxels of 3 x 2.4 x 6 mm, whatever grid the network saw.
+    np.testing.assert_allclose(rows["diagonal"], np.sqrt(48**2 + 57.6**2 + 96**2))
+    assert (run_folder / "test_summary.csv").is_file()
+    assert "val/loss" in metrics(run_folder)[0]  # testing keeps the log of training
+
+    main(["predict", *trained, "--ckpt_path=best"])
+    case = rows["case"].iloc[0]
+    image = read_image(next(muscle_set.glob(f"*/{case.removesuffix('_x1')}/x1.mha")))
+    written = {
+        name: nibabel.load(run_folder / "predictions" / f"{case}_{name}.nii.gz")
+        for name in ("segmentation", "probabilities", "entropy", "confidence")
+    }
+    for name, file in written.items():
+        assert file.shape[:3] == image.array.shape, name
+        np.testing.assert_allclose(file.affine, image.affine, atol=1e-5)
+    assert set(np.unique(written["segmentation"].dataobj)) <= {0, 100, 150, 200}
+    probabilities = np.asarray(written["probabilities"].dataobj)
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(
+        np.array([0, 100, 150, 200])[probabilities.argmax(axis=-1)], np.asarray(written["segmentation"].dataobj)
+    )
+    confidence = np.asarray(written["confidence"].dataobj)
+    assert confidence[:, 0].mean() > 0.9  # file order: lateral, depth, elevation
+    assert confidence[:, -1].mean() < 0.1
+
+    task = SegmentationTask.load_from_checkpoint(run_folder / "checkpoints" / "best.ckpt")
+    assert task.class_names == ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["--model.input_mode=1ch", "--data.confidence_mode=none"],
+        ["--model.input_mode=1ch", "--model.loss=CEconf"],
+        ["--model.loss=CE", "--data.confidence_mode=on_the_fly", "--data.augmentation.rotation=5"],
+        ["--model.loss=diceCE", "--data.split=official"],
+        ["--data.spatial_size=null", "--data.patch_size=[16,16,16]", "--data.split=kfold", "--data.fold=2"],
+    ],
+    ids=["1ch-dice", "1ch-CEconf", "on-the-fly", "official", "patches"],
+)
+def test_modes_run_through_fit_and_test(muscle_arguments, tmp_path, change):
+    arguments = [*muscle_arguments, *change, "--trainer.max_epochs=1"]
+    main(["fit", *arguments])
+    main(["test", *arguments, "--ckpt_path=last"])
+    (table,) = (tmp_path / "outputs").rglob("test_metrics.csv")
+    assert np.isfinite(pd.read_csv(table).query("metric == 'fall_out'")["value"]).all()
+
+
+def test_nerve_config_on_real_frames(real_data, tmp_path):
+    # A corner of the set: 12 real frames, in the layout of the whole.
+    for folder in ("images", "masks"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        for path in sorted((real_data / "usgra_seg" / folder).iterdir())[:12]:
+            (tmp_path / "set" / folder / path.name).symlink_to(path)
+    arguments = [
+        "--config",
+        str(CONFIGS / "nerve_2ch.yaml"),
+        f"--data.root={tmp_path / 'set'}",
+        f"--data.cache_dir={tmp_path / 'cache'}",
+        f"--output_dir={tmp_path / 'outputs'}",
+        "--data.confidence_mode=on_the_fly",
+        "--data.spatial_size=[64,64]",
+        "--trainer.max_epochs=1",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+    ]
+    main(["fit", *arguments])
+    main(["test", *arguments, "--ckpt_path=best"])
+    rows = pd.read_csv(tmp_path / "outputs" / "nerve_2ch" / "fold0" / "test_metrics.csv")
+    assert set(rows["unit"]) == {"px"}
+    assert rows["grouping"].str.contains("names no patients").all()
+    main(["predict", *arguments, "--ckpt_path=best", f"--data.predict_path={tmp_path / 'set' / 'images' / '0003.png'}"])
+    folder = tmp_path / "outputs" / "nerve_2ch" / "fold0" / "predictions"
+    assert Image.open(folder / "0003_segmentation.png").size == (512, 512)
+    assert nibabel.load(folder / "0003_confidence.nii.gz").shape == (512, 512)
+
+
+def test_training_beats_the_untrained_network(muscle_arguments, run_folder):
+    arguments = [*muscle_arguments, "--trainer.max_epochs=12", "--model.loss=diceCE", "--model.learning_rate=0.005"]
+    main(["fit", *arguments])
+    dice = [float(row["val/dice/mean"]) for row in metrics(run_folder) if row["val/dice/mean"]]
+    assert max(dice) > dice[0] + 0.2
+    assert max(dice) > 0.5
+
+
+def test_two_runs_with_one_seed_are_the_same(muscle_arguments, tmp_path):
+    found = []
+    for name in ("a", "b"):
+        arguments = [*muscle_arguments, f"--experiment={name}", "--data.augmentation.rotation=5"]
+        main(["fit", *arguments])
+        main(["test", *arguments, "--ckpt_path=last"])
+        found.append(metrics(tmp_path / "outputs" / name / "fold0"))
+    assert found[0] == found[1]
+
+
+def test_sampling_pictures_does_not_change_training(muscle_arguments, tmp_path, monkeypatch):
+    main(["fit", *muscle_arguments, "--experiment=with"])
+    monkeypatch.setattr("cm_lightning.callbacks.AugmentationPicture.on_train_start", lambda *_: None)
+    main(["fit", *muscle_arguments, "--experiment=without"])
+    assert metrics(tmp_path / "outputs/with/fold0") == metrics(tmp_path / "outputs/without/fold0")
+
+
+def test_interrupted_run_resumes_where_it_stopped(muscle_arguments, run_folder):
+    """Ctrl-C in the middle, then --ckpt_path last: no epoch is lost or logged twice."""
+    arguments = [*muscle_arguments, "--trainer.max_epochs=400"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cm_lightning", "fit", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    last = run_folder / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 240
+    while not last.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert last.is_file(), process.stderr.read().decode()
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    assert process.returncode != 0
+
+    done = torch.load(last, weights_only=True)["epoch"] + 1
+    assert done < 400
+    main(["fit", *muscle_arguments, f"--trainer.max_epochs={done + 2}", "--ckpt_path=last"])
+    epochs = [int(row["epoch"]) for row in metrics(run_folder) if row["train/loss"]]
+    assert epochs == list(range(done + 2))
+
+
+def test_resumed_run_says_what_changed(trained, capfd):
+    main(["fit", *trained, "--trainer.max_epochs=3", "--ckpt_path=last"])
+    assert "Resumed with trainer.max_epochs 3; the run was started with 2." in "".join(capfd.readouterr())
+
+
+def test_occupied_folder_is_not_overwritten_silently(trained, run_folder):
+    before = (run_folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    with pytest.raises(ValueError, match=r"already holds a run. Resume it with --ckpt_path last"):
+        main(["fit", *trained])
+    assert (run_folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+    main(["fit", *trained, "--overwrite=true", "--trainer.max_epochs=1"])
+    assert {row["epoch"] for row in metrics(run_folder)} == {"0"}
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_no_evaluation_without_weights(muscle_arguments, command):
+    with pytest.raises(ValueError, match=f"{command} needs trained weights and found no --ckpt_path"):
+        main([command, *muscle_arguments])
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_last_without_a_checkpoint_is_an_error(muscle_arguments, command):
+    with pytest.raises(FileNotFoundError, match=r"There is no checkpoint .*last.ckpt"):
+        main([command, *muscle_arguments, "--ckpt_path=last"])
+
+
+def test_absent_data_is_one_sentence_without_traceback(tmp_path):
+    result = run("fit", "--config", str(CONFIGS / "muscle_2ch.yaml"), folder=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "error: No data set at data/LEG-3D-US" in result.stderr
+    for expected in ("masksX1.mha", "To be had from", "configs/demo.yaml"):
+        assert expected in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("--model.network=VNet", "VNet"),
+        ("--model.loss=focal", "focal"),
+        ("--data.layout=dicom", "dicom"),
+        ("--model.nonsense=1", "nonsense"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_choices(muscle_arguments, capsys, change, expected):
+    with pytest.raises(SystemExit) as end:
+        main(["fit", *muscle_arguments, change])
+    assert end.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_grid_that_the_network_cannot_take_is_refused_early(muscle_arguments):
+    with pytest.raises(ValueError, match=r"multiples of 8.*\[24, 16, 16\] would work"):
+        main(["fit", *muscle_arguments, "--data.spatial_size=[20,16,16]"])
+
+
+def test_phantom_command_writes_a_set_that_trains(tmp_path, capsys):
+    main(["phantom", str(tmp_path / "set"), "--patients=11", "--size=[16,16,16]", "--spacing=[3.0,3.0,6.0]"])
+    assert "Wrote 11 muscle phantoms" in capsys.readouterr().out
+    main(
+        [
+            "fit",
+            "--config",
+            str(CONFIGS / "muscle_2ch.yaml"),
+            f"--data.root={tmp_path / 'set'}",
+            "--data.spatial_size=[16,16,16]",
+            f"--data.cache_dir={tmp_path / 'cache'}",
+            "--trainer.fast_dev_run=true",
+            f"--output_dir={tmp_path / 'outputs'}",
+        ]
+    )
+
+
+def test_demo_overlay_writes_its_phantom_and_trains(tmp_path):
+    """The demo's own configuration, smaller."""
+    arguments = [
+        "--config",
+        str(CONFIGS / "muscle_2ch.yaml"),
+        "--config",
+        str(CONFIGS / "demo.yaml"),
+        f"--data.root={tmp_path / 'phantom'}",
+        "--data.phantom.size=[16,16,16]",
+        "--data.phantom.patients=11",
+        "--data.spatial_size=[16,16,16]",
+        f"--data.cache_dir={tmp_path / 'cache'}",
+        f"--output_dir={tmp_path / 'outputs'}",
+        "--trainer.max_epochs=1",
+        "--trainer.enable_progress_bar=false",
+    ]
+    main(["fit", *arguments])
+    assert (tmp_path / "outputs" / "demo" / "fold0" / "pictures" / "validation_epoch0000.png").is_file()
