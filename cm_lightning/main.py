@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,18 @@ class CommandLine(LightningCLI):
                 _tell_differences(folder / "config.yaml", parser, self.config)
         config.checkpoint.dirpath = str(folder / "checkpoints")
         config.trainer.default_root_dir = str(folder)
+        if subcommand == "test":
+            # The callback ResultTable prints a table of its own, with spread and units.
+            config.verbose = False
+
+    def instantiate_classes(self) -> None:
+        """Build everything; what a constructor says of its arguments is not wrapped in the parser's own words."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if isinstance(error.__cause__, InputError):
+                raise error.__cause__ from None
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add what every run has: the CSV logger before the configured ones, and the checkpoint of the last epoch."""
@@ -202,6 +215,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(words: Sequence[str], args: Sequence[str] | None) -> None:
+    # Prepared cases are cached, so that few loader processes do; and newer torch deprecates what Lightning 2.6 calls.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     if words and words[0] in OWN_COMMANDS:
         OWN_COMMANDS[words[0]](words[1:])
         return

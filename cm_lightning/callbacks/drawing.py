@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
@@ -54,8 +55,11 @@ def draw_panels(rows: Sequence[Sequence[Panel]], class_names: Sequence[str], tit
     heights = [_extent(row[0])[1] / _extent(row[0])[0] for row in rows]
     columns = len(rows[0])
     width = 3.1 * columns + 0.9
-    figure = Figure(figsize=(width, 3.0 * sum(min(h, 1.6) for h in heights) + 0.9), layout="constrained", dpi=110)
-    figure.get_layout_engine().set(hspace=0.06)  # type: ignore[union-attr]
+    figure = Figure(
+        figsize=(width, 3.0 * sum(min(h, 1.6) for h in heights) + 0.9),
+        layout=ConstrainedLayoutEngine(hspace=0.06),
+        dpi=110,
+    )
     axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=[min(h, 1.6) for h in heights])
     shown_map = None
     for line, row in zip(axes, rows, strict=True):

@@ -113,7 +113,9 @@ def test_nnunet_layout_with_patients(tmp_path):
     found = find_cases(tmp_path, "nnunet", patient_pattern=r"^([a-z]+)_")
     assert [(case.id, case.patient) for case in found] == [("anna_1", "anna"), ("anna_2", "anna"), ("bert_1", "bert")]
     (tmp_path / "patients.csv").write_text("case,patient\nanna_1,1\nanna_2,1\nbert_1,2\n")
-    assert [case.patient for case in find_cases(tmp_path, "nnunet", patient_table=tmp_path / "patients.csv")] == list("112")
+    assert [case.patient for case in find_cases(tmp_path, "nnunet", patient_table=tmp_path / "patients.csv")] == list(
+        "112"
+    )
     with pytest.raises(ValueError, match="does not match the case id 'anna_1'"):
         find_cases(tmp_path, "nnunet", patient_pattern=r"^(\d+)")
 

@@ -68,7 +68,10 @@ def test_folds_are_written_and_reused(tmp_path):
     folds = load_or_make_folds(path, cases(16), "study", seed=3)
     stored = json.loads(path.read_text())
     # A file edited by hand holds: it is the record.
-    stored["folds"][0]["val"], stored["folds"][0]["train"] = stored["folds"][0]["train"][:2], stored["folds"][0]["train"][2:]
+    stored["folds"][0]["val"], stored["folds"][0]["train"] = (
+        stored["folds"][0]["train"][:2],
+        stored["folds"][0]["train"][2:],
+    )
     path.write_text(json.dumps(stored))
     again = load_or_make_folds(path, cases(16), "study", seed=3)
     assert again[0].val == folds[0].train[:2]

@@ -35,7 +35,10 @@ def test_dice_by_hand():
 def test_sums_are_sums():
     logits, label = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 1, 8, 8))
     confidence = torch.rand(2, 1, 8, 8)
-    value = {name: SegmentationLoss(name)(logits, label, confidence) for name in ("dice", "CE", "diceCE", "CEconf", "diceCEconf")}
+    value = {
+        name: SegmentationLoss(name)(logits, label, confidence)
+        for name in ("dice", "CE", "diceCE", "CEconf", "diceCEconf")
+    }
     torch.testing.assert_close(value["diceCE"], value["dice"] + value["CE"])
     torch.testing.assert_close(value["diceCEconf"], value["dice"] + value["CEconf"])
 
