@@ -52,15 +52,12 @@ def draw_panels(rows: Sequence[Sequence[Panel]], class_names: Sequence[str], tit
     Returns:
         The figure.
     """
-    heights = [_extent(row[0])[1] / _extent(row[0])[0] for row in rows]
+    heights = [min(1.6, _extent(row[0])[1] / _extent(row[0])[0]) for row in rows]
     columns = len(rows[0])
     width = 3.1 * columns + 0.9
-    figure = Figure(
-        figsize=(width, 3.0 * sum(min(h, 1.6) for h in heights) + 0.9),
-        layout=ConstrainedLayoutEngine(hspace=0.06),
-        dpi=110,
-    )
-    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=[min(h, 1.6) for h in heights])
+    height = 3.0 * sum(heights) + 0.9
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(hspace=0.06), dpi=110)
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     shown_map = None
     for line, row in zip(axes, rows, strict=True):
         for place, panel in zip(line, row, strict=True):

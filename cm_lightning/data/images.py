@@ -6,7 +6,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (the name everybody uses)
+import SimpleITK as sitk
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from PIL import Image

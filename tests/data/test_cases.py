@@ -95,7 +95,7 @@ def test_bad_cases_are_refused_by_name(volume, tmp_path):
     case.image.write_bytes(b"not an image")
     refuse("x1.mha cannot be read")
     case.image.unlink()
-    with pytest.raises(FileNotFoundError, match="x1.mha"):
+    with pytest.raises(FileNotFoundError, match=r"x1\.mha"):
         read_case(case, AXES, CLASSES)
 
 

@@ -217,7 +217,7 @@ def test_arguments_that_do_not_fit(muscle_set, tmp_path, arguments, match):
 
 
 def test_no_such_fold(muscle_set, tmp_path):
-    with pytest.raises(ValueError, match="data.fold must be 0 to 2 for split kfold, found 3"):
+    with pytest.raises(ValueError, match=r"data\.fold must be 0 to 2 for split kfold, found 3"):
         module(muscle_set, tmp_path, fold=3).prepare_data()
 
 

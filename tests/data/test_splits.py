@@ -51,7 +51,7 @@ def test_refusals():
         make_folds(cases(10), "study")
     with pytest.raises(ValueError, match="needs at least 5 patients; the data set has 4"):
         make_folds(cases(4), "kfold", n_folds=5)
-    with pytest.raises(ValueError, match="data.n_folds must be at least 2"):
+    with pytest.raises(ValueError, match=r"data\.n_folds must be at least 2"):
         make_folds(cases(4), "kfold", n_folds=1)
     with pytest.raises(ValueError, match="without official train and test sets"):
         make_folds(cases(4), "official")
