@@ -173,7 +173,7 @@ def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> 
         upper = muscle(gastrocnemius, middle, reach, belly, 0.55)
         lower = muscle(soleus, soleus_centre, soleus_reach, soleus_belly, 0.60)
         between = top + upper * (1 + 0.10 * gastrocnemius_wave(lateral, elevation))
-        bottom = between + 0.6 + lower * (1 + 0.10 * soleus_wave(lateral, elevation))
+        bottom = between + 0.45 + lower * (1 + 0.10 * soleus_wave(lateral, elevation))
         septum = middle + septum_wave(np.zeros_like(lateral), elevation)
         septum_side = lateral - septum - septum_tilt * (depth - top)
 
