@@ -1,6 +1,7 @@
 """A CSV logger that goes on where an interrupted run stopped."""
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,10 @@ class ResumableCSVLogger(CSVLogger):
                 with self._file.open(newline="") as file:
                     rows = [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
                 self._file.unlink()
-            writer = super().experiment
+            with warnings.catch_warnings():
+                # Lightning warns that it will delete what was just read and is written again.
+                warnings.filterwarnings("ignore", message=".*logs directory.*exists and is not empty.*")
+                writer = super().experiment
             writer.metrics.extend(rows)
             return writer
         return self._experiment

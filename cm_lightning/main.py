@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from lightning_utilities.core.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -160,6 +160,7 @@ def find_checkpoint(subcommand: str, ckpt_path: Any, folder: Path) -> str | None
     return str(path)
 
 
+@rank_zero_only
 def _clear(folder: Path, overwrite: bool) -> None:
     """Make room for a new run, or refuse."""
     if not (folder / "checkpoints").is_dir():
@@ -175,6 +176,7 @@ def _clear(folder: Path, overwrite: bool) -> None:
         file.unlink()
 
 
+@rank_zero_only
 def _tell_differences(stored: Path, parser: LightningArgumentParser, config: Namespace) -> None:
     """Say which settings of a resumed run differ from those it was started with: the new ones hold."""
     if not stored.is_file():
@@ -215,9 +217,11 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(words: Sequence[str], args: Sequence[str] | None) -> None:
-    # Prepared cases are cached, so that few loader processes do; and newer torch deprecates what Lightning 2.6 calls.
+    # Prepared cases are cached, so that few loader processes do; newer torch and MONAI deprecate what Lightning 2.6 and
+    # MONAI itself call.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*")
     if words and words[0] in OWN_COMMANDS:
         OWN_COMMANDS[words[0]](words[1:])
         return

@@ -30,21 +30,22 @@ class ResultTable(Callback):
 
 
 def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:
-    """Draw classes against metrics, mean +- SD over patients."""
+    """Draw metrics against classes, mean ± SD over patients."""
     unit, grouping = rows["unit"].iloc[0], rows["grouping"].iloc[0]
     cases, patients = rows["case"].nunique(), rows["patient"].nunique()
     table = Table(
-        title=f"Test: mean +- SD over {patients} {grouping.split(' (')[0]}s ({cases} cases)",
+        title=f"Test: mean ± SD over {patients} {grouping.split(' (')[0]}s ({cases} cases)",
         caption=f"Grouped by {grouping}. A class lost or invented counts with its worst value; "
         "one that is in neither mask is not scored.",
     )
-    table.add_column("class")
+    classes = list(summary["class"].unique())
+    table.add_column("metric")
+    for name in classes:
+        table.add_column(name, justify="right", overflow="fold")
+    cells = {(row["class"], row["metric"]): f"{row['mean']:.3f} ± {row['sd']:.3f}" for _, row in summary.iterrows()}
     for metric, (_, is_distance) in METRICS.items():
-        table.add_column(f"{metric} [{unit}]" if is_distance else metric, justify="right")
-    table.add_column("detected", justify="right")
+        title = f"{metric} ({unit})" if is_distance else metric
+        table.add_row(title, *(cells.get((name, metric), "-") for name in classes))
     detected = detection_rate(rows)
-    for name in summary["class"].unique():
-        cells = summary[summary["class"] == name].set_index("metric")
-        shown = [f"{cells['mean'][m]:.3f} +- {cells['sd'][m]:.3f}" if m in cells.index else "-" for m in METRICS]
-        table.add_row(name, *shown, f"{detected[name]:.0%}" if name in detected.index else "")
+    table.add_row("detected", *(f"{detected[name]:.0%}" if name in detected.index else "" for name in classes))
     return table
