@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -48,6 +48,9 @@ def write_phantom(words: Sequence[str]) -> None:
     print(f"Wrote {phantom.patients} {phantom.variant} phantoms to {root}.")
 
 
+# Settings that say where a run is, not what it does.
+RUN_SPECIFIC = {"ckpt_path", "config", "overwrite", "checkpoint.dirpath", "trainer.default_root_dir"}
+
 OWN_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"phantom": write_phantom}
 
 
@@ -81,16 +84,31 @@ class CommandLine(LightningCLI):
         config = self.config[subcommand]
         folder = Path(config.output_dir) / config.experiment / f"fold{config.data.fold}"
         config.ckpt_path = find_checkpoint(subcommand, config.ckpt_path, folder)
-        if subcommand == "fit" and not config.trainer.fast_dev_run:
-            if config.ckpt_path is None:
-                _clear(folder, config.overwrite)
-            else:
-                _tell_differences(folder / "config.yaml", parser, self.config)
+        if subcommand == "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
+            _clear(folder, config.overwrite)
+        self._asked = self._settings()
         config.checkpoint.dirpath = str(folder / "checkpoints")
         config.trainer.default_root_dir = str(folder)
         if subcommand == "test":
             # The callback ResultTable prints a table of its own, with spread and units.
             config.verbose = False
+
+    def before_instantiate_classes(self) -> None:
+        """Say which settings hold where a checkpoint brings its own."""
+        subcommand = self.config["subcommand"]
+        if self.config[subcommand].ckpt_path is None:
+            return
+        # Lightning has by now replaced the model's settings with those in the checkpoint.
+        settings = self._settings()
+        for key, value in settings.items():
+            if self._asked.get(key, value) != value:
+                rank_zero_info(f"{key} is {value!r}, as in the checkpoint; {self._asked[key]!r} was not taken.")
+        stored = Path(settings["trainer.default_root_dir"]) / "config.yaml"
+        if subcommand == "fit" and stored.is_file():
+            before = _flatten(yaml.safe_load(stored.read_text()))
+            for key in sorted(before.keys() & settings.keys() - RUN_SPECIFIC):
+                if before[key] != settings[key]:
+                    rank_zero_info(f"Resumed with {key} {settings[key]!r}; the run was started with {before[key]!r}.")
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor says of its arguments is not wrapped in the parser's own words."""
@@ -100,6 +118,12 @@ class CommandLine(LightningCLI):
             if isinstance(error.__cause__, InputError):
                 raise error.__cause__ from None
             raise
+
+    def _settings(self) -> dict[str, Any]:
+        """All settings as they are written to files, with dotted names."""
+        subcommand = self.config["subcommand"]
+        dumped = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
+        return _flatten(yaml.safe_load(dumped)[subcommand])
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Add what every run has: the CSV logger before the configured ones, and the checkpoint of the last epoch."""
@@ -174,20 +198,6 @@ def _clear(folder: Path, overwrite: bool) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     for file in [*folder.glob("*.csv"), *folder.glob("*config.yaml")]:
         file.unlink()
-
-
-@rank_zero_only
-def _tell_differences(stored: Path, parser: LightningArgumentParser, config: Namespace) -> None:
-    """Say which settings of a resumed run differ from those it was started with: the new ones hold."""
-    if not stored.is_file():
-        return
-    before = _flatten(yaml.safe_load(stored.read_text()))
-    dumped = yaml.safe_load(parser.dump(config, skip_none=False, skip_link_targets=False))
-    after = _flatten(dumped[config["subcommand"]])
-    run_specific = {"ckpt_path", "config", "overwrite", "checkpoint.dirpath", "trainer.default_root_dir"}
-    for key in sorted(before.keys() & after.keys() - run_specific):
-        if before[key] != after[key]:
-            rank_zero_info(f"Resumed with {key} {after[key]!r}; the run was started with {before[key]!r}.")
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

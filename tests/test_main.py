@@ -126,6 +126,8 @@ def test_modes_run_through_fit_and_test(muscle_arguments, tmp_path, change):
     main(["fit", *arguments])
     main(["test", *arguments, "--ckpt_path=last"])
     (table,) = (tmp_path / "outputs").rglob("test_metrics.csv")
+    costs = [float(row.get("cm/solve_ms_per_frame") or 0) for row in metrics(table.parent)]
+    assert (max(costs) > 0) == ("--data.confidence_mode=on_the_fly" in change)
     assert np.isfinite(pd.read_csv(table).query("metric == 'fall_out'")["value"]).all()
 
 
@@ -212,6 +214,11 @@ def test_interrupted_run_resumes_where_it_stopped(muscle_arguments, run_folder):
 def test_resumed_run_says_what_changed(trained, caplog):
     main(["fit", *trained, "--trainer.max_epochs=3", "--ckpt_path=last"])
     assert "Resumed with trainer.max_epochs 3; the run was started with 2." in caplog.text
+
+
+def test_checkpoint_keeps_its_model_and_says_so(trained, caplog):
+    main(["fit", *trained, "--trainer.max_epochs=3", "--ckpt_path=last", "--model.learning_rate=0.5"])
+    assert "model.init_args.learning_rate is 0.001, as in the checkpoint; 0.5 was not taken." in caplog.text
 
 
 def test_occupied_folder_is_not_overwritten_silently(trained, run_folder):
