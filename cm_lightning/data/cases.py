@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cm_lightning.data.images import AXIS_NAMES, Axes, FileImage, read_image
@@ -75,7 +76,7 @@ def read_case(case: Case, axes: Axes, classes: dict[str, int], spacing: tuple[fl
             f"{case.image} has {file.array.ndim} axes (shape {file.array.shape}); expected {expected}: {axes.text!r}."
         )
     image = axes.from_file(file.array)
-    if not np.isfinite(image).all():
+    if not np.issubdtype(image.dtype, np.integer) and not np.isfinite(image).all():
         raise InputError(f"{case.image} holds NaN or infinite values; expected finite intensities.")
     if image.min() == image.max():
         raise InputError(f"{case.image} is constant ({image.flat[0]}); expected an ultrasound image.")
@@ -110,7 +111,7 @@ def _read_label(case: Case, shape: tuple[int, ...], axes: Axes, classes: dict[st
     array = read_image(case.label, is_label=True).array
     if array.shape != shape:
         raise InputError(f"{case.label} has shape {array.shape}; expected that of its image {case.image}, {shape}.")
-    values = np.unique(array)
+    values = pd.unique(array.ravel(order="K"))
     unknown = sorted(set(values.tolist()) - {0, *classes.values()})
     if unknown:
         raise InputError(

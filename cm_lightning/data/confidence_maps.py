@@ -79,14 +79,14 @@ class ConfidenceCache:
         key = hashlib.blake2b(json.dumps(depends_on, sort_keys=True).encode(), digest_size=16).hexdigest()
         return self.folder / f"{key}.npy"
 
-    def load(self, image_file: Path) -> NDArray[np.float32]:
+    def load(self, image_file: Path) -> NDArray[np.uint16]:
         """Read an image's map.
 
         Args:
             image_file: The image.
 
         Returns:
-            Map in [0, 1], ``(depth, lateral[, elevation])``.
+            Map in units of ``1 / LEVELS``, ``(depth, lateral[, elevation])``, read from disk as it is used.
 
         Raises:
             MissingInputError: The map was not computed yet.
@@ -97,9 +97,8 @@ class ConfidenceCache:
                 f"The confidence map of {image_file} is not in {self.folder}; expected "
                 "UltrasoundDataModule.prepare_data to have computed it. Was the image changed during the run?"
             )
-        stored = np.load(path, mmap_mode="r")
-        maps: NDArray[np.float32] = stored.astype(np.float32) / np.float32(LEVELS)
-        return maps
+        stored: NDArray[np.uint16] = np.load(path, mmap_mode="r")
+        return stored
 
     def compute(self, image_file: Path, image: NDArray[np.generic]) -> Iterator[int]:
         """Compute and keep an image's map, some frames at a time.

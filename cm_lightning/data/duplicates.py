@@ -22,7 +22,7 @@ def near_duplicate_groups(images: list[NDArray[np.generic]], correlation: float 
     Returns:
         Group number of every image, counted from 0 in order of first appearance.
     """
-    small = np.stack([resample(image.astype(np.float32), (side, side), "linear").numpy().ravel() for image in images])
+    small = np.stack([resample(image, (side, side), "linear").numpy().ravel() for image in images])
     small -= small.mean(axis=1, keepdims=True)
     small /= np.maximum(np.linalg.norm(small, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     first, second = np.nonzero(small @ small.T > correlation)

@@ -2,16 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from monai.transforms import Resize, Transform
+from monai.transforms import Transform
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from cm_lightning.data.cases import Case, read_case
-from cm_lightning.data.confidence_maps import ConfidenceCache, DomainName, find_domain
+from cm_lightning.data.confidence_maps import (
+    FRAMES_AT_ONCE,
+    LEVELS,
+    ConfidenceCache,
+    DomainName,
+    find_domain,
+    to_frames,
+)
 from cm_lightning.data.images import Axes
 
 
@@ -56,8 +64,8 @@ class PrepareCase(Transform):  # type: ignore[misc]
         size = self._grid(shape, arrays.spacing)
         inside = find_domain(arrays.image, self.domain)
         sample: dict[str, Any] = {
-            "image": resample(_unit_range(arrays.image, inside), size, "linear"),
-            "domain": resample(inside.astype(np.float32), size, "nearest").bool(),
+            "image": _unit_range(arrays.image, inside, size),
+            "domain": resample(inside, size, "nearest"),
             "spacing": torch.tensor([s * n / m for s, n, m in zip(arrays.spacing, shape, size, strict=True)]),
             "native_spacing": torch.tensor(arrays.spacing, dtype=torch.float64),
             "native_shape": torch.tensor(shape),
@@ -66,9 +74,9 @@ class PrepareCase(Transform):  # type: ignore[misc]
             "patient": case.patient,
         }
         if self.cache is not None:
-            sample["confidence"] = resample(self.cache.load(case.image), size, "linear").clamp(0, 1)
+            sample["confidence"] = (resample(self.cache.load(case.image), size, "linear") / LEVELS).clamp(0, 1)
         if arrays.label is not None:
-            sample["label"] = resample(arrays.label.astype(np.float32), size, "nearest").to(torch.uint8)
+            sample["label"] = resample(arrays.label, size, "nearest")
             if self.keep_native:
                 sample["native_label"] = torch.from_numpy(np.ascontiguousarray(arrays.label))[None]
         return sample
@@ -82,30 +90,47 @@ class PrepareCase(Transform):  # type: ignore[misc]
         return shape
 
 
-def resample(array: NDArray[np.generic], size: Sequence[int], how: str) -> Tensor:
-    """Resize an array over the same extent, smoothing before it gets smaller so that speckle does not alias.
+def resample(array: NDArray[np.generic], size: Sequence[int], how: Literal["linear", "nearest"]) -> Tensor:
+    """Resize an array over the same extent.
+
+    Linear interpolation widens its triangle where the array gets smaller, so that speckle does not alias. Frames are
+    resized some at a time and elevation last: a volume of the calf has half a billion voxels and is never held as
+    float.
 
     Args:
-        array: ``(depth, lateral[, elevation])``, float32.
+        array: ``(depth, lateral[, elevation])``, any real dtype.
         size: New size.
-        how: ``linear`` or ``nearest`` (no smoothing).
+        how: ``linear``, or ``nearest`` for labels and masks.
 
     Returns:
-        Tensor of shape ``(1, *size)``, float32.
+        Tensor of shape ``(1, *size)``; float32 for ``linear``, else of the array's dtype.
     """
-    tensor = torch.from_numpy(np.ascontiguousarray(array))[None]
-    if tuple(tensor.shape[1:]) == tuple(size):
-        return tensor
     if how == "nearest":
-        return Resize(tuple(size), mode="nearest-exact")(tensor).as_tensor()
-    mode = "bilinear" if array.ndim == 2 else "trilinear"
-    return Resize(tuple(size), mode=mode, anti_aliasing=True)(tensor).as_tensor()
+        centres = [(np.arange(m) + 0.5) * n / m for n, m in zip(array.shape, size, strict=True)]
+        return torch.from_numpy(np.ascontiguousarray(array[np.ix_(*(c.astype(int) for c in centres))]))[None]
+    frames = to_frames(array).reshape(-1, *array.shape[:2])
+    resized = []
+    for start in range(0, len(frames), FRAMES_AT_ONCE):
+        part = np.ascontiguousarray(frames[start : start + FRAMES_AT_ONCE], np.float32)
+        resized.append(_resize_linearly(torch.from_numpy(part), size[:2]))
+    stack = torch.cat(resized)
+    if array.ndim == 2:
+        return stack
+    lines = stack.movedim(0, -1).reshape(1, -1, stack.shape[0])
+    return _resize_linearly(lines, (lines.shape[1], size[2])).reshape(1, *size)
 
 
-def _unit_range(image: NDArray[np.generic], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Scale a case's insonified intensities to [0, 1]; pixels outside are 0."""
-    values = image.astype(np.float32)
-    chosen = values[inside] if inside.any() else values
-    low, high = float(chosen.min()), float(chosen.max())
-    scaled = (values - low) / (high - low if high > low else 1.0)
-    return np.where(inside, scaled, 0).astype(np.float32)
+def _resize_linearly(frames: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize ``(frames, rows, columns)``."""
+    if tuple(frames.shape[1:]) == tuple(size):
+        return frames
+    return F.interpolate(frames[None], size=tuple(size), mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def _unit_range(image: NDArray[np.generic], inside: NDArray[np.bool_], size: Sequence[int]) -> Tensor:
+    """Resample a case with its insonified intensities scaled to [0, 1] and pixels outside 0."""
+    where = inside if inside.any() else np.True_
+    low = image.min(where=where, initial=image.max())
+    high = image.max(where=where, initial=image.min())
+    lifted = np.where(inside, image, low)
+    return (resample(lifted, size, "linear") - float(low)) / (float(high) - float(low) or 1.0)

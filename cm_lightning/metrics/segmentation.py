@@ -52,8 +52,11 @@ def case_rows(
     if prediction.shape != label.shape:
         raise InputError(f"prediction and label must have one shape, found {prediction.shape} and {label.shape}.")
     classes = len(class_names) + 1
-    pairs = label.long().flatten() * classes + prediction.long().flatten()
-    confusion = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).cpu().numpy()
+    # Row by row: as int64, all pairs of a volume of the calf would take 4 GB.
+    counts = torch.zeros(classes**2, dtype=torch.int64, device=label.device)
+    for truth, guess in zip(label, prediction, strict=True):
+        counts += torch.bincount((truth.long() * classes + guess).flatten(), minlength=classes**2)
+    confusion = counts.reshape(classes, classes).cpu().numpy()
     diagonal = math.hypot(*(n * step for n, step in zip(label.shape, spacing, strict=True)))
     rows = []
     for index, name in enumerate(class_names, start=1):

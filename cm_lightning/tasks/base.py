@@ -1,6 +1,7 @@
 """What all tasks share: classes, results of validation and testing, and their gathering over processes."""
 
 from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -72,21 +73,35 @@ class BaseTask(LightningModule):
         logits: Tensor = self(inputs) if self.window is None else self.window(inputs, self)
         return logits
 
-    def native_probabilities(self, batch: Batch) -> Tensor:
-        """Predict one case and bring the probabilities to its file's grid.
+    def native_logits(self, batch: Batch) -> Iterator[Tensor]:
+        """Predict one case and bring the logits to its file's grid, a class at a time: all at once can take 10 GB.
+
+        Args:
+            batch: A batch of one case.
+
+        Yields:
+            Logit of every class, background first, ``(depth, lateral[, elevation])`` at file resolution, float32.
+        """
+        shape = [int(n) for n in batch["native_shape"][0]]
+        for logit in self.infer(batch)[0].float():
+            yield resize_linearly(logit, shape)
+
+    def native_segmentation(self, batch: Batch) -> Tensor:
+        """Predict the most probable class of every voxel of one case's file.
 
         Args:
             batch: A batch of one case.
 
         Returns:
-            ``(C, depth, lateral[, elevation])`` at file resolution, float32.
+            Class indices, ``(depth, lateral[, elevation])``, uint8.
         """
-        logits = self.infer(batch).float()
-        shape = [int(n) for n in batch["native_shape"][0]]
-        if list(logits.shape[2:]) != shape:
-            mode = "bilinear" if logits.ndim == 4 else "trilinear"
-            logits = F.interpolate(logits, size=shape, mode=mode, align_corners=False)
-        return logits.softmax(dim=1)[0]
+        logits = self.native_logits(batch)
+        highest = next(logits)
+        segmentation = torch.zeros(highest.shape, dtype=torch.uint8, device=highest.device)
+        for index, logit in enumerate(logits, start=1):
+            segmentation[logit > highest] = index
+            highest = torch.maximum(highest, logit)
+        return segmentation
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute and log the loss of a batch."""
@@ -117,7 +132,7 @@ class BaseTask(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure one case in its own geometry."""
-        prediction = self.native_probabilities(batch).argmax(dim=0)
+        prediction = self.native_segmentation(batch)
         grouping = self.trainer.datamodule.grouping if self.trainer.datamodule is not None else "patient"  # type: ignore[attr-defined]
         self._rows += case_rows(
             prediction,
@@ -145,14 +160,19 @@ class BaseTask(LightningModule):
             ``case``, the class ``probabilities`` ``(C, depth, lateral[, elevation])`` and, where the batch has one, the
             ``confidence`` map on the same grid.
         """
-        probabilities = self.native_probabilities(batch)
+        probabilities = torch.stack(list(self.native_logits(batch))).softmax(dim=0)
         result: Batch = {"case": batch["case"][0], "probabilities": probabilities}
         if "confidence" in batch:
-            mode = "bilinear" if probabilities.ndim == 3 else "trilinear"
-            result["confidence"] = F.interpolate(
-                batch["confidence"], size=probabilities.shape[1:], mode=mode, align_corners=False
-            )[0, 0]
+            result["confidence"] = resize_linearly(batch["confidence"][0, 0].float(), probabilities.shape[1:])
         return result
+
+
+def resize_linearly(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resize ``(depth, lateral[, elevation])`` over the same extent."""
+    if list(image.shape) == list(shape):
+        return image
+    mode = "bilinear" if image.ndim == 2 else "trilinear"
+    return F.interpolate(image[None, None], size=tuple(shape), mode=mode, align_corners=False)[0, 0]
 
 
 def gather_objects(items: list[Any]) -> list[Any]:

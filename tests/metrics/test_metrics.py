@@ -68,8 +68,8 @@ def test_agrees_with_scikit_image(seed):
 
 def test_counts_are_exact_beyond_float32():
     # 2^24 + 3 voxels with 3 false positives: float32 counts lose them.
-    prediction, label = torch.zeros(2**24 + 3, 1, dtype=torch.uint8), torch.zeros(2**24 + 3, 1, dtype=torch.uint8)
-    label[0], prediction[:4] = 1, 1
+    prediction, label = torch.zeros(1, 2**24 + 3, dtype=torch.uint8), torch.zeros(1, 2**24 + 3, dtype=torch.uint8)
+    label[0, 0], prediction[0, :4] = 1, 1
     found = values(measure(prediction, label, (1.0, 1.0)))
     assert found["fall_out"] == 3 / (2**24 + 2)
     assert found["precision"] == 1 / 4

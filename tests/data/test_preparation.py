@@ -1,0 +1,34 @@
+"""Resampling over the same extent."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cm_lightning.data.preparation import resample
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (30, 20, 50)])
+def test_upsampling_is_plain_linear_interpolation(rng, shape):
+    array = rng.random(shape, dtype=np.float32)
+    size = tuple(2 * n + 1 for n in shape)
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    expected = F.interpolate(torch.from_numpy(array)[None, None], size=size, mode=mode, align_corners=False)[0]
+    torch.testing.assert_close(resample(array, size, "linear"), expected, atol=1e-5, rtol=0)
+
+
+def test_downsampling_averages_speckle_and_keeps_ramps(rng):
+    noise = rng.standard_normal((64, 64, 64)).astype(np.float32)
+    assert resample(noise, (16, 16, 16), "linear").std() < 0.15  # a sampled voxel would keep 1
+    ramp = np.broadcast_to(np.arange(64, dtype=np.float32)[:, None, None], (64, 64, 64))
+    small = resample(ramp, (16, 16, 16), "linear")[0, 1:-1, 8, 8]
+    np.testing.assert_allclose(small, np.arange(1, 15) * 4 + 1.5, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (7, 9, 40)])
+def test_labels_keep_their_values_and_dtype(rng, shape):
+    label = rng.integers(0, 4, shape, dtype=np.uint8)
+    assert torch.equal(resample(label, shape, "nearest")[0], torch.from_numpy(label))
+    doubled = resample(label, tuple(2 * n for n in shape), "nearest")[0]
+    assert doubled.dtype == torch.uint8
+    assert torch.equal(doubled[tuple(slice(None, None, 2) for _ in shape)], torch.from_numpy(label))
