@@ -22,7 +22,7 @@ from tqdm import tqdm
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data.augmentation import INTERPOLATION, Augmentation, Batch
 from cm_lightning.data.cases import Case, describe_axes, read_case
-from cm_lightning.data.confidence_maps import ConfidenceCache, DomainName, find_domain, to_frames
+from cm_lightning.data.confidence_maps import ConfidenceCache, DomainName, find_domain
 from cm_lightning.data.duplicates import near_duplicate_groups
 from cm_lightning.data.images import Axes, is_image, stem
 from cm_lightning.data.layouts import LAYOUTS, LayoutName, find_cases
@@ -418,7 +418,7 @@ class UltrasoundDataModule(LightningDataModule):
         """Insonified part of the case's middle frame."""
         image = read_case(replace(case, label=None), self.axes, self.classes, self.spacing_mm).image
         frame = image if image.ndim == 2 else image[:, :, image.shape[2] // 2]
-        inside = to_frames(find_domain(frame, self.domain))
+        inside = find_domain(frame, self.domain)
         rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
         return frame[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else frame
 

@@ -11,11 +11,10 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
+from cm_lightning.data.augmentation import Batch
 from cm_lightning.metrics import case_rows
 from cm_lightning.metrics.segmentation import Row, dice_per_class
 from cm_lightning.metrics.summary import summarise
-
-Batch = dict[str, Any]
 
 
 class BaseTask(LightningModule):

@@ -5,11 +5,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
 from cm_lightning.losses import LossName, SegmentationLoss
 from cm_lightning.models import NetworkName, create_network
 from cm_lightning.models.networks import refuse_size
-from cm_lightning.tasks.base import BaseTask, Batch
+from cm_lightning.tasks.base import BaseTask
 
 InputMode = Literal["1ch", "2ch"]
 
