@@ -1,10 +1,11 @@
-"""Which pixels of a frame are insonified, and where the random walk starts and ends."""
+"""Which pixels of a frame are insonified."""
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-BoolArray = NDArray[np.bool_]
+from cm_lightning.confidence.boundary import BoolArray
+
 
 
 def linear_probe_domain(frames: NDArray[np.generic], threshold: float = 0.0, minimum_share: float = 0.02) -> BoolArray:
@@ -31,31 +32,6 @@ def linear_probe_domain(frames: NDArray[np.generic], threshold: float = 0.0, min
             rows = _first_to_last(bright[index][:, columns].mean(axis=1) > minimum_share)
             domain[index] = rows[:, None] & columns
     return domain
-
-
-def column_source(domain: BoolArray) -> BoolArray:
-    """Mark the first insonified pixel of every column: the face of a linear probe.
-
-    Args:
-        domain: Insonified pixels, ``(..., depth, lateral)``.
-
-    Returns:
-        Mask of the same shape with at most one pixel a column.
-    """
-    first: BoolArray = domain & (np.cumsum(domain, axis=-2) == 1)
-    return first
-
-
-def column_sink(domain: BoolArray) -> BoolArray:
-    """Mark the deepest insonified pixel of every column.
-
-    Args:
-        domain: Insonified pixels, ``(..., depth, lateral)``.
-
-    Returns:
-        Mask of the same shape with at most one pixel a column.
-    """
-    return column_source(domain[..., ::-1, :])[..., ::-1, :]
 
 
 def _largest_region(bright: BoolArray, gap: int = 9) -> BoolArray:

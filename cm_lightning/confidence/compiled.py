@@ -1,0 +1,163 @@
+"""The solver on the CPU: frames side by side on all cores, each solved by compiled single-threaded code."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cm_lightning.confidence.conjugate_gradients import certify, conjugate_gradients, direct
+from cm_lightning.confidence.dissection import Dissection, dissect
+from cm_lightning.confidence.elimination import (
+    Factor,
+    Plan,
+    Workspace,
+    factorise,
+    make_factor,
+    make_plan,
+    make_workspace,
+)
+from cm_lightning.confidence.network import Network
+
+Method = Literal["cg", "direct"]
+FloatArray = NDArray[np.float64]
+
+# Weights are multiplied by this in float32: they lie between 1e-150 and 1, so that the upper half of float32's range
+# would go unused.
+SCALE = {np.float32: 2.0**96, np.float64: 1.0}
+# With this preconditioner one or two steps are the rule; after so many something is wrong with it.
+MOST_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What solving one system gave.
+
+    Attributes:
+        values: The solution, float64, 0 outside the unknown pixels.
+        iterations: Steps of conjugate gradients.
+        error_estimate: Estimated largest error.
+        error_bound: Proven largest error; NaN if not asked for.
+        fallback: Whether conjugate gradients did not get there and the direct solve stepped in.
+    """
+
+    values: FloatArray
+    iterations: int
+    error_estimate: float
+    error_bound: float
+    fallback: bool
+
+
+class _Buffers:
+    """Memory of one thread for frames of one shape."""
+
+    def __init__(self, dissection: Dissection, dtype: type[np.floating]) -> None:
+        self.factor: Factor = make_factor(dissection, dtype)
+        self.work: Workspace = make_workspace(dissection, dtype)
+
+
+class CompiledSolver:
+    """Solve networks of one shape; keeps the memory of its threads from one to the next.
+
+    Args:
+        shape: ``(depth, lateral)``.
+        method: ``cg``, with the direct solve where that fails, or ``direct``.
+        tolerance: Largest error to stop at.
+        proven: Whether to bound the error.
+    """
+
+    def __init__(self, shape: tuple[int, int], method: Method, tolerance: float, proven: bool) -> None:
+        self._dissection = dissect(*shape)
+        self._plan: Plan = make_plan(self._dissection)
+        self._method = method
+        self._tolerance = tolerance
+        self._proven = proven
+        # Appending and popping are atomic, so threads can share these lists.
+        self._free: dict[type[np.floating], list[_Buffers]] = {np.float32: [], np.float64: []}
+
+    def __call__(self, network: Network, right: FloatArray | None = None) -> Solution:
+        """Solve one system.
+
+        Args:
+            network: The system of one frame.
+            right: Another right-hand side than the network's own, ``(depth, lateral)``; the tolerance then is relative
+                to the largest entry of the solution.
+
+        Returns:
+            The solution.
+        """
+        if not network.unknown.any():
+            return Solution(np.zeros(network.right.shape), 0, 0.0, 0.0 if self._proven else np.nan, fallback=False)
+        if self._method == "cg":
+            solution = self._solve(network, right, np.float32)
+            # The bound is NaN, and no reason to doubt, where it was not asked for.
+            if solution.error_estimate <= self._tolerance and not solution.error_bound > self._tolerance:
+                return solution
+        return replace(self._solve(network, right, np.float64), fallback=self._method == "cg")
+
+    def _solve(self, network: Network, right: FloatArray | None, dtype: type[np.floating]) -> Solution:
+        """Factorise in one precision and solve."""
+        _compile_once(dtype)
+        free = self._free[dtype]
+        buffers = free.pop() if free else _Buffers(self._dissection, dtype)
+        scale = SCALE[dtype]
+        given = network.right if right is None else right
+        values = np.zeros(given.shape)
+        shared = (self._plan, scale, buffers.factor, buffers.work)
+        iterations, estimate, bound = 0, np.inf, np.nan
+        lost = factorise(network, *shared)
+        if lost == 0 and dtype is np.float64:
+            estimate = direct(network, given, *shared, right is not None, values)
+        elif lost == 0:
+            iterations, estimate = conjugate_gradients(
+                network, given, *shared, self._tolerance / 2, right is not None, MOST_STEPS, values
+            )
+        if self._proven:
+            bound = certify(network, given, *shared, values) if np.isfinite(estimate) else np.inf
+        free.append(buffers)
+        return Solution(values, int(iterations), float(estimate), float(bound), fallback=False)
+
+
+@lru_cache
+def _compile_once(dtype: type[np.floating]) -> None:
+    """Solve a tiny system; if that takes long, tell on the error stream what the wait is for."""
+    said = "Compiling the confidence-map solver for this processor: some 20 s, once (kept on disk) ..."
+    patience = threading.Timer(3.0, lambda: print(said, file=sys.stderr, flush=True))
+    patience.daemon = True
+    patience.start()
+    shape = (9, 9)
+    dissection = dissect(*shape)
+    shared = (make_plan(dissection), 1.0, make_factor(dissection, dtype), make_workspace(dissection, dtype))
+    ones = np.ones(shape)
+    network = Network(ones[1:], ones[:, 1:], ones[1:, 1:], ones[1:, 1:], ones, ones > 0, ones)
+    factorise(network, *shared)
+    if dtype is np.float64:
+        direct(network, ones, *shared, False, np.empty(shape))
+    else:
+        conjugate_gradients(network, ones, *shared, 1e-3, False, MOST_STEPS, np.empty(shape))
+    patience.cancel()
+
+
+def run_on_all_cores(work: Callable[[int], None], count: int, most: int | None) -> None:
+    """Call ``work(0)`` to ``work(count - 1)`` on threads.
+
+    Args:
+        work: Releases the GIL for most of its time.
+        count: Number of calls.
+        most: Calls in flight at a time; one a core if None.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, count, most or cores)
+    if workers <= 1:
+        for index in range(count):
+            work(index)
+        return
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        list(pool.map(work, range(count)))
+
