@@ -18,9 +18,9 @@ from cm_lightning.confidence.lanes import LANES, add_product
 
 WINDOW = CELL + 2
 FAST = {"contract", "nsz", "arcp", "reassoc", "nnan", "ninf"}
-# A ratio of weights below this is dropped: far below rounding, and it keeps the arithmetic clear of subnormal numbers,
-# which processors handle a hundred times slower.
-NEGLIGIBLE = 1e-30
+# A ratio of weights below this many times the smallest normal number is dropped: far below rounding, and it keeps the
+# arithmetic clear of subnormal numbers, which processors handle a hundred times slower.
+ABOVE_SUBNORMAL = 1e8
 
 
 class _Pattern(NamedTuple):
@@ -154,7 +154,7 @@ def factorise_cells(  # type: ignore[no-untyped-def]
     depth, lateral = slack.shape
     zero = factor.dtype.type(0)
     one = factor.dtype.type(1)
-    negligible = factor.dtype.type(NEGLIGIBLE)
+    negligible = np.finfo(factor.dtype).tiny * factor.dtype.type(ABOVE_SUBNORMAL)
     weights[:] = zero
     slacks[:] = zero
     for lane in range(len(corners)):

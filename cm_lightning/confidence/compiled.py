@@ -28,11 +28,16 @@ from cm_lightning.confidence.network import Network
 Method = Literal["cg", "direct"]
 FloatArray = NDArray[np.float64]
 
-# Weights are multiplied by this in float32: they lie between 1e-150 and 1, so that the upper half of float32's range
+# Weights are multiplied by this in float32: they are at most 1, so that the upper half of float32's range
 # would go unused.
 SCALE = {np.float32: 2.0**96, np.float64: 1.0}
 # With this preconditioner one or two steps are the rule; after so many something is wrong with it.
 MOST_STEPS = 20
+# Where the smallest weight is a smaller share of the largest, no residual in float64 can tell a right map from a wrong
+# one: what is rounded within a cluster of pixels outweighs all that flows into it. Such a frame (only the paper's
+# formulation has them) is eliminated in float64, which does not notice contrast, and once more in mirrored order; the
+# difference is the error estimate.
+LEAST_CONTRAST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -94,12 +99,19 @@ class CompiledSolver:
         """
         if not network.unknown.any():
             return Solution(np.zeros(network.right.shape), 0, 0.0, 0.0 if self._proven else np.nan, fallback=False)
-        if self._method == "cg":
+        beyond = _contrast(network) < LEAST_CONTRAST
+        if self._method == "cg" and not beyond:
             solution = self._solve(network, right, np.float32)
             # The bound is NaN, and no reason to doubt, where it was not asked for.
             if solution.error_estimate <= self._tolerance and not solution.error_bound > self._tolerance:
                 return solution
-        return replace(self._solve(network, right, np.float64), fallback=self._method == "cg")
+        solution = self._solve(network, right, np.float64)
+        if beyond:
+            mirrored = _mirror(network)
+            again = self._solve(mirrored, None if right is None else right[:, ::-1].copy(), np.float64)
+            difference = np.abs(solution.values - again.values[:, ::-1]).max()
+            solution = replace(solution, error_estimate=float(difference))
+        return replace(solution, fallback=self._method == "cg")
 
     def _solve(self, network: Network, right: FloatArray | None, dtype: type[np.floating]) -> Solution:
         """Factorise in one precision and solve."""
@@ -122,6 +134,20 @@ class CompiledSolver:
             bound = certify(network, given, *shared, values) if np.isfinite(estimate) else np.inf
         free.append(buffers)
         return Solution(values, int(iterations), float(estimate), float(bound), fallback=False)
+
+
+def _contrast(network: Network) -> float:
+    """Divide the smallest weight by the largest."""
+    weights = (network.vertical, network.horizontal, network.down_right, network.down_left, network.slack)
+    smallest = min(float(np.min(weight, where=weight > 0, initial=np.inf)) for weight in weights)
+    largest = max(float(np.max(weight, initial=0.0)) for weight in weights)
+    return smallest / largest if largest > 0 else 1.0
+
+
+def _mirror(network: Network) -> Network:
+    """Reverse the order of columns."""
+    mirrored = Network(*(np.ascontiguousarray(array[:, ::-1]) for array in network))
+    return mirrored._replace(down_right=mirrored.down_left, down_left=mirrored.down_right)
 
 
 @lru_cache

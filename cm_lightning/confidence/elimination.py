@@ -20,10 +20,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cm_lightning.confidence.cells import (
+    ABOVE_SUBNORMAL,
     FACTOR,
     FAST,
     INNER,
-    NEGLIGIBLE,
     RING,
     RING_FIRST,
     RING_SECOND,
@@ -373,7 +373,7 @@ def _copy(source, target, count):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, fastmath=FAST)
 def _divide(row, inverse, target):  # type: ignore[no-untyped-def]
     """Divide a row by its pivot."""
-    negligible = row.dtype.type(NEGLIGIBLE)
+    negligible = np.finfo(row.dtype).tiny * row.dtype.type(ABOVE_SUBNORMAL)
     for j in range(len(target)):
         ratio = row[j] * inverse
         target[j] = ratio if ratio > negligible else row.dtype.type(0)

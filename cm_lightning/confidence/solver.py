@@ -20,7 +20,7 @@ from cm_lightning.confidence.arrays import (
 )
 from cm_lightning.confidence.boundary import Boundary, SinkMode, find_boundary
 from cm_lightning.confidence.compiled import CompiledSolver, Method, run_on_all_cores
-from cm_lightning.confidence.network import Network, known_values, make_network, weight_gradients
+from cm_lightning.confidence.network import Network, known_values, make_network
 from cm_lightning.confidence.weights import EdgeWeights, Formulation, Normalise, WeightFunction
 
 SignalMode = Literal["B", "RF"]

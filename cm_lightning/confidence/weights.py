@@ -14,7 +14,7 @@ Array = Any
 # Weight that every edge keeps, however large the step across it. The published MATLAB code and MONAI (>= 1.4) use
 # 1e-5 (older MONAI used 1e-6, which changes the maps visibly), CAMPVis 1e-4. The paper has none: there, weights only
 # are kept from vanishing in the arithmetic.
-EDGE_FLOOR: dict[Formulation, float] = {"reference": 1e-5, "paper": 1e-150, "realtime": 1e-4}
+EDGE_FLOOR: dict[Formulation, float] = {"reference": 1e-5, "paper": 1e-100, "realtime": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class WeightFunction:
     5. ``w = exp(-beta * s) + 1e-5``
 
     ``paper`` is what Karamalis et al. 2012 print: step 1, ``g *= exp(-alpha * d)``, ``s = |g_i - g_j|``,
-    plus ``gamma`` on horizontal and ``sqrt(2) * gamma`` on diagonal edges, ``w = exp(-beta * s)``; no step is rescaled and no weight has a floor (but 1e-150, for the arithmetic's sake).
+    plus ``gamma`` on horizontal and ``sqrt(2) * gamma`` on diagonal edges, ``w = exp(-beta * s)``; no step is rescaled and no weight has a floor (but 1e-100, for the arithmetic's sake).
 
     ``realtime`` is what CAMPVis (Schulte zu Berge et al. 2014) computes: the attenuation of step 2, the penalties of
     ``paper``, ``w = exp(-beta * s) + 1e-4``, steps not rescaled.
