@@ -1,7 +1,17 @@
 """Ultrasound confidence maps (Karamalis et al. 2012): arrays in, arrays out."""
 
 from cm_lightning.confidence.boundary import column_sink, column_source
-from cm_lightning.confidence.domain import linear_probe_domain
+from cm_lightning.confidence.domain import Fan, Insonified, find_fan, find_insonified, linear_probe_domain
 from cm_lightning.confidence.solver import ConfidenceMapSolver, SolveInfo
 
-__all__ = ["ConfidenceMapSolver", "SolveInfo", "column_sink", "column_source", "linear_probe_domain"]
+__all__ = [
+    "ConfidenceMapSolver",
+    "Fan",
+    "Insonified",
+    "SolveInfo",
+    "column_sink",
+    "column_source",
+    "find_fan",
+    "find_insonified",
+    "linear_probe_domain",
+]

@@ -66,7 +66,6 @@ def find_boundary(
     Returns:
         The masks, of one common length.
     """
-    whole = domain is None and source is None and sink is None
     if domain is None:
         domain = np.ones((1, *shape), dtype=bool)
     source = column_source(domain) if source is None else source & domain
@@ -77,8 +76,9 @@ def find_boundary(
     domain, source, sink = (
         mask if len(mask) == count else np.broadcast_to(mask, (count, *shape)) for mask in (domain, source, sink)
     )
-    if whole:
-        return Boundary(domain, source, sink, domain, domain)
+    if domain.all():  # all pixels touch
+        everywhere = [np.broadcast_to(mask.any(axis=(1, 2), keepdims=True), mask.shape) for mask in (source, sink)]
+        return Boundary(domain, source, sink, *everywhere)
     # Pixels touch over corners too, but not from frame to frame.
     touching = np.zeros((3, 3, 3), dtype=bool)
     touching[1] = True
@@ -101,7 +101,7 @@ def column_source(domain: BoolArray) -> BoolArray:
     Returns:
         Mask of the same shape with at most one pixel a column.
     """
-    first: BoolArray = domain & (np.cumsum(domain, axis=-2) == 1)
+    first: BoolArray = domain & (np.arange(domain.shape[-2])[:, None] == domain.argmax(axis=-2)[..., None, :])
     return first
 
 

@@ -81,16 +81,25 @@ class Fan:
         down, right = row - self.row, (column - self.column) * self.aspect
         return np.hypot(down, right), np.arctan2(right, down)
 
-    def scaled(self, factor: float) -> "Fan":
-        """Give the fan in a picture with ``factor`` times as many pixels a side, pixel centres at half numbers."""
+    def on_grid(self, old: tuple[int, int], new: tuple[int, int]) -> "Fan":
+        """Give the same fan on another grid over the same extent.
+
+        Args:
+            old: ``(depth, lateral)`` of the grid that it was found on.
+            new: The other grid's.
+
+        Returns:
+            The fan in the other grid's pixels.
+        """
+        finer_rows, finer_columns = new[0] / old[0], new[1] / old[1]
         return Fan(
-            (self.row + 0.5) * factor - 0.5,
-            (self.column + 0.5) * factor - 0.5,
+            (self.row + 0.5) * finer_rows - 0.5,
+            (self.column + 0.5) * finer_columns - 0.5,
             self.left,
             self.right,
-            self.near * factor,
-            self.far * factor,
-            self.aspect,
+            self.near * finer_rows,
+            self.far * finer_rows,
+            self.aspect * finer_rows / finer_columns,
         )
 
 
@@ -193,7 +202,7 @@ def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float =
     found = minimize(
         cost, first, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 800, "xatol": 1e-3}
     )
-    return Fan(*(float(number) for number in found.x), aspect).scaled(factor)
+    return Fan(*(float(number) for number in found.x), aspect).on_grid((1, 1), (factor, factor))
 
 
 def _edges_and_arcs(bright: BoolArray, aspect: float) -> Fan | None:

@@ -11,34 +11,62 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_lightning.confidence import ConfidenceMapSolver, linear_probe_domain
+from cm_lightning.confidence import ConfidenceMapSolver, Fan, find_fan, linear_probe_domain
 from cm_lightning.data.cases import file_digest
-from cm_lightning.errors import MissingInputError
+from cm_lightning.errors import InputError, MissingInputError
 
-DomainName = Literal["whole", "linear"]
+DomainName = Literal["whole", "linear", "convex", "auto"]
 
 # Part of every key: raise it when the solver's results change.
-SOLVER_VERSION = 1
+SOLVER_VERSION = 2
 # Maps are kept as 16-bit fractions of 1: half the disk of float32, and wrong by at most 8e-6.
 LEVELS = np.iinfo(np.uint16).max
 FRAMES_AT_ONCE = 16
 
 
-def find_domain(image: NDArray[np.generic], domain: DomainName) -> NDArray[np.bool_]:
+def find_probe_fan(image: NDArray[np.generic], domain: DomainName, spacing: tuple[float, ...]) -> Fan | None:
+    """Find the fan of a convex probe, which is the same in all frames of a volume.
+
+    Args:
+        image: ``(depth, lateral[, elevation])``.
+        domain: Only ``convex`` and ``auto`` look for a fan.
+        spacing: Voxel size in the order of the axes; a fan is round only in mm.
+
+    Returns:
+        The fan; None where none was looked for, or ``auto`` found none.
+
+    Raises:
+        InputError: The domain is said to be ``convex`` and there is no fan.
+    """
+    if domain not in ("convex", "auto"):
+        return None
+    fan = find_fan(image if image.ndim == 2 else image.max(axis=2), aspect=spacing[1] / spacing[0])
+    if fan is None and domain == "convex":
+        raise InputError(
+            "domain is 'convex', but the image has no fan: expected bright pixels between two slanted edges, and black "
+            "outside. For a linear probe say 'linear', for images without black surroundings 'whole'."
+        )
+    return fan
+
+
+def find_domain(image: NDArray[np.generic], domain: DomainName, fan: Fan | None) -> NDArray[np.bool_]:
     """Find the insonified pixels of a frame or of every frame of a volume.
 
     Args:
         image: ``(depth, lateral[, elevation])``.
-        domain: ``whole`` takes every pixel, ``linear`` the rectangle inside black bands.
+        domain: ``whole`` takes every pixel, ``linear`` the rectangle inside black bands, ``convex`` the fan, ``auto``
+            the fan where there is one, else the rectangle.
+        fan: From :func:`find_probe_fan`.
 
     Returns:
         Mask of the same shape.
     """
-    match domain:
-        case "whole":
-            return np.ones(image.shape, dtype=bool)
-        case "linear":
-            return to_volume(linear_probe_domain(to_frames(image)))
+    if fan is not None:
+        inside = fan.masks(image.shape[:2]).domain
+        return inside if image.ndim == 2 else np.broadcast_to(inside[:, :, None], image.shape)
+    if domain == "whole":
+        return np.ones(image.shape, dtype=bool)
+    return to_volume(linear_probe_domain(to_frames(image)))
 
 
 def to_frames(volume: NDArray[Any]) -> NDArray[Any]:
@@ -100,7 +128,9 @@ class ConfidenceCache:
         stored: NDArray[np.uint16] = np.load(path, mmap_mode="r")
         return stored
 
-    def compute(self, image_file: Path, image: NDArray[np.generic]) -> Iterator[int]:
+    def compute(
+        self, image_file: Path, image: NDArray[np.generic], spacing: tuple[float, ...]
+    ) -> Iterator[int]:
         """Compute and keep an image's map, some frames at a time.
 
         The file appears whole or not at all: it is written under another name and then renamed.
@@ -108,6 +138,7 @@ class ConfidenceCache:
         Args:
             image_file: The image.
             image: Its content, ``(depth, lateral[, elevation])``.
+            spacing: Its voxel size in the order of the axes.
 
         Yields:
             How many frames were done since the last time.
@@ -115,12 +146,16 @@ class ConfidenceCache:
         path = self.path(image_file)
         frames = to_frames(image)
         stack = frames.reshape(-1, *frames.shape[-2:])
-        masks = to_frames(find_domain(image, self.domain)).reshape(stack.shape)
+        fan = find_probe_fan(image, self.domain, spacing)
         kept = np.empty(stack.shape, dtype=np.uint16)
         for start in range(0, len(stack), FRAMES_AT_ONCE):
             part = slice(start, start + FRAMES_AT_ONCE)
-            maps = np.asarray(self.solver(stack[part], masks[part]), dtype=np.float64)
-            kept[part] = np.round(maps * LEVELS)
+            if fan is not None:
+                masks = fan.masks(stack.shape[1:])
+                maps = self.solver(stack[part], masks.domain, masks.source, masks.sink)
+            else:
+                maps = self.solver(stack[part], None if self.domain == "whole" else linear_probe_domain(stack[part]))
+            kept[part] = np.round(np.asarray(maps, dtype=np.float64) * LEVELS)
             yield len(stack[part])
         volume = to_volume(kept.reshape(frames.shape))
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data.augmentation import INTERPOLATION, Augmentation, Batch
 from cm_lightning.data.cases import Case, describe_axes, read_case
-from cm_lightning.data.confidence_maps import ConfidenceCache, DomainName, find_domain
+from cm_lightning.data.confidence_maps import ConfidenceCache, DomainName, find_domain, find_probe_fan
 from cm_lightning.data.duplicates import near_duplicate_groups
 from cm_lightning.data.images import Axes, is_image, stem
 from cm_lightning.data.layouts import LAYOUTS, LayoutName, find_cases
@@ -57,7 +57,8 @@ class UltrasoundDataModule(LightningDataModule):
         axes: File axes in order, for example "lateral depth elevation"; a minus sign reverses one. The layout's own by
             default.
         spacing_mm: Voxel size in mm in file order, where the files do not tell it.
-        domain: Insonified pixels: ``whole`` images, or the rectangle of a ``linear`` probe inside black bands.
+        domain: Insonified pixels: ``whole`` images, the rectangle of a ``linear`` probe inside black bands, the fan of
+            a ``convex`` probe, or ``auto`` for a fan where one is found and else a rectangle.
         patient_pattern: Regular expression on the case's id whose first group is the patient.
         patient_table: CSV file with the columns case and patient, in place of the pattern.
         image_folds: Allow folds of images where no patient is known; near-duplicates stay together, and every table
@@ -284,17 +285,17 @@ class UltrasoundDataModule(LightningDataModule):
     def _add_maps(self, batch: Batch) -> Batch:
         if self.confidence_mode != "on_the_fly":
             return batch
-        return {**batch, "confidence": self._maps(batch["image"], batch["domain"])}
+        return {**batch, "confidence": self._maps(batch)}
 
-    def _maps(self, image: Tensor, domain: Tensor) -> Tensor:
+    def _maps(self, batch: Batch) -> Tensor:
         """Maps of the whole frames of a batch."""
-        frames, domains = image, domain
+        arrays = [batch[key] for key in ("image", "domain", "source", "sink")]
         if self.spatial_dims == 3:
-            frames, domains = (tensor.movedim(-1, 2) for tensor in (image, domain))
+            arrays = [array.movedim(-1, 2) for array in arrays]
         start = time.perf_counter()
-        maps = self.solver(frames, domains)
+        maps = self.solver(*arrays)
         self.solve_seconds += time.perf_counter() - start
-        self.solved_frames += frames[..., 0, 0].numel()
+        self.solved_frames += arrays[0][..., 0, 0].numel()
         return maps.movedim(2, -1) if self.spatial_dims == 3 else maps
 
     def _cut_patches(self, batch: Batch) -> list[Batch]:
@@ -379,8 +380,8 @@ class UltrasoundDataModule(LightningDataModule):
         with tqdm(total=total, desc="Confidence maps", unit="frame") as bar, ThreadPoolExecutor(workers) as pool:
 
             def compute(case: Case) -> None:
-                image = read_case(replace(case, label=None), self.axes, self.classes, self.spacing_mm).image
-                for done in cache.compute(case.image, image):
+                arrays = read_case(replace(case, label=None), self.axes, self.classes, self.spacing_mm)
+                for done in cache.compute(case.image, arrays.image, arrays.spacing):
                     bar.update(done)
 
             list(pool.map(compute, (case for case, _ in missing)))
@@ -396,6 +397,7 @@ class UltrasoundDataModule(LightningDataModule):
             self.spatial_size,
             self.spacing,
             self._confidence_cache(),
+            boundary=self.confidence_mode == "on_the_fly",
             keep_native=subset == "test",
         )
         # Test and prediction cases are used once: nothing to cache.
@@ -416,9 +418,10 @@ class UltrasoundDataModule(LightningDataModule):
 
     def _thumbnail(self, case: Case) -> np.ndarray[Any, np.dtype[np.generic]]:
         """Insonified part of the case's middle frame."""
-        image = read_case(replace(case, label=None), self.axes, self.classes, self.spacing_mm).image
+        arrays = read_case(replace(case, label=None), self.axes, self.classes, self.spacing_mm)
+        image = arrays.image
         frame = image if image.ndim == 2 else image[:, :, image.shape[2] // 2]
-        inside = find_domain(frame, self.domain)
+        inside = find_domain(frame, self.domain, find_probe_fan(frame, self.domain, arrays.spacing))
         rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
         return frame[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else frame
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from cm_lightning.confidence import Fan, column_sink, column_source
 from cm_lightning.data.cases import Case, read_case
 from cm_lightning.data.confidence_maps import (
     FRAMES_AT_ONCE,
@@ -18,7 +19,9 @@ from cm_lightning.data.confidence_maps import (
     ConfidenceCache,
     DomainName,
     find_domain,
+    find_probe_fan,
     to_frames,
+    to_volume,
 )
 from cm_lightning.data.images import Axes
 
@@ -35,6 +38,7 @@ class PrepareCase(Transform):  # type: ignore[misc]
         size: Grid that whole images are resized to, or None.
         spacing: Common voxel size (depth, lateral, elevation) that images are resampled to, or None.
         cache: Where confidence maps at file resolution lie, or None for no map.
+        boundary: Also give the pixels where random walks begin and end, for maps that are computed on this grid.
         keep_native: Also give the label at file resolution, for testing.
     """
 
@@ -45,6 +49,7 @@ class PrepareCase(Transform):  # type: ignore[misc]
     size: tuple[int, ...] | None = None
     spacing: tuple[float, ...] | None = None
     cache: ConfidenceCache | None = None
+    boundary: bool = False
     keep_native: bool = False
 
     def __call__(self, case: Case) -> dict[str, Any]:
@@ -56,13 +61,14 @@ class PrepareCase(Transform):  # type: ignore[misc]
         Returns:
             ``image`` (float32 in [0, 1]), ``domain`` (bool), ``confidence`` (float32) and ``label`` (uint8 class
             indices), each ``(1, depth, lateral[, elevation])``; ``spacing`` of that grid and ``native_spacing`` and
-            ``native_shape`` of the file's, in ``unit``; the strings ``case`` and ``patient``; with ``keep_native``,
-            ``native_label``.
+            ``native_shape`` of the file's, in ``unit``; the strings ``case`` and ``patient``; with ``boundary``,
+            ``source`` and ``sink`` (bool, like ``domain``); with ``keep_native``, ``native_label``.
         """
         arrays = read_case(case, self.axes, self.classes, self.spacing_mm)
         shape = arrays.image.shape
         size = self._grid(shape, arrays.spacing)
-        inside = find_domain(arrays.image, self.domain)
+        fan = find_probe_fan(arrays.image, self.domain, arrays.spacing)
+        inside = find_domain(arrays.image, self.domain, fan)
         sample: dict[str, Any] = {
             "image": _unit_range(arrays.image, inside, size),
             "domain": resample(inside, size, "nearest"),
@@ -73,6 +79,8 @@ class PrepareCase(Transform):  # type: ignore[misc]
             "case": case.id,
             "patient": case.patient,
         }
+        if self.boundary:
+            sample |= _boundary(sample["domain"], fan, shape)
         if self.cache is not None:
             sample["confidence"] = (resample(self.cache.load(case.image), size, "linear") / LEVELS).clamp(0, 1)
         if arrays.label is not None:
@@ -88,6 +96,19 @@ class PrepareCase(Transform):  # type: ignore[misc]
         if self.spacing is not None:
             return tuple(max(1, round(n * s / t)) for n, s, t in zip(shape, spacing, self.spacing, strict=True))
         return shape
+
+
+def _boundary(domain: torch.Tensor, fan: Fan | None, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """Find source and sink on the network's grid: thin lines do not survive resampling, so they are drawn anew."""
+    volume = domain[0].numpy()
+    if fan is not None:
+        masks = fan.on_grid(shape[:2], volume.shape[:2]).masks(volume.shape[:2])
+        drawn = [mask if volume.ndim == 2 else mask[:, :, None] for mask in (masks.source, masks.sink)]
+        source, sink = (np.broadcast_to(mask, volume.shape) & volume for mask in drawn)
+    else:
+        frames = to_frames(volume)
+        source, sink = (to_volume(find(frames)) for find in (column_source, column_sink))
+    return {key: torch.from_numpy(mask.copy())[None] for key, mask in (("source", source), ("sink", sink))}
 
 
 def resample(array: NDArray[np.generic], size: Sequence[int], how: Literal["linear", "nearest"]) -> Tensor:

@@ -53,8 +53,8 @@ def test_interrupted_map_leaves_no_file_that_counts(muscle_set, tmp_path):
     data = module(muscle_set, tmp_path)
     cache = data._confidence_cache()
     case = data.cases[0]
-    image = read_case(case, data.axes, data.classes).image
-    next(cache.compute(case.image, image))  # stopped before the end
+    arrays = read_case(case, data.axes, data.classes)
+    next(cache.compute(case.image, arrays.image, arrays.spacing))  # stopped before the end
     assert not cache.path(case.image).exists()
     list(cache.compute(case.image, image))
     assert cache.path(case.image).exists()
