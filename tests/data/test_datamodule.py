@@ -261,7 +261,9 @@ def test_convex_probes_walk_begins_at_the_arc_in_both_modes(convex_set, tmp_path
         batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
         maps[mode] = batch["confidence"][0, 0, :, :, 1].numpy()
     for confidence in maps.values():
-        first = np.array([column[mask][0] if mask.any() else np.nan for column, mask in zip(confidence.T, inside.T)])
+        first = np.array(
+            [column[mask][0] if mask.any() else np.nan for column, mask in zip(confidence.T, inside.T, strict=True)]
+        )
         middle, edge = first[14:18], first[1:5]
         assert middle.min() > 0.8
         # On the slanted edge the first insonified pixel is far from the probe.
