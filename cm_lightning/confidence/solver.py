@@ -292,7 +292,7 @@ class Problem:
         )
         if self.backend == "cpu":
             self.frames = to_numpy(self.frames)
-            self._refuse_non_finite(np.isfinite(self.frames).all(axis=(-2, -1)))
+            self.refuse_non_finite(np.isfinite(self.frames).all(axis=(-2, -1)))
         masks = [
             _flat_mask(name, mask, tuple(frames.shape))
             for name, mask in (("domain", domain), ("source", source), ("sink", sink))
@@ -300,7 +300,7 @@ class Problem:
         looked_at = to_numpy(self.frames) if solver.sink == "min" and sink is None else None
         self.boundary = find_boundary(self.shape[1:], looked_at, *masks, solver.sink)
 
-    def _refuse_non_finite(self, finite: BoolArray) -> None:
+    def refuse_non_finite(self, finite: BoolArray) -> None:
         """Name the first frame that holds NaN or infinity."""
         if not finite.all():
             first = int(np.argmin(finite))
@@ -314,7 +314,7 @@ class Problem:
         domain = boundary.domain[0]
         if not domain.any():
             return None
-        rows, columns = _extent(domain.any(axis=1)), _extent(domain.any(axis=0))
+        rows, columns = extent(domain.any(axis=1)), extent(domain.any(axis=0))
         boundary = boundary.crop(rows, columns)
         frame = self.frames[index, rows, columns]
         unit = unit_of(frame.dtype) if self.solver.normalise == "fixed" else 1.0
@@ -335,7 +335,7 @@ def _equations(weights: EdgeWeights, boundary: Boundary, virtual: bool) -> tuple
     return values, make_network(weights, values, unknown, source if virtual else None, sink if virtual else None)
 
 
-def _extent(flags: BoolArray) -> slice:
+def extent(flags: BoolArray) -> slice:
     """Give the range from the first to the last true value."""
     places = np.flatnonzero(flags)
     return slice(int(places[0]), int(places[-1]) + 1)

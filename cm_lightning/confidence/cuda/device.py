@@ -1,0 +1,105 @@
+"""Where kernels run: arrays, launches and memory of one GPU, behind an interface that tests fill in without one."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cm_lightning.confidence.arrays import to_cupy
+
+# A NumPy or CuPy array.
+Array = Any
+# Three numbers at most, as in CUDA.
+Extent = tuple[int, ...]
+# Kernel, grid, block, arguments (arrays, ints, floats; 0 for a null pointer).
+Launch = Callable[..., None]
+Precision = type[np.float32] | type[np.float64]
+
+SOURCE = Path(__file__).with_name("kernels.cu")
+# Compiler options that choose the factor's type.
+OPTIONS: dict[Precision, tuple[str, ...]] = {np.float32: (), np.float64: ("-DDOUBLE_PRECISION",)}
+
+
+class Device(Protocol):
+    """What the solver needs of a GPU.
+
+    Attributes:
+        xp: NumPy's functions for the device's arrays.
+        out_of_memory: What running out of memory raises.
+    """
+
+    xp: Any
+    out_of_memory: tuple[type[BaseException], ...]
+
+    def kernels(self, precision: Precision) -> Launch:
+        """Give the function that launches kernels with a factor of some type."""
+
+    def upload(self, array: Any) -> Array:
+        """Bring an array of any kind to the device, without a copy where it is there."""
+
+    def free_bytes(self) -> int:
+        """Tell how much memory can be allocated."""
+
+    def synchronize(self) -> None:
+        """Wait until everything that was launched is done."""
+
+
+class CupyDevice:
+    """The current device of CuPy, on its current stream and with its current allocator.
+
+    Two of these are equal if they are the same GPU.
+
+    Args:
+        reusable_bytes: Tells how much memory the allocator holds without using it.
+        out_of_memory: What the allocator raises besides CuPy's own exception.
+    """
+
+    def __init__(
+        self, reusable_bytes: Callable[[], int] | None = None, out_of_memory: tuple[type[BaseException], ...] = ()
+    ) -> None:
+        import cupy
+
+        self.xp = cupy
+        self._number = int(cupy.cuda.Device().id)
+        self.out_of_memory = (cupy.cuda.memory.OutOfMemoryError, *out_of_memory)
+        self._reusable_bytes = reusable_bytes or cupy.get_default_memory_pool().free_bytes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CupyDevice) and self._number == other._number
+
+    def __hash__(self) -> int:
+        return hash((CupyDevice, self._number))
+
+    def kernels(self, precision: Precision) -> Launch:
+        """Give the function that launches kernels with a factor of some type."""
+        module = _module(precision)
+
+        def launch(name: str, grid: Extent, block: Extent, *arguments: Any) -> None:
+            # kernels.cu takes every integer as long long, which is what CuPy makes of numpy.int64.
+            module.get_function(name)(
+                grid, block, tuple(np.int64(value) if isinstance(value, int) else value for value in arguments)
+            )
+
+        return launch
+
+    def upload(self, array: Any) -> Array:
+        """Bring an array of any kind to the device, without a copy where it is there."""
+        return to_cupy(array)
+
+    def free_bytes(self) -> int:
+        """Tell how much memory can be allocated."""
+        return int(self.xp.cuda.runtime.memGetInfo()[0]) + self._reusable_bytes()
+
+    def synchronize(self) -> None:
+        """Wait until everything that was launched is done, on any stream."""
+        self.xp.cuda.Device().synchronize()
+
+
+@lru_cache
+def _module(precision: Precision) -> Any:
+    """Compile the kernels, once for each type; CuPy keeps the result on disk, and loads it on each device."""
+    import cupy
+
+    return cupy.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=("-std=c++14", *OPTIONS[precision]))
