@@ -85,7 +85,7 @@ def _beside(frames: Any) -> Iterator[CupyDevice]:
         allocator = cupy.cuda.PythonFunctionAllocator(
             # Frames of one column have kinds of edges without any; torch returns no address for 0 bytes.
             lambda size, device: torch.cuda.caching_allocator_alloc(max(size, 1), device, stream),
-            lambda address, device: torch.cuda.caching_allocator_delete(address),
+            lambda address, device: torch.cuda.caching_allocator_delete(address),  # type: ignore[no-untyped-call]
         )
 
         def reusable_bytes() -> int:
@@ -116,7 +116,7 @@ def _finite(frames: Any) -> Any:
 
 def _boxes(boundary: Boundary, count: int) -> dict[tuple[int, int, int, int], list[int]]:
     """Group frames by the rectangle around their domain; those without any domain are left out."""
-    frames = defaultdict(list)
+    frames: dict[tuple[int, int, int, int], list[int]] = defaultdict(list)
     for number, domain in enumerate(boundary.domain):
         if domain.any() and count > 0:
             rows, columns = extent(domain.any(axis=1)), extent(domain.any(axis=0))
@@ -217,9 +217,7 @@ class _Work:
         known = known_values(domain, source, sink, virtual, reaches_source, reaches_sink)
         values, unknown = (xp.ascontiguousarray(xp.broadcast_to(array, image.shape)) for array in known)
         weights = problem.weight_function(image, domain)
-        network = make_network(
-            weights, values, unknown, source if virtual else None, sink if virtual else None
-        )
+        network = make_network(weights, values, unknown, source if virtual else None, sink if virtual else None)
         beyond = to_numpy(_contrast(xp, network) < LEAST_CONTRAST)
         return _Batch(box, frames, values, network, beyond)
 

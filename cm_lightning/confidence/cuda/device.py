@@ -1,6 +1,6 @@
 """Where kernels run: arrays, launches and memory of one GPU, behind an interface that tests fill in without one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,8 +22,8 @@ SOURCE = Path(__file__).with_name("kernels.cu")
 OPTIONS: dict[Precision, tuple[str, ...]] = {np.float32: (), np.float64: ("-DDOUBLE_PRECISION",)}
 
 
-class Device(Protocol):
-    """What the solver needs of a GPU.
+class Device(Hashable, Protocol):
+    """What the solver needs of a GPU; equal devices share their memory.
 
     Attributes:
         xp: NumPy's functions for the device's arrays.
@@ -74,11 +74,10 @@ class CupyDevice:
 
     def kernels(self, precision: Precision) -> Launch:
         """Give the function that launches kernels with a factor of some type."""
-        module = _module(precision)
 
         def launch(name: str, grid: Extent, block: Extent, *arguments: Any) -> None:
             # kernels.cu takes every integer as long long, which is what CuPy makes of numpy.int64.
-            module.get_function(name)(
+            _kernel(OPTIONS[precision], name)(
                 grid, block, tuple(np.int64(value) if isinstance(value, int) else value for value in arguments)
             )
 
@@ -98,8 +97,14 @@ class CupyDevice:
 
 
 @lru_cache
-def _module(precision: Precision) -> Any:
-    """Compile the kernels, once for each type; CuPy keeps the result on disk, and loads it on each device."""
+def _kernel(options: tuple[str, ...], name: str) -> Any:
+    """Look a kernel up, once; CuPy loads it on each device that launches it."""
+    return _module(options).get_function(name)
+
+
+@lru_cache
+def _module(options: tuple[str, ...]) -> Any:
+    """Compile the kernels, once for each type; CuPy keeps the result on disk."""
     import cupy
 
-    return cupy.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=("-std=c++14", *OPTIONS[precision]))
+    return cupy.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=("-std=c++14", *options))

@@ -150,7 +150,7 @@ class BatchFactor:
                 shared = (work, sizes[0], self._rows, plan.factor_size)
                 column_tiles, tiles = -(-(beyond + 1) // TILE), -(-beyond // TILE)  # with and without the slack
                 launch("multiply_rows", (count, column_tiles, self._frames), (TILE, 4), *of_level, panel, *shared)
-                launch("update", (count, tiles * tiles, self._frames), (16, 16), *of_level, panel, tiles, *shared)
+                launch("update", (count, tiles * tiles, self._frames), (16, 8), *of_level, panel, tiles, *shared)
 
     def substitute(self, right: Array, stopped: Array) -> Array:
         """Solve the systems with the factor, in its type.

@@ -1,8 +1,8 @@
 """Conjugate gradients, the direct solve and the error bound for many frames at a time, in float64.
 
-Each is that of :mod:`cm_lightning.confidence.conjugate_gradients`. Frames do not wait for each other's results: one that
-is done is left as it is while others go on. Sums over a frame's pixels are taken by kernels, in an order that is the
-same in every batch; maxima do not depend on any order.
+Each is that of :mod:`cm_lightning.confidence.conjugate_gradients`. A frame that is done is left as it is while others
+go on. Sums over a frame's pixels are taken by kernels, in an order that is the same in every batch; maxima depend on no
+order.
 """
 
 from typing import NamedTuple
@@ -110,8 +110,11 @@ class BatchSystem:
         xp.subtract(self._network.right, residual, out=residual)
         estimate = xp.abs(self._factor.substitute(residual, self._all)).max(axis=(1, 2)).astype(np.float64)
         lost = self._factor.lost > 0
-        x[lost] = 0.0
-        return BatchSolution(x, xp.zeros(self._frames, np.int32), xp.where(lost, np.inf, estimate))
+        return BatchSolution(
+            xp.where(lost[:, None, None], 0.0, x),
+            xp.zeros(self._frames, np.int32),
+            xp.where(lost, np.inf, estimate),
+        )
 
     def certify(self, x: Array) -> Array:
         """Bound the largest error of solutions, rounding included.

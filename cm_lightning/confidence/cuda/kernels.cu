@@ -264,10 +264,12 @@ extern "C" __global__ void assemble(NETWORK_PARAMETERS, const int *level, const 
 }
 
 // Invert the block of a panel's pivots without subtraction (Grassmann, Taksar, Heyman): leaves ROOT_SCALE times the
-// inverse in the factor. A pivot without any weight (a known or missing pixel) has inverse 0. Blocks of 32 x 4 threads.
+// inverse in place of the block's weights, and in the factor what the substitutions need of the block: each pivot's
+// weights over their sum, and on the diagonal ROOT_SCALE over that sum. A pivot without any weight (a known or missing
+// pixel) has 0 for either. Blocks of 32 x 4 threads.
 extern "C" __global__ void invert_pivots(const unsigned char *unknown, const long long pixels, const int *level,
                                          const long long *fronts, const int *nodes, const long long panel,
-                                         const real *work, const long long work_size, real *factor,
+                                         real *work, const long long work_size, real *factor,
                                          const long long factor_size, unsigned char *lost) {
     __shared__ real block[PANEL][PANEL + 1];  // running weights, then the inverse
     __shared__ real ratios[PANEL][PANEL + 1]; // each pivot's weights over their sum; at first, partial sums
@@ -333,8 +335,11 @@ extern "C" __global__ void invert_pivots(const unsigned char *unknown, const lon
         }
         __syncthreads();
     }
-    for (int i = group; i < count; i += 4)
-        if (lane < count) factor[i * stride + begin + lane] = block[i][lane];
+    for (int i = group; i < count; i += 4) {
+        if (lane >= count) continue;
+        work[i * stride + begin + lane] = block[i][lane];
+        factor[i * stride + begin + lane] = lane == i ? inverses[i] : ratios[i][lane];
+    }
 }
 
 // Multiply the panel's inverse with its weights to later pixels: the probabilities that a walk from a pivot leaves the
@@ -358,7 +363,7 @@ extern "C" __global__ void multiply_rows(const int *level, const long long *fron
     factor += frame * factor_size + front[FACTOR_START] + begin * stride;
     for (int i = y; i < PANEL; i += 4) {
         weights[i][x] = i < count && column <= last ? work[i * stride + column] * (real)(1 / ROOT_SCALE) : 0;
-        if (x < PANEL) inverse[i][x] = i < count && x < count ? factor[i * stride + begin + x] : 0;
+        if (x < PANEL) inverse[i][x] = i < count && x < count ? work[i * stride + begin + x] : 0;
     }
     __syncthreads();
     real sums[PANEL / 4];
@@ -373,13 +378,14 @@ extern "C" __global__ void multiply_rows(const int *level, const long long *fron
             factor[(4 * k + y) * stride + column] = sums[k] > NEGLIGIBLE ? sums[k] : 0;
 }
 
-// Reconnect the pixels that stay: w_ij += sum_p w_pi x_pj. Blocks of 16 x 16 threads, a tile of 64 x 64 a block.
+// Reconnect the pixels that stay: w_ij += sum_p w_pi x_pj. Blocks of 16 x 8 threads, a tile of 64 x 64 a block, of which
+// a thread has 8 rows and every sixteenth column.
 extern "C" __global__ void update(const int *level, const long long *fronts, const long long panel,
                                   const long long tiles, real *work, const long long work_size, const real *factor,
                                   const long long factor_size) {
-    __shared__ real weights[PANEL][TILE];
+    alignas(16) __shared__ real weights[PANEL][TILE]; // aligned, for loads of several at a time
     __shared__ real ratios[PANEL][TILE];
-    const int x = threadIdx.x, y = threadIdx.y;
+    const int x = threadIdx.x, y = threadIdx.y, thread = y * 16 + x;
     const long long frame = blockIdx.z;
     const long long *front = fronts + level[blockIdx.x] * FRONT_FIELDS;
     const int begin = (int)panel * PANEL;
@@ -392,30 +398,32 @@ extern "C" __global__ void update(const int *level, const long long *fronts, con
     const long long stride = front[STRIDE];
     work += frame * work_size + front[WORK];
     factor += frame * factor_size + front[FACTOR_START];
-    for (int index = y * 16 + x; index < count * TILE; index += 256) {
+    for (int index = thread; index < count * TILE; index += 128) {
         const int pivot = index / TILE, place = index % TILE;
         weights[pivot][place] = top + place < size ? work[(begin + pivot) * stride + top + place] : 0;
         ratios[pivot][place] = left + place < size ? factor[(begin + pivot) * stride + left + place] : 0;
     }
     __syncthreads();
-    real sums[4][4];
-    for (int a = 0; a < 4; a++)
+    real sums[8][4];
+#pragma unroll
+    for (int a = 0; a < 8; a++)
+#pragma unroll
         for (int b = 0; b < 4; b++) sums[a][b] = 0;
+#pragma unroll 4
     for (int pivot = 0; pivot < count; pivot++) {
-        real mine[4], theirs[4];
+        real mine[8], theirs[4];
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-            mine[k] = weights[pivot][4 * y + k];
-            theirs[k] = ratios[pivot][x + 16 * k];
-        }
+        for (int a = 0; a < 8; a++) mine[a] = weights[pivot][8 * y + a];
 #pragma unroll
-        for (int a = 0; a < 4; a++)
+        for (int b = 0; b < 4; b++) theirs[b] = ratios[pivot][x + 16 * b];
+#pragma unroll
+        for (int a = 0; a < 8; a++)
 #pragma unroll
             for (int b = 0; b < 4; b++) sums[a][b] += mine[a] * theirs[b];
     }
 #pragma unroll
-    for (int a = 0; a < 4; a++) {
-        const int i = top + 4 * y + a;
+    for (int a = 0; a < 8; a++) {
+        const int i = top + 8 * y + a;
 #pragma unroll
         for (int b = 0; b < 4; b++) {
             const int j = left + x + 16 * b;
@@ -423,12 +431,11 @@ extern "C" __global__ void update(const int *level, const long long *fronts, con
         }
     }
     // The slack, right of all tiles, goes with the tile on the diagonal.
-    const int place = y * 16 + x;
-    if (tile_row == tile_column && place < TILE && top + place < size) {
+    if (tile_row == tile_column && thread < TILE && top + thread < size) {
         real sum = 0;
         for (int pivot = 0; pivot < count; pivot++)
-            sum += weights[pivot][place] * factor[(begin + pivot) * stride + size];
-        work[(top + place) * stride + size] += sum;
+            sum += weights[pivot][thread] * factor[(begin + pivot) * stride + size];
+        work[(top + thread) * stride + size] += sum;
     }
 }
 
@@ -445,7 +452,9 @@ extern "C" __global__ void reduce_fronts(const double *right, const long long pi
                                          const int *in_second, const real *factor, const long long factor_size,
                                          const real *passed_on, const long long cells, const int *stopped,
                                          real *vectors, const long long vectors_size, real *solution) {
-    __shared__ real pivots[PANEL];
+    __shared__ real pivots[PANEL];  // the panel's right-hand side
+    __shared__ real sweep[PANEL];   // becomes its z
+    __shared__ real block[PANEL][PANEL + 1];
     const int thread = threadIdx.x;
     const long long frame = blockIdx.z;
     if (stopped[frame]) return;
@@ -469,18 +478,30 @@ extern "C" __global__ void reduce_fronts(const double *right, const long long pi
     for (int begin = 0; begin < eliminated; begin += PANEL) {
         const int count = eliminated - begin < PANEL ? eliminated - begin : PANEL;
         const real *rows = factor + begin * stride;
-        if (thread < count) pivots[thread] = vector[begin + thread];
+        if (thread < count) pivots[thread] = sweep[thread] = vector[begin + thread];
+        for (int index = thread; index < count * PANEL; index += blockDim.x) {
+            const int column = index % PANEL;
+            if (column < count) block[index / PANEL][column] = rows[index / PANEL * stride + begin + column];
+        }
         __syncthreads();
         for (int j = begin + count + thread; j < size; j += blockDim.x) {
             real value = vector[j];
             for (int pivot = 0; pivot < count; pivot++) value += rows[pivot * stride + j] * pivots[pivot];
             vector[j] = value;
         }
-        if (thread < count) { // the inverse is symmetric: read it by columns, side by side
-            real value = 0;
-            for (int pivot = 0; pivot < count; pivot++) value += rows[pivot * stride + begin + thread] * pivots[pivot];
-            solution[nodes[start + begin + thread]] = value;
+        // Down and up the block rather than by its inverse: pixels that hang together closely get nearly the same
+        // value, which by the inverse each would get with a rounding error of its own.
+        for (int pivot = 0; pivot < count; pivot++) {
+            if (thread > pivot && thread < count) sweep[thread] += block[pivot][thread] * sweep[pivot];
+            __syncthreads();
         }
+        if (thread < count) sweep[thread] *= block[thread][thread];
+        __syncthreads();
+        for (int pivot = count - 1; pivot > 0; pivot--) {
+            if (thread < pivot) sweep[thread] += block[thread][pivot] * sweep[pivot];
+            __syncthreads();
+        }
+        if (thread < count) solution[nodes[start + begin + thread]] = sweep[thread];
         __syncthreads();
     }
 }

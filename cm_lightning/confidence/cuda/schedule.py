@@ -151,7 +151,9 @@ def _beyond(pivots: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[int, .
 
 
 @njit(cache=True, nogil=True)
-def _places(nodes, fronts, corners, depth, lateral):  # type: ignore[no-untyped-def]
+def _places(
+    nodes: NDArray[np.int32], fronts: NDArray[np.int64], corners: NDArray[np.int64], depth: int, lateral: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Find the place of every front's pixels in its halves."""
     places = np.full((2, len(nodes)), -1, np.int32)
     position = np.full(depth * lateral, -1, np.int32)
