@@ -90,15 +90,19 @@ def like(result: Any, frames: FrameArray) -> FrameArray:
     """
     converted: Any
     if isinstance(frames, torch.Tensor):
-        converted = torch.from_dlpack(result) if is_cupy(result) else torch.from_numpy(np.ascontiguousarray(result))
-        return converted.to(frames.device)  # type: ignore[no-any-return]
+        converted = (
+            torch.utils.dlpack.from_dlpack(result)
+            if is_cupy(result)
+            else torch.from_numpy(np.ascontiguousarray(result))
+        )
+        return converted.to(frames.device)
     if is_cupy(frames):
         import cupy
 
         converted = cupy.asarray(result)
-        return converted  # type: ignore[no-any-return]
+        return converted
     converted = to_numpy(result)
-    return converted  # type: ignore[no-any-return]
+    return converted
 
 
 def result_dtype(frames: Any) -> type[np.floating]:

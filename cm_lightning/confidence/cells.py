@@ -7,7 +7,7 @@ turns the innermost loops into single vector instructions. A pixel that a border
 and drops out by itself.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from cm_lightning.confidence.dissection import CELL
 from cm_lightning.confidence.lanes import LANES, add_product
+
+Numbers = NDArray[Any]
 
 WINDOW = CELL + 2
 FAST = {"contract", "nsz", "arcp", "reassoc", "nnan", "ninf"}
@@ -82,8 +84,8 @@ def _work_out_pattern() -> Pattern:
         for kind, (down, right) in enumerate([(1, 0), (0, 1), (1, 1), (1, -1)]):
             other = (row + down, column + right)
             if other in position and min(position[row, column], position[other]) < inner:
-                pair = tuple(sorted((position[row, column], position[other])))
-                edges.append((pair, kind, row, min(column, other[1])))
+                first, second = sorted((position[row, column], position[other]))
+                edges.append(((first, second), kind, row, min(column, other[1])))
 
     later: list[set[int]] = [set() for _ in range(total)]
     for (first, second), *_ in edges:
@@ -129,9 +131,20 @@ FACTOR = int(_ROW_START[-1])
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def factorise_cells(  # type: ignore[no-untyped-def]
-    vertical, horizontal, down_right, down_left, slack, unknown, scale, corners, factor, pivot, weights, slacks
-):
+def factorise_cells(
+    vertical: Numbers,
+    horizontal: Numbers,
+    down_right: Numbers,
+    down_left: Numbers,
+    slack: Numbers,
+    unknown: Numbers,
+    scale: float,
+    corners: Numbers,
+    factor: Numbers,
+    pivot: Numbers,
+    weights: Numbers,
+    slacks: Numbers,
+) -> int:
     """Eliminate a batch of cells.
 
     Args:
@@ -216,7 +229,7 @@ def factorise_cells(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def ring_pixels(row, column, depth, lateral, pixels):  # type: ignore[no-untyped-def]
+def ring_pixels(row: int, column: int, depth: int, lateral: int, pixels: Numbers) -> None:
     """List the row-major numbers of the pixels around a cell, -1 outside the grid."""
     for index in range(RING):
         r = row - 1 + _ROWS[INNER + index]
@@ -226,7 +239,9 @@ def ring_pixels(row, column, depth, lateral, pixels):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def reduce_cells(corners, factor, pivot, depth, lateral, solution, window):  # type: ignore[no-untyped-def]
+def reduce_cells(
+    corners: Numbers, factor: Numbers, pivot: Numbers, depth: int, lateral: int, solution: Numbers, window: Numbers
+) -> None:
     """Forward substitution of a batch: on its cells' pixels leave ``z``, and carry their share to the rings.
 
     Args:
@@ -262,7 +277,9 @@ def reduce_cells(corners, factor, pivot, depth, lateral, solution, window):  # t
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def substitute_cells(corners, factor, depth, lateral, solution, window):  # type: ignore[no-untyped-def]
+def substitute_cells(
+    corners: Numbers, factor: Numbers, depth: int, lateral: int, solution: Numbers, window: Numbers
+) -> None:
     """Backward substitution of a batch, once the rings are solved.
 
     Args:

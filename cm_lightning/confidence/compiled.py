@@ -115,7 +115,7 @@ class CompiledSolver:
 
     def _solve(self, network: Network, right: FloatArray | None, dtype: type[np.floating]) -> Solution:
         """Factorise in one precision and solve."""
-        _compile_once(dtype)
+        _compile_once(dtype is np.float64)
         free = self._free[dtype]
         buffers = free.pop() if free else _Buffers(self._dissection, dtype)
         scale = SCALE[dtype]
@@ -151,19 +151,20 @@ def _mirror(network: Network) -> Network:
 
 
 @lru_cache
-def _compile_once(dtype: type[np.floating]) -> None:
+def _compile_once(double: bool) -> None:
     """Solve a tiny system; if that takes long, tell on the error stream what the wait is for."""
     said = "Compiling the confidence-map solver for this processor: some 20 s, once (kept on disk) ..."
     patience = threading.Timer(3.0, lambda: print(said, file=sys.stderr, flush=True))
     patience.daemon = True
     patience.start()
     shape = (9, 9)
+    dtype: type[np.floating] = np.float64 if double else np.float32
     dissection = dissect(*shape)
     shared = (make_plan(dissection), 1.0, make_factor(dissection, dtype), make_workspace(dissection, dtype))
     ones = np.ones(shape)
     network = Network(ones[1:], ones[:, 1:], ones[1:, 1:], ones[1:, 1:], ones, ones > 0, ones)
     factorise(network, *shared)
-    if dtype is np.float64:
+    if double:
         direct(network, ones, *shared, False, np.empty(shape))
     else:
         conjugate_gradients(network, ones, *shared, 1e-3, False, MOST_STEPS, np.empty(shape))
@@ -186,4 +187,3 @@ def run_on_all_cores(work: Callable[[int], None], count: int, most: int | None) 
         return
     with ThreadPoolExecutor(max_workers=workers) as pool:
         list(pool.map(work, range(count)))
-

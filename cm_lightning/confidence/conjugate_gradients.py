@@ -8,7 +8,8 @@ entry to some 1e-6, so that a single step reaches that, and every further step g
 import numpy as np
 from numba import njit
 
-from cm_lightning.confidence.elimination import substitute
+from cm_lightning.confidence.elimination import Factor, Numbers, Plan, Workspace, substitute
+from cm_lightning.confidence.network import Network
 
 # Bound on the rounding error of a computed (A x)_i, relative to the sum of its terms' magnitudes: at most 17 roundings
 # of 1.1e-16.
@@ -16,7 +17,7 @@ ROUNDING = 2e-15
 
 
 @njit(cache=True, nogil=True)
-def multiply(network, x, result, magnitude):  # type: ignore[no-untyped-def]
+def multiply(network: Network, x: Numbers, result: Numbers, magnitude: Numbers) -> None:
     """Compute ``A x`` without ever forming a diagonal: ``slack_i x_i + sum_j w_ij (x_i - x_j)``.
 
     Args:
@@ -50,7 +51,7 @@ def multiply(network, x, result, magnitude):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _add_flows(weights, first, second, into_first, into_second):  # type: ignore[no-untyped-def]
+def _add_flows(weights: Numbers, first: Numbers, second: Numbers, into_first: Numbers, into_second: Numbers) -> None:
     """Add what flows along a row of edges to both of their ends."""
     for index in range(len(weights)):
         into_first[index] += weights[index] * (first[index] - second[index])
@@ -59,7 +60,9 @@ def _add_flows(weights, first, second, into_first, into_second):  # type: ignore
 
 
 @njit(cache=True, nogil=True)
-def _add_magnitudes(weights, first, second, into_first, into_second):  # type: ignore[no-untyped-def]
+def _add_magnitudes(
+    weights: Numbers, first: Numbers, second: Numbers, into_first: Numbers, into_second: Numbers
+) -> None:
     """Add the magnitudes of what flows."""
     for index in range(len(weights)):
         into_first[index] += weights[index] * abs(first[index] - second[index])
@@ -68,7 +71,18 @@ def _add_magnitudes(weights, first, second, into_first, into_second):  # type: i
 
 
 @njit(cache=True, nogil=True)
-def conjugate_gradients(network, right, plan, scale, factor, work, tolerance, relative, most, x):  # type: ignore[no-untyped-def]
+def conjugate_gradients(
+    network: Network,
+    right: Numbers,
+    plan: Plan,
+    scale: float,
+    factor: Factor,
+    work: Workspace,
+    tolerance: float,
+    relative: bool,
+    most: int,
+    x: Numbers,
+) -> tuple[int, float]:
     """Solve ``A x = b`` by preconditioned conjugate gradients, starting from 0.
 
     With this preconditioner ``z = M^-1 r`` is the error that is left, up to a relative 1e-6; it is the estimate, and in
@@ -140,7 +154,16 @@ def conjugate_gradients(network, right, plan, scale, factor, work, tolerance, re
 
 
 @njit(cache=True, nogil=True)
-def direct(network, right, plan, scale, factor, work, relative, x):  # type: ignore[no-untyped-def]
+def direct(
+    network: Network,
+    right: Numbers,
+    plan: Plan,
+    scale: float,
+    factor: Factor,
+    work: Workspace,
+    relative: bool,
+    x: Numbers,
+) -> float:
     """Solve ``A x = b`` by substitution alone.
 
     Args:
@@ -173,7 +196,9 @@ def direct(network, right, plan, scale, factor, work, relative, x):  # type: ign
 
 
 @njit(cache=True, nogil=True)
-def certify(network, right, plan, scale, factor, work, x):  # type: ignore[no-untyped-def]
+def certify(
+    network: Network, right: Numbers, plan: Plan, scale: float, factor: Factor, work: Workspace, x: Numbers
+) -> float:
     """Bound the largest error of a solution, rounding included.
 
     ``A`` is a nonsingular M-matrix, so its inverse has no negative entry, and for any ``v > 0`` with ``A v > 0``
@@ -233,12 +258,14 @@ def certify(network, right, plan, scale, factor, work, x):  # type: ignore[no-un
             break
         for row in range(depth):
             for column in range(lateral):
+                # Where the residual is all but 0, A v must still stand out from its own rounding.
+                target[row, column] += 100.0 * ROUNDING * magnitude[row, column]
                 lacking[row, column] = target[row, column] - product[row, column]
     return ratio * v.max() * (1.0 + 1e-12) if ratio > 0.0 else 0.0
 
 
 @njit(cache=True, nogil=True)
-def _diagonal(network, diagonal):  # type: ignore[no-untyped-def]
+def _diagonal(network: Network, diagonal: Numbers) -> None:
     """Sum up the diagonal of ``A``."""
     depth, lateral = diagonal.shape
     diagonal[:] = network.slack

@@ -12,12 +12,15 @@ of pixels around the rectangle, which are eliminated later.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from cm_lightning.confidence.lanes import LANES
+
+Integers = NDArray[Any]
 
 CELL = 7  # side of a cell
 PITCH = CELL + 1  # from one cutting line to the next
@@ -98,13 +101,13 @@ def dissect(depth: int, lateral: int) -> Dissection:
 
 
 @njit(cache=True, nogil=True)
-def _cells_along(length):  # type: ignore[no-untyped-def]
+def _cells_along(length: int) -> int:
     """Count the cells along a side; the last may be empty, right after a cutting line."""
     return length // PITCH + 1
 
 
 @njit(cache=True, nogil=True)
-def _cut(depth, lateral):  # type: ignore[no-untyped-def]
+def _cut(depth: int, lateral: int) -> tuple[Integers, ...]:
     """Halve the grid until only cells are left.
 
     Returns:
@@ -125,14 +128,14 @@ def _cut(depth, lateral):  # type: ignore[no-untyped-def]
     stack = np.empty((2 * 64, 9), np.int64)
     stack[0] = np.array([0, depth, 0, lateral, 0, 0, -1, -1, 0])
     size = 1
-    result = np.int64(-1)
+    result = -1
     while size > 0:
         entry = stack[size - 1]
         top, bottom, left, right, state = entry[0], entry[1], entry[2], entry[3], entry[4]
         if state == 0:
             high, wide = bottom - top, right - left
             if high <= 0 or wide <= 0:
-                result = np.int64(-1)
+                result = -1
                 size -= 1
                 continue
             if entry[8] == 0 and _cells_along(high) * _cells_along(wide) <= LANES:
@@ -172,7 +175,7 @@ def _cut(depth, lateral):  # type: ignore[no-untyped-def]
             rectangles[fronts] = entry[:4]
             cuts[fronts] = entry[5]
             children[fronts] = entry[6:8]
-            result = np.int64(fronts)
+            result = fronts
             fronts += 1
             size -= 1
     fronts_until[batches - 1] = fronts
@@ -187,7 +190,7 @@ def _cut(depth, lateral):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _line(rectangle, cut, depth):  # type: ignore[no-untyped-def]
+def _line(rectangle: Integers, cut: int, depth: int) -> tuple[int, int, int, int]:
     """Give the cutting line as a rectangle."""
     top, bottom, left, right = rectangle
     if cut < depth:
@@ -196,7 +199,7 @@ def _line(rectangle, cut, depth):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _rank(rectangles, cuts, depth, lateral):  # type: ignore[no-untyped-def]
+def _rank(rectangles: Integers, cuts: Integers, depth: int, lateral: int) -> Integers:
     """Number the pixels of cutting lines in the order of their elimination; those of cells have -1."""
     rank = np.full(depth * lateral, -1, np.int32)
     count = 0
@@ -210,7 +213,9 @@ def _rank(rectangles, cuts, depth, lateral):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _fronts(rectangles, cuts, rank, depth, lateral):  # type: ignore[no-untyped-def]
+def _fronts(
+    rectangles: Integers, cuts: Integers, rank: Integers, depth: int, lateral: int
+) -> tuple[Integers, Integers, Integers]:
     """List the pixels of every front, pivots first, then the ring, each in the order of elimination."""
     fronts = len(rectangles)
     start = np.zeros(fronts + 1, np.int64)
@@ -257,7 +262,7 @@ def _fronts(rectangles, cuts, rank, depth, lateral):  # type: ignore[no-untyped-
 
 
 @njit(cache=True, nogil=True)
-def _peak(sizes, children):  # type: ignore[no-untyped-def]
+def _peak(sizes: Integers, children: Integers) -> int:
     """Find how much a stack holds at most when every front replaces its children's entries by its own."""
     held = 0
     peak = 0

@@ -70,13 +70,14 @@ class Fan:
         Returns:
             The masks.
         """
-        radius, angle = self._polar(np.arange(shape[0])[:, None], np.arange(shape[1])[None, :])
+        row, column = np.ogrid[: float(shape[0]), : float(shape[1])]
+        radius, angle = self._polar(row, column)
         domain = (radius >= self.near) & (radius < self.far) & (angle >= self.left) & (angle <= self.right)
         sink = domain & (radius >= self.far - 1.0)
         sink[-1] |= domain[-1]
         return Insonified(domain, domain & (radius < self.near + 1.0), sink)
 
-    def _polar(self, row: NDArray[np.generic], column: NDArray[np.generic]) -> tuple[FloatArray, FloatArray]:
+    def _polar(self, row: FloatArray, column: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Radius and angle of pixels."""
         down, right = row - self.row, (column - self.column) * self.aspect
         return np.hypot(down, right), np.arctan2(right, down)
@@ -191,8 +192,12 @@ def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float =
     filled = _first_to_last(bright.T).T
     pixels = np.meshgrid(*(np.arange(side, dtype=np.float64) for side in filled.shape), indexing="ij")
 
+    def fan_of(numbers: FloatArray) -> Fan:
+        row, column, left, right, near, far = (float(number) for number in numbers)
+        return Fan(row, column, left, right, near, far, aspect)
+
     def cost(numbers: FloatArray) -> float:
-        inside = _soft_fan(Fan(*numbers, aspect), *pixels)
+        inside = _soft_fan(fan_of(numbers), *pixels)
         return float(np.sum(np.where(filled, 1.0 - inside, DARK_INSIDE * inside)))
 
     size = max(filled.shape)
@@ -202,7 +207,7 @@ def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float =
     found = minimize(
         cost, first, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 800, "xatol": 1e-3}
     )
-    return Fan(*(float(number) for number in found.x), aspect).on_grid((1, 1), (factor, factor))
+    return fan_of(found.x).on_grid((1, 1), (factor, factor))
 
 
 def _edges_and_arcs(bright: BoolArray, aspect: float) -> Fan | None:
@@ -231,7 +236,7 @@ def _edges_and_arcs(bright: BoolArray, aspect: float) -> Fan | None:
     column = left_slope * row + left_offset
     left, right = np.arctan(left_slope * aspect), np.arctan(right_slope * aspect)
     fan = Fan(row, column, left, right, 0.0, np.inf, aspect)
-    radius, angle = fan._polar(*np.nonzero(bright))
+    radius, angle = fan._polar(*np.argwhere(bright).T.astype(np.float64))
     between = (angle >= fan.left) & (angle <= fan.right)
     if np.count_nonzero(between) < 0.9 * len(angle):
         return None
@@ -251,8 +256,8 @@ def _soft_fan(fan: Fan, row: FloatArray, column: FloatArray) -> FloatArray:
         radius * np.sin(np.clip(angle - fan.left, -1.5, 1.5)),
         radius * np.sin(np.clip(fan.right - angle, -1.5, 1.5)),
     )
-    inside = np.clip(np.minimum.reduce(distances) + 0.5, 0.0, 1.0)
-    return inside
+    share: FloatArray = np.clip(np.minimum.reduce(distances) + 0.5, 0.0, 1.0)
+    return share
 
 
 def _largest_region(bright: BoolArray, gap: int = 9) -> BoolArray:

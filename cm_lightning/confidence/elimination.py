@@ -13,7 +13,7 @@ to some 1e-6 where a Cholesky factorisation in float32 errs by 0.03 to 0.5, and 
 The kernels release the GIL and start no threads, so they can be called from many threads, and after a fork.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -35,6 +35,9 @@ from cm_lightning.confidence.cells import (
 )
 from cm_lightning.confidence.dissection import Dissection
 from cm_lightning.confidence.lanes import LANES
+from cm_lightning.confidence.network import Network
+
+Numbers = NDArray[Any]
 
 # Pivots that are eliminated together, and columns that are updated at a time. The update of a row by PANEL pivots is
 # written out below; the fixed number of columns between rows of multipliers lets the compiler vectorise it.
@@ -120,7 +123,7 @@ def make_workspace(dissection: Dissection, dtype: type[np.floating]) -> Workspac
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def factorise(network, plan, scale, factor, work):  # type: ignore[no-untyped-def]
+def factorise(network: Network, plan: Plan, scale: float, factor: Factor, work: Workspace) -> int:
     """Eliminate every pixel.
 
     Args:
@@ -176,7 +179,19 @@ def factorise(network, plan, scale, factor, work):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _assemble(network, plan, scale, number, nodes, corners, front, top, depth, lateral, work):  # type: ignore[no-untyped-def]
+def _assemble(
+    network: Network,
+    plan: Plan,
+    scale: float,
+    number: int,
+    nodes: Numbers,
+    corners: Numbers,
+    front: Numbers,
+    top: int,
+    depth: int,
+    lateral: int,
+    work: Workspace,
+) -> int:
     """Sum up a front: weights of its own pivots, and what elimination left of its halves.
 
     The upper triangle holds the weights between its pixels, the column after the last pixel their slack.
@@ -213,7 +228,17 @@ def _assemble(network, plan, scale, number, nodes, corners, front, top, depth, l
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _add_edges(network, row, column, index, position, scale, front, depth, lateral):  # type: ignore[no-untyped-def]
+def _add_edges(
+    network: Network,
+    row: int,
+    column: int,
+    index: int,
+    position: Numbers,
+    scale: float,
+    front: Numbers,
+    depth: int,
+    lateral: int,
+) -> None:
     """Add the weights between a pivot and the pixels of its front that are eliminated later."""
     pixel = row * lateral + column
     above = row > 0
@@ -253,7 +278,7 @@ def _add_edges(network, row, column, index, position, scale, front, depth, later
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _add_update(update, ring, position, front, size):  # type: ignore[no-untyped-def]
+def _add_update(update: Numbers, ring: Numbers, position: Numbers, front: Numbers, size: int) -> None:
     """Add what a front's elimination left between the pixels of its ring to its parent.
 
     Both orders are that of elimination, so the upper triangle stays an upper triangle, and pixels side by side in the
@@ -287,7 +312,9 @@ def _add_update(update, ring, position, front, size):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _add_cell(weights, slacks, lane, ring, position, front, size):  # type: ignore[no-untyped-def]
+def _add_cell(
+    weights: Numbers, slacks: Numbers, lane: int, ring: Numbers, position: Numbers, front: Numbers, size: int
+) -> None:
     """Add what a cell's elimination left between the pixels of its ring to its parent."""
     for index in range(RING):
         if ring[index] >= 0:
@@ -301,7 +328,15 @@ def _add_cell(weights, slacks, lane, ring, position, front, size):  # type: igno
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def _eliminate(front, nodes, eliminated, unknown, factor_rows, factor_pivots, work):  # type: ignore[no-untyped-def]
+def _eliminate(
+    front: Numbers,
+    nodes: Numbers,
+    eliminated: int,
+    unknown: Numbers,
+    factor_rows: Numbers,
+    factor_pivots: Numbers,
+    work: Workspace,
+) -> int:
     """Eliminate a front's pivots, PANEL of them at a time.
 
     Returns:
@@ -357,21 +392,21 @@ def _eliminate(front, nodes, eliminated, unknown, factor_rows, factor_pivots, wo
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _add_multiple(target, source, weight):  # type: ignore[no-untyped-def]
+def _add_multiple(target: Numbers, source: Numbers, weight: float) -> None:
     """Compute ``target += weight * source``."""
     for j in range(len(target)):
         target[j] += weight * source[j]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _copy(source, target, count):  # type: ignore[no-untyped-def]
+def _copy(source: Numbers, target: Numbers, count: int) -> None:
     """Compute ``target[:count] = source[:count]``."""
     for j in range(count):
         target[j] = source[j]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _divide(row, inverse, target):  # type: ignore[no-untyped-def]
+def _divide(row: Numbers, inverse: float, target: Numbers) -> None:
     """Divide a row by its pivot."""
     negligible = np.finfo(row.dtype).tiny * row.dtype.type(ABOVE_SUBNORMAL)
     for j in range(len(target)):
@@ -380,7 +415,7 @@ def _divide(row, inverse, target):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _update(front, begin, end, size, multipliers, panel_rows):  # type: ignore[no-untyped-def]
+def _update(front: Numbers, begin: int, end: int, size: int, multipliers: Numbers, panel_rows: Numbers) -> None:
     """Reconnect the pixels that stay: ``w_ij += sum_p w_pi w_pj / d_p`` over the pivots ``begin`` to ``end``.
 
     Two rows at a time, from the last multiple of 8 columns before the diagonal on: what is added below the diagonal is
@@ -400,12 +435,16 @@ def _update(front, begin, end, size, multipliers, panel_rows):  # type: ignore[n
                 panel_rows[0, pivot - begin] = front[pivot, i]
                 panel_rows[1, pivot - begin] = front[pivot, second] if second > i else zero
             _update_rows(
-                front[i, left:], front[second, left:], multipliers[tile, left - tile * COLUMNS :], panel_rows, right - left
+                front[i, left:],
+                front[second, left:],
+                multipliers[tile, left - tile * COLUMNS :],
+                panel_rows,
+                right - left,
             )
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _update_rows(first, second, multiplier, panel_rows, length):  # type: ignore[no-untyped-def]
+def _update_rows(first: Numbers, second: Numbers, multiplier: Numbers, panel_rows: Numbers, length: int) -> None:
     """Add PANEL multiples to two rows; written out, because the compiler vectorises it only so."""
     for j in range(length):
         m0 = multiplier[j]
@@ -427,7 +466,9 @@ def _update_rows(first, second, multiplier, panel_rows, length):  # type: ignore
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def substitute(right, plan, scale, factor, work, depth, lateral):  # type: ignore[no-untyped-def]
+def substitute(
+    right: Numbers, plan: Plan, scale: float, factor: Factor, work: Workspace, depth: int, lateral: int
+) -> None:
     """Solve ``A x = b`` with the factor, in the factor's type; leaves ``x`` in ``work.solution``.
 
     Args:
@@ -461,9 +502,7 @@ def substitute(right, plan, scale, factor, work, depth, lateral):  # type: ignor
             for index in range(size):
                 solution[nodes[index]] = values[index]
     for batch in range(batches - 1, -1, -1):
-        for number in range(
-            plan.fronts_until[batch] - 1, (plan.fronts_until[batch - 1] if batch > 0 else 0) - 1, -1
-        ):
+        for number in range(plan.fronts_until[batch] - 1, (plan.fronts_until[batch - 1] if batch > 0 else 0) - 1, -1):
             nodes = plan.nodes[plan.start[number] : plan.start[number + 1]]
             size = len(nodes)
             for index in range(size):

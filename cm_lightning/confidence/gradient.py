@@ -52,7 +52,7 @@ class _ConfidenceMaps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         context: Any, frames: torch.Tensor, solver: "ConfidenceMapSolver", domain: Any, source: Any, sink: Any
     ) -> torch.Tensor:
         """Solve in float64: neighbours differ by little, and the way back lives on their differences."""
@@ -63,7 +63,7 @@ class _ConfidenceMaps(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         """Carry the gradient from the maps to the frames."""
         from cm_lightning.confidence.solver import Problem
 

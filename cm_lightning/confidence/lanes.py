@@ -15,8 +15,7 @@ from numba.np.arrayobj import make_array
 LANES = 8
 
 
-@intrinsic
-def add_product(typing_context, target, i, first, j, second, k):  # type: ignore[no-untyped-def]
+def _add_product(typing_context: Any, target: Any, i: Any, first: Any, j: Any, second: Any, k: Any) -> tuple[Any, Any]:
     """Compute ``target[i] += first[j] * second[k]`` on rows of LANES numbers.
 
     Args:
@@ -27,12 +26,15 @@ def add_product(typing_context, target, i, first, j, second, k):  # type: ignore
         j: Its row.
         second: The second factor.
         k: Its row.
+
+    Returns:
+        The signature, and what writes the instruction.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def pointer(number: int) -> Any:
             array_type = signature.args[number]
-            array = make_array(array_type)(context, builder, arguments[number])
+            array = make_array(array_type)(context, builder, arguments[number])  # type: ignore[no-untyped-call]
             row = builder.sext(arguments[number + 1], ir.IntType(64))
             address = builder.gep(array.data, [builder.mul(row, ir.Constant(ir.IntType(64), LANES))])
             vector = ir.VectorType(context.get_data_type(array_type.dtype), LANES)
@@ -47,3 +49,6 @@ def add_product(typing_context, target, i, first, j, second, k):  # type: ignore
         return context.get_dummy_value()
 
     return types.void(target, types.int64, first, types.int64, second, types.int64), generate
+
+
+add_product: Any = intrinsic(_add_product)

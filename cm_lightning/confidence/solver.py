@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -71,7 +71,8 @@ class ConfidenceMapSolver:
         sink: Of the last insonified pixels of the columns, take ``all``, the ``mid`` one, or those of ``min``
             intensity; a mask can be given in the call.
         mode: ``B`` for envelopes (B-mode images), ``RF`` for radio-frequency lines, whose envelope along depth is
-            taken first (magnitude of the analytic signal).
+            taken first (magnitude of the analytic signal). The MATLAB code and MONAI shift the lines to [0, 1] before
+            that, which lets the carrier through; here they are taken as they are.
         tolerance: Largest error of a map to be reached.
         method: ``cg`` for conjugate gradients as above, ``direct`` for the subtraction-free elimination in float64.
         max_batch: Frames that are worked on at a time, which bounds the memory: as many as there are cores, on a GPU as
@@ -173,7 +174,7 @@ class ConfidenceMapSolver:
         if isinstance(frames, torch.Tensor) and frames.requires_grad and torch.is_grad_enabled():
             from cm_lightning.confidence.gradient import differentiable_maps
 
-            return differentiable_maps(self, frames, domain, source, sink)
+            return cast("FrameArray", differentiable_maps(self, frames, domain, source, sink))
         maps, info = self.solve(frames, domain, source, sink)
         missed = np.atleast_1d(~(info.error_estimate <= self.tolerance))
         if missed.any():
@@ -293,12 +294,16 @@ class Problem:
         if self.backend == "cpu":
             self.frames = to_numpy(self.frames)
             self.refuse_non_finite(np.isfinite(self.frames).all(axis=(-2, -1)))
-        masks = [
-            _flat_mask(name, mask, tuple(frames.shape))
-            for name, mask in (("domain", domain), ("source", source), ("sink", sink))
-        ]
+        whole = tuple(frames.shape)
         looked_at = to_numpy(self.frames) if solver.sink == "min" and sink is None else None
-        self.boundary = find_boundary(self.shape[1:], looked_at, *masks, solver.sink)
+        self.boundary = find_boundary(
+            self.shape[1:],
+            looked_at,
+            _flat_mask("domain", domain, whole),
+            _flat_mask("source", source, whole),
+            _flat_mask("sink", sink, whole),
+            solver.sink,
+        )
 
     def refuse_non_finite(self, finite: BoolArray) -> None:
         """Name the first frame that holds NaN or infinity."""
@@ -329,9 +334,7 @@ class Problem:
 def _equations(weights: EdgeWeights, boundary: Boundary, virtual: bool) -> tuple[NDArray[np.float64], Network]:
     """Apply the masks of one frame."""
     domain, source, sink = boundary.domain[0], boundary.source[0], boundary.sink[0]
-    values, unknown = known_values(
-        domain, source, sink, virtual, boundary.reaches_source[0], boundary.reaches_sink[0]
-    )
+    values, unknown = known_values(domain, source, sink, virtual, boundary.reaches_source[0], boundary.reaches_sink[0])
     return values, make_network(weights, values, unknown, source if virtual else None, sink if virtual else None)
 
 

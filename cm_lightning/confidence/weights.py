@@ -56,8 +56,9 @@ class WeightFunction:
     4. ``s += gamma`` on horizontal and diagonal edges, then divided by the new largest
     5. ``w = exp(-beta * s) + 1e-5``
 
-    ``paper`` is what Karamalis et al. 2012 print: step 1, ``g *= exp(-alpha * d)``, ``s = |g_i - g_j|``,
-    plus ``gamma`` on horizontal and ``sqrt(2) * gamma`` on diagonal edges, ``w = exp(-beta * s)``; no step is rescaled and no weight has a floor (but 1e-100, for the arithmetic's sake).
+    ``paper`` is what Karamalis et al. 2012 print: step 1, ``g *= exp(-alpha * d)``, ``s = |g_i - g_j|``, plus ``gamma``
+    on horizontal and ``sqrt(2) * gamma`` on diagonal edges, ``w = exp(-beta * s)``; no step is rescaled and no weight
+    has a floor (but 1e-100, for the arithmetic's sake).
 
     ``realtime`` is what CAMPVis (Schulte zu Berge et al. 2014) computes: the attenuation of step 2, the penalties of
     ``paper``, ``w = exp(-beta * s) + 1e-4``, steps not rescaled.
@@ -157,12 +158,12 @@ class WeightFunction:
     def _scale(self, steps: dict[str, Array], present: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
         """Give the exponent's factor on steps and its penalty for each kind of edge."""
         if self.formulation != "reference":
-            diagonal = np.sqrt(2.0) * self.beta * self.gamma
+            diagonal = float(np.sqrt(2.0)) * self.beta * self.gamma
             penalties = {"vertical": 0.0, "horizontal": self.beta * self.gamma}
             return self.beta, {**penalties, "down_right": diagonal, "down_left": diagonal}
         if self.normalise == "fixed":
-            off_line = self.beta * self.gamma
-            return self.beta, {name: 0.0 if name == "vertical" else off_line for name in steps}
+            penalty = self.beta * self.gamma
+            return self.beta, {name: 0.0 if name == "vertical" else penalty for name in steps}
         axes = (-2, -1)
         largest = {name: _maximum(step) for name, step in steps.items()}
         exists = {name: mask.any(axis=axes, keepdims=True) for name, mask in present.items()}

@@ -128,9 +128,7 @@ class ConfidenceCache:
         stored: NDArray[np.uint16] = np.load(path, mmap_mode="r")
         return stored
 
-    def compute(
-        self, image_file: Path, image: NDArray[np.generic], spacing: tuple[float, ...]
-    ) -> Iterator[int]:
+    def compute(self, image_file: Path, image: NDArray[np.generic], spacing: tuple[float, ...]) -> Iterator[int]:
         """Compute and keep an image's map, some frames at a time.
 
         The file appears whole or not at all: it is written under another name and then renamed.

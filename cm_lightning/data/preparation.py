@@ -102,7 +102,8 @@ def _boundary(domain: torch.Tensor, fan: Fan | None, shape: tuple[int, ...]) -> 
     """Find source and sink on the network's grid: thin lines do not survive resampling, so they are drawn anew."""
     volume = domain[0].numpy()
     if fan is not None:
-        masks = fan.on_grid(shape[:2], volume.shape[:2]).masks(volume.shape[:2])
+        frame = (volume.shape[0], volume.shape[1])
+        masks = fan.on_grid((shape[0], shape[1]), frame).masks(frame)
         drawn = [mask if volume.ndim == 2 else mask[:, :, None] for mask in (masks.source, masks.sink)]
         source, sink = (np.broadcast_to(mask, volume.shape) & volume for mask in drawn)
     else:

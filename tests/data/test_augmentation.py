@@ -10,6 +10,7 @@ NONE = {"gain": 0.0, "time_gain": 0.0, "speckle": 0.0, "flip": 0.0, "rotation": 
 
 @pytest.fixture(params=[(40, 32), (24, 20, 16)], ids=["2d", "3d"])
 def batch(request) -> dict:
+    torch.manual_seed(0)  # rarely, a gain is so low that it blackens the picture
     shape = (2, 1, *request.param)
     label = torch.zeros(shape, dtype=torch.uint8)
     label[:, :, 8:16, 4:10] = 1

@@ -56,7 +56,7 @@ def test_interrupted_map_leaves_no_file_that_counts(muscle_set, tmp_path):
     arrays = read_case(case, data.axes, data.classes)
     next(cache.compute(case.image, arrays.image, arrays.spacing))  # stopped before the end
     assert not cache.path(case.image).exists()
-    list(cache.compute(case.image, image))
+    list(cache.compute(case.image, arrays.image, arrays.spacing))
     assert cache.path(case.image).exists()
 
 

@@ -145,6 +145,8 @@ class BatchSystem:
             settled = ((settled > 0) | (ratio <= 2.0)).astype(np.int32)
             if bool(settled.all()):
                 break
+            # Where the residual is all but 0, A v must still stand out from its own rounding.
+            target += xp.where((settled == 0)[:, None, None], 100.0 * ROUNDING * magnitude, 0.0)
             xp.subtract(target, product, out=lacking)
         bound = xp.where(ratio > 0.0, ratio * v.max(axis=(1, 2)) * (1.0 + 1e-12), 0.0)
         return xp.where(xp.isfinite(bound), bound, np.inf)

@@ -14,7 +14,7 @@ MOST_FRAMES = 65535
 # Arrays of 8 bytes a pixel: a system (four kinds of weights, slack, right-hand side) with its known values, and what is
 # held besides while it is set up, iterated on, and certified.
 SYSTEM_ARRAYS = 7
-SET_UP_ARRAYS = 13
+SET_UP_ARRAYS = 10
 ITERATION_ARRAYS = 5
 CERTIFICATE_ARRAYS = 10
 

@@ -1,0 +1,53 @@
+"""Gradients of maps by their frames, against finite differences."""
+
+import pytest
+import torch
+
+from cm_lightning.confidence import ConfidenceMapSolver
+
+
+def solver(formulation="reference", **changes):
+    fixed = {"normalise": "fixed", "tolerance": 1e-10, **changes}
+    return ConfidenceMapSolver(alpha=0.8, beta=3.0, gamma=0.05, formulation=formulation, **fixed)
+
+
+@pytest.mark.parametrize("formulation", ["reference", "paper", "realtime"])
+def test_gradient_is_that_of_finite_differences(formulation):
+    torch.manual_seed(0)
+    frames = torch.rand(2, 9, 8, dtype=torch.float64, requires_grad=True)
+    domain = torch.rand(9, 8) > 0.2
+    source = torch.zeros(9, 8, dtype=torch.bool)
+    source[2, 1:7] = True
+    maps = solver(formulation)
+    assert torch.autograd.gradcheck(maps, frames)
+    assert torch.autograd.gradcheck(lambda x: maps(x, domain), frames)
+    assert torch.autograd.gradcheck(lambda x: maps(x, domain, source), frames)
+
+
+def test_map_can_be_a_layer_in_single_precision():
+    torch.manual_seed(0)
+    frames = torch.rand(1, 1, 20, 16, requires_grad=True)
+    domain = torch.ones(20, 16, dtype=torch.bool)
+    domain[:, :3] = False
+    target = 1 - torch.linspace(0, 1, 20)[:, None].expand(1, 1, 20, 16)
+    before = None
+    for _ in range(40):
+        loss = ((solver(tolerance=1e-3)(frames, domain) - target * domain) ** 2).mean()
+        before = before or loss.item()
+        loss.backward()
+        assert frames.grad.dtype == torch.float32
+        assert (frames.grad[..., :3] == 0).all()
+        with torch.no_grad():
+            frames -= 20 * frames.grad
+        frames.grad = None
+    assert loss.item() < 0.5 * before
+
+
+def test_gradient_is_refused_where_there_is_none():
+    frames = torch.rand(6, 5, requires_grad=True)
+    with pytest.raises(ValueError, match="normalise='fixed'"):
+        ConfidenceMapSolver()(frames)
+    with pytest.raises(ValueError, match="mode='B'"):
+        ConfidenceMapSolver(normalise="fixed", mode="RF")(frames)
+    with torch.no_grad():
+        assert not ConfidenceMapSolver()(frames).requires_grad

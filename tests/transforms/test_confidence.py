@@ -1,0 +1,96 @@
+"""The transform in MONAI pipelines: what comes in goes out, and every frame is its own."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.transforms import Compose, EnsureTyped
+
+from cm_lightning.confidence import ConfidenceMapSolver
+from cm_lightning.data.phantom import Phantom
+from cm_lightning.transforms import ConfidenceMap, ConfidenceMapd
+
+
+def test_every_channel_and_slice_is_a_frame_of_its_own(rng):
+    image = rng.random((2, 12, 9, 3)).astype(np.float32)
+    maps = ConfidenceMap()(image)
+    solver = ConfidenceMapSolver()
+    for channel in range(2):
+        for index in range(3):
+            np.testing.assert_array_equal(maps[channel, :, :, index], solver(image[channel, :, :, index]))
+
+
+def test_axes_can_stand_anywhere(rng):
+    frame = rng.random((12, 9))
+    expected = ConfidenceMapSolver()(frame)
+    swapped = ConfidenceMap(depth_axis=1, lateral_axis=0)(frame.T[None])
+    np.testing.assert_array_equal(swapped[0].T, expected)
+    last = ConfidenceMap(depth_axis=2, lateral_axis=0)(frame.T[None, :, None, :])
+    np.testing.assert_array_equal(last[0, :, 0].T, expected)
+    upside_down = ConfidenceMap(flip_depth=True)(frame[None, ::-1])
+    np.testing.assert_array_equal(upside_down[0, ::-1], expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(torch.uint8, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
+)
+def test_metadata_dtype_and_shape_are_kept(dtype, expected):
+    affine = torch.diag(torch.tensor([0.5, 0.7, 2.0, 1.0], dtype=torch.float64))
+    image = MetaTensor((torch.rand(1, 10, 8, 2) * 200).to(dtype), affine=affine, meta={"patient": "7"})
+    result = ConfidenceMapd("image")({"image": image})
+    maps = result["image_confidence"]
+    assert isinstance(maps, MetaTensor)
+    assert maps.dtype == expected
+    assert maps.shape == image.shape
+    assert maps.meta["patient"] == "7"
+    assert torch.equal(maps.affine, affine)
+    assert result["image"] is image
+
+
+def test_mask_and_output_keys(rng):
+    frames = torch.from_numpy(rng.random((1, 14, 9)))
+    mask = torch.zeros(1, 14, 9, dtype=torch.bool)
+    mask[:, 2:-3, 1:-1] = True
+    result = ConfidenceMapd("image", output_keys="certainty", mask_key="inside")({"image": frames, "inside": mask})
+    assert torch.equal(result["certainty"], ConfidenceMapSolver()(frames, mask))
+
+
+def test_fan_is_found_with_the_pixels_of_the_affine():
+    volume = Phantom(size=(96, 80, 3), spacing=(0.6, 0.8, 1.2), probe="convex").simulate(0)
+    affine = torch.diag(torch.tensor([0.6, 0.8, 1.2, 1.0], dtype=torch.float64))
+    image = MetaTensor(torch.from_numpy(volume.image)[None], affine=affine)
+    maps = np.asarray(ConfidenceMap(probe="auto")(image))[0, :, :, 0]
+    found = maps > 0
+    # The sink is 0 too, so that the far arc is missing from the map's support.
+    assert (found & volume.domain).sum() > 0.97 * volume.domain.sum()
+    assert (found & ~volume.domain).sum() < 0.01 * volume.domain.sum()
+    # On the slanted edge, half way down, the walk is not at the probe.
+    row = 48
+    assert maps[row, np.flatnonzero(volume.domain[row])[0] + 1] < 0.99
+
+
+def test_in_forked_workers(rng):
+    pipeline = Compose([EnsureTyped("image"), ConfidenceMapd("image")])
+    data = [{"image": rng.random((1, 16, 12)).astype(np.float32)} for _ in range(4)]
+    expected = torch.stack([torch.as_tensor(pipeline(sample)["image_confidence"]) for sample in data])
+    # Compiled code and its threads have run before the fork.
+    loader = DataLoader(Dataset(data, pipeline), batch_size=4, num_workers=2, multiprocessing_context="fork")
+    (batch,) = list(loader)
+    assert torch.equal(torch.as_tensor(batch["image_confidence"]), expected)
+
+
+def test_can_be_pickled():
+    transform = pickle.loads(pickle.dumps(ConfidenceMapd("image", ConfidenceMapSolver(beta=7.0))))
+    assert transform.transform.solver.beta == 7.0
+
+
+def test_bad_arguments_are_told(rng):
+    with pytest.raises(ValueError, match="two different axes"):
+        ConfidenceMap(depth_axis=1, lateral_axis=1)
+    with pytest.raises(ValueError, match=r"found shape \(4, 4\)"):
+        ConfidenceMap()(rng.random((4, 4)))
+    with pytest.raises(ValueError, match="one map for each"):
+        ConfidenceMapd(["a", "b"], output_keys="c")
