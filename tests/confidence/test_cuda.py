@@ -12,6 +12,7 @@ import torch
 
 from cm_lightning.confidence import ConfidenceMapSolver, column_sink, column_source
 from cm_lightning.confidence.cuda import bytes_per_frame
+from cm_lightning.confidence.cuda.adjoint import fill_gradients
 from cm_lightning.confidence.cuda.batches import fill_maps
 from cm_lightning.confidence.cuda.device import OPTIONS, SOURCE
 from cm_lightning.confidence.cuda.memory import in_chunks
@@ -172,6 +173,23 @@ def test_certified_bound_holds(device, rng):
     assert (info.error_bound < 1e-5).all()
 
 
+@pytest.mark.parametrize("method", ["cg", "direct"])
+@pytest.mark.parametrize("formulation", ["reference", "paper"])
+def test_gradient_equals_the_cpu(device, rng, formulation, method):
+    frames = torch.from_numpy(rng.random((3, 22, 19))).requires_grad_()
+    domain = np.ones(frames.shape, dtype=bool)
+    domain[1, :3] = domain[2, :, 9] = False
+    upstream = torch.from_numpy(rng.standard_normal(frames.shape))
+    # Steps of near 1 make weights of exp(-40) in the paper's formula: beyond conjugate gradients.
+    solver = ConfidenceMapSolver(beta=40.0, formulation=formulation, normalise="fixed", method=method, tolerance=1e-9)
+    maps = solver(frames, domain)
+    maps.backward(upstream)
+    problem = Problem(solver, frames.detach().numpy(), domain, None, None)
+    result = np.zeros(problem.shape)
+    fill_gradients(device, problem, maps.detach().numpy(), upstream.numpy(), result)
+    np.testing.assert_allclose(result, frames.grad.numpy(), rtol=0, atol=1e-6 * np.abs(frames.grad.numpy()).max())
+
+
 def test_empty_inputs(device):
     maps, info = solve_on_host(device, ConfidenceMapSolver(), np.ones((2, 5, 4)), np.zeros((5, 4), dtype=bool))
     assert not maps.any()
@@ -317,6 +335,18 @@ def test_gpu_takes_memory_from_torch_for_tensors(rng):
     ConfidenceMapSolver()(torch.from_numpy(rng.random((2, 100, 90))).cuda())
     assert pool.total_bytes() == before
     assert torch.cuda.max_memory_allocated() > torch_before + 1e6
+
+
+@needs_gpu
+def test_gpu_gradient_equals_the_cpu():
+    torch.manual_seed(0)
+    solver = ConfidenceMapSolver(beta=20.0, normalise="fixed", tolerance=1e-9)
+    frames = torch.rand(3, 1, 40, 33, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(frames.shape, dtype=torch.float64)
+    solver(frames).backward(upstream)
+    on_gpu = frames.detach().cuda().requires_grad_()
+    solver(on_gpu).backward(upstream.cuda())
+    torch.testing.assert_close(on_gpu.grad.cpu(), frames.grad, rtol=1e-5, atol=1e-6)
 
 
 @needs_gpu

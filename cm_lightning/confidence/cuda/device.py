@@ -1,13 +1,15 @@
 """Where kernels run: arrays, launches and memory of one GPU, behind an interface that tests fill in without one."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
-from cm_lightning.confidence.arrays import to_cupy
+from cm_lightning.confidence.arrays import is_cupy, to_cupy
 
 # A NumPy or CuPy array.
 Array = Any
@@ -94,6 +96,67 @@ class CupyDevice:
     def synchronize(self) -> None:
         """Wait until everything that was launched is done, on any stream."""
         self.xp.cuda.Device().synchronize()
+
+
+@contextmanager
+def beside(frames: Any) -> Iterator[CupyDevice]:
+    """Work on the GPU that holds the frames, in its owner's order of events.
+
+    For a tensor that is torch's current stream, and torch's allocator: it and CuPy's would starve each other.
+
+    Args:
+        frames: A CuPy array, or a tensor on a GPU; anything else is worked on on CuPy's current device.
+
+    Yields:
+        The device.
+    """
+    import cupy
+
+    if isinstance(frames, torch.Tensor) and frames.is_cuda:
+        number = frames.device.index
+        stream = torch.cuda.current_stream(number).cuda_stream
+        allocator = cupy.cuda.PythonFunctionAllocator(
+            # Frames of one column have kinds of edges without any; torch returns no address for 0 bytes.
+            lambda size, device: torch.cuda.caching_allocator_alloc(max(size, 1), device, stream),
+            lambda address, device: torch.cuda.caching_allocator_delete(address),  # type: ignore[no-untyped-call]
+        )
+
+        def reusable_bytes() -> int:
+            return torch.cuda.memory_reserved(number) - torch.cuda.memory_allocated(number)
+
+        with (
+            torch.cuda.device(number),
+            cupy.cuda.Device(number),
+            cupy.cuda.ExternalStream(stream, number),
+            cupy.cuda.using_allocator(allocator.malloc),
+        ):
+            yield CupyDevice(reusable_bytes, (torch.cuda.OutOfMemoryError,))
+    elif is_cupy(frames):
+        with frames.device:
+            yield CupyDevice()
+    else:
+        yield CupyDevice()
+
+
+def make_result(device: Device, frames: Any, shape: tuple[int, ...], precision: type[np.floating]) -> tuple[Any, Array]:
+    """Allocate what will be handed back for some frames.
+
+    Args:
+        device: Where it will be filled.
+        frames: For a tensor on a GPU the result is one too, made by torch, so that its memory is torch's to manage for
+            as long as the caller keeps it.
+        shape: Of the result.
+        precision: Its type.
+
+    Returns:
+        Zeros, a tensor or an array of the device; and the same memory as an array of the device.
+    """
+    if isinstance(frames, torch.Tensor) and frames.is_cuda:
+        dtype = torch.float64 if precision is np.float64 else torch.float32
+        tensor = torch.zeros(shape, dtype=dtype, device=frames.device)
+        return tensor, device.upload(tensor)
+    array = device.xp.zeros(shape, precision)
+    return array, array
 
 
 @lru_cache

@@ -19,7 +19,7 @@ from cm_lightning.confidence.weights import EDGE_ENDS
 # As in kernels.cu.
 THREADS = 256
 PIXELS_A_BLOCK = 1024
-STATE_FIELDS, ESTIMATE = 4, 1
+STATE_FIELDS, ESTIMATE = 5, 1
 CONVERGED, BROKEN = 1, 2
 # Steps of refinement of the vector that proves the bound.
 MOST_REFINEMENTS = 6
@@ -64,17 +64,19 @@ class BatchSystem:
         arguments = (*network_arguments(self._network), stopped, x, product, magnitude, parts)
         self._launch("multiply", self._grid, (THREADS,), *arguments)
 
-    def conjugate_gradients(self, tolerance: float) -> BatchSolution:
+    def conjugate_gradients(self, tolerance: float, right: Array | None = None) -> BatchSolution:
         """Solve by preconditioned conjugate gradients, starting from 0.
 
         Args:
             tolerance: Estimated largest error at which to stop.
+            right: Another right-hand side than the network's own; errors then are relative to the largest entry of the
+                solution.
 
         Returns:
             The solutions.
         """
         xp, launch = self._xp, self._launch
-        residual = self._network.right.copy()
+        residual = (self._network.right if right is None else right).copy()
         x, direction, product = xp.zeros_like(residual), xp.zeros_like(residual), xp.empty_like(residual)
         dots, largest = xp.empty((2, self._frames, self._blocks))
         state = xp.zeros((self._frames, STATE_FIELDS))
@@ -84,7 +86,7 @@ class BatchSystem:
         for step in range(MOST_STEPS + 1):
             correction = self._factor.substitute(residual, stopped)
             launch("measure", self._grid, blocks, self._pixels, stopped, residual, correction, dots, largest)
-            judged = (self._blocks, dots, largest, step, tolerance, state, stopped, steps)
+            judged = (self._blocks, dots, largest, step, tolerance, int(right is not None), state, stopped, steps)
             launch("judge", one_each, blocks, *judged)
             turned = (self._pixels, step, state, stopped, steps, correction, direction, x)
             launch("turn", self._grid, blocks, *turned)
@@ -97,18 +99,26 @@ class BatchSystem:
         estimate = xp.where(stopped == BROKEN, np.inf, state[:, ESTIMATE])
         return BatchSolution(x, steps, estimate)
 
-    def direct(self) -> BatchSolution:
+    def direct(self, right: Array | None = None) -> BatchSolution:
         """Solve by substitution alone; the error estimate is what one step of refinement would add.
+
+        Args:
+            right: Another right-hand side than the network's own; errors then are relative to the largest entry of the
+                solution.
 
         Returns:
             The solutions.
         """
         xp = self._xp
-        x = self._factor.substitute(self._network.right, self._all).astype(np.float64)
+        given = self._network.right if right is None else right
+        x = self._factor.substitute(given, self._all).astype(np.float64)
         residual = xp.empty_like(x)
         self._multiply(x, residual, self._all)
-        xp.subtract(self._network.right, residual, out=residual)
+        xp.subtract(given, residual, out=residual)
         estimate = xp.abs(self._factor.substitute(residual, self._all)).max(axis=(1, 2)).astype(np.float64)
+        if right is not None:
+            largest = xp.abs(x).max(axis=(1, 2))
+            estimate /= xp.where(largest > 0.0, largest, 1.0)
         lost = self._factor.lost > 0
         return BatchSolution(
             xp.where(lost[:, None, None], 0.0, x),

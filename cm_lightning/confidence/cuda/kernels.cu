@@ -630,11 +630,12 @@ extern "C" __global__ void measure(const long long pixels, const int *stopped, c
 }
 
 // Columns of the state of a frame's iteration.
-#define STATE_FIELDS 4
+#define STATE_FIELDS 5
 #define BEFORE 0   // residual times correction, in this step and then the one before
 #define ESTIMATE 1 // of the largest error
 #define KEEP 2     // share of the last direction in the next
 #define LENGTH 3   // of the step
+#define UNIT 4     // of errors
 
 #define RUNNING 0
 #define CONVERGED 1 // what is left is to be added
@@ -642,7 +643,8 @@ extern "C" __global__ void measure(const long long pixels, const int *stopped, c
 
 // Decide for every frame whether it goes on. One block for each.
 extern "C" __global__ void judge(const long long parts, const double *dots, const double *largest,
-                                 const long long step, const double tolerance, double *state, int *stopped, int *steps) {
+                                 const long long step, const double tolerance, const long long relative, double *state,
+                                 int *stopped, int *steps) {
     __shared__ double shared[256];
     const long long frame = blockIdx.z;
     if (stopped[frame]) return;
@@ -657,6 +659,8 @@ extern "C" __global__ void judge(const long long parts, const double *dots, cons
         stopped[frame] = BROKEN;
         return;
     }
+    if (step == 0) state[UNIT] = relative && most > 0 ? most : 1;
+    most /= state[UNIT];
     state[ESTIMATE] = most;
     if ((step > 0 && most <= tolerance) || dot <= 0) {
         stopped[frame] = CONVERGED;

@@ -11,10 +11,10 @@ from cm_lightning.confidence.cuda.schedule import schedule
 SHARE = 0.8
 # Most blocks that CUDA takes along a grid's last axis, which is the frames'.
 MOST_FRAMES = 65535
-# Arrays of 8 bytes a pixel: a system (four kinds of weights, slack, right-hand side) with its known values, and what is
-# held besides while it is set up, iterated on, and certified.
-SYSTEM_ARRAYS = 7
-SET_UP_ARRAYS = 10
+# Arrays of 8 bytes a pixel: a system (four kinds of weights, slack, right-hand side) with its intensities and known
+# values, and what is held besides while it is set up, iterated on, and certified.
+SYSTEM_ARRAYS = 8
+SET_UP_ARRAYS = 9
 ITERATION_ARRAYS = 5
 CERTIFICATE_ARRAYS = 10
 
@@ -53,6 +53,8 @@ def in_chunks(
         most: Frames at a time; as many as fit if None.
         work: Called with some of the frames; may be called again with fewer, if it ran out of memory.
     """
+    if not frames:
+        return
     size = most or max(1, int(SHARE * device.free_bytes() / bytes_each))
     chunks = -(-len(frames) // min(size, MOST_FRAMES))
     size = -(-len(frames) // chunks)
