@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cm_lightning.confidence.arrays import is_cupy, to_cupy
 
@@ -40,6 +41,9 @@ class Device(Hashable, Protocol):
 
     def upload(self, array: Any) -> Array:
         """Bring an array of any kind to the device, without a copy where it is there."""
+
+    def keep(self, array: NDArray[Any]) -> Array:
+        """Bring an array to the device that will be kept from one call to the next."""
 
     def free_bytes(self) -> int:
         """Tell how much memory can be allocated."""
@@ -88,6 +92,14 @@ class CupyDevice:
     def upload(self, array: Any) -> Array:
         """Bring an array of any kind to the device, without a copy where it is there."""
         return to_cupy(array)
+
+    def keep(self, array: NDArray[Any]) -> Array:
+        """Bring an array to the device that will be kept from one call to the next.
+
+        In CuPy's own memory: that of torch belongs to one of its streams, and to no one when the program ends.
+        """
+        with self.xp.cuda.using_allocator(self.xp.get_default_memory_pool().malloc):
+            return self.xp.asarray(array)
 
     def free_bytes(self) -> int:
         """Tell how much memory can be allocated."""

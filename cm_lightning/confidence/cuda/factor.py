@@ -12,7 +12,7 @@ from cm_lightning.confidence.network import Network
 
 # What a cell leaves behind: a weight for each pair of ring pixels, then their slacks.
 CELL_UPDATE = WEIGHTS - FACTOR + RING
-# Threads of a block that reduces a front: one for each of its pixels, within these bounds.
+# Threads of a block that substitutes on a front: about one for each of its pixels, within these bounds.
 FEWEST_THREADS, MOST_THREADS = 64, 256
 
 
@@ -48,21 +48,21 @@ def upload_tables(device: Device, shape: tuple[int, int]) -> Tables:
     plan = schedule(*shape)
     neighbours = np.diff(PATTERN.row_start)
     pairs = neighbours * (neighbours - 1) // 2
-    upload = device.upload
+    keep = device.keep
     tables = Tables(
-        corners=upload(plan.corners),
-        fronts=upload(plan.fronts),
-        nodes=upload(plan.nodes),
-        in_first=upload(plan.in_first),
-        in_second=upload(plan.in_second),
-        levels=tuple(upload(level.fronts) for level in plan.levels),
-        rows=upload(PATTERN.rows.astype(np.int32)),
-        columns=upload(PATTERN.columns.astype(np.int32)),
-        row_start=upload(PATTERN.row_start.astype(np.int32)),
-        neighbours=upload(PATTERN.neighbours.astype(np.int32)),
-        target_start=upload((np.cumsum(pairs) - pairs).astype(np.int32)),
-        targets=upload(PATTERN.targets.astype(np.int16)),
-        edges=upload(np.ascontiguousarray(PATTERN.edges, dtype=np.int32)),
+        corners=keep(plan.corners),
+        fronts=keep(plan.fronts),
+        nodes=keep(plan.nodes),
+        in_first=keep(plan.in_first),
+        in_second=keep(plan.in_second),
+        levels=tuple(keep(level.fronts) for level in plan.levels),
+        rows=keep(PATTERN.rows.astype(np.int32)),
+        columns=keep(PATTERN.columns.astype(np.int32)),
+        row_start=keep(PATTERN.row_start.astype(np.int32)),
+        neighbours=keep(PATTERN.neighbours.astype(np.int32)),
+        target_start=keep((np.cumsum(pairs) - pairs).astype(np.int32)),
+        targets=keep(PATTERN.targets.astype(np.int16)),
+        edges=keep(np.ascontiguousarray(PATTERN.edges, dtype=np.int32)),
     )
     # Another stream may use them next; and what the cache drops for them, this or another stream may still be using.
     device.synchronize()
@@ -187,7 +187,7 @@ class BatchFactor:
             launch(
                 "substitute_fronts",
                 (len(level.fronts), 1, self._frames),
-                (32, 8),
+                (32, min(max(level.largest // 32, FEWEST_THREADS // 32), MOST_THREADS // 32)),
                 *(self._pixels, members, tables.fronts, tables.nodes, *factor, stopped, *vectors),
             )
         launch("substitute_cells", cell_grid, (32,), *self._shape, cells, *of_cells, stopped, self._solution)

@@ -506,7 +506,7 @@ extern "C" __global__ void reduce_fronts(const double *right, const long long pi
     }
 }
 
-// Backward substitution on a level. Blocks of 32 x 8 threads.
+// Backward substitution on a level. Blocks of 32 x any number of threads.
 extern "C" __global__ void substitute_fronts(const long long pixels, const int *level, const long long *fronts,
                                              const int *nodes, const real *factor, const long long factor_size,
                                              const int *stopped, real *vectors, const long long vectors_size,
@@ -522,11 +522,11 @@ extern "C" __global__ void substitute_fronts(const long long pixels, const int *
     factor += frame * factor_size + front[FACTOR_START];
     nodes += front[START];
     real *vector = vectors + frame * vectors_size + front[START];
-    for (int j = group * 32 + lane; j < size; j += 256) vector[j] = solution[nodes[j]];
+    for (int j = group * 32 + lane; j < size; j += 32 * blockDim.y) vector[j] = solution[nodes[j]];
     __syncthreads();
     for (int begin = (eliminated - 1) / PANEL * PANEL; begin >= 0; begin -= PANEL) {
         const int count = eliminated - begin < PANEL ? eliminated - begin : PANEL;
-        for (int pivot = group; pivot < count; pivot += 8) {
+        for (int pivot = group; pivot < count; pivot += blockDim.y) {
             const real *row = factor + (begin + pivot) * stride;
             real sum = 0;
             for (int j = begin + count + lane; j < size; j += 32) sum += row[j] * vector[j];
