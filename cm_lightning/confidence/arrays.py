@@ -65,12 +65,12 @@ def to_numpy(array: Any) -> NDArray[np.generic]:
 
 
 def to_cupy(array: Any) -> Any:
-    """Bring an array to the GPU, without a copy where it is there; half precisions become float32."""
+    """Bring an array to the GPU, without a copy where it is there; a tensor's half precisions and flags as float32."""
     import cupy
 
     if isinstance(array, torch.Tensor):
         array = array.detach()
-        if array.dtype in (torch.float16, torch.bfloat16):
+        if array.dtype in (torch.float16, torch.bfloat16, torch.bool):
             array = array.float()
         if array.is_cuda:
             return cupy.from_dlpack(array.contiguous())

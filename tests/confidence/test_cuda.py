@@ -163,6 +163,31 @@ def test_threads_wait_for_each_other(device, rng):
         np.testing.assert_array_equal(maps, reversed_maps)
 
 
+def test_nothing_is_read_before_it_is_written(device, rng, monkeypatch):
+    class Poisoned:
+        """NumPy whose fresh memory holds NaN, with more NaN before and after it."""
+
+        def __getattr__(self, name):
+            return getattr(np, name)
+
+        @staticmethod
+        def empty(shape, dtype=np.float64):
+            size = int(np.prod(shape))
+            return np.full(size + 2000, np.nan, dtype)[1000 : 1000 + size].reshape(shape)
+
+        def empty_like(self, array):
+            return self.empty(array.shape, array.dtype)
+
+    frames = rng.random((2, 66, 71))
+    for solver in (ConfidenceMapSolver(), ConfidenceMapSolver(method="direct")):
+        maps, info = solve_on_host(device, solver, frames, certify=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "xp", Poisoned(), raising=False)
+            poisoned_maps, poisoned_info = solve_on_host(device, solver, frames, certify=True)
+        np.testing.assert_array_equal(maps, poisoned_maps)
+        np.testing.assert_array_equal(info.error_bound, poisoned_info.error_bound)
+
+
 def test_certified_bound_holds(device, rng):
     frames = rng.random((2, 48, 40))
     exact, _ = ConfidenceMapSolver(method="direct").solve(frames, certify=True)
