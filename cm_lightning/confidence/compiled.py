@@ -171,6 +171,26 @@ def _compile_once(double: bool) -> None:
     patience.cancel()
 
 
+def memory_per_frame(shape: tuple[int, int], method: Method) -> int:
+    """Count the bytes that one frame in flight takes on the CPU.
+
+    Args:
+        shape: ``(depth, lateral)``.
+        method: ``cg`` counts the factor in float32, which a fallback to ``direct`` would double.
+
+    Returns:
+        Bytes of factor, buffers, weights and vectors, without the plan that all frames of a shape share.
+    """
+    dissection = dissect(*shape)
+    dtype: type[np.floating] = np.float64 if method == "direct" else np.float32
+    buffers = _Buffers(dissection, dtype)
+    arrays = [*buffers.factor, *buffers.work]
+    # In float64: four weights, slack, right-hand side, known values and frame; then solution, residual, direction and
+    # product, of which the direct solve has two.
+    doubles = 8 + (2 if method == "direct" else 4)
+    return int(sum(array.nbytes for array in arrays)) + doubles * 8 * int(np.prod(shape))
+
+
 def run_on_all_cores(work: Callable[[int], None], count: int, most: int | None) -> None:
     """Call ``work(0)`` to ``work(count - 1)`` on threads.
 

@@ -107,6 +107,17 @@ def _cells_along(length: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _first_half(cells: int) -> int:
+    """Choose how many cells lie before a cut: half of many, of few a power of two, so that batches are full."""
+    if cells >= 16:
+        return (cells + 1) // 2
+    power = 1
+    while 2 * power < cells:
+        power *= 2
+    return power
+
+
+@njit(cache=True, nogil=True)
 def _cut(depth: int, lateral: int) -> tuple[Integers, ...]:
     """Halve the grid until only cells are left.
 
@@ -155,9 +166,9 @@ def _cut(depth: int, lateral: int) -> tuple[Integers, ...]:
                 size -= 1
                 continue
             if high >= wide:
-                entry[5] = top + PITCH * ((_cells_along(high) + 1) // 2) - 1
+                entry[5] = top + PITCH * _first_half(_cells_along(high)) - 1
             else:
-                entry[5] = depth + left + PITCH * ((_cells_along(wide) + 1) // 2) - 1
+                entry[5] = depth + left + PITCH * _first_half(_cells_along(wide)) - 1
         else:
             entry[5 + state] = result
         if state < 2:

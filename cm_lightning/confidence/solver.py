@@ -20,8 +20,9 @@ from cm_lightning.confidence.arrays import (
 )
 from cm_lightning.confidence.boundary import Boundary, SinkMode, find_boundary
 from cm_lightning.confidence.compiled import CompiledSolver, Method, run_on_all_cores
-from cm_lightning.confidence.network import Network, known_values, make_network
-from cm_lightning.confidence.weights import EdgeWeights, Formulation, Normalise, WeightFunction
+from cm_lightning.confidence.equations import frame_equations
+from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.weights import Formulation, Normalise, WeightFunction
 
 SignalMode = Literal["B", "RF"]
 BoolArray = NDArray[np.bool_]
@@ -326,16 +327,8 @@ class Problem:
         frame = frame.astype(np.float64) / unit
         if self.solver.mode == "RF":
             frame = np.abs(hilbert(frame, axis=0))
-        weights = self.weight_function(frame, boundary.domain[0])
-        values, network = _equations(weights, boundary, self.solver.formulation == "realtime")
+        values, network = frame_equations(self.weight_function, frame, boundary)
         return System(rows, columns, frame, boundary, values, network)
-
-
-def _equations(weights: EdgeWeights, boundary: Boundary, virtual: bool) -> tuple[NDArray[np.float64], Network]:
-    """Apply the masks of one frame."""
-    domain, source, sink = boundary.domain[0], boundary.source[0], boundary.sink[0]
-    values, unknown = known_values(domain, source, sink, virtual, boundary.reaches_source[0], boundary.reaches_sink[0])
-    return values, make_network(weights, values, unknown, source if virtual else None, sink if virtual else None)
 
 
 def extent(flags: BoolArray) -> slice:

@@ -92,7 +92,7 @@ class WeightFunction:
         Returns:
             The weights.
         """
-        image = self._intensity(frames, domain) * self._attenuation(domain)
+        image = self._intensity(frames, domain) * self.decay(domain)
         present = {name: domain[start] & domain[end] for name, (start, end) in EDGE_ENDS.items()}
         steps = {}
         for name, (start, end) in EDGE_ENDS.items():
@@ -100,7 +100,11 @@ class WeightFunction:
             np.abs(step, out=step)
             step *= present[name]
             steps[name] = step
-        scale, penalties = self._scale(steps, present)
+        axes = (-2, -1)
+        scale, penalties = self.exponent(
+            {name: _maximum(step) for name, step in steps.items()},
+            {name: mask.any(axis=axes, keepdims=True) for name, mask in present.items()},
+        )
         weights = {}
         for name, step in steps.items():
             step *= -scale
@@ -122,7 +126,7 @@ class WeightFunction:
         Returns:
             Its derivatives by each intensity, ``(..., depth, lateral)``.
         """
-        attenuation = self._attenuation(domain)
+        attenuation = self.decay(domain)
         image = frames * attenuation
         weights = self(frames, domain)
         result = np.zeros_like(image)
@@ -144,8 +148,15 @@ class WeightFunction:
         image /= np.where(highest > lowest, highest - lowest, 1.0)
         return image
 
-    def _attenuation(self, domain: Array) -> Array:
-        """Weight intensities by depth, ``(..., depth, 1)``."""
+    def decay(self, domain: Array) -> Array:
+        """Give the weight of intensities at each depth.
+
+        Args:
+            domain: Insonified pixels, ``(..., depth, lateral)``.
+
+        Returns:
+            Weights, ``(..., depth, 1)``.
+        """
         depth = domain.shape[-2]
         rows = domain.any(axis=-1)
         first = rows.argmax(axis=-1)[..., None]
@@ -155,18 +166,23 @@ class WeightFunction:
         decay = np.exp(-self.alpha * np.clip(depths, 0.0, 1.0))[..., None]
         return decay if self.formulation == "paper" else 1.0 - decay
 
-    def _scale(self, steps: dict[str, Array], present: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-        """Give the exponent's factor on steps and its penalty for each kind of edge."""
+    def exponent(self, largest: dict[str, Array], exists: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """Give the numbers in ``w = exp(-scale * |g_i - g_j| - penalty) + floor``.
+
+        Args:
+            largest: Largest ``|g_i - g_j|`` of each kind of edge.
+            exists: Whether there is such an edge.
+
+        Returns:
+            The scale, and the penalty of each kind of edge.
+        """
         if self.formulation != "reference":
             diagonal = float(np.sqrt(2.0)) * self.beta * self.gamma
             penalties = {"vertical": 0.0, "horizontal": self.beta * self.gamma}
             return self.beta, {**penalties, "down_right": diagonal, "down_left": diagonal}
         if self.normalise == "fixed":
             penalty = self.beta * self.gamma
-            return self.beta, {name: 0.0 if name == "vertical" else penalty for name in steps}
-        axes = (-2, -1)
-        largest = {name: _maximum(step) for name, step in steps.items()}
-        exists = {name: mask.any(axis=axes, keepdims=True) for name, mask in present.items()}
+            return self.beta, {name: 0.0 if name == "vertical" else penalty for name in largest}
         overall = np.maximum(
             np.maximum(largest["vertical"], largest["horizontal"]),
             np.maximum(largest["down_right"], largest["down_left"]),
@@ -177,7 +193,7 @@ class WeightFunction:
             raised = np.maximum(raised, (largest[name] / overall + self.gamma) * exists[name])
         raised = np.where(raised > 0, raised, 1.0)
         off_line = self.beta * self.gamma / raised
-        return self.beta / (overall * raised), {name: 0.0 if name == "vertical" else off_line for name in steps}
+        return self.beta / (overall * raised), {name: 0.0 if name == "vertical" else off_line for name in largest}
 
 
 def _maximum(steps: Array) -> Array:

@@ -21,7 +21,7 @@ DomainName = Literal["whole", "linear", "convex", "auto"]
 SOLVER_VERSION = 2
 # Maps are kept as 16-bit fractions of 1: half the disk of float32, and wrong by at most 8e-6.
 LEVELS = np.iinfo(np.uint16).max
-FRAMES_AT_ONCE = 16
+FRAMES_AT_ONCE = 64
 
 
 def find_probe_fan(image: NDArray[np.generic], domain: DomainName, spacing: tuple[float, ...]) -> Fan | None:
@@ -97,9 +97,12 @@ class ConfidenceCache:
 
     def path(self, image_file: Path) -> Path:
         """Name the file that holds an image's map."""
+        solver = asdict(self.solver)
+        for name in ("max_batch", "backend"):  # where and how many at a time changes nothing
+            del solver[name]
         depends_on = {
             "content": file_digest(image_file),
-            "solver": asdict(self.solver),
+            "solver": solver,
             "domain": self.domain,
             "axes": self.axes,
             "version": SOLVER_VERSION,

@@ -11,6 +11,7 @@ from PIL import Image
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import Augmentation, UltrasoundDataModule
 from cm_lightning.data.cases import read_case
+from cm_lightning.data.phantom import Phantom
 from cm_lightning.data.phantom.anatomy import MUSCLE_CLASSES, THYROID_CLASSES
 
 ROTATE = Augmentation(gain=3.0, rotation=10.0)
@@ -237,3 +238,36 @@ def test_real_volume_reads_and_maps(real_data, tmp_path):
     mean = batch["confidence"].mean(dim=(0, 1, 3, 4))
     assert mean[0] == 1
     assert mean[-1] == 0
+
+
+@pytest.fixture(scope="module")
+def convex_set(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("convex")
+    Phantom("muscle", patients=3, size=(72, 64, 4), spacing=(0.8, 0.8, 2.4), probe="convex").write(root)
+    return root
+
+
+@pytest.mark.parametrize("domain", ["convex", "auto"])
+def test_convex_probes_walk_begins_at_the_arc_in_both_modes(convex_set, tmp_path, domain):
+    settings = {"split": "kfold", "n_folds": 3, "spatial_size": [36, 32, 4], "domain": domain}
+    truth = Phantom("muscle", patients=3, size=(72, 64, 4), spacing=(0.8, 0.8, 2.4), probe="convex").simulate(0).domain
+    inside = truth.reshape(36, 2, 32, 2).mean(axis=(1, 3)) == 1
+    maps = {}
+    for mode in ("native", "on_the_fly"):
+        data = module(convex_set, tmp_path, confidence_mode=mode, augmentation=NO_AUGMENTATION, **settings)
+        data.prepare_data()
+        data.setup("fit")
+        in_training(data)
+        batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+        maps[mode] = batch["confidence"][0, 0, :, :, 1].numpy()
+    for confidence in maps.values():
+        first = np.array([column[mask][0] if mask.any() else np.nan for column, mask in zip(confidence.T, inside.T)])
+        middle, edge = first[14:18], first[1:5]
+        assert middle.min() > 0.8
+        # On the slanted edge the first insonified pixel is far from the probe.
+        assert np.nanmax(edge) < 0.6
+
+
+def test_linear_frames_are_no_fan(muscle_set, tmp_path):
+    with pytest.raises(ValueError, match="domain is 'convex', but the image has no fan"):
+        module(muscle_set, tmp_path, domain="convex").prepare_data()

@@ -1,0 +1,180 @@
+"""A frame's equations in compiled passes, for the CPU.
+
+The same as :class:`cm_lightning.confidence.weights.WeightFunction` followed by
+:func:`cm_lightning.confidence.network.make_network`, which work on whole batches of NumPy or CuPy arrays; here a thread
+makes one frame's without holding the GIL.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cm_lightning.confidence.boundary import Boundary
+from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.weights import EDGE_ENDS, EDGE_FLOOR, WeightFunction
+
+Numbers = NDArray[Any]
+# How far down and to the right the end of each kind of edge lies, in the order of EDGE_ENDS.
+STEPS = ((1, 0), (0, 1), (1, 1), (1, -1))
+
+
+def frame_equations(
+    weight_function: WeightFunction, frame: NDArray[np.float64], boundary: Boundary
+) -> tuple[NDArray[np.float64], Network]:
+    """Set up one frame's equations.
+
+    Args:
+        weight_function: How intensities become weights.
+        frame: Intensities, ``(depth, lateral)``.
+        boundary: The frame's masks, of length 1; its domain is not empty.
+
+    Returns:
+        The known values (0 elsewhere), and the system.
+    """
+    domain, source, sink, reaches_source, reaches_sink = (
+        np.ascontiguousarray(getattr(boundary, name)[0]) for name in boundary.__dataclass_fields__
+    )
+    virtual = weight_function.formulation == "realtime"
+    image = np.empty(frame.shape)
+    decay = weight_function.decay(domain)[:, 0]
+    _weigh_intensity(frame, domain, decay, weight_function.normalise == "frame", image)
+    largest, exists = _largest_steps(image, domain)
+    scale, penalties = weight_function.exponent(
+        dict(zip(EDGE_ENDS, largest, strict=True)), dict(zip(EDGE_ENDS, exists, strict=True))
+    )
+    depth, lateral = frame.shape
+    values = np.empty(frame.shape)
+    network = Network(
+        np.zeros((depth - 1, lateral)),
+        np.zeros((depth, lateral - 1)),
+        np.zeros((max(depth - 1, 0), max(lateral - 1, 0))),
+        np.zeros((max(depth - 1, 0), max(lateral - 1, 0))),
+        np.zeros(frame.shape),
+        np.empty(frame.shape, dtype=bool),
+        np.zeros(frame.shape),
+    )
+    _know(domain, source, sink, reaches_source, reaches_sink, virtual, values, network)
+    _weigh_edges(
+        image,
+        domain,
+        values,
+        float(scale),
+        np.array([float(penalty) for penalty in penalties.values()]),
+        EDGE_FLOOR[weight_function.formulation],
+        network,
+    )
+    return values, network
+
+
+@njit(cache=True, nogil=True)
+def _weigh_intensity(frame: Numbers, domain: Numbers, decay: Numbers, rescale: bool, image: Numbers) -> None:
+    """Bring intensities to 0 to 1 and weight them by depth; 0 outside the domain."""
+    depth, lateral = frame.shape
+    lowest, highest = 0.0, 1.0
+    if rescale:
+        lowest, highest = np.inf, -np.inf
+        for row in range(depth):
+            for column in range(lateral):
+                if domain[row, column]:
+                    lowest = min(lowest, frame[row, column])
+                    highest = max(highest, frame[row, column])
+        if highest <= lowest:
+            highest = lowest + 1.0
+    unit = 1.0 / (highest - lowest)
+    for row in range(depth):
+        for column in range(lateral):
+            inside = domain[row, column]
+            image[row, column] = (frame[row, column] - lowest) * unit * decay[row] if inside else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _largest_steps(image: Numbers, domain: Numbers) -> tuple[Numbers, Numbers]:
+    """Find the largest step of each kind of edge, and whether there is such an edge."""
+    depth, lateral = image.shape
+    largest = np.zeros(4)
+    exists = np.zeros(4, np.bool_)
+    for kind in range(4):
+        down, right = STEPS[kind]
+        for row in range(depth - down):
+            for column in range(max(0, -right), lateral - max(0, right)):
+                if domain[row, column] and domain[row + down, column + right]:
+                    exists[kind] = True
+                    step = abs(image[row, column] - image[row + down, column + right])
+                    largest[kind] = max(largest[kind], step)
+    return largest, exists
+
+
+@njit(cache=True, nogil=True)
+def _know(
+    domain: Numbers,
+    source: Numbers,
+    sink: Numbers,
+    reaches_source: Numbers,
+    reaches_sink: Numbers,
+    virtual: bool,
+    values: Numbers,
+    network: Network,
+) -> None:
+    """Tell known from unknown pixels, and start the equations of a virtual boundary."""
+    depth, lateral = domain.shape
+    for row in range(depth):
+        for column in range(lateral):
+            inside = domain[row, column] and reaches_source[row, column]
+            unknown = inside and reaches_sink[row, column]
+            values[row, column] = 1.0 if inside and not unknown else 0.0
+            if virtual:
+                if unknown and source[row, column]:
+                    network.slack[row, column] += 1.0
+                    network.right[row, column] += 1.0
+                if unknown and sink[row, column]:
+                    network.slack[row, column] += 1.0
+            elif source[row, column]:
+                values[row, column] = 1.0
+                unknown = False
+            elif sink[row, column]:
+                unknown = False
+            network.unknown[row, column] = unknown
+
+
+@njit(cache=True, nogil=True)
+def _weigh_edges(
+    image: Numbers,
+    domain: Numbers,
+    values: Numbers,
+    scale: float,
+    penalties: Numbers,
+    floor: float,
+    network: Network,
+) -> None:
+    """Compute every edge's weight and add it where it belongs: between unknown pixels, or to their slack."""
+    depth, lateral = image.shape
+    unknown = network.unknown
+    for kind in range(4):
+        down, right = STEPS[kind]
+        penalty = penalties[kind]
+        into = network.vertical
+        if kind == 1:
+            into = network.horizontal
+        elif kind == 2:
+            into = network.down_right
+        elif kind == 3:
+            into = network.down_left
+        first_column = max(0, -right)
+        for row in range(depth - down):
+            for column in range(first_column, lateral - max(0, right)):
+                other_row, other = row + down, column + right
+                if domain[row, column] and domain[other_row, other]:
+                    here, there = unknown[row, column], unknown[other_row, other]
+                    if here or there:
+                        step = abs(image[row, column] - image[other_row, other])
+                        weight = np.exp(-scale * step - penalty) + floor
+                        if here and there:
+                            into[row, column - first_column] = weight
+                        elif here:
+                            network.slack[row, column] += weight
+                            network.right[row, column] += weight * values[other_row, other]
+                        else:
+                            network.slack[other_row, other] += weight
+                            network.right[other_row, other] += weight * values[row, column]
