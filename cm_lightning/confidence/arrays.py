@@ -65,12 +65,12 @@ def to_numpy(array: Any) -> NDArray[np.generic]:
 
 
 def to_cupy(array: Any) -> Any:
-    """Bring an array to the GPU, without a copy where it is there; half precisions become float32."""
+    """Bring an array to the GPU, without a copy where it is there; a tensor's half precisions and flags as float32."""
     import cupy
 
     if isinstance(array, torch.Tensor):
         array = array.detach()
-        if array.dtype in (torch.float16, torch.bfloat16):
+        if array.dtype in (torch.float16, torch.bfloat16, torch.bool):
             array = array.float()
         if array.is_cuda:
             return cupy.from_dlpack(array.contiguous())
@@ -79,10 +79,10 @@ def to_cupy(array: Any) -> Any:
 
 
 def like(result: Any, frames: FrameArray) -> FrameArray:
-    """Turn a result, NumPy or CuPy, into the kind of the frames, on their device.
+    """Turn a result into the kind of the frames, on their device.
 
     Args:
-        result: What was computed.
+        result: What was computed, as NumPy or CuPy array; for frames that are a tensor it can be one already.
         frames: What it was computed from.
 
     Returns:
@@ -90,12 +90,12 @@ def like(result: Any, frames: FrameArray) -> FrameArray:
     """
     converted: Any
     if isinstance(frames, torch.Tensor):
-        converted = (
-            torch.utils.dlpack.from_dlpack(result)
-            if is_cupy(result)
-            else torch.from_numpy(np.ascontiguousarray(result))
-        )
-        return converted.to(frames.device)
+        if is_cupy(result):
+            result = torch.utils.dlpack.from_dlpack(result)
+        elif not isinstance(result, torch.Tensor):
+            result = torch.from_numpy(np.ascontiguousarray(result))
+        converted = result.to(frames.device)
+        return converted
     if is_cupy(frames):
         import cupy
 

@@ -25,7 +25,7 @@ FAST = {"contract", "nsz", "arcp", "reassoc", "nnan", "ninf"}
 ABOVE_SUBNORMAL = 1e8
 
 
-class _Pattern(NamedTuple):
+class Pattern(NamedTuple):
     """Which weights of a window are nonzero at some time during its elimination.
 
     Positions number the window's pixels in the order of elimination, the ring last.
@@ -66,7 +66,7 @@ def _order(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int]
     return _order(top, bottom, left, middle) + _order(top, bottom, middle + 1, right) + line
 
 
-def _work_out_pattern() -> _Pattern:
+def _work_out_pattern() -> Pattern:
     """Eliminate a window symbolically."""
     pixels = _order(1, CELL + 1, 1, CELL + 1)
     pixels += [
@@ -108,7 +108,7 @@ def _work_out_pattern() -> _Pattern:
         if first < second
     ]
     between_ring = [pair for pair in place if pair[0] >= inner]
-    return _Pattern(
+    return Pattern(
         rows=np.array([row for row, _ in pixels]),
         columns=np.array([column for _, column in pixels]),
         row_start=np.array(row_start[: inner + 1]),
@@ -120,8 +120,8 @@ def _work_out_pattern() -> _Pattern:
     )
 
 
-_PATTERN = _work_out_pattern()
-_ROWS, _COLUMNS, _ROW_START, _NEIGHBOURS, _TARGETS, _EDGES, RING_FIRST, RING_SECOND = _PATTERN
+PATTERN = _work_out_pattern()
+_ROWS, _COLUMNS, _ROW_START, _NEIGHBOURS, _TARGETS, _EDGES, RING_FIRST, RING_SECOND = PATTERN
 
 INNER = CELL * CELL
 RING = WINDOW * WINDOW - INNER

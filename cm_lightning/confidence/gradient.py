@@ -69,7 +69,12 @@ class _ConfidenceMaps(torch.autograd.Function):
 
         frames, maps = context.saved_tensors
         solver, *masks = context.arguments
-        problem = Problem(solver, frames.detach().cpu(), *masks)
+        problem = Problem(solver, frames.detach(), *masks)
+        if problem.backend == "cuda":
+            from cm_lightning.confidence.cuda import gradient_on_gpu
+
+            back = gradient_on_gpu(problem, maps, gradient.double()).reshape(gradient.shape)
+            return back.to(frames.dtype), None, None, None, None
         upstream = to_numpy(gradient.double()).reshape(problem.shape)
         solved = to_numpy(maps).reshape(problem.shape)
         result = np.zeros(problem.shape)

@@ -294,7 +294,7 @@ class Problem:
         )
         if self.backend == "cpu":
             self.frames = to_numpy(self.frames)
-            self._refuse_non_finite(np.isfinite(self.frames).all(axis=(-2, -1)))
+            self.refuse_non_finite(np.isfinite(self.frames).all(axis=(-2, -1)))
         whole = tuple(frames.shape)
         looked_at = to_numpy(self.frames) if solver.sink == "min" and sink is None else None
         self.boundary = find_boundary(
@@ -306,7 +306,7 @@ class Problem:
             solver.sink,
         )
 
-    def _refuse_non_finite(self, finite: BoolArray) -> None:
+    def refuse_non_finite(self, finite: BoolArray) -> None:
         """Name the first frame that holds NaN or infinity."""
         if not finite.all():
             first = int(np.argmin(finite))
@@ -320,7 +320,7 @@ class Problem:
         domain = boundary.domain[0]
         if not domain.any():
             return None
-        rows, columns = _extent(domain.any(axis=1)), _extent(domain.any(axis=0))
+        rows, columns = extent(domain.any(axis=1)), extent(domain.any(axis=0))
         boundary = boundary.crop(rows, columns)
         frame = self.frames[index, rows, columns]
         unit = unit_of(frame.dtype) if self.solver.normalise == "fixed" else 1.0
@@ -331,7 +331,7 @@ class Problem:
         return System(rows, columns, frame, boundary, values, network)
 
 
-def _extent(flags: BoolArray) -> slice:
+def extent(flags: BoolArray) -> slice:
     """Give the range from the first to the last true value."""
     places = np.flatnonzero(flags)
     return slice(int(places[0]), int(places[-1]) + 1)

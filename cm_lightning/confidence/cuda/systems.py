@@ -1,0 +1,168 @@
+"""From a call's frames to systems on the GPU: grouped by the rectangle around their domain, and in chunks that fit."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cm_lightning.confidence.arrays import to_numpy, unit_of
+from cm_lightning.confidence.boundary import Boundary
+from cm_lightning.confidence.compiled import LEAST_CONTRAST
+from cm_lightning.confidence.cuda.device import Array, Device
+from cm_lightning.confidence.cuda.memory import bytes_per_frame, in_chunks
+from cm_lightning.confidence.network import Network, known_values, make_network
+from cm_lightning.confidence.solver import Problem, extent
+
+# First and end row, first and end column.
+Box = tuple[int, int, int, int]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Systems of some frames, each on the same rectangle.
+
+    Attributes:
+        place: Where they are in ``(frames, depth, lateral)`` arrays.
+        image: Intensities after envelope and unit, float64, ``(frames, depth, lateral)``.
+        domain: Insonified pixels, ``(frames or 1, depth, lateral)``.
+        values: Known values, 0 elsewhere, float64.
+        network: The systems.
+        beyond: Frames whose weights differ by too much for a residual in float64 to mean anything, on the host.
+    """
+
+    place: tuple[Any, slice, slice]
+    image: Array
+    domain: Array
+    values: Array
+    network: Network
+    beyond: BoolArray
+
+
+def for_all_frames(
+    device: Device,
+    problem: Problem,
+    certify: bool,
+    iterate: Callable[[Batch], BoolArray],
+    solve_directly: Callable[[Batch], None],
+) -> None:
+    """Solve every frame of a call, if need be in two passes.
+
+    Args:
+        device: Where to compute.
+        problem: The input.
+        certify: Whether errors will be bounded, which takes memory.
+        iterate: Solves systems by conjugate gradients, and tells which frames that did not solve.
+        solve_directly: Solves those systems, or all if the solver's method is ``direct``.
+    """
+    solver = problem.solver
+    for box, frames in _boxes(problem).items():
+        shape = (box[1] - box[0], box[3] - box[2])
+        left_over = frames
+        if solver.method == "cg":
+            left_over = []
+
+            def first_pass(chunk: Sequence[int], box: Box = box, left_over: list[int] = left_over) -> None:
+                unsolved = iterate(set_up(device, problem, box, chunk))
+                left_over.extend(np.asarray(chunk)[unsolved].tolist())
+
+            in_chunks(device, frames, bytes_per_frame(shape, np.float32, certify), solver.max_batch, first_pass)
+
+        def second_pass(chunk: Sequence[int], box: Box = box) -> None:
+            solve_directly(set_up(device, problem, box, chunk))
+
+        in_chunks(device, left_over, bytes_per_frame(shape, np.float64, certify), solver.max_batch, second_pass)
+
+
+def set_up(device: Device, problem: Problem, box: Box, frames: Sequence[int]) -> Batch:
+    """Set up the systems of some frames.
+
+    Args:
+        device: Where to compute.
+        problem: The input.
+        box: The rectangle around their domains.
+        frames: Their numbers, ascending.
+
+    Returns:
+        The systems, on the device.
+    """
+    xp = device.xp
+    contiguous = frames[-1] - frames[0] + 1 == len(frames)
+    place = (slice(frames[0], frames[-1] + 1) if contiguous else list(frames), slice(*box[:2]), slice(*box[2:]))
+    image = device.upload(_part(problem.frames, place))
+    unit = unit_of(image.dtype) if problem.solver.normalise == "fixed" else 1.0
+    image = image.astype(np.float64) / unit
+    if problem.solver.mode == "RF":
+        # One at a time: how a transform is computed may depend on how many there are.
+        image = xp.stack([_envelope(xp, frame) for frame in image])
+    shared = (slice(None), *place[1:]) if len(problem.boundary) == 1 else place
+    domain, source, sink, reaches_source, reaches_sink = (
+        device.upload(np.ascontiguousarray(_part(getattr(problem.boundary, name), shared)))
+        for name in Boundary.__dataclass_fields__
+    )
+    virtual = problem.solver.formulation == "realtime"
+    known = known_values(domain, source, sink, virtual, reaches_source, reaches_sink)
+    values, unknown = (xp.ascontiguousarray(xp.broadcast_to(array, image.shape)) for array in known)
+    weights = problem.weight_function(image, domain)
+    network = make_network(weights, values, unknown, source if virtual else None, sink if virtual else None)
+    beyond = to_numpy(_contrast(xp, network) < LEAST_CONTRAST).astype(bool)
+    return Batch(place, image, domain, values, network, beyond)
+
+
+def finite_frames(frames: Any) -> BoolArray:
+    """Tell which frames hold no NaN or infinity; the answer of a GPU is waited for.
+
+    Args:
+        frames: A NumPy or CuPy array or a tensor, ``(frames, depth, lateral)``.
+
+    Returns:
+        A flag for each, on the host.
+    """
+    finite: Any
+    if not isinstance(frames, torch.Tensor):
+        finite = np.isfinite(frames).all(axis=(1, 2))
+    elif frames.is_floating_point():
+        finite = torch.isfinite(frames.detach()).flatten(1).all(dim=1)
+    else:
+        finite = torch.ones(len(frames), dtype=torch.bool)
+    return to_numpy(finite).astype(bool)
+
+
+def _boxes(problem: Problem) -> dict[Box, list[int]]:
+    """Group frames by the rectangle around their domain; those without any domain are left out."""
+    frames: dict[Box, list[int]] = defaultdict(list)
+    for number, domain in enumerate(problem.boundary.domain):
+        if domain.any():
+            rows, columns = extent(domain.any(axis=1)), extent(domain.any(axis=0))
+            box = (rows.start, rows.stop, columns.start, columns.stop)
+            frames[box] += [number] if len(problem.boundary) > 1 else range(problem.shape[0])
+    return frames
+
+
+def _part(array: Any, place: tuple[Any, slice, slice]) -> Any:
+    """Take a rectangle of some frames, of an array of any kind."""
+    return array[place[0]][:, place[1], place[2]]
+
+
+def _envelope(xp: Any, lines: Array) -> Array:
+    """Take the magnitude of the analytic signal along depth, ``(depth, lateral)``."""
+    spectrum = xp.fft.fft(lines, axis=0)
+    depth = len(lines)
+    spectrum[1 : (depth + 1) // 2] *= 2.0
+    spectrum[depth // 2 + 1 :] = 0.0
+    return xp.abs(xp.fft.ifft(spectrum, axis=0))
+
+
+def _contrast(xp: Any, network: Network) -> Array:
+    """Divide each frame's smallest weight by its largest; 1 where it has none."""
+    smallest, largest = np.inf, 0.0
+    for name in ("vertical", "horizontal", "down_right", "down_left", "slack"):
+        weight = getattr(network, name)
+        if weight.size:
+            smallest = xp.minimum(smallest, xp.where(weight > 0, weight, np.inf).min(axis=(1, 2)))
+            largest = xp.maximum(largest, weight.max(axis=(1, 2)))
+    return xp.where(largest > 0, smallest / xp.where(largest > 0, largest, 1.0), 1.0)

@@ -1,0 +1,76 @@
+"""The GPU's kernels on the host: the same source, compiled by the host's compiler, on NumPy arrays."""
+
+import ctypes
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from cm_lightning.confidence.arrays import to_numpy
+from cm_lightning.confidence.cuda.device import OPTIONS, SOURCE
+
+HEADER = Path(__file__).with_name("cuda_on_host.h")
+
+
+class HostDevice:
+    """Runs kernels.cu thread by thread.
+
+    Args:
+        folder: Where to compile.
+        free: Bytes to claim as free.
+    """
+
+    xp = np
+    out_of_memory = (MemoryError,)
+
+    def __init__(self, folder: Path, free: int = 2**40) -> None:
+        self.free = free
+        self.reversed = False
+        self.launches: list[str] = []
+        self._libraries = {}
+        source = SOURCE.read_text(encoding="utf-8")
+        names = re.findall(r'extern "C" __global__ void (\w+)\(', source)
+        program = folder / "kernels.cpp"
+        program.write_text(
+            f'#include "{HEADER}"\n#include "{SOURCE}"\n' + "".join(f"MAKE_LAUNCHER({name})\n" for name in names),
+            encoding="utf-8",
+        )
+        for precision, options in OPTIONS.items():
+            library = folder / f"{precision.__name__}.so"
+            flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-w"]
+            subprocess.run(["g++", *flags, *options, str(program), "-o", str(library)], check=True)
+            self._libraries[precision] = ctypes.CDLL(str(library))
+
+    def kernels(self, precision):
+        library = self._libraries[precision]
+
+        def launch(name, grid, block, *arguments):
+            self.launches.append(name)
+            assert len(arguments) == getattr(library, f"parameters_of_{name}")(), name
+            values = [_as_c(argument) for argument in arguments]
+            pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+            extents = [(ctypes.c_uint * 3)(*extent, *([1] * (3 - len(extent)))) for extent in (grid, block)]
+            assert min(extents[0]) > 0
+            getattr(library, f"launch_{name}")(*extents, ctypes.c_bool(self.reversed), pointers)
+
+        return launch
+
+    def upload(self, array):
+        return to_numpy(array)
+
+    def keep(self, array):
+        return array
+
+    def free_bytes(self):
+        return self.free
+
+    def synchronize(self):
+        pass
+
+
+def _as_c(argument):
+    if isinstance(argument, np.ndarray):
+        assert argument.flags.c_contiguous
+        return ctypes.c_void_p(argument.ctypes.data)
+    return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_longlong(argument)
