@@ -106,7 +106,7 @@ class CompiledSolver:
             if solution.error_estimate <= self._tolerance and not solution.error_bound > self._tolerance:
                 return solution
         solution = self._solve(network, right, np.float64)
-        if beyond:
+        if beyond and np.isfinite(solution.error_estimate):
             mirrored = _mirror(network)
             again = self._solve(mirrored, None if right is None else right[:, ::-1].copy(), np.float64)
             difference = np.abs(solution.values - again.values[:, ::-1]).max()
