@@ -384,15 +384,21 @@ def memory(
 _MEASURED: dict[tuple[str, tuple[int, ...]], float] = {}
 
 
-def _peak_bytes(method: str, ours: ConfidenceMapSolver, frame: Frames) -> int:
-    """Growth of this process's peak memory by solving one frame, after a small one."""
-    import resource
-
+def _peak_bytes(method: str, ours: ConfidenceMapSolver, frame: Frames) -> float:
+    """Growth of this process's peak memory by solving one frame, after a small one; only Linux tells."""
     solve = dict(cpu_peers(ours))[method]
     solve(frame[None, :20, :20])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory_of = Path("/proc/self/status")
+    if not memory_of.is_file():
+        return float("nan")
+
+    def kilobytes(name: str) -> int:
+        return next(int(line.split()[1]) for line in memory_of.read_text().splitlines() if line.startswith(name))
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = kilobytes("VmRSS")
     solve(frame[None])
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return 1024.0 * (kilobytes("VmHWM") - before)
 
 
 def write(rows: list[Row], folder: Path, machine: str) -> None:

@@ -317,14 +317,14 @@ def _add_cell(
 ) -> None:
     """Add what a cell's elimination left between the pixels of its ring to its parent."""
     for index in range(RING):
-        if ring[index] >= 0:
-            front[position[ring[index]], size] += slacks[INNER + index, lane]
-            ring[index] = position[ring[index]]
+        # Pixels outside the grid have no weights; what is added for them is 0, wherever it is added.
+        place = position[ring[index]] if ring[index] >= 0 else 0
+        front[place, size] += slacks[INNER + index, lane]
+        ring[index] = place
     for index in range(len(RING_FIRST)):
         first = ring[RING_FIRST[index]]
         second = ring[RING_SECOND[index]]
-        if first >= 0 and second >= 0:
-            front[min(first, second), max(first, second)] += weights[FACTOR + index, lane]
+        front[min(first, second), max(first, second)] += weights[FACTOR + index, lane]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
