@@ -62,7 +62,8 @@ def test_overlay_keeps_what_it_does_not_name(capsys):
         )
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["model"]["init_args"]["learning_rate"] == 1e-3
-    assert config["data"]["solver"] == {"alpha": 0.5, "beta": 100.0, "gamma": 0.05}
+    solver = config["data"]["solver"]
+    assert (solver["alpha"], solver["beta"], solver["gamma"], solver["formulation"]) == (0.5, 100.0, 0.05, "reference")
     assert config["data"]["phantom"]["variant"] == "muscle"
     assert config["trainer"]["max_epochs"] < 120
 

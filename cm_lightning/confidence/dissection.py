@@ -109,7 +109,7 @@ def _cells_along(length: int) -> int:
 @njit(cache=True, nogil=True)
 def _first_half(cells: int) -> int:
     """Choose how many cells lie before a cut: half of many, of few a power of two, so that batches are full."""
-    if cells >= 16:
+    if cells >= 8:
         return (cells + 1) // 2
     power = 1
     while 2 * power < cells:
