@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cm_lightning.confidence.boundary import find_boundary
 from cm_lightning.confidence.conjugate_gradients import certify, conjugate_gradients, direct
 from cm_lightning.confidence.dissection import Dissection, dissect
 from cm_lightning.confidence.elimination import (
@@ -23,7 +24,9 @@ from cm_lightning.confidence.elimination import (
     make_plan,
     make_workspace,
 )
+from cm_lightning.confidence.equations import frame_equations
 from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.weights import WeightFunction
 
 Method = Literal["cg", "direct"]
 FloatArray = NDArray[np.float64]
@@ -115,7 +118,7 @@ class CompiledSolver:
 
     def _solve(self, network: Network, right: FloatArray | None, dtype: type[np.floating]) -> Solution:
         """Factorise in one precision and solve."""
-        _compile_once(dtype is np.float64)
+        compile_once(dtype is np.float64)
         free = self._free[dtype]
         buffers = free.pop() if free else _Buffers(self._dissection, dtype)
         scale = SCALE[dtype]
@@ -151,9 +154,13 @@ def _mirror(network: Network) -> Network:
 
 
 @lru_cache
-def _compile_once(double: bool) -> None:
-    """Solve a tiny system; if that takes long, tell on the error stream what the wait is for."""
-    said = "Compiling the confidence-map solver for this processor: some 20 s, once (kept on disk) ..."
+def compile_once(double: bool) -> None:
+    """Solve a tiny system; if that takes long, tell on the error stream what the wait is for.
+
+    Args:
+        double: Whether for factors in float64 rather than float32.
+    """
+    said = "Compiling the confidence-map solver for this processor: up to a minute, once (kept on disk) ..."
     patience = threading.Timer(3.0, lambda: print(said, file=sys.stderr, flush=True))
     patience.daemon = True
     patience.start()
@@ -161,13 +168,14 @@ def _compile_once(double: bool) -> None:
     dtype: type[np.floating] = np.float64 if double else np.float32
     dissection = dissect(*shape)
     shared = (make_plan(dissection), 1.0, make_factor(dissection, dtype), make_workspace(dissection, dtype))
-    ones = np.ones(shape)
-    network = Network(ones[1:], ones[:, 1:], ones[1:, 1:], ones[1:, 1:], ones, ones > 0, ones)
+    weight_function = WeightFunction("reference", "frame", alpha=1.0, beta=1.0, gamma=0.0)
+    boundary = find_boundary(shape, None, None, None, None, "all")
+    _, network = frame_equations(weight_function, np.zeros(shape), boundary)
     factorise(network, *shared)
     if double:
-        direct(network, ones, *shared, False, np.empty(shape))
+        direct(network, network.right, *shared, False, np.empty(shape))
     else:
-        conjugate_gradients(network, ones, *shared, 1e-3, False, MOST_STEPS, np.empty(shape))
+        conjugate_gradients(network, network.right, *shared, 1e-3, False, MOST_STEPS, np.empty(shape))
     patience.cancel()
 
 

@@ -19,7 +19,7 @@ from cm_lightning.confidence.arrays import (
     unit_of,
 )
 from cm_lightning.confidence.boundary import Boundary, SinkMode, find_boundary
-from cm_lightning.confidence.compiled import CompiledSolver, Method, run_on_all_cores
+from cm_lightning.confidence.compiled import CompiledSolver, Method, compile_once, run_on_all_cores
 from cm_lightning.confidence.equations import frame_equations
 from cm_lightning.confidence.network import Network
 from cm_lightning.confidence.weights import Formulation, Normalise, WeightFunction
@@ -234,6 +234,7 @@ class ConfidenceMapSolver:
             bound[index] = solution.error_bound + problem.rounding
             fallback[index] = solution.fallback
 
+        compile_once(self.method == "direct")
         run_on_all_cores(solve_frame, len(maps), self.max_batch)
         leading = problem.leading
         info = SolveInfo(
