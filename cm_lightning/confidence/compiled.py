@@ -17,11 +17,9 @@ from cm_lightning.confidence.conjugate_gradients import certify, conjugate_gradi
 from cm_lightning.confidence.dissection import Dissection, dissect
 from cm_lightning.confidence.elimination import (
     Factor,
-    Plan,
     Workspace,
     factorise,
     make_factor,
-    make_plan,
     make_workspace,
 )
 from cm_lightning.confidence.equations import frame_equations
@@ -71,23 +69,25 @@ class _Buffers:
 
 
 class CompiledSolver:
-    """Solve networks of one shape; keeps the memory of its threads from one to the next.
+    """Solve networks of one shape, in one thread; keeps its memory from one to the next.
 
     Args:
         shape: ``(depth, lateral)``.
         method: ``cg``, with the direct solve where that fails, or ``direct``.
         tolerance: Largest error to stop at.
         proven: Whether to bound the error.
+
+    Attributes:
+        shape: As given.
     """
 
     def __init__(self, shape: tuple[int, int], method: Method, tolerance: float, proven: bool) -> None:
+        self.shape = shape
         self._dissection = dissect(*shape)
-        self._plan: Plan = make_plan(self._dissection)
         self._method = method
         self._tolerance = tolerance
         self._proven = proven
-        # Appending and popping are atomic, so threads can share these lists.
-        self._free: dict[type[np.floating], list[_Buffers]] = {np.float32: [], np.float64: []}
+        self._buffers: dict[type[np.floating], _Buffers] = {}
 
     def __call__(self, network: Network, right: FloatArray | None = None) -> Solution:
         """Solve one system.
@@ -119,12 +119,13 @@ class CompiledSolver:
     def _solve(self, network: Network, right: FloatArray | None, dtype: type[np.floating]) -> Solution:
         """Factorise in one precision and solve."""
         compile_once(dtype is np.float64)
-        free = self._free[dtype]
-        buffers = free.pop() if free else _Buffers(self._dissection, dtype)
+        if dtype not in self._buffers:
+            self._buffers[dtype] = _Buffers(self._dissection, dtype)
+        buffers = self._buffers[dtype]
         scale = SCALE[dtype]
         given = network.right if right is None else right
         values = np.zeros(given.shape)
-        shared = (self._plan, scale, buffers.factor, buffers.work)
+        shared = (self._dissection, scale, buffers.factor, buffers.work)
         iterations, estimate, bound = 0, np.inf, np.nan
         lost = factorise(network, *shared)
         if lost == 0 and dtype is np.float64:
@@ -135,8 +136,35 @@ class CompiledSolver:
             )
         if self._proven:
             bound = certify(network, given, *shared, values) if np.isfinite(estimate) else np.inf
-        free.append(buffers)
         return Solution(values, int(iterations), float(estimate), float(bound), fallback=False)
+
+
+class ThreadSolvers:
+    """A solver for every thread, of the shape that it met last: memory grows with the threads, not with the shapes.
+
+    Args:
+        method: As for :class:`CompiledSolver`.
+        tolerance: The same.
+        proven: The same.
+    """
+
+    def __init__(self, method: Method, tolerance: float, proven: bool) -> None:
+        self._arguments = (method, tolerance, proven)
+        self._own = threading.local()
+
+    def of(self, shape: tuple[int, int]) -> CompiledSolver:
+        """Give the calling thread's solver.
+
+        Args:
+            shape: ``(depth, lateral)``.
+
+        Returns:
+            The solver.
+        """
+        solver: CompiledSolver | None = getattr(self._own, "solver", None)
+        if solver is None or solver.shape != shape:
+            solver = self._own.solver = CompiledSolver(shape, *self._arguments)
+        return solver
 
 
 def _contrast(network: Network) -> float:
@@ -167,7 +195,7 @@ def compile_once(double: bool) -> None:
     shape = (9, 9)
     dtype: type[np.floating] = np.float64 if double else np.float32
     dissection = dissect(*shape)
-    shared = (make_plan(dissection), 1.0, make_factor(dissection, dtype), make_workspace(dissection, dtype))
+    shared = (dissection, 1.0, make_factor(dissection, dtype), make_workspace(dissection, dtype))
     weight_function = WeightFunction("reference", "frame", alpha=1.0, beta=1.0, gamma=0.0)
     boundary = find_boundary(shape, None, None, None, None, "all")
     _, network = frame_equations(weight_function, np.zeros(shape), boundary)

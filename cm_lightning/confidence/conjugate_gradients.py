@@ -8,7 +8,8 @@ entry to some 1e-6, so that a single step reaches that, and every further step g
 import numpy as np
 from numba import njit
 
-from cm_lightning.confidence.elimination import Factor, Numbers, Plan, Workspace, substitute
+from cm_lightning.confidence.dissection import Dissection
+from cm_lightning.confidence.elimination import Factor, Numbers, Workspace, substitute
 from cm_lightning.confidence.network import Network
 
 # Bound on the rounding error of a computed (A x)_i, relative to the sum of its terms' magnitudes: at most 17 roundings
@@ -74,7 +75,7 @@ def _add_magnitudes(
 def conjugate_gradients(
     network: Network,
     right: Numbers,
-    plan: Plan,
+    plan: Dissection,
     scale: float,
     factor: Factor,
     work: Workspace,
@@ -157,7 +158,7 @@ def conjugate_gradients(
 def direct(
     network: Network,
     right: Numbers,
-    plan: Plan,
+    plan: Dissection,
     scale: float,
     factor: Factor,
     work: Workspace,
@@ -197,7 +198,7 @@ def direct(
 
 @njit(cache=True, nogil=True)
 def certify(
-    network: Network, right: Numbers, plan: Plan, scale: float, factor: Factor, work: Workspace, x: Numbers
+    network: Network, right: Numbers, plan: Dissection, scale: float, factor: Factor, work: Workspace, x: Numbers
 ) -> float:
     """Bound the largest error of a solution, rounding included.
 

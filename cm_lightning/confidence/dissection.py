@@ -10,9 +10,8 @@ What a rectangle needs while its cutting line is eliminated is called a front: t
 of pixels around the rectangle, which are eliminated later.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -26,9 +25,8 @@ CELL = 7  # side of a cell
 PITCH = CELL + 1  # from one cutting line to the next
 
 
-@dataclass(frozen=True, eq=False)
-class Dissection:
-    """Cells and fronts of a grid in the order of their elimination.
+class Dissection(NamedTuple):
+    """Cells and fronts of a grid in the order of their elimination; compiled code takes it as it is.
 
     The order is: the cells of batch 0, the fronts up to ``fronts_until[0]``, the cells of batch 1, and so on. The
     batches are small subtrees, so that few results wait for their parent at a time.

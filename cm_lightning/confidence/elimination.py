@@ -45,19 +45,6 @@ PANEL = 8
 COLUMNS = 256
 
 
-class Plan(NamedTuple):
-    """The arrays of a :class:`cm_lightning.confidence.dissection.Dissection`, for compiled code."""
-
-    corners: NDArray[np.int64]
-    cells_until: NDArray[np.int64]
-    fronts_until: NDArray[np.int64]
-    nodes: NDArray[np.int32]
-    start: NDArray[np.int64]
-    pivots: NDArray[np.int64]
-    children: NDArray[np.int64]
-    factor_start: NDArray[np.int64]
-
-
 class Factor(NamedTuple):
     """An eliminated system.
 
@@ -88,9 +75,10 @@ class Workspace(NamedTuple):
     solution: NDArray[np.floating]
 
 
-def make_plan(dissection: Dissection) -> Plan:
-    """Pick out what compiled code needs."""
-    return Plan(*(getattr(dissection, name) for name in Plan._fields))
+@njit(cache=True, nogil=True)
+def front_stride(size: int) -> int:
+    """Length of a row in a front's buffer: its pixels and the slack, up to a multiple of 8."""
+    return (size + 8) // 8 * 8
 
 
 def make_factor(dissection: Dissection, dtype: type[np.floating]) -> Factor:
@@ -107,7 +95,7 @@ def make_factor(dissection: Dissection, dtype: type[np.floating]) -> Factor:
 def make_workspace(dissection: Dissection, dtype: type[np.floating]) -> Workspace:
     """Allocate a thread's buffers."""
     largest = dissection.largest_front
-    stride = (largest + 8) // 8 * 8
+    stride = front_stride(largest)
     pixels = int(np.prod(dissection.shape))
     return Workspace(
         front=np.empty(max(largest * stride, 1), dtype),
@@ -123,12 +111,12 @@ def make_workspace(dissection: Dissection, dtype: type[np.floating]) -> Workspac
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def factorise(network: Network, plan: Plan, scale: float, factor: Factor, work: Workspace) -> int:
+def factorise(network: Network, plan: Dissection, scale: float, factor: Factor, work: Workspace) -> int:
     """Eliminate every pixel.
 
     Args:
         network: The :class:`Network`.
-        plan: The grid's :class:`Plan`.
+        plan: The grid's dissection.
         scale: Factor on all weights, which places them inside the range of the factor's type.
         factor: Filled, a :class:`Factor`.
         work: A :class:`Workspace`.
@@ -161,7 +149,7 @@ def factorise(network: Network, plan: Plan, scale: float, factor: Factor, work: 
         for number in range(first_front, plan.fronts_until[batch]):
             nodes = plan.nodes[plan.start[number] : plan.start[number + 1]]
             size = len(nodes)
-            stride = (size + 8) // 8 * 8
+            stride = front_stride(size)
             front = work.front[: size * stride].reshape(size, stride)
             top = _assemble(network, plan, scale, number, nodes, corners, front, top, depth, lateral, work)
             rows = factor.rows[plan.factor_start[number] : plan.factor_start[number + 1]]
@@ -181,7 +169,7 @@ def factorise(network: Network, plan: Plan, scale: float, factor: Factor, work: 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def _assemble(
     network: Network,
-    plan: Plan,
+    plan: Dissection,
     scale: float,
     number: int,
     nodes: Numbers,
@@ -467,13 +455,13 @@ def _update_rows(first: Numbers, second: Numbers, multiplier: Numbers, panel_row
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def substitute(
-    right: Numbers, plan: Plan, scale: float, factor: Factor, work: Workspace, depth: int, lateral: int
+    right: Numbers, plan: Dissection, scale: float, factor: Factor, work: Workspace, depth: int, lateral: int
 ) -> None:
     """Solve ``A x = b`` with the factor, in the factor's type; leaves ``x`` in ``work.solution``.
 
     Args:
         right: ``b``, ``(pixels,)``, 0 at pixels of known value.
-        plan: The grid's :class:`Plan`.
+        plan: The grid's dissection.
         scale: As given to :func:`factorise`.
         factor: From :func:`factorise`.
         work: A :class:`Workspace`.

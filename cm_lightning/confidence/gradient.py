@@ -7,7 +7,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from cm_lightning.confidence.arrays import to_numpy
-from cm_lightning.confidence.compiled import CompiledSolver, run_on_all_cores
+from cm_lightning.confidence.compiled import ThreadSolvers, run_on_all_cores
 from cm_lightning.confidence.network import weight_gradients
 
 if TYPE_CHECKING:
@@ -79,13 +79,15 @@ class _ConfidenceMaps(torch.autograd.Function):
         solved = to_numpy(maps).reshape(problem.shape)
         result = np.zeros(problem.shape)
 
+        solvers = ThreadSolvers(solver.method, solver.tolerance, proven=False)
+
         def differentiate(index: int) -> None:
             system = problem.system(index)
             if system is None:
                 return
             part = (index, system.rows, system.columns)
-            adjoint_solver = CompiledSolver(system.values.shape, solver.method, solver.tolerance, proven=False)
-            adjoint = adjoint_solver(system.network, upstream[part] * system.network.unknown)
+            right = upstream[part] * system.network.unknown
+            adjoint = solvers.of(system.values.shape)(system.network, right)
             by_weight = weight_gradients(adjoint.values, solved[part])
             domain = system.boundary.domain[0]
             result[part] = problem.weight_function.gradient(system.frame, domain, by_weight)

@@ -19,7 +19,7 @@ from cm_lightning.confidence.arrays import (
     unit_of,
 )
 from cm_lightning.confidence.boundary import Boundary, SinkMode, find_boundary
-from cm_lightning.confidence.compiled import CompiledSolver, Method, compile_once, run_on_all_cores
+from cm_lightning.confidence.compiled import Method, ThreadSolvers, compile_once, run_on_all_cores
 from cm_lightning.confidence.equations import frame_equations
 from cm_lightning.confidence.network import Network
 from cm_lightning.confidence.weights import Formulation, Normalise, WeightFunction
@@ -218,15 +218,13 @@ class ConfidenceMapSolver:
         estimate = np.zeros(len(maps))
         bound = np.full(len(maps), 0.0 if certify else np.nan)
         fallback = np.zeros(len(maps), dtype=bool)
-        solvers: dict[tuple[int, int], CompiledSolver] = {}
+        solvers = ThreadSolvers(self.method, self.tolerance, certify)
 
         def solve_frame(index: int) -> None:
             system = problem.system(index)
             if system is None:
                 return
-            shape = system.values.shape
-            solver = solvers.setdefault(shape, CompiledSolver(shape, self.method, self.tolerance, certify))
-            solution = solver(system.network)
+            solution = solvers.of(system.values.shape)(system.network)
             part = maps[index][system.rows, system.columns]
             part[...] = np.clip(solution.values, 0.0, 1.0) + system.values
             iterations[index] = solution.iterations

@@ -8,7 +8,7 @@ import pytest
 from cm_lightning.confidence.compiled import CompiledSolver
 from cm_lightning.confidence.conjugate_gradients import certify
 from cm_lightning.confidence.dissection import CELL, dissect
-from cm_lightning.confidence.elimination import factorise, make_factor, make_plan, make_workspace
+from cm_lightning.confidence.elimination import factorise, make_factor, make_workspace
 from cm_lightning.confidence.network import Network
 from cm_lightning.confidence.weights import EDGE_ENDS
 
@@ -70,7 +70,7 @@ def test_every_entry_keeps_its_relative_accuracy_whatever_the_contrast(rng, deca
 def test_bound_holds_for_any_wrong_solution_and_is_tight(rng):
     network = random_network(rng, (20, 17), 4)
     dissection = dissect(20, 17)
-    shared = (make_plan(dissection), 1.0, make_factor(dissection, np.float64), make_workspace(dissection, np.float64))
+    shared = (dissection, 1.0, make_factor(dissection, np.float64), make_workspace(dissection, np.float64))
     factorise(network, *shared)
     exact = CompiledSolver((20, 17), "direct", 1e-3, proven=False)(network).values
     for size in (0.0, 1e-9, 1e-3, 1.0):

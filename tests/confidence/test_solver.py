@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -305,6 +306,24 @@ def test_batch_equals_single_frames_bit_for_bit(rng, max_batch):
     batch = solver(frames)
     for index in np.ndindex(2, 3):
         np.testing.assert_array_equal(batch[index], solver(frames[index]))
+
+
+def test_memory_does_not_grow_with_the_number_of_shapes(rng, monkeypatch):
+    alive, most = weakref.WeakSet(), []
+
+    class Counted(compiled._Buffers):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            alive.add(self)
+            most.append(len(alive))
+
+    monkeypatch.setattr(compiled, "_Buffers", Counted)
+    domains = np.zeros((9, 30, 20), dtype=bool)
+    for index, domain in enumerate(domains):
+        domain[index:] = True
+    ConfidenceMapSolver(max_batch=1)(rng.random(domains.shape), domains)
+    assert len(most) == 9
+    assert max(most) == 1
 
 
 def test_threads_do_not_disturb_each_other(rng):
