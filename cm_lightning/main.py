@@ -10,8 +10,10 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.strategies import DDPStrategy
 
 from cm_lightning import __version__
 from cm_lightning.callbacks import (
@@ -21,10 +23,11 @@ from cm_lightning.callbacks import (
     ResultTable,
     SegmentationPictures,
 )
+from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import Phantom, UltrasoundDataModule
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.loggers import ResumableCSVLogger
-from cm_lightning.tasks import BaseTask
+from cm_lightning.tasks import BaseTask, DeepAtlasTask
 
 DESCRIPTION = "Segmentation of ultrasound, guided by confidence maps, that knows where it can be trusted."
 OWN_COMMANDS_HELP = """further commands:
@@ -74,6 +77,9 @@ class CommandLine(LightningCLI):
         )
         parser.add_lightning_class_args(SegmentationPictures, "pictures")
         parser.add_lightning_class_args(PredictionWriter, "prediction")
+        # On its own, so that a configuration can change two of its settings beside a shared file of the data's.
+        parser.add_class_arguments(ConfidenceMapSolver, "solver")
+        parser.link_arguments("solver", "data.solver", apply_on="instantiate")
         for name in ("classes", "spatial_dims", "spatial_size", "patch_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}")
 
@@ -84,14 +90,17 @@ class CommandLine(LightningCLI):
         config = self.config[subcommand]
         folder = Path(config.output_dir) / config.experiment / f"fold{config.data.fold}"
         config.ckpt_path = find_checkpoint(subcommand, config.ckpt_path, folder)
+        if config.ckpt_path is not None and "init_from" in config.model.get("init_args", {}):
+            # The checkpoint brings all weights; those that training once began with may be gone.
+            config.model.init_args.init_from = None
         if subcommand == "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
             _clear(folder, config.overwrite)
-        self._asked = self._settings()
         config.checkpoint.dirpath = str(folder / "checkpoints")
         config.trainer.default_root_dir = str(folder)
         if subcommand == "test":
             # The callback ResultTable prints a table of its own, with spread and units.
             config.verbose = False
+        self._asked = self._settings()
 
     def before_instantiate_classes(self) -> None:
         """Say which settings hold where a checkpoint brings its own."""
@@ -118,6 +127,8 @@ class CommandLine(LightningCLI):
             if isinstance(error.__cause__, InputError):
                 raise error.__cause__ from None
             raise
+        self.datamodule.pairs_per_case = self.model.pairs_per_case
+        self.model.refuse_data(self.datamodule, self.config["subcommand"])
 
     def _settings(self) -> dict[str, Any]:
         """All settings as they are written to files, with dotted names."""
@@ -125,18 +136,34 @@ class CommandLine(LightningCLI):
         dumped = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
         return _flatten(yaml.safe_load(dumped)[subcommand])
 
-    def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Add what every run has: the CSV logger before the configured ones, and the checkpoint of the last epoch."""
-        trainer = self._get(self.config_init, "trainer")
-        folder = Path(trainer["default_root_dir"])
-        configured = trainer["logger"]
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what every run has, and what Lightning leaves to a task of manual optimisation.
+
+        Every run has the CSV logger before the configured ones, and the checkpoint of the last epoch. For a task that
+        takes its steps itself, clipping and accumulation of gradients go from the trainer's settings to the task, and
+        several processes expect that not all parameters get a gradient in every step.
+        """
+        settings = self._get(self.config_init, "trainer")
+        folder = Path(settings["default_root_dir"])
+        configured = settings["logger"]
         if isinstance(configured, bool) or configured is None:
             loggers = [] if configured is False else [ResumableCSVLogger(folder)]
         else:
             several = configured if isinstance(configured, list) else [configured]
             loggers = [ResumableCSVLogger(folder), *several]
-        callbacks = [*(trainer["callbacks"] or []), last_checkpoint(folder)]
-        return super().instantiate_trainer(logger=loggers or False, callbacks=callbacks, **kwargs)
+        kwargs["logger"] = loggers or False
+        kwargs["callbacks"] = [*(settings["callbacks"] or []), last_checkpoint(folder)]
+        task = self._get(self.config_init, "model")
+        if not isinstance(task, DeepAtlasTask):
+            return super().instantiate_trainer(**kwargs)
+        task.gradient_clip_val = settings["gradient_clip_val"]
+        task.gradient_clip_algorithm = settings["gradient_clip_algorithm"] or "norm"
+        task.accumulate_grad_batches = settings["accumulate_grad_batches"]
+        kwargs |= {"gradient_clip_val": None, "gradient_clip_algorithm": None, "accumulate_grad_batches": 1}
+        trainer = super().instantiate_trainer(**kwargs)
+        if settings["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
+            return super().instantiate_trainer(**kwargs, strategy="ddp_find_unused_parameters_true")
+        return trainer
 
 
 def last_checkpoint(folder: Path) -> ModelCheckpoint:
@@ -232,6 +259,7 @@ def _run(words: Sequence[str], args: Sequence[str] | None) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*")
+    warnings.filterwarnings("ignore", message=".*non-tuple sequence.*")
     if words and words[0] in OWN_COMMANDS:
         OWN_COMMANDS[words[0]](words[1:])
         return

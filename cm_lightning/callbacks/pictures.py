@@ -26,11 +26,11 @@ class SegmentationPictures(Callback):
     def __init__(self, every_n_epochs: int = 10, cases: int = 3) -> None:
         self.every_n_epochs = every_n_epochs
         self.cases = cases
-        self._batches: list[Batch] = []
+        self._rows: list[list[Panel]] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the cases of the last epoch."""
-        self._batches = []
+        self._rows = []
 
     def on_validation_batch_end(
         self,
@@ -41,23 +41,21 @@ class SegmentationPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first cases where a picture is due."""
-        if self._is_due(trainer) and sum(len(kept["case"]) for kept in self._batches) < self.cases:
-            self._batches.append(batch)
+        """Predict the first cases where a picture is due, with the weights that validation sees."""
+        if not (isinstance(pl_module, BaseTask) and self._is_due(trainer) and len(self._rows) < self.cases):
+            return
+        with torch.inference_mode():
+            prediction = pl_module.infer(batch).argmax(dim=1, keepdim=True)
+        self._rows += [self._row(batch, prediction, index) for index in range(len(batch["case"]))]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the cases that were kept."""
-        if not (self._batches and trainer.is_global_zero and isinstance(pl_module, BaseTask)):
+        if not (self._rows and trainer.is_global_zero and isinstance(pl_module, BaseTask)):
             return
-        rows = []
-        for batch in self._batches:
-            with torch.inference_mode():
-                prediction = pl_module.infer(batch).argmax(dim=1, keepdim=True)
-            rows += [self._row(batch, prediction, index) for index in range(len(batch["case"]))]
         epoch = trainer.current_epoch
-        figure = draw_panels(rows[: self.cases], pl_module.class_names, f"validation, epoch {epoch}")
+        figure = draw_panels(self._rows[: self.cases], pl_module.class_names, f"validation, epoch {epoch}")
         _save(figure, run_folder(trainer) / "pictures" / f"validation_epoch{epoch:04d}.png")
-        self._batches = []
+        self._rows = []
 
     def _is_due(self, trainer: Trainer) -> bool:
         if trainer.sanity_checking or not trainer.is_global_zero:

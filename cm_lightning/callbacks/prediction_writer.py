@@ -65,5 +65,6 @@ class PredictionWriter(BasePredictionWriter):
             write("probabilities", np.stack([in_file_order(p) for p in probabilities], axis=-1))
             entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=0)
             write("entropy", in_file_order(entropy.astype(np.float32)))
-            if "confidence" in prediction:
-                write("confidence", in_file_order(prediction["confidence"].float().cpu().numpy()))
+            for name in ("confidence", "predicted_confidence"):
+                if name in prediction:
+                    write(name, in_file_order(prediction[name].float().cpu().numpy()))

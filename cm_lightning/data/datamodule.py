@@ -26,6 +26,7 @@ from cm_lightning.data.confidence_maps import ConfidenceCache, DomainName, find_
 from cm_lightning.data.duplicates import near_duplicate_groups
 from cm_lightning.data.images import Axes, is_image, stem
 from cm_lightning.data.layouts import LAYOUTS, LayoutName, find_cases
+from cm_lightning.data.pairs import PairDataset
 from cm_lightning.data.phantom import Phantom
 from cm_lightning.data.preparation import PrepareCase
 from cm_lightning.data.splits import Fold, SplitName, load_or_make_folds, split_file_name
@@ -70,6 +71,10 @@ class UltrasoundDataModule(LightningDataModule):
         split_file: File of the folds, reused where it exists; in ``cache_dir`` by default.
         confidence_mode: When maps are computed.
         solver: Parameters of the maps.
+        labelled_fraction: Share of the training patients whose labels may be used, drawn with ``split_seed``. The
+            others take part in the pairs of a registration, without labels, and in nothing else.
+        pairs_per_case: Give every case with a partner of another patient under the key ``partner``, and every training
+            case so many times an epoch, each time with another partner; 0 for single cases. Set by the task.
         augmentation: Random changes of training batches.
         batch_size: Cases in a training or validation batch.
         num_workers: Loader processes. Prepared cases are cached, so that few are needed.
@@ -106,6 +111,8 @@ class UltrasoundDataModule(LightningDataModule):
         split_file: Path | None = None,
         confidence_mode: ConfidenceMode = "native",
         solver: ConfidenceMapSolver = ConfidenceMapSolver(),  # noqa: B008 (frozen)
+        labelled_fraction: float = 1.0,
+        pairs_per_case: int = 0,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
         batch_size: int = 1,
         num_workers: int = 0,
@@ -136,6 +143,8 @@ class UltrasoundDataModule(LightningDataModule):
         self.split_file = split_file
         self.confidence_mode: ConfidenceMode = confidence_mode
         self.solver = solver
+        self.labelled_fraction = labelled_fraction
+        self.pairs_per_case = pairs_per_case
         self.augmentation = augmentation
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -179,6 +188,14 @@ class UltrasoundDataModule(LightningDataModule):
     def training_set(self) -> CacheDataset:
         """The prepared training cases, after ``setup("fit")``."""
         return self._train
+
+    @property
+    def labelled_patients(self) -> list[str]:
+        """Training patients of the fold whose labels may be used."""
+        patients = sorted({case.patient for case in self.cases_of("train")})
+        number = max(1, round(self.labelled_fraction * len(patients)))
+        drawn = np.random.default_rng(self.split_seed).permutation(patients)[:number]
+        return sorted(drawn.tolist())
 
     def cases_of(self, subset: Literal["train", "val", "test", "predict"]) -> list[Case]:
         """List the cases of one set of the chosen fold.
@@ -240,15 +257,15 @@ class UltrasoundDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Give shuffled batches of the fold's training cases."""
-        return self._loader(self._train, self.batch_size, shuffle=True)
+        return self._loader(self._paired(self._train, self.pairs_per_case), self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Give batches of the fold's validation cases, in order."""
-        return self._loader(self._val, 1 if self.patch_size else self.batch_size)
+        return self._loader(self._paired(self._val), 1 if self.patch_size else self.batch_size)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Give the fold's test cases one at a time: their native sizes differ."""
-        return self._loader(self._test, 1)
+        return self._loader(self._paired(self._test), 1)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Give the cases to predict one at a time."""
@@ -265,6 +282,9 @@ class UltrasoundDataModule(LightningDataModule):
             The batch that the task sees.
         """
         training = self.trainer is not None and self.trainer.training
+        if "partner" in batch:
+            change = self.augment if training else self._add_maps
+            return {**change(batch), "partner": change(batch["partner"])}
         parts = batch if isinstance(batch, list) else [batch]
         done = [self.augment(part) if training else self._add_maps(part) for part in parts]
         if not (training and self._crop is not None):
@@ -344,6 +364,11 @@ class UltrasoundDataModule(LightningDataModule):
             raise InputError(
                 f"data.classes must map every class to a label value of its own other than 0, found {self.classes}."
             )
+        if not 0 < self.labelled_fraction <= 1 or self.pairs_per_case < 0:
+            raise InputError(
+                "data.labelled_fraction must lie in (0, 1] and data.pairs_per_case be at least 0, "
+                f"found {self.labelled_fraction} and {self.pairs_per_case}."
+            )
         if not 0 <= foreground <= 1:
             raise InputError(f"data.foreground must lie in [0, 1], found {foreground}.")
         if self.batch_size < 1 or self.patches_per_case < 1:
@@ -402,11 +427,15 @@ class UltrasoundDataModule(LightningDataModule):
         )
         # Test and prediction cases are used once: nothing to cache.
         rate = self.cache_rate if subset in ("train", "val") else 0.0
-        return CacheDataset(
-            self.cases_of(subset), prepare, cache_rate=rate, num_workers=os.cpu_count(), copy_cache=False
-        )
+        cases = self.cases_of(subset)
+        if subset == "train" and not self.pairs_per_case:
+            cases = [case for case in cases if case.patient in self.labelled_patients]
+        return CacheDataset(cases, prepare, cache_rate=rate, num_workers=os.cpu_count(), copy_cache=False)
 
-    def _loader(self, dataset: CacheDataset, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
+    def _paired(self, dataset: CacheDataset, draws: int | None = None) -> CacheDataset | PairDataset:
+        return PairDataset(dataset, self.labelled_patients, draws) if self.pairs_per_case else dataset
+
+    def _loader(self, dataset: CacheDataset | PairDataset, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             batch_size=batch_size,

@@ -1,73 +1,137 @@
-"""Segmentation networks by name."""
+"""Segmentation networks by name, with the sizes of the source study."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
-import torch
-from monai.networks.nets import UNet
+from monai.networks.nets import UNETR, AttentionUnet, UNet
 from torch import nn
 
 from cm_lightning.errors import InputError
 
-NetworkName = Literal["UNet"]
+NetworkName = Literal["UNet", "AttentionUnet", "UNETR"]
 
-# Sizes of the U-Net. The source study prints none; these are those of its first author's later MONAI settings.
-UNET_DEFAULTS: dict[str, Any] = {
-    "channels": (8, 16, 16, 32, 32, 64, 64),
-    "strides": (1, 2, 1, 2, 1, 2),
-    "dropout": 0.2,
-    "norm": "batch",
+# The source study prints no sizes. These are those of its first author's later MONAI settings; what they leave open is
+# MONAI's default, except UNETR's dropout (there 0), which is ours, so that MC dropout has something to vary.
+DEFAULTS: dict[NetworkName, dict[str, Any]] = {
+    "UNet": {
+        "channels": (8, 16, 16, 32, 32, 64, 64),
+        "strides": (1, 2, 1, 2, 1, 2),
+        "dropout": 0.2,
+        "norm": "batch",
+    },
+    "AttentionUnet": {"channels": (8, 16, 32, 64), "strides": (2, 2, 2), "dropout": 0.2},
+    "UNETR": {
+        "feature_size": 16,
+        "hidden_size": 768,
+        "mlp_dim": 3072,
+        "num_heads": 12,
+        "norm_name": "batch",
+        "dropout_rate": 0.1,
+    },
+}
+CONSTRUCTORS: dict[NetworkName, Callable[..., nn.Module]] = {
+    "UNet": UNet,
+    "AttentionUnet": AttentionUnet,
+    "UNETR": UNETR,
 }
 
 
 def create_network(
-    name: NetworkName, spatial_dims: int, in_channels: int, out_channels: int, **options: Any
+    name: NetworkName,
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    size: tuple[int, ...] | None = None,
+    **options: Any,
 ) -> nn.Module:
-    """Build a network that gives one logit a class and voxel.
+    """Build a network that gives ``out_channels`` values a voxel.
 
     Args:
-        name: ``UNet`` (MONAI's residual-free U-Net).
+        name: ``UNet`` (Ronneberger et al. 2015), ``AttentionUnet`` (Oktay et al. 2018) or ``UNETR`` (Hatamizadeh et al.
+            2022), as in MONAI.
         spatial_dims: 2 or 3.
         in_channels: Input channels.
-        out_channels: Classes, background included.
-        **options: The network's own arguments, over the defaults of this module.
+        out_channels: Output channels: classes, background included, and the confidence head where there is one.
+        size: Grid of its inputs, checked where it is given. UNETR needs it: its position embedding belongs to one grid.
+        **options: The network's own arguments, over :data:`DEFAULTS`.
 
     Returns:
         The network.
 
     Raises:
-        InputError: Unknown name or option.
+        InputError: Unknown name or option, or a grid that the network does not take.
     """
-    match name:
-        case "UNet":
-            settings = {**UNET_DEFAULTS, **options}
-            try:
-                network: nn.Module = UNet(spatial_dims, in_channels, out_channels, **settings)
-            except TypeError as error:
-                raise InputError(f"UNet does not take the options {options}: {error}.") from error
-            return network
-        case _:
-            raise InputError(f"Unknown network {name!r}; expected one of UNet.")
+    if name not in get_args(NetworkName):
+        raise InputError(f"Unknown network {name!r}; expected one of {', '.join(get_args(NetworkName))}.")
+    settings = {**DEFAULTS[name], **options}
+    if name == "UNETR":
+        if size is None:
+            raise InputError("UNETR is built for one grid; give data.spatial_size or data.patch_size.")
+        _refuse_indivisible("UNETR's tokens of 16 voxels a side need", 16, 16, size)
+        settings["img_size"] = size
+    try:
+        network = CONSTRUCTORS[name](
+            spatial_dims=spatial_dims, in_channels=in_channels, out_channels=out_channels, **settings
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} does not take the options {options}: {error}.") from error
+    if isinstance(network, UNETR):
+        _freeze_unused(network)
+    if size is not None:
+        refuse_size(network, size)
+    return network
 
 
-def refuse_size(network: nn.Module, spatial_dims: int, in_channels: int, size: tuple[int, ...]) -> None:
+def refuse_size(network: nn.Module, size: tuple[int, ...]) -> None:
     """Check that a network takes a grid, before any data is read.
 
     Args:
         network: The network.
-        spatial_dims: 2 or 3.
-        in_channels: Its input channels.
         size: The grid.
 
     Raises:
         InputError: The grid does not fit; the message says which sizes would.
     """
-    if not isinstance(network, UNet):
+    match network:
+        case UNet() | AttentionUnet():
+            factor = 1
+            for stride in network.strides:
+                factor *= int(stride)
+            name = type(network).__name__
+            # One voxel a side at the bottom leaves its norm nothing to estimate a spread from.
+            _refuse_indivisible(f"{name} with strides {list(network.strides)} needs", factor, 2 * factor, size)
+        case UNETR():
+            built_for = tuple(n * p for n, p in zip(network.feat_size, network.patch_size, strict=True))
+            if tuple(size) != built_for:
+                raise InputError(
+                    f"This UNETR was built for a grid of {list(built_for)}, to which its position embedding belongs; "
+                    f"found {list(size)}. Only {list(built_for)} works, or a UNETR that is trained on the other grid."
+                )
+        case _:
+            pass
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Count the numbers that training changes."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def _refuse_indivisible(who: str, factor: int, smallest: int, size: tuple[int, ...]) -> None:
+    if all(n % factor == 0 and n >= smallest for n in size):
         return
-    factor = int(torch.tensor(network.strides).prod())
-    wrong = [n for n in size if n % factor or n // factor < 2]
-    if wrong:
-        fitting = [max(2, round(n / factor)) * factor for n in size]
-        raise InputError(
-            f"A UNet with strides {list(network.strides)} halves its grid to 1 / {factor} and needs sides that are "
-            f"multiples of {factor}, at least {2 * factor}; found {list(size)}. {fitting} would work."
-        )
+    fitting = [max(smallest, round(n / factor) * factor) for n in size]
+    raise InputError(
+        f"{who} a grid whose sides are multiples of {factor}, at least {smallest}; found {list(size)}. "
+        f"{fitting} would work."
+    )
+
+
+def _freeze_unused(network: UNETR) -> None:
+    """Freeze the cross-attention that MONAI's blocks hold and UNETR never runs.
+
+    Parameters that never receive a gradient stop distributed training.
+    """
+    for block in network.vit.blocks:
+        if not block.with_cross_attention:
+            block.norm_cross_attn.requires_grad_(False)
+            block.cross_attn.requires_grad_(False)

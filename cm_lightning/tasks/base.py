@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -11,10 +11,14 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
+from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.errors import InputError
 from cm_lightning.metrics import case_rows
 from cm_lightning.metrics.segmentation import Row, dice_per_class
 from cm_lightning.metrics.summary import summarise
+
+Stage = Literal["fit", "validate", "test", "predict"]
 
 
 class BaseTask(LightningModule):
@@ -36,6 +40,11 @@ class BaseTask(LightningModule):
         self._rows: list[Row] = []
         self._validation_dice: dict[str, list[float]] = {}
 
+    @property
+    def pairs_per_case(self) -> int:
+        """Pairs of cases that training needs, a case and epoch; 0 for single cases."""
+        return 0
+
     @abstractmethod
     def network_input(self, batch: Batch) -> Tensor:
         """Join the channels that the network sees.
@@ -48,53 +57,107 @@ class BaseTask(LightningModule):
         """
 
     @abstractmethod
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Compute the training loss.
 
         Args:
-            logits: Output of the network, ``(B, C, ...)``.
+            outputs: Output of the network, ``(B, channels, ...)``.
             batch: The batch it is of.
 
         Returns:
             Scalar.
         """
 
-    def infer(self, batch: Batch) -> Tensor:
+    def needs_confidence(self, stage: Stage) -> bool:
+        """Whether a stage cannot run without confidence maps."""
+        return False
+
+    def refuse_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
+        """Check that the data fit this task, before they are read.
+
+        Args:
+            data: The data.
+            stage: What is about to run.
+
+        Raises:
+            InputError: Classes, dimensions or maps are not those that the task needs.
+        """
+        if list(data.classes) != self.class_names:
+            raise InputError(
+                f"The model was made for the classes {', '.join(self.class_names)}; data.classes are "
+                f"{', '.join(data.classes)}. Expected the same, in the same order."
+            )
+        if data.confidence_mode == "none" and self.needs_confidence(stage):
+            raise InputError(
+                f"{stage} needs confidence maps (input mode 2ch, a loss with conf, or a confidence head); found "
+                "data.confidence_mode none. Expected native or on_the_fly."
+            )
+
+    def setup(self, stage: str) -> None:
+        """Refuse data that do not fit, where the command line has not already."""
+        if self.trainer.datamodule is not None:  # type: ignore[attr-defined]
+            self.refuse_data(self.trainer.datamodule, self.trainer.state.fn)  # type: ignore[attr-defined]
+
+    def on_train_epoch_start(self) -> None:
+        """Log the learning rate, of the first optimiser where there are several."""
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("train/lr", torch.tensor(rate, dtype=torch.float32))
+
+    def outputs(self, batch: Batch) -> Tensor:
         """Run the network on whole images, by sliding windows where it was trained on patches.
 
         Args:
             batch: A batch of the data module.
 
         Returns:
-            Logits, ``(B, C, ...)``.
+            All output channels, ``(B, channels, ...)``; classes come first.
         """
         inputs = self.network_input(batch)
-        logits: Tensor = self(inputs) if self.window is None else self.window(inputs, self)
-        return logits
+        outputs: Tensor = self(inputs) if self.window is None else self.window(inputs, self)
+        return outputs
 
-    def native_logits(self, batch: Batch) -> Iterator[Tensor]:
-        """Predict one case and bring the logits to its file's grid, a class at a time: all at once can take 10 GB.
+    def class_logits(self, outputs: Tensor) -> Tensor:
+        """Pick the classes' channels, background first: ``(B, C, ...)``."""
+        return outputs[:, : len(self.class_names) + 1]
+
+    def infer(self, batch: Batch) -> Tensor:
+        """Give the logits of the classes on whole images, ``(B, C, ...)``."""
+        return self.class_logits(self.outputs(batch))
+
+    def log_quality(self, outputs: Tensor, batch: Batch, stage: Literal["val", "test"]) -> None:
+        """Log what a task measures beside its segmentation; nothing here.
 
         Args:
-            batch: A batch of one case.
+            outputs: Output of the network.
+            batch: The batch it is of.
+            stage: First part of the keys.
+        """
+
+    def to_native(self, channels: Tensor, batch: Batch) -> Iterator[Tensor]:
+        """Bring one case's channels to its file's grid, one at a time: all at once can take 10 GB.
+
+        Args:
+            channels: ``(1, channels, ...)``.
+            batch: A batch of that case.
 
         Yields:
-            Logit of every class, background first, ``(depth, lateral[, elevation])`` at file resolution, float32.
+            Every channel, ``(depth, lateral[, elevation])`` at file resolution, float32.
         """
         shape = [int(n) for n in batch["native_shape"][0]]
-        for logit in self.infer(batch)[0].float():
-            yield resize_linearly(logit, shape)
+        for channel in channels[0].float():
+            yield resize_linearly(channel, shape)
 
-    def native_segmentation(self, batch: Batch) -> Tensor:
-        """Predict the most probable class of every voxel of one case's file.
+    def native_segmentation(self, class_logits: Tensor, batch: Batch) -> Tensor:
+        """Give the most probable class of every voxel of one case's file.
 
         Args:
-            batch: A batch of one case.
+            class_logits: Of one case, ``(1, C, ...)``.
+            batch: A batch of that case.
 
         Returns:
             Class indices, ``(depth, lateral[, elevation])``, uint8.
         """
-        logits = self.native_logits(batch)
+        logits = self.to_native(class_logits, batch)
         highest = next(logits)
         segmentation = torch.zeros(highest.shape, dtype=torch.uint8, device=highest.device)
         for index, logit in enumerate(logits, start=1):
@@ -110,9 +173,11 @@ class BaseTask(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss and keep the Dice of every case."""
-        logits = self.infer(batch)
-        loss = self.loss(logits, batch)
+        outputs = self.outputs(batch)
+        logits = self.class_logits(outputs)
+        loss = self.loss(outputs, batch)
         self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(batch["case"]))
+        self.log_quality(outputs, batch, "val")
         prediction = logits.argmax(dim=1)
         for index, case in enumerate(batch["case"]):
             dice = dice_per_class(prediction[index], batch["label"][index, 0], logits.shape[1])
@@ -131,7 +196,9 @@ class BaseTask(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure one case in its own geometry."""
-        prediction = self.native_segmentation(batch)
+        outputs = self.outputs(batch)
+        self.log_quality(outputs, batch, "test")
+        prediction = self.native_segmentation(self.class_logits(outputs), batch)
         grouping = self.trainer.datamodule.grouping if self.trainer.datamodule is not None else "patient"  # type: ignore[attr-defined]
         self._rows += case_rows(
             prediction,
@@ -156,14 +223,36 @@ class BaseTask(LightningModule):
         """Predict one case at file resolution.
 
         Returns:
-            ``case``, the class ``probabilities`` ``(C, depth, lateral[, elevation])`` and, where the batch has one, the
-            ``confidence`` map on the same grid.
+            ``case``, the class ``probabilities`` ``(C, depth, lateral[, elevation])`` and the maps beside them, on the
+            same grid.
         """
-        probabilities = torch.stack(list(self.native_logits(batch))).softmax(dim=0)
-        result: Batch = {"case": batch["case"][0], "probabilities": probabilities}
-        if "confidence" in batch:
-            result["confidence"] = resize_linearly(batch["confidence"][0, 0].float(), probabilities.shape[1:])
-        return result
+        outputs = self.outputs(batch)
+        probabilities = self.native_probabilities(outputs, batch)
+        return {"case": batch["case"][0], "probabilities": probabilities, **self.native_maps(outputs, batch)}
+
+    def native_probabilities(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Give the class probabilities of one case at file resolution.
+
+        Args:
+            outputs: Output of the network, ``(1, channels, ...)``.
+            batch: The batch it is of.
+
+        Returns:
+            ``(C, depth, lateral[, elevation])``.
+        """
+        return torch.stack(list(self.to_native(self.class_logits(outputs), batch))).softmax(dim=0)
+
+    def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
+        """Give what is known of one case beside its classes, at file resolution.
+
+        Args:
+            outputs: Output of the network, ``(1, channels, ...)``.
+            batch: The batch it is of.
+
+        Returns:
+            Maps ``(depth, lateral[, elevation])`` by name: ``confidence`` where the batch has it.
+        """
+        return {"confidence": next(self.to_native(batch["confidence"], batch))} if "confidence" in batch else {}
 
 
 def resize_linearly(image: Tensor, shape: Sequence[int]) -> Tensor:

@@ -1,16 +1,24 @@
-"""Supervised segmentation with a switchable input and loss."""
+"""Supervised segmentation with a switchable network, input and loss."""
 
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_info
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn import functional as F
 
+from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
-from cm_lightning.losses import LossName, SegmentationLoss
-from cm_lightning.models import NetworkName, create_network
+from cm_lightning.losses import LossName, Remainder, SegmentationLoss, Target
+from cm_lightning.models import NetworkName, count_parameters, create_network, load_pretrained
+from cm_lightning.models.dropout import refuse_without_dropout
 from cm_lightning.models.networks import refuse_size
-from cm_lightning.tasks.base import BaseTask
+from cm_lightning.tasks.base import BaseTask, Stage
+from cm_lightning.tasks.schedules import ScheduleName, create_schedule
+from cm_lightning.uncertainty import mc_dropout_probabilities
 
 InputMode = Literal["1ch", "2ch"]
 
@@ -22,16 +30,27 @@ class SegmentationTask(BaseTask):
         classes: Value in the label files of every class; set from the data module.
         spatial_dims: 2 or 3; set from the data module.
         network: Which network.
-        network_options: The network's own arguments, over its defaults.
+        network_options: The network's own arguments, over the defaults of :mod:`cm_lightning.models.networks`.
         input_mode: ``1ch`` sees the image, ``2ch`` the image and its confidence map.
         loss: Which loss; ``CEconf`` and ``diceCEconf`` weight cross-entropy by the confidence map.
         batch_dice: Compute Dice over the whole batch; for images in which classes are often absent.
+        cross_entropy_weight: Weight of the cross-entropy beside Dice, in diceCE and diceCEconf.
+        target: Target of CEconf and diceCEconf: the study's ``mask`` (label times map), or ``soft``, a distribution whose
+            minimiser is calibrated to the confidence.
+        remainder: Where a ``soft`` target puts the mass that confidence removes.
         learning_rate: Of Adam.
+        schedule: Learning rate over epochs; see :func:`cm_lightning.tasks.schedules.create_schedule`.
+        warmup_epochs: Epochs over which the learning rate first rises.
+        confidence_head: Weight of an auxiliary head that predicts the confidence map from the image, by binary
+            cross-entropy with the solver's map; 0 for none. A network that has one needs no solver to give a map.
+        mc_samples: Passes with dropout on that ``predict`` averages (Monte Carlo dropout); 0 for one without.
+        init_from: Checkpoint to take weights from before training; input channels and classes may differ.
         spatial_size: Grid of the images; set from the data module.
         patch_size: Size of training patches and of the sliding window; set from the data module.
 
     Raises:
-        InputError: Unknown input mode, loss or network, or a grid that the network does not take.
+        InputError: Unknown input mode, loss or network, arguments that do not go together, or a grid that the network
+            does not take.
     """
 
     def __init__(
@@ -43,41 +62,101 @@ class SegmentationTask(BaseTask):
         input_mode: InputMode = "2ch",
         loss: LossName = "dice",
         batch_dice: bool = False,
+        cross_entropy_weight: float = 1.0,
+        target: Target = "mask",
+        remainder: Remainder = "background",
         learning_rate: float = 1e-3,
+        schedule: ScheduleName = "constant",
+        warmup_epochs: int = 0,
+        confidence_head: float = 0.0,
+        mc_samples: int = 0,
+        init_from: Path | None = None,
         spatial_size: list[int] | None = None,
         patch_size: list[int] | None = None,
     ) -> None:
         super().__init__(classes, None if patch_size is None else tuple(patch_size))
         if input_mode not in get_args(InputMode):
             raise InputError(f"Unknown input mode {input_mode!r}; expected one of {', '.join(get_args(InputMode))}.")
-        self.save_hyperparameters()
+        if confidence_head < 0 or mc_samples < 0:
+            raise InputError(
+                f"confidence_head and mc_samples must be at least 0, found {confidence_head} and {mc_samples}."
+            )
+        if confidence_head and input_mode == "2ch":
+            raise InputError(
+                "A confidence head predicts the map from the image; in the input mode 2ch it would copy it."
+            )
+        # A checkpoint of this task holds all weights: whoever loads it needs no other file.
+        self.save_hyperparameters(ignore=["init_from"])
         self.input_mode = input_mode
         self.learning_rate = learning_rate
+        self.confidence_head = confidence_head
+        self.mc_samples = mc_samples
         self.configure_models()
         self.configure_losses()
+        if mc_samples:
+            refuse_without_dropout(self.network)
+        self._refuse_schedule()
+        if init_from is not None:
+            self._load_pretrained(Path(init_from))
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of an image: itself and, in ``2ch``, its confidence map."""
+        return {"1ch": 1, "2ch": 2}[self.input_mode]
 
     def configure_models(self) -> None:
         """Build the network and check that it takes the images' grid."""
         hparams = self.hparams
-        channels = {"1ch": 1, "2ch": 2}[self.input_mode]
+        size = hparams["patch_size"] or hparams["spatial_size"]
         self.network = create_network(
             hparams["network"],
             hparams["spatial_dims"],
-            channels,
-            len(self.class_names) + 1,
+            self.image_channels,
+            len(self.class_names) + 1 + bool(self.confidence_head),
+            None if size is None else tuple(size),
             **(hparams["network_options"] or {}),
         )
-        size = hparams["patch_size"] or hparams["spatial_size"]
-        if size is not None:
-            refuse_size(self.network, hparams["spatial_dims"], channels, tuple(size))
 
     def configure_losses(self) -> None:
         """Build the loss."""
-        self.criterion = SegmentationLoss(self.hparams["loss"], self.hparams["batch_dice"])
+        names = ("loss", "batch_dice", "cross_entropy_weight", "target", "remainder")
+        self.criterion = SegmentationLoss(*(self.hparams[name] for name in names))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Give Adam, as in the study."""
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Give Adam, as in the study, and its schedule."""
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._schedule(optimizer), "monitor": "val/dice/mean"},
+        }
+
+    def describe(self) -> str:
+        """Say in a line what is trained, with its number of parameters."""
+        name, channels = self.hparams["network"], self.image_channels
+        return (
+            f"{name} with {channels} input channel{'s' * (channels > 1)} and {len(self.class_names) + 1} classes: "
+            f"{count_parameters(self.network):,} parameters."
+        )
+
+    def on_fit_start(self) -> None:
+        """Say what is trained."""
+        rank_zero_info(self.describe())
+
+    def needs_confidence(self, stage: Stage) -> bool:
+        """Whether a stage cannot run without confidence maps."""
+        in_loss = self.criterion.needs_confidence or bool(self.confidence_head)
+        return self.input_mode == "2ch" or (in_loss and stage in ("fit", "validate"))
+
+    def refuse_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
+        """Check that the data fit this task: classes, maps and the grid that the network takes."""
+        super().refuse_data(data, stage)
+        if data.spatial_dims != self.hparams["spatial_dims"]:
+            raise InputError(
+                f"The model is for {self.hparams['spatial_dims']} dimensions; data.spatial_dims is {data.spatial_dims}."
+            )
+        size = data.patch_size or data.spatial_size
+        if size is not None:
+            refuse_size(self.network, size)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Run the network on joined channels.
@@ -86,7 +165,7 @@ class SegmentationTask(BaseTask):
             inputs: ``(B, channels, ...)``.
 
         Returns:
-            Logits, ``(B, C, ...)``.
+            Logits of the classes and, where there is a confidence head, of the map: ``(B, C[ + 1], ...)``.
         """
         logits: Tensor = self.network(inputs)
         return logits
@@ -100,7 +179,48 @@ class SegmentationTask(BaseTask):
             raise InputError("The input mode 2ch needs confidence maps; found none (data.confidence_mode none?).")
         return torch.cat([image, batch["confidence"].to(image.dtype)], dim=1)
 
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Compute the configured loss."""
-        value: Tensor = self.criterion(logits, batch["label"], batch.get("confidence"))
-        return value
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Compute the configured loss, the confidence head's included."""
+        value: Tensor = self.criterion(self.class_logits(outputs), batch["label"], batch.get("confidence"))
+        if not self.confidence_head:
+            return value
+        inside = batch["domain"].bool()
+        predicted, solved = outputs[:, -1:].float()[inside], batch["confidence"].float()[inside]
+        return value + self.confidence_head * F.binary_cross_entropy_with_logits(predicted, solved)
+
+    def log_quality(self, outputs: Tensor, batch: Batch, stage: Literal["val", "test"]) -> None:
+        """Log how far the confidence head is from the solver: mean absolute error over insonified pixels."""
+        if self.confidence_head and "confidence" in batch:
+            inside = batch["domain"].bool()
+            error = (outputs[:, -1:].float().sigmoid() - batch["confidence"].float()).abs()[inside].mean()
+            self.log(f"{stage}/confidence_error", error, sync_dist=True, batch_size=len(batch["case"]))
+
+    def native_probabilities(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Give the class probabilities of one case at file resolution; with ``mc_samples``, their mean over dropout."""
+        if not self.mc_samples:
+            return super().native_probabilities(outputs, batch)
+        mean = mc_dropout_probabilities(self.network, lambda: self.infer(batch), self.mc_samples)
+        return torch.stack(list(self.to_native(mean, batch)))
+
+    def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
+        """Give the confidence map of one case and, where there is a head for it, the predicted one."""
+        maps = super().native_maps(outputs, batch)
+        if self.confidence_head:
+            maps["predicted_confidence"] = next(self.to_native(outputs[:, -1:].float().sigmoid(), batch))
+        return maps
+
+    def _schedule(self, optimizer: torch.optim.Optimizer) -> Any:
+        hparams = self.hparams
+        return create_schedule(hparams["schedule"], optimizer, self.trainer.max_epochs, hparams["warmup_epochs"])
+
+    def _refuse_schedule(self) -> None:
+        """Build a schedule of nothing, so that wrong settings are refused before there is a trainer."""
+        optimizer = torch.optim.Adam([torch.zeros(1)], lr=self.learning_rate)
+        create_schedule(self.hparams["schedule"], optimizer, 1, self.hparams["warmup_epochs"])
+
+    def _load_pretrained(self, path: Path) -> None:
+        notes = load_pretrained(self, path)
+        loaded = len(self.state_dict()) - sum("only in the checkpoint" not in note for note in notes)
+        rank_zero_info(f"Loaded {loaded} of {len(self.state_dict())} tensors as they are from {path}.")
+        for note in notes:
+            rank_zero_info(f"  {note}")
