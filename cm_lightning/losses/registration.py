@@ -1,5 +1,7 @@
 """What makes a registration good: similar images, a smooth field, overlapping anatomy."""
 
+import warnings
+
 import torch
 from monai.losses import BendingEnergyLoss, DiceLoss, LocalNormalizedCrossCorrelationLoss
 from torch import Tensor, nn
@@ -41,7 +43,9 @@ def bending_energy(displacement: Tensor) -> Tensor:
     Returns:
         Scalar; 0 for an affine field.
     """
-    with torch.autocast(displacement.device.type, enabled=False):
+    with warnings.catch_warnings(), torch.autocast(displacement.device.type, enabled=False):
+        # MONAI 1.6 indexes with lists of slices, of which newer torch warns.
+        warnings.filterwarnings("ignore", message=".*non-tuple sequence.*")
         return BendingEnergyLoss()(displacement.float())
 
 

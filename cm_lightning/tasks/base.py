@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pandas as pd
 import torch
@@ -95,8 +95,9 @@ class BaseTask(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse data that do not fit, where the command line has not already."""
-        if self.trainer.datamodule is not None:  # type: ignore[attr-defined]
-            self.refuse_data(self.trainer.datamodule, self.trainer.state.fn)  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, UltrasoundDataModule):
+            self.refuse_data(data, cast(Stage, stage))
 
     def on_train_epoch_start(self) -> None:
         """Log the learning rate, of the first optimiser where there are several."""

@@ -1,6 +1,7 @@
 """Segmentation and registration that train each other: DeepAtlas (Xu and Niethammer 2019)."""
 
 import math
+import warnings
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -260,11 +261,14 @@ class DeepAtlasTask(SegmentationTask):
 
     def on_train_epoch_end(self) -> None:
         """Step the schedules, once the epoch was validated."""
-        for schedule in self.lr_schedulers():  # type: ignore[union-attr]
-            if not isinstance(schedule, ReduceLROnPlateau):
-                schedule.step()
-            elif (value := self.trainer.callback_metrics.get("val/dice/mean")) is not None:
-                schedule.step(value)
+        with warnings.catch_warnings():
+            # In pretraining, the registration's schedule moves on without its optimiser, as it should.
+            warnings.filterwarnings("ignore", message=".*before `optimizer.step.*")
+            for schedule in self.lr_schedulers():  # type: ignore[union-attr]
+                if not isinstance(schedule, ReduceLROnPlateau):
+                    schedule.step()
+                elif (value := self.trainer.callback_metrics.get("val/dice/mean")) is not None:
+                    schedule.step(value)
 
     def log_quality(self, outputs: Tensor, batch: Batch, stage: Literal["val", "test"]) -> None:
         """Measure how well every case is registered to its partner, to be logged at the end of the epoch.

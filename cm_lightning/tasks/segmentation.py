@@ -35,8 +35,8 @@ class SegmentationTask(BaseTask):
         loss: Which loss; ``CEconf`` and ``diceCEconf`` weight cross-entropy by the confidence map.
         batch_dice: Compute Dice over the whole batch; for images in which classes are often absent.
         cross_entropy_weight: Weight of the cross-entropy beside Dice, in diceCE and diceCEconf.
-        target: Target of CEconf and diceCEconf: the study's ``mask`` (label times map), or ``soft``, a distribution whose
-            minimiser is calibrated to the confidence.
+        target: Target of CEconf and diceCEconf: the study's ``mask`` (label times map), or ``soft``, a distribution
+            whose minimiser is calibrated to the confidence.
         remainder: Where a ``soft`` target puts the mass that confidence removes.
         learning_rate: Of Adam.
         schedule: Learning rate over epochs; see :func:`cm_lightning.tasks.schedules.create_schedule`.
@@ -82,9 +82,7 @@ class SegmentationTask(BaseTask):
                 f"confidence_head and mc_samples must be at least 0, found {confidence_head} and {mc_samples}."
             )
         if confidence_head and input_mode == "2ch":
-            raise InputError(
-                "A confidence head predicts the map from the image; in the input mode 2ch it would copy it."
-            )
+            raise InputError("A confidence head predicts the map from the image; in input mode 2ch it would copy it.")
         # A checkpoint of this task holds all weights: whoever loads it needs no other file.
         self.save_hyperparameters(ignore=["init_from"])
         self.input_mode = input_mode
@@ -127,7 +125,7 @@ class SegmentationTask(BaseTask):
         optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self._schedule(optimizer), "monitor": "val/dice/mean"},
+            "lr_scheduler": {"scheduler": self._schedule(optimizer), "monitor": "val/dice/mean", "strict": False},
         }
 
     def describe(self) -> str:

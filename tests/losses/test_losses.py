@@ -67,3 +67,82 @@ def test_refusals():
         SegmentationLoss("focal")
     with pytest.raises(ValueError, match="CEconf needs confidence maps"):
         SegmentationLoss("CEconf")(torch.randn(1, 2, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.long))
+
+
+def minimiser(loss, label, confidence, shared=False):
+    """Probabilities that minimise a loss over free logits, one a voxel or one for all."""
+    logits = torch.zeros(1, 3, 1 if shared else label.numel(), dtype=torch.float32, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], lr=1, max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss(logits.expand(1, 3, label.numel()), label[None, None], confidence[None, None])
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return logits.detach().softmax(dim=1)[0].T
+
+
+LABEL, CONFIDENCE = torch.tensor([1, 2, 0, 1]), torch.tensor([0.9, 0.4, 0.3, 0.6])
+
+
+def test_soft_target_has_the_confidence_as_its_optimum_and_the_mask_has_not():
+    soft = minimiser(ConfidenceCrossEntropy("soft", "background"), LABEL, CONFIDENCE)
+    expected = torch.tensor([[0.1, 0.9, 0.0], [0.6, 0.0, 0.4], [1.0, 0.0, 0.0], [0.4, 0.6, 0.0]])
+    torch.testing.assert_close(soft, expected, atol=2e-3, rtol=0)
+
+    uniform = minimiser(ConfidenceCrossEntropy("soft", "uniform"), LABEL, CONFIDENCE)
+    rest = ((1 - CONFIDENCE) / 3)[:, None]
+    expected = rest + CONFIDENCE[:, None] * F.one_hot(LABEL, 3)
+    torch.testing.assert_close(uniform, expected, atol=2e-3, rtol=0)
+
+    # The study's mask: certainty, whatever the confidence.
+    mask = minimiser(ConfidenceCrossEntropy(), LABEL, CONFIDENCE)
+    assert mask[range(4), LABEL].min() > 0.98
+
+
+def test_optimum_over_voxels_that_look_the_same():
+    # The mask counts labels by their confidence: class 1 has 1.5 of 2.2 in all, class 2 has 0.4, background 0.3.
+    mask = minimiser(ConfidenceCrossEntropy(), LABEL, CONFIDENCE, shared=True)[0]
+    torch.testing.assert_close(mask, torch.tensor([0.3, 1.5, 0.4]) / 2.2, atol=1e-3, rtol=0)
+    # The soft target is the mean of the four distributions.
+    soft = minimiser(ConfidenceCrossEntropy("soft", "background"), LABEL, CONFIDENCE, shared=True)[0]
+    torch.testing.assert_close(soft, torch.tensor([2.1, 1.5, 0.4]) / 4, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("remainder", ["background", "uniform"])
+def test_soft_target_of_full_confidence_is_cross_entropy(remainder):
+    logits, label = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 1, 4, 5))
+    loss = ConfidenceCrossEntropy("soft", remainder)
+    torch.testing.assert_close(loss(logits, label, torch.ones(2, 1, 4, 5)), F.cross_entropy(logits, label[:, 0]))
+
+
+def test_soft_target_is_safe_in_half_precision_without_confidence():
+    logits = (60 * torch.randn(1, 3, 6, 6)).bfloat16().requires_grad_()
+    loss = SegmentationLoss("diceCEconf", target="soft", remainder="uniform")
+    value = loss(logits, torch.randint(0, 3, (1, 1, 6, 6)), torch.zeros(1, 1, 6, 6).bfloat16())
+    value.backward()
+    assert value.dtype == torch.float32
+    assert torch.isfinite(value)
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_weight_of_the_cross_entropy_beside_dice():
+    logits, label, confidence = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 1, 8, 8)), torch.rand(2, 1, 8, 8)
+    parts = [SegmentationLoss(name)(logits, label, confidence) for name in ("dice", "CEconf")]
+    weighted = SegmentationLoss("diceCEconf", cross_entropy_weight=0.25)(logits, label, confidence)
+    torch.testing.assert_close(weighted, parts[0] + 0.25 * parts[1])
+    alone = SegmentationLoss("CEconf", cross_entropy_weight=0.25)(logits, label, confidence)
+    torch.testing.assert_close(alone, parts[1])
+
+
+def test_refusals_of_targets():
+    with pytest.raises(ValueError, match="Unknown target 'hard'; expected one of mask, soft"):
+        ConfidenceCrossEntropy("hard")
+    with pytest.raises(ValueError, match="Unknown remainder 'muscle'; expected one of background, uniform"):
+        ConfidenceCrossEntropy("soft", "muscle")
+    with pytest.raises(ValueError, match="soft target is one of the losses CEconf and diceCEconf; found the loss dice"):
+        SegmentationLoss("dice", target="soft")
+    with pytest.raises(ValueError, match="cross_entropy_weight must be positive"):
+        SegmentationLoss("diceCE", cross_entropy_weight=0)

@@ -1,26 +1,79 @@
 """Networks by name."""
 
+import re
+
 import pytest
 import torch
 
-from cm_lightning.models import create_network
+from cm_lightning.models import count_parameters, create_network, dropout_layers
 from cm_lightning.models.networks import refuse_size
+
+NAMES = ("UNet", "AttentionUnet", "UNETR")
+SMALL = {"UNETR": {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2, "feature_size": 4}}
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_unet_gives_a_logit_a_class_and_voxel(dims):
-    network = create_network("UNet", dims, 2, 4)
-    assert network(torch.rand(2, 2, *(16,) * dims)).shape == (2, 4, *(16,) * dims)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_network_gives_a_value_a_channel_and_voxel_and_every_parameter_learns(name, dims):
+    size = (16, 32, 16)[:dims]
+    network = create_network(name, dims, 2, 4, size, **SMALL.get(name, {}))
+    outputs = network(torch.rand(2, 2, *size))
+    assert outputs.shape == (2, 4, *size)
+    outputs.square().sum().backward()
+    # A parameter without gradient stops distributed training: UNETR has some, which are frozen.
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+    assert any(not p.requires_grad for p in network.parameters()) == (name == "UNETR")
+    assert dropout_layers(network)
 
 
-def test_unet_has_the_size_of_the_documented_defaults():
-    assert sum(p.numel() for p in create_network("UNet", 3, 1, 4).parameters()) == pytest.approx(0.435e6, rel=0.01)
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    # MONAI's tutorial of DeepAtlas for the UNet; UNETR's authors print 92.6.
+    [("UNet", 0.435), ("AttentionUnet", 0.367), ("UNETR", 92.8)],
+)
+def test_sizes_are_the_documented_defaults(name, millions):
+    network = create_network(name, 3, 1, 4, (96, 96, 96))
+    assert count_parameters(network) == pytest.approx(millions * 1e6, rel=2e-3)
+
+
+def test_unetr_sizes_and_dropout_can_be_set():
+    network = create_network("UNETR", 2, 1, 2, (32, 32), **SMALL["UNETR"], dropout_rate=0.0)
+    assert not dropout_layers(network)
+    assert network.hidden_size == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("UNet", (20, 16, 16), r"^UNet with strides .* multiples of 8, at least 16; found [20, 16, 16]. [16, 16, 16]"),
+        ("UNet", (8, 16, 16), r"found [8, 16, 16]. [16, 16, 16] would work"),
+        ("AttentionUnet", (16, 30, 16), r"^AttentionUnet .* multiples of 8, .* [16, 32, 16] would work"),
+        ("UNETR", (16, 24, 40), r"^UNETR's tokens of 16 .* found [16, 24, 40]. [16, 32, 32] would work"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_with_those_that_would(name, size, message):
+    pattern = ".*".join(re.escape(part) for part in message.removeprefix("^").split(".*"))
+    with pytest.raises(ValueError, match=("^" if message.startswith("^") else "") + pattern) as error:
+        create_network(name, 3, 1, 2, size, **SMALL.get(name, {}))
+    # What the message names does work.
+    fitting = tuple(int(n) for n in re.findall(r"\[([\d, ]+)\] would", str(error.value))[0].split(", "))
+    network = create_network(name, 3, 1, 2, fitting, **SMALL.get(name, {})).eval()
+    assert network(torch.rand(1, 1, *fitting)).shape == (1, 2, *fitting)
+
+
+def test_unetr_on_another_grid_is_refused():
+    network = create_network("UNETR", 3, 1, 2, (16, 32, 16), **SMALL["UNETR"])
+    refuse_size(network, (16, 32, 16))
+    with pytest.raises(ValueError, match=r"built for a grid of \[16, 32, 16\].*found \[32, 32, 32\]"):
+        refuse_size(network, (32, 32, 32))
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="Unknown network 'VNet'"):
+    with pytest.raises(ValueError, match="Unknown network 'VNet'; expected one of UNet, AttentionUnet, UNETR"):
         create_network("VNet", 3, 1, 2)
     with pytest.raises(ValueError, match="does not take the options"):
         create_network("UNet", 3, 1, 2, wings=2)
-    with pytest.raises(ValueError, match=r"multiples of 8.*found \[20, 16, 16\]. \[16, 16, 16\] would work"):
-        refuse_size(create_network("UNet", 3, 1, 2), 3, 1, (20, 16, 16))
+    with pytest.raises(ValueError, match=r"AttentionUnet does not take the options .'norm': 'batch'."):
+        create_network("AttentionUnet", 3, 1, 2, norm="batch")
+    with pytest.raises(ValueError, match=r"UNETR is built for one grid; give data.spatial_size"):
+        create_network("UNETR", 3, 1, 2)

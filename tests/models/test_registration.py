@@ -1,0 +1,41 @@
+"""The registration network and the warp."""
+
+import pytest
+import torch
+
+from cm_lightning.models import create_registration_network
+from cm_lightning.models.registration import warp
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_registration_begins_at_the_identity(dims):
+    network = create_registration_network(dims, 2)
+    field = network(torch.rand(2, 4, *(16,) * dims))
+    assert field.shape == (2, dims, *(16,) * dims)
+    assert field.abs().max() < 1e-2
+    field.sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_warp_takes_values_from_where_the_displacement_points():
+    image = torch.arange(5.0).repeat(4, 1)[None, None]
+    field = torch.zeros(1, 2, 4, 5)
+    field[:, 1] = 1.5  # along the lateral axis, to the right
+    torch.testing.assert_close(warp(image, field)[0, 0, 0], torch.tensor([1.5, 2.5, 3.5, 4.0, 4.0]))
+    depth = torch.zeros(1, 2, 4, 5)
+    depth[:, 0] = -1
+    rows = torch.arange(4.0)[:, None].repeat(1, 5)[None, None]
+    torch.testing.assert_close(warp(rows, depth)[0, 0, :, 0], torch.tensor([0.0, 0.0, 1.0, 2.0]))
+
+
+def test_warp_is_in_float32_under_autocast():
+    image, field = torch.rand(1, 1, 8, 8).bfloat16(), torch.full((1, 2, 8, 8), 0.3).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        moved = warp(image, field)
+    assert moved.dtype == torch.float32
+    torch.testing.assert_close(moved, warp(image.float(), field.float()))
+
+
+def test_refusal():
+    with pytest.raises(ValueError, match="registration network does not take the options"):
+        create_registration_network(3, 1, wings=2)

@@ -1,0 +1,49 @@
+"""Learning rates over epochs."""
+
+import pytest
+import torch
+
+from cm_lightning.tasks.schedules import create_schedule
+
+
+def rates(name, epochs=10, warmup_epochs=0):
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=0.1)
+    schedule = create_schedule(name, optimizer, epochs, warmup_epochs)
+    found = []
+    for _ in range(10):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_closed_forms():
+    assert rates("constant") == [0.1] * 10
+    assert rates("polynomial") == pytest.approx([0.1 * (1 - i / 10) ** 0.9 for i in range(10)])
+    cosine = rates("cosine")
+    assert cosine[0] == pytest.approx(0.1)
+    assert cosine[5] == pytest.approx(0.05)
+    assert sorted(cosine, reverse=True) == cosine
+
+
+def test_warmup_rises_linearly_to_the_schedule():
+    assert rates("constant", warmup_epochs=4)[:6] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.1])
+    assert rates("cosine", warmup_epochs=2)[2:] == pytest.approx(rates("cosine")[2:])
+
+
+def test_plateau_halves_when_the_metric_no_longer_rises():
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=0.1)
+    schedule = create_schedule("plateau", optimizer, None)
+    for epoch in range(12):
+        schedule.step(min(epoch, 0.5))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+    schedule.step(0.5)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+def test_refusals():
+    optimizer = torch.optim.Adam([torch.zeros(1)])
+    with pytest.raises(ValueError, match=r"cosine ends with the training and needs trainer.max_epochs, found -1"):
+        create_schedule("cosine", optimizer, -1)
+    with pytest.raises(ValueError, match="warmup_epochs must be at least 0, and 0 with the schedule plateau"):
+        create_schedule("plateau", optimizer, 10, 2)

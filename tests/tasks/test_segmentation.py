@@ -1,0 +1,123 @@
+"""The segmentation task: what it refuses, fine-tuning, the confidence head."""
+
+import pytest
+import torch
+
+from cm_lightning.data import UltrasoundDataModule
+from cm_lightning.tasks import DeepAtlasTask, SegmentationTask
+
+CLASSES = {"soleus": 100, "gastrocnemius": 150}
+SIZE = [16, 16]
+
+
+def make(**options):
+    return SegmentationTask(CLASSES, 2, spatial_size=SIZE, **options)
+
+
+def batch(size=2):
+    label = torch.randint(0, 3, (size, 1, *SIZE))
+    confidence = torch.linspace(1, 0, 16)[:, None].expand(size, 1, *SIZE).contiguous()
+    domain = torch.ones(size, 1, *SIZE, dtype=torch.bool)
+    return {
+        "image": torch.rand(size, 1, *SIZE),
+        "label": label,
+        "confidence": confidence,
+        "domain": domain,
+        "case": ["a", "b"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_mode": "3ch"}, "Unknown input mode '3ch'; expected one of 1ch, 2ch"),
+        ({"loss": "focal"}, "Unknown loss 'focal'"),
+        ({"mc_samples": 5, "network_options": {"dropout": 0.0}}, "MC dropout varies a network by its dropout"),
+        ({"confidence_head": 1.0}, "in input mode 2ch it would copy it"),
+        ({"confidence_head": -1.0, "input_mode": "1ch"}, "must be at least 0"),
+        ({"target": "soft"}, "soft target is one of the losses"),
+        ({"schedule": "plateau", "warmup_epochs": 3}, "0 with the schedule plateau"),
+        ({"network": "UNETR", "spatial_size": [24, 16]}, r"found \[24, 16\]. \[32, 16\] would work"),
+    ],
+)
+def test_wrong_combinations_are_refused_at_the_start(options, message):
+    with pytest.raises(ValueError, match=message):
+        SegmentationTask(CLASSES, 2, **{"spatial_size": SIZE, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "stage", "refused"),
+    [
+        ({"input_mode": "2ch"}, "fit", True),
+        ({"input_mode": "2ch"}, "predict", True),
+        ({"input_mode": "1ch"}, "fit", False),
+        ({"input_mode": "1ch", "loss": "CEconf"}, "fit", True),
+        ({"input_mode": "1ch", "loss": "CEconf"}, "predict", False),
+        ({"input_mode": "1ch", "confidence_head": 1.0}, "fit", True),
+        ({"input_mode": "1ch", "confidence_head": 1.0}, "test", False),
+    ],
+)
+def test_maps_are_asked_for_where_they_are_needed(tmp_path, options, stage, refused):
+    data = UltrasoundDataModule(
+        tmp_path, CLASSES, spatial_dims=2, spatial_size=SIZE, axes="depth lateral", confidence_mode="none"
+    )
+    if refused:
+        with pytest.raises(ValueError, match=f"{stage} needs confidence maps .* found data.confidence_mode none"):
+            make(**options).refuse_data(data, stage)
+    else:
+        make(**options).refuse_data(data, stage)
+
+
+def test_data_of_other_classes_dimensions_or_grids_are_refused(tmp_path):
+    def data(classes=CLASSES, dims=2, size=SIZE, axes="depth lateral"):
+        return UltrasoundDataModule(tmp_path, classes, spatial_dims=dims, spatial_size=size, axes=axes)
+
+    with pytest.raises(ValueError, match=r"made for the classes soleus, gastrocnemius; data.classes are nerve"):
+        make().refuse_data(data({"nerve": 1}), "test")
+    with pytest.raises(ValueError, match=r"model is for 2 dimensions; data.spatial_dims is 3"):
+        make().refuse_data(data(dims=3, size=[16, 16, 16], axes="depth lateral elevation"), "test")
+    with pytest.raises(ValueError, match=r"UNETR was built for a grid of \[16, 16\]"):
+        make(network="UNETR").refuse_data(data(size=[32, 32]), "test")
+    make().refuse_data(data(size=[32, 32]), "test")
+
+
+def test_atlas_needs_pairs_of_whole_images(tmp_path):
+    task = DeepAtlasTask(classes=CLASSES, spatial_dims=2, spatial_size=SIZE)
+    settings = {"spatial_dims": 2, "axes": "depth lateral"}
+    data = UltrasoundDataModule(tmp_path, CLASSES, spatial_size=SIZE, **settings)
+    with pytest.raises(ValueError, match=r"trains on pairs; found data.pairs_per_case 0, expected 9"):
+        task.refuse_data(data, "fit")
+    patches = UltrasoundDataModule(tmp_path, CLASSES, patch_size=SIZE, **settings)
+    with pytest.raises(ValueError, match=r"registers whole images; found data.patch_size"):
+        task.refuse_data(patches, "fit")
+    with pytest.raises(ValueError, match="similarity_window must be odd"):
+        DeepAtlasTask(classes=CLASSES, spatial_dims=2, similarity_window=4)
+
+
+@pytest.mark.parametrize("network", ["UNet", "AttentionUnet", "UNETR"])
+def test_confidence_head_learns_the_map_and_leaves_the_classes_their_channels(network):
+    torch.manual_seed(0)
+    options = {"UNETR": {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2, "feature_size": 8}}.get(network, {})
+    task = make(network=network, input_mode="1ch", confidence_head=2.0, loss="CE", network_options=options)
+    data = batch()
+    outputs = task(task.network_input(data))
+    assert outputs.shape == (2, 4, *SIZE)
+    assert task.class_logits(outputs).shape == (2, 3, *SIZE)
+    plain = make(network=network, input_mode="1ch", loss="CE", network_options=options)
+    head = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, 3:], data["confidence"])
+    torch.testing.assert_close(task.loss(outputs, data), plain.loss(outputs[:, :3], data) + 2 * head)
+
+    # Outside the domain there is no map to learn.
+    data["domain"][:, :, 8:] = False
+    changed = {**data, "confidence": torch.where(data["domain"], data["confidence"], 0.7)}
+    torch.testing.assert_close(task.loss(outputs, data), task.loss(outputs, changed))
+
+
+def test_fine_tuning_starts_from_the_checkpoint_and_its_own_checkpoint_stands_alone(tmp_path):
+    first = make(input_mode="1ch").eval()
+    path = tmp_path / "first.ckpt"
+    torch.save({"state_dict": first.state_dict()}, path)
+    second = make(input_mode="2ch", loss="CEconf", init_from=path).eval()
+    data = batch()
+    torch.testing.assert_close(second(second.network_input(data)), first(first.network_input(data)))
+    assert "init_from" not in second.hparams

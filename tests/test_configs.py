@@ -1,0 +1,130 @@
+"""Every configuration as a user runs it: alone, through fit, test and predict; and each architecture for real."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from cm_lightning.data import Phantom
+from cm_lightning.main import main
+from tests.conftest import CONFIGS
+
+OVERLAYS = {"demo", "demo_thyroid"}
+ALL = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OVERLAYS)
+# UNETR has 93 million parameters, of which a checkpoint of training keeps 1.1 GB.
+SMALL_UNETR = "--model.network_options={hidden_size: 24, mlp_dim: 24, num_heads: 2, feature_size: 8}"
+LOSSES = ("dice", "CE", "diceCE", "CEconf", "diceCEconf")
+
+
+@pytest.fixture(scope="module")
+def data_sets(tmp_path_factory, muscle_set):
+    """Tiny phantoms of both body parts, and one folder for the maps of all configurations."""
+    root = tmp_path_factory.mktemp("thyroid_study")
+    Phantom("thyroid", patients=11, size=(16, 24, 16), spacing=(3.0, 2.4, 6.0)).write(root)
+    return {"muscle": muscle_set, "thyroid": root, "cache": tmp_path_factory.mktemp("cache")}
+
+
+def arguments_of(config, data_sets, output):
+    data = config.split("_")[0]
+    small = [SMALL_UNETR] if "unetr" in config else []
+    return [
+        f"--config={CONFIGS / config}.yaml",
+        f"--data.root={data_sets[data]}",
+        f"--data.cache_dir={data_sets['cache'] / data}",
+        "--data.spatial_size=[16,16,16]",
+        "--data.num_workers=0",
+        f"--output_dir={output}",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        *small,
+    ]
+
+
+@pytest.mark.parametrize("config", [name for name in ALL if not name.startswith("nerve")])
+def test_every_configuration_fits_tests_and_predicts(config, data_sets, tmp_path, capsys):
+    arguments = arguments_of(config, data_sets, tmp_path)
+    main(["fit", *arguments, "--trainer.fast_dev_run=true"])
+    assert not list(tmp_path.rglob("*.ckpt"))
+    # As quick, and with the checkpoint that a dry run does not write.
+    main(["fit", *arguments, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--pictures.cases=0"])
+    main(["test", *arguments, "--ckpt_path=last"])
+    main(["predict", *arguments, "--ckpt_path=last", "--prediction.maps=false"])
+    folder = tmp_path / config / "fold0"
+    assert len(pd.read_csv(folder / "test_metrics.csv")["case"].unique()) == 3
+    assert len(list((folder / "predictions").glob("*_segmentation.nii.gz"))) == 3
+    assert re.search(r"classes: [\d,]+ parameters", capsys.readouterr().err)
+
+
+def test_names_say_what_the_files_do():
+    assert {name.removeprefix("muscle_") for name in ALL if name.startswith("muscle_")} - {"2ch"} == {
+        name.removeprefix("thyroid_") for name in ALL if name.startswith("thyroid_")
+    }
+    expected = {f"muscle_unet_{mode}_{loss.lower()}" for mode in ("1ch", "2ch") for loss in LOSSES}
+    assert expected <= set(ALL)
+    networks = {"unet": "UNet", "attunet": "AttentionUnet", "unetr": "UNETR", "deepatlas": None}
+    for name in ALL:
+        content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+        assert content["experiment"] == name
+        if name in ("muscle_2ch", "nerve_2ch"):
+            continue
+        _, network, mode, loss, *sweep = name.split("_")
+        model = content["model"]["init_args"]
+        assert (model.get("network"), model["input_mode"], model["loss"].lower()) == (networks[network], mode, loss)
+        assert content["model"]["class_path"].endswith("DeepAtlasTask") == (network == "deepatlas")
+        if sweep:
+            solver = content["solver"]
+            assert [f"beta{solver['beta']:.0f}", f"alpha{solver['alpha']}"] == sweep
+        else:
+            assert content["solver"] == "shared/solver.yaml"
+
+
+def test_the_page_lists_every_configuration():
+    listed = set(re.findall(r"`([a-z0-9_.]+)\.yaml`", (CONFIGS / "README.md").read_text()))
+    assert listed == {path.stem for path in CONFIGS.glob("*.yaml")}
+
+
+def run(*words: str) -> str:
+    """Run the command line in a process of its own and give what it prints."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(
+        [sys.executable, "-m", "cm_lightning", *words], capture_output=True, text=True, check=False, env=environment
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout + found.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "epochs", "changes"),
+    [
+        ("muscle_unet_1ch_dicececonf", 20, []),
+        ("thyroid_attunet_2ch_dice", 20, []),
+        ("muscle_unetr_1ch_ce", 30, []),
+        ("muscle_deepatlas_2ch_dice", 4, ["--model.pretraining_epochs=2", "--data.labelled_fraction=0.5"]),
+    ],
+)
+def test_architecture_trains_in_two_processes_and_reloads_in_a_new_one(config, epochs, changes, data_sets, tmp_path):
+    """Two processes that share the gradients; the checkpoint beats the untrained network in a process of its own."""
+    arguments = [*arguments_of(config, data_sets, tmp_path), *changes, "--model.learning_rate=0.005"]
+    main(["fit", *arguments, "--experiment=untrained", "--trainer.max_epochs=1", "--model.learning_rate=0"])
+    main(["test", *arguments, "--experiment=untrained", "--ckpt_path=last"])
+
+    said = run("fit", *arguments, f"--trainer.max_epochs={epochs}", "--trainer.devices=2")
+    assert "MEMBER: 2/2" in said
+    run("test", *arguments, "--ckpt_path=best")
+
+    def mean_dice(experiment: str) -> float:
+        rows = pd.read_csv(Path(tmp_path) / experiment / "fold0" / "test_metrics.csv").query("metric == 'dice'")
+        return float(rows["value"].fillna(0).mean())
+
+    assert mean_dice(config) > max(0.5, mean_dice("untrained") + 0.2)
+
+
+def test_unetr_runs_in_its_published_size(data_sets, tmp_path):
+    arguments = [word for word in arguments_of("muscle_unetr_2ch_dice", data_sets, tmp_path) if word != SMALL_UNETR]
+    main(["fit", *arguments, "--trainer.fast_dev_run=true"])
