@@ -259,6 +259,8 @@ def _run(words: Sequence[str], args: Sequence[str] | None) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*")
+    if args is not None:
+        warnings.filterwarnings("ignore", message=".*args parameter is intended to run.*")
     if words and words[0] in OWN_COMMANDS:
         OWN_COMMANDS[words[0]](words[1:])
         return

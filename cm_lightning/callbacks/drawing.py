@@ -64,6 +64,8 @@ def draw_panels(rows: Sequence[Sequence[Panel]], class_names: Sequence[str], tit
             drawn = _draw_panel(place, panel, len(class_names))
             shown_map = drawn if panel.is_map else shown_map
         line[0].set_ylabel(f"depth [{row[0].unit}]")
+        for place in line[1:]:
+            place.tick_params(labelleft=False)  # all panels of a row are of one case
     for place, panel in zip(axes[-1], rows[-1], strict=True):
         place.set_xlabel(f"lateral [{panel.unit}]")
     if shown_map is not None:

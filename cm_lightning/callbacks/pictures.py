@@ -16,7 +16,7 @@ from cm_lightning.tasks import BaseTask
 
 
 class SegmentationPictures(Callback):
-    """Draw image, confidence map, label and prediction of fixed validation cases.
+    """Draw image, confidence map, label and prediction of fixed validation cases; nothing in a ``fast_dev_run``.
 
     Args:
         every_n_epochs: How often; the last epoch is always drawn.
@@ -58,7 +58,7 @@ class SegmentationPictures(Callback):
         self._rows = []
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return False
         epoch = trainer.current_epoch + 1
         return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.state.fn == "validate"
@@ -76,7 +76,7 @@ class SegmentationPictures(Callback):
 
 
 class AugmentationPicture(Callback):
-    """Draw training cases beside augmented versions of them, once, before the first step.
+    """Draw training cases beside augmented versions, once, before the first step; nothing in a ``fast_dev_run``.
 
     Args:
         cases: How many cases.
@@ -90,7 +90,9 @@ class AugmentationPicture(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, leaving the random state as it was."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if not (trainer.is_global_zero and isinstance(data, UltrasoundDataModule) and isinstance(pl_module, BaseTask)):
+        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+            return
+        if not (isinstance(data, UltrasoundDataModule) and isinstance(pl_module, BaseTask)):
             return
         rows = []
         devices = [pl_module.device] if pl_module.device.type == "cuda" else []

@@ -51,3 +51,14 @@ def create_schedule(
                 return rising
 
     return LambdaLR(optimizer, factor)
+
+
+def set_rate(schedule: LambdaLR) -> None:
+    """Set an optimiser's rate to that of its schedule at the epoch that the schedule has reached.
+
+    Args:
+        schedule: A schedule whose state was loaded, perhaps of another number of epochs.
+    """
+    groups = schedule.optimizer.param_groups
+    for group, rate, factor in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = rate * factor(schedule.last_epoch)

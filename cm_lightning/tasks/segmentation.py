@@ -8,6 +8,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
@@ -17,7 +18,7 @@ from cm_lightning.models import NetworkName, count_parameters, create_network, l
 from cm_lightning.models.dropout import refuse_without_dropout
 from cm_lightning.models.networks import refuse_size
 from cm_lightning.tasks.base import BaseTask, Stage
-from cm_lightning.tasks.schedules import ScheduleName, create_schedule
+from cm_lightning.tasks.schedules import ScheduleName, create_schedule, set_rate
 from cm_lightning.uncertainty import mc_dropout_probabilities
 
 InputMode = Literal["1ch", "2ch"]
@@ -139,6 +140,12 @@ class SegmentationTask(BaseTask):
     def on_fit_start(self) -> None:
         """Say what is trained."""
         rank_zero_info(self.describe())
+
+    def on_train_start(self) -> None:
+        """Set the rate that the schedule has at this epoch; a checkpoint of a shorter training knows another."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, LambdaLR):
+                set_rate(config.scheduler)
 
     def needs_confidence(self, stage: Stage) -> bool:
         """Whether a stage cannot run without confidence maps."""

@@ -1,0 +1,159 @@
+"""What a configuration switches on beside the network: for automatic and for manual optimisation alike."""
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from cm_lightning.main import main
+from tests.test_main import metrics
+
+TASKS = {
+    "segmentation": [],
+    "atlas": [
+        "--model=DeepAtlasTask",
+        "--model.registration_steps=2",
+        "--model.pretraining_epochs=1",
+        "--model.registration_options={channels: [4, 8], strides: [2]}",
+    ],
+}
+
+
+@pytest.fixture(params=TASKS)
+def arguments(request, muscle_arguments):
+    """The front door on tiny phantoms, with a small network, for each way of optimising."""
+    small = ["--model.network_options={channels: [4, 8], strides: [2]}", "--pictures.cases=0"]
+    return [*muscle_arguments, *TASKS[request.param], *small]
+
+
+@pytest.fixture
+def largest_gradients():
+    """Norm of the gradient at every optimiser step."""
+    norms = []
+
+    def note(optimizer, args, kwargs):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))))
+
+    handle = register_optimizer_step_post_hook(note)
+    yield norms
+    handle.remove()
+
+
+def checkpoint(folder, name="last"):
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def test_gradients_are_clipped_and_accumulated(arguments, largest_gradients):
+    main(["fit", *arguments, "--trainer.max_epochs=2"])
+    plain = list(largest_gradients)
+    largest_gradients.clear()
+    # Lightning itself refuses both for manual optimisation.
+    clipped = ["--trainer.gradient_clip_val=0.01", "--trainer.accumulate_grad_batches=3", "--overwrite=true"]
+    main(["fit", *arguments, *clipped, "--trainer.max_epochs=2"])
+    assert max(plain) > 0.02
+    assert max(largest_gradients) < 0.0101
+    assert len(largest_gradients) == len(plain) / 3
+
+
+def test_half_precision_trains_with_float32_losses(arguments, run_folder):
+    main(["fit", *arguments, "--trainer.precision=bf16-mixed", "--model.loss=diceCEconf", "--trainer.max_epochs=3"])
+    losses = [float(row["train/loss"]) for row in metrics(run_folder) if row["train/loss"]]
+    assert losses[-1] < losses[0]
+    # Computed in bfloat16, a value would have seven digits of mantissa after its first.
+    assert any(value != float(torch.tensor(value).bfloat16()) for value in losses)
+
+
+def test_schedules_run_resume_and_stretch(arguments, run_folder):
+    def rates():
+        return [float(row["train/lr"]) for row in metrics(run_folder) if row["train/lr"]]
+
+    words = [*arguments, "--model.schedule=cosine", "--model.warmup_epochs=1", "--trainer.max_epochs=4"]
+    main(["fit", *words])
+    whole = rates()
+    assert whole[0] == pytest.approx(0.0005)
+    assert whole[1] > whole[2] > whole[3] > 0
+    # The same when stopped after two epochs of four, and when four were meant to be two.
+    half = 2 * (9 if "--model=DeepAtlasTask" in arguments else 3)
+    main(["fit", *words, "--overwrite=true", f"--trainer.max_steps={half}"])
+    assert rates() == pytest.approx(whole[:2])
+    main(["fit", *words, "--ckpt_path=last"])
+    assert rates() == pytest.approx(whole)
+    main(["fit", *words, "--overwrite=true", "--trainer.max_epochs=2"])
+    main(["fit", *words, "--ckpt_path=last"])
+    assert rates()[2:] == pytest.approx(whole[2:])
+
+
+def test_plateau_follows_the_validation(arguments, run_folder):
+    # At such a rate and with no moving statistics, nothing rises.
+    still = ["--model.network_options={channels: [4, 8], strides: [2], norm: instance, dropout: 0.0}"]
+    main(
+        ["fit", *arguments, *still, "--model.schedule=plateau", "--model.learning_rate=1e-7", "--trainer.max_epochs=13"]
+    )
+    rates = [float(row["train/lr"]) for row in metrics(run_folder) if row["train/lr"]]
+    assert rates == pytest.approx([1e-7] * 12 + [5e-8])
+
+
+def test_average_of_weights_is_what_is_kept(arguments, run_folder):
+    averaging = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.9"]
+    main(["fit", *arguments, *averaging, "--trainer.max_epochs=2"])
+    kept = checkpoint(run_folder)
+    weights = [name for name, value in kept["state_dict"].items() if value.is_floating_point()]
+    assert any(not torch.equal(kept["state_dict"][name], kept["current_model_state"][name]) for name in weights)
+    main(["fit", *arguments, *averaging, "--trainer.max_epochs=3", "--ckpt_path=last"])
+    assert [int(row["epoch"]) for row in metrics(run_folder) if row["train/lr"]] == [0, 1, 2]
+    main(["test", *arguments, *averaging, "--ckpt_path=best"])
+    assert (run_folder / "test_metrics.csv").is_file()
+
+
+def test_early_stopping_and_its_checkpoints(arguments, run_folder):
+    stopping = ["EarlyStopping", "monitor=val/dice/mean", "mode=max", "patience=2", "min_delta=1.1"]
+    words = [f"--trainer.callbacks+={stopping[0]}", *(f"--trainer.callbacks.{word}" for word in stopping[1:])]
+    main(["fit", *arguments, *words, "--trainer.max_epochs=30"])
+    epochs = {int(row["epoch"]) for row in metrics(run_folder)}
+    assert epochs == {0, 1, 2}  # nothing rises by 1.1: the first, and two of patience
+    assert checkpoint(run_folder, "last")["epoch"] == 2
+    dice = {int(row["epoch"]): float(row["val/dice/mean"]) for row in metrics(run_folder) if row["val/dice/mean"]}
+    assert checkpoint(run_folder, "best")["epoch"] == max(dice, key=dice.get)
+
+
+def test_fine_tuning_from_another_input_mode_and_loss(muscle_arguments, tmp_path, caplog):
+    small = [*muscle_arguments, "--model.network_options={channels: [4, 8], strides: [2]}", "--pictures.cases=0"]
+    main(["fit", *small, "--experiment=first", "--model.input_mode=1ch"])
+    path = tmp_path / "outputs" / "first" / "fold0" / "checkpoints" / "last.ckpt"
+    tuned = [*small, "--experiment=second", f"--model.init_from={path}", "--model.loss=CEconf"]
+    main(["fit", *tuned, "--model.learning_rate=1e-12", "--trainer.max_epochs=1"])
+    assert "1 of its 2 input channels loaded, the others start at zero" in caplog.text
+    before = torch.load(path, weights_only=True)["state_dict"]
+    after = checkpoint(tmp_path / "outputs" / "second" / "fold0")["state_dict"]
+    for name, value in before.items():
+        if value.ndim == 5:  # the kernels, of which one reads the new channel
+            torch.testing.assert_close(after[name][:, : value.shape[1]], value)
+
+    # A resumed or tested run has all its weights: what it began with may be gone.
+    path.unlink()
+    main(["fit", *tuned, "--trainer.max_epochs=2", "--ckpt_path=last"])
+    main(["test", *tuned, "--ckpt_path=best"])
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*first.*model.init_from"):
+        main(["fit", *tuned, "--overwrite=true"])
+
+
+def test_confidence_head_predicts_without_a_solver(muscle_arguments, run_folder):
+    head = [*muscle_arguments, "--model.input_mode=1ch", "--model.confidence_head=1", "--model.learning_rate=0.005"]
+    main(["fit", *head, "--trainer.max_epochs=12", "--pictures.cases=0"])
+    errors = [float(row["val/confidence_error"]) for row in metrics(run_folder) if row["val/confidence_error"]]
+    assert errors[-1] < min(0.1, 0.7 * errors[0])
+    main(["test", *head, "--ckpt_path=last"])
+    assert any(row.get("test/confidence_error") for row in metrics(run_folder))
+    main(["predict", *head, "--ckpt_path=last", "--data.confidence_mode=none"])
+    names = {path.name.split("_x1_")[1] for path in (run_folder / "predictions").iterdir()}
+    assert "predicted_confidence.nii.gz" in names
+    assert "confidence.nii.gz" not in names
+
+
+def test_mc_dropout_averages_and_is_refused_at_the_start_without_dropout(muscle_arguments, run_folder):
+    with pytest.raises(ValueError, match="MC dropout varies a network by its dropout"):
+        main(["fit", *muscle_arguments, "--model.mc_samples=5", "--model.network_options={dropout: 0.0}"])
+    assert not run_folder.is_dir()
+    main(["fit", *muscle_arguments, "--model.mc_samples=5", "--pictures.cases=0"])
+    main(["predict", *muscle_arguments, "--ckpt_path=last"])
+    assert list((run_folder / "predictions").glob("*_entropy.nii.gz"))
