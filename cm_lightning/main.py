@@ -151,18 +151,23 @@ class CommandLine(LightningCLI):
         else:
             several = configured if isinstance(configured, list) else [configured]
             loggers = [ResumableCSVLogger(folder), *several]
-        kwargs["logger"] = loggers or False
-        kwargs["callbacks"] = [*(settings["callbacks"] or []), last_checkpoint(folder)]
         task = self._get(self.config_init, "model")
+
+        def build(**more: Any) -> Trainer:
+            callbacks = [*(settings["callbacks"] or []), last_checkpoint(folder)]
+            return super(CommandLine, self).instantiate_trainer(
+                **kwargs, **more, logger=loggers or False, callbacks=callbacks
+            )
+
         if not isinstance(task, DeepAtlasTask):
-            return super().instantiate_trainer(**kwargs)
+            return build()
         task.gradient_clip_val = settings["gradient_clip_val"]
         task.gradient_clip_algorithm = settings["gradient_clip_algorithm"] or "norm"
         task.accumulate_grad_batches = settings["accumulate_grad_batches"]
         kwargs |= {"gradient_clip_val": None, "gradient_clip_algorithm": None, "accumulate_grad_batches": 1}
-        trainer = super().instantiate_trainer(**kwargs)
+        trainer = build()
         if settings["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
-            return super().instantiate_trainer(**kwargs, strategy="ddp_find_unused_parameters_true")
+            return build(strategy="ddp_find_unused_parameters_true")
         return trainer
 
 

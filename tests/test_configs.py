@@ -124,7 +124,7 @@ def test_architecture_trains_in_two_processes_and_reloads_in_a_new_one(config, e
         rows = pd.read_csv(Path(tmp_path) / experiment / "fold0" / "test_metrics.csv").query("metric == 'dice'")
         return float(rows["value"].fillna(0).mean())
 
-    assert mean_dice(config) > max(0.5, mean_dice("untrained") + 0.2)
+    assert mean_dice(config) > mean_dice("untrained") + 0.2
 
 
 def test_unetr_runs_in_its_published_size(data_sets, tmp_path):
