@@ -1,5 +1,6 @@
 """Shared fixtures: small phantoms, small configurations, and real data that tests skip without."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from cm_lightning.main import main
 CONFIGS = Path(__file__).parents[1] / "configs"
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture

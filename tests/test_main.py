@@ -37,7 +37,7 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 def test_help_version_and_print_config(tmp_path, capsys):
     for words, expected in (
         (["--help"], "phantom"),
-        (["fit", "--help"], "--data.solver.alpha"),
+        (["fit", "--help"], "--solver.alpha"),
         (["--version"], "cm_lightning 0."),
         (["phantom", "--help"], "--patients"),
         (["fit", "--config", str(CONFIGS / "muscle_2ch.yaml"), "--print_config"], "input_mode: 2ch"),
@@ -62,7 +62,7 @@ def test_overlay_keeps_what_it_does_not_name(capsys):
         )
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["model"]["init_args"]["learning_rate"] == 1e-3
-    solver = config["data"]["solver"]
+    solver = config["solver"]
     assert (solver["alpha"], solver["beta"], solver["gamma"], solver["formulation"]) == (0.5, 100.0, 0.05, "reference")
     assert config["data"]["phantom"]["variant"] == "muscle"
     assert config["trainer"]["max_epochs"] < 120
@@ -269,7 +269,7 @@ def test_unknown_names_are_refused_with_the_choices(muscle_arguments, capsys, ch
 
 
 def test_grid_that_the_network_cannot_take_is_refused_early(muscle_arguments):
-    with pytest.raises(ValueError, match=r"^A UNet .*multiples of 8.*\[16, 16, 16\] would work"):
+    with pytest.raises(ValueError, match=r"^UNet .*multiples of 8.*\[16, 16, 16\] would work"):
         main(["fit", *muscle_arguments, "--data.spatial_size=[20,16,16]"])
 
 

@@ -1,5 +1,7 @@
 """What a configuration switches on beside the network: for automatic and for manual optimisation alike."""
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -154,6 +156,14 @@ def test_mc_dropout_averages_and_is_refused_at_the_start_without_dropout(muscle_
     with pytest.raises(ValueError, match="MC dropout varies a network by its dropout"):
         main(["fit", *muscle_arguments, "--model.mc_samples=5", "--model.network_options={dropout: 0.0}"])
     assert not run_folder.is_dir()
-    main(["fit", *muscle_arguments, "--model.mc_samples=5", "--pictures.cases=0"])
-    main(["predict", *muscle_arguments, "--ckpt_path=last"])
-    assert list((run_folder / "predictions").glob("*_entropy.nii.gz"))
+    main(["fit", *muscle_arguments, "--pictures.cases=0"])
+
+    def entropy(samples):
+        main(["predict", *muscle_arguments, "--ckpt_path=last", f"--model.mc_samples={samples}"])
+        path = sorted((run_folder / "predictions").glob("*_entropy.nii.gz"))[0]
+        return np.asarray(nibabel.load(path).dataobj)
+
+    plain, sampled = entropy(0), entropy(5)
+    # The mean of several predictions is less sure than one of them.
+    assert (sampled - plain).mean() > 0
+    assert not np.array_equal(sampled, entropy(6))

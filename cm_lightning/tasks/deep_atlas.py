@@ -21,7 +21,7 @@ from cm_lightning.models import count_parameters, create_registration_network
 from cm_lightning.models.networks import refuse_size
 from cm_lightning.models.registration import warp
 from cm_lightning.tasks.base import Stage, gather_objects
-from cm_lightning.tasks.segmentation import SegmentationTask
+from cm_lightning.tasks.segmentation import NOT_IN_CHECKPOINTS, SegmentationTask
 
 
 class RegistrationLoss(NamedTuple):
@@ -98,7 +98,7 @@ class DeepAtlasTask(SegmentationTask):
             )
         self.registration_options = registration_options or {}
         super().__init__(**kwargs)
-        self.save_hyperparameters(ignore=["init_from"])
+        self.save_hyperparameters(ignore=NOT_IN_CHECKPOINTS)
         # Two optimisers that take turns: Lightning calls that manual optimisation.
         self.automatic_optimization = False
         self.registration_learning_rate = registration_learning_rate

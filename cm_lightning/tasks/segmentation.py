@@ -23,6 +23,9 @@ from cm_lightning.uncertainty import mc_dropout_probabilities
 
 InputMode = Literal["1ch", "2ch"]
 
+# A checkpoint holds all weights, so that whoever loads it needs no other file; and how often to sample is chosen anew.
+NOT_IN_CHECKPOINTS = ["init_from", "mc_samples"]
+
 
 class SegmentationTask(BaseTask):
     """One network, one input mode and one loss of the study's comparison.
@@ -84,8 +87,7 @@ class SegmentationTask(BaseTask):
             )
         if confidence_head and input_mode == "2ch":
             raise InputError("A confidence head predicts the map from the image; in input mode 2ch it would copy it.")
-        # A checkpoint of this task holds all weights: whoever loads it needs no other file.
-        self.save_hyperparameters(ignore=["init_from"])
+        self.save_hyperparameters(ignore=NOT_IN_CHECKPOINTS)
         self.input_mode = input_mode
         self.learning_rate = learning_rate
         self.confidence_head = confidence_head

@@ -10,7 +10,7 @@ def test_similarity_is_perfect_for_a_linear_change_of_grey_values_and_low_for_no
     image = torch.rand(1, 1, 24, 24, 24)
     similarity = ImageSimilarity(3, window=5)
     assert similarity(0.5 * image + 0.2, image).item() < -0.95  # zeros beyond the border cost a little
-    assert similarity(torch.rand_like(image), image).item() > -0.1
+    assert similarity(torch.rand_like(image), image).item() > -0.2
     assert similarity(torch.zeros_like(image), torch.zeros_like(image)).item() == 0  # flat, as outside the sector
 
 
