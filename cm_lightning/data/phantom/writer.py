@@ -1,9 +1,8 @@
 """A data set of phantoms, written in the folder format of the real sets."""
 
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -114,7 +113,8 @@ class Phantom:
         """
         root.mkdir(parents=True, exist_ok=True)
         workers = min(os.cpu_count() or 1, self.patients)
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        # Threads: array operations release the interpreter, and new processes would import torch for ten seconds.
+        with ThreadPoolExecutor(workers) as pool:
             jobs = [pool.submit(_write_patient, self, patient, root) for patient in range(self.patients)]
             for job in tqdm(
                 as_completed(jobs), total=len(jobs), desc=f"Simulating {self.variant} phantoms", unit="patient"
