@@ -43,8 +43,9 @@ def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:
     for name in classes:
         table.add_column(name, justify="right", overflow="fold")
     cells = {(row["class"], row["metric"]): f"{row['mean']:.3f} ± {row['sd']:.3f}" for _, row in summary.iterrows()}
-    for metric, (_, is_distance) in METRICS.items():
-        title = f"{metric} ({unit})" if is_distance else metric
+    units = {"distance": f" ({unit})", "area": f" ({unit}²)"}
+    for metric, about in METRICS.items():
+        title = about.title + units.get(about.kind, "")
         table.add_row(title, *(cells.get((name, metric), "-") for name in classes))
     detected = detection_rate(rows)
     table.add_row("detected", *(f"{detected[name]:.0%}" if name in detected.index else "" for name in classes))

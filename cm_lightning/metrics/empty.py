@@ -4,10 +4,15 @@ from typing import Literal
 
 import pandas as pd
 
+from cm_lightning.metrics.segmentation import METRICS
+
 EmptyPolicy = Literal["worst", "detected"]
 
-# Value of a metric where exactly one of prediction and truth is empty; distances become the image's diagonal.
-WORST = {"dice": 0.0, "iou": 0.0, "precision": 0.0, "recall": 0.0, "miss_rate": 1.0}
+# Value of a metric where exactly one of prediction and truth is empty; distances become the image's diagonal. The
+# others keep the value that they have: the fall-out and errors of volume and area are defined with one side empty, and
+# islands and the relative volume error are not scored where they are not (a lost class, and one that was invented).
+WORST = {"dice": 0.0, "iou": 0.0, "precision": 0.0, "recall": 0.0, "miss_rate": 1.0, "nsd": 0.0}
+DISTANCES = [name for name, metric in METRICS.items() if metric.kind == "distance"]
 
 
 def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.DataFrame:
@@ -31,8 +36,7 @@ def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.
             return rows[~one_empty]
         case "worst":
             worst = rows["metric"].map(WORST)
-            worst = worst.where(~rows["metric"].isin(["asd", "hd"]), rows["diagonal"])
-            # fall_out is defined with one side empty and keeps its value.
+            worst = worst.where(~rows["metric"].isin(DISTANCES), rows["diagonal"])
             replace = one_empty & worst.notna()
             rows["value"] = rows["value"].where(~replace, worst)
             return rows

@@ -1,44 +1,84 @@
-"""The study's eight metrics of one case, per class, in the case's own geometry."""
+"""The metrics of one case, per class, in the case's own geometry: the study's eight and those beside them."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from monai.metrics.utils import get_edge_surface_distance
+from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from cm_lightning.errors import InputError
 
-# Name, whether more is better, and whether it is a distance.
-METRICS: dict[str, tuple[bool, bool]] = {
-    "dice": (True, False),
-    "iou": (True, False),
-    "precision": (True, False),
-    "recall": (True, False),
-    "asd": (False, True),
-    "hd": (False, True),
-    "miss_rate": (False, False),
-    "fall_out": (False, False),
+
+@dataclass(frozen=True)
+class Metric:
+    """What is to be known of a metric.
+
+    Attributes:
+        title: Its name in tables.
+        higher_is_better: Whether more is better.
+        kind: ``ratio``, ``distance`` (in the unit of the spacing), ``area`` (in its square) or ``count``.
+        in_study: Whether it is one of the study's eight.
+    """
+
+    title: str
+    higher_is_better: bool
+    kind: Literal["ratio", "distance", "area", "count"] = "ratio"
+    in_study: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    "dice": Metric("DSC", True, in_study=True),
+    "iou": Metric("IoU", True, in_study=True),
+    "precision": Metric("precision", True, in_study=True),
+    "recall": Metric("recall", True, in_study=True),
+    "asd": Metric("ASD", False, "distance", in_study=True),
+    "hd": Metric("HD", False, "distance", in_study=True),
+    "miss_rate": Metric("miss rate", False, in_study=True),
+    "fall_out": Metric("fall-out", False, in_study=True),
+    "hd95": Metric("HD95", False, "distance"),
+    "nsd": Metric("NSD", True),
+    "islands": Metric("islands", False, "count"),
+    "volume_error": Metric("volume error", False),
+    "csa_error": Metric("CSA error", False, "area"),
 }
 
 Row = dict[str, Any]
 
 
 def case_rows(
-    prediction: Tensor, label: Tensor, class_names: Sequence[str], spacing: Sequence[float], **about: Any
+    prediction: Tensor,
+    label: Tensor,
+    class_names: Sequence[str],
+    spacing: Sequence[float],
+    tolerance: float = 2.0,
+    **about: Any,
 ) -> list[Row]:
     """Measure one case.
 
-    Counts are int64 and ratios float64, so that nothing is lost on volumes above 2^24 voxels. ``asd`` is the symmetric
-    average surface distance and ``hd`` the Hausdorff distance, between the masks' edge voxels.
+    Counts are int64 and ratios float64, so that nothing is lost on volumes above 2^24 voxels. Distances are between the
+    masks' edge voxels, both ways, on the array's device:
+
+    * ``asd``: mean of all distances, of both directions together; ``hd``: the largest; ``hd95``: the larger of the two
+      directions' 95th percentiles, as in MONAI.
+    * ``nsd``: normalised surface Dice (Nikolov et al. 2021), the share of edge voxels nearer than ``tolerance``.
+    * ``islands``: connected components of the prediction (touching by a face, an edge or a corner) beyond those of the
+      label, which count as one where there is none.
+    * ``volume_error``: relative error of the volume (in 2D, of the area), absolute.
+    * ``csa_error``: mean absolute error of the cross-sectional area over the frames in which the class is, in the
+      prediction or the label.
 
     Args:
         prediction: Class indices, ``(depth, lateral[, elevation])``.
         label: Class indices of the same shape.
         class_names: Names of the classes 1, 2, ...; background is not measured.
         spacing: Voxel size along every axis; distances are in its unit.
+        tolerance: Of ``nsd``, in the unit of the spacing.
         **about: Columns that every row carries, such as the case and its patient.
 
     Returns:
@@ -51,39 +91,22 @@ def case_rows(
     """
     if prediction.shape != label.shape:
         raise InputError(f"prediction and label must have one shape, found {prediction.shape} and {label.shape}.")
-    classes = len(class_names) + 1
-    # Row by row: as int64, all pairs of a volume of the calf would take 4 GB.
-    counts = torch.zeros(classes**2, dtype=torch.int64, device=label.device)
-    for truth, guess in zip(label, prediction, strict=True):
-        counts += torch.bincount((truth.long() * classes + guess).flatten(), minlength=classes**2)
-    confusion = counts.reshape(classes, classes).cpu().numpy()
+    confusion = _confusion(prediction, label, len(class_names) + 1)
     diagonal = math.hypot(*(n * step for n, step in zip(label.shape, spacing, strict=True)))
     rows = []
     for index, name in enumerate(class_names, start=1):
-        true_positive = int(confusion[index, index])
-        false_positive = int(confusion[:, index].sum()) - true_positive
-        false_negative = int(confusion[index, :].sum()) - true_positive
-        true_negative = int(confusion.sum()) - true_positive - false_positive - false_negative
-        asd, hd = _surface_distances(prediction == index, label == index, spacing)
-        recall = _ratio(true_positive, true_positive + false_negative)
+        here, there = prediction == index, label == index
         values = {
-            "dice": _ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative),
-            "iou": _ratio(true_positive, true_positive + false_positive + false_negative),
-            "precision": _ratio(true_positive, true_positive + false_positive),
-            "recall": recall,
-            "asd": asd,
-            "hd": hd,
-            "miss_rate": 1.0 - recall,
-            "fall_out": _ratio(false_positive, false_positive + true_negative),
+            **_overlap(confusion, index),
+            **_distances(here, there, spacing, tolerance),
+            **_shape_errors(here, there, spacing),
         }
         flags = {
-            "pred_empty": true_positive + false_positive == 0,
-            "truth_empty": true_positive + false_negative == 0,
+            "pred_empty": not confusion[:, index].any(),
+            "truth_empty": not confusion[index, :].any(),
             "diagonal": diagonal,
         }
-        rows += [
-            {**about, "class": name, "metric": metric, "value": value, **flags} for metric, value in values.items()
-        ]
+        rows += [{**about, "class": name, "metric": metric, "value": values[metric], **flags} for metric in METRICS]
     return rows
 
 
@@ -96,15 +119,72 @@ def dice_per_class(prediction: Tensor, label: Tensor, classes: int) -> list[floa
     return found
 
 
-def _surface_distances(prediction: Tensor, label: Tensor, spacing: Sequence[float]) -> tuple[float, float]:
-    """Symmetric average and largest distance between edges; NaN where a mask is empty."""
+def _confusion(prediction: Tensor, label: Tensor, classes: int) -> NDArray[np.int64]:
+    """Count the voxels of every pair of classes, ``[label, prediction]``."""
+    # Row by row: as int64, all pairs of a volume of the calf would take 4 GB.
+    counts = torch.zeros(classes**2, dtype=torch.int64, device=label.device)
+    for truth, guess in zip(label, prediction, strict=True):
+        counts += torch.bincount((truth.long() * classes + guess).flatten(), minlength=classes**2)
+    confusion: NDArray[np.int64] = counts.reshape(classes, classes).cpu().numpy()
+    return confusion
+
+
+def _overlap(confusion: NDArray[np.int64], index: int) -> dict[str, float]:
+    true_positive = int(confusion[index, index])
+    false_positive = int(confusion[:, index].sum()) - true_positive
+    false_negative = int(confusion[index, :].sum()) - true_positive
+    true_negative = int(confusion.sum()) - true_positive - false_positive - false_negative
+    recall = _ratio(true_positive, true_positive + false_negative)
+    return {
+        "dice": _ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative),
+        "iou": _ratio(true_positive, true_positive + false_positive + false_negative),
+        "precision": _ratio(true_positive, true_positive + false_positive),
+        "recall": recall,
+        "miss_rate": 1.0 - recall,
+        "fall_out": _ratio(false_positive, false_positive + true_negative),
+    }
+
+
+def _distances(prediction: Tensor, label: Tensor, spacing: Sequence[float], tolerance: float) -> dict[str, float]:
+    """Distances between edges; NaN where a mask is empty."""
     if not (prediction.any() and label.any()):
-        return math.nan, math.nan
-    _, distances, _ = get_edge_surface_distance(
+        return dict.fromkeys(("asd", "hd", "hd95", "nsd"), math.nan)
+    _, found, _ = get_edge_surface_distance(
         prediction, label, distance_metric="euclidean", spacing=list(spacing), symmetric=True
     )
-    both = np.concatenate([distance.double().cpu().numpy() for distance in distances])
-    return float(both.mean()), float(both.max())
+    one_way = [distance.double().cpu().numpy() for distance in found]
+    both = np.concatenate(one_way)
+    return {
+        "asd": float(both.mean()),
+        "hd": float(both.max()),
+        "hd95": float(max(np.percentile(distance, 95) for distance in one_way)),
+        "nsd": float((both <= tolerance).mean()),
+    }
+
+
+def _shape_errors(prediction: Tensor, label: Tensor, spacing: Sequence[float]) -> dict[str, float]:
+    """Errors in number of parts, volume and cross-section."""
+    # A class that was lost has no islands, which must not count as good.
+    islands = _components(prediction) - max(1, _components(label)) if prediction.any() else math.nan
+    areas = [mask.sum(dim=(0, 1), dtype=torch.int64).reshape(-1) for mask in (prediction, label)]
+    volumes = [int(area.sum()) for area in areas]
+    frames = (areas[0] > 0) | (areas[1] > 0)
+    pixel = spacing[0] * spacing[1]
+    difference = (areas[0] - areas[1]).abs()[frames].double()
+    return {
+        "islands": islands if math.isnan(islands) else float(max(0, islands)),
+        "volume_error": _ratio(abs(volumes[0] - volumes[1]), volumes[1]),
+        "csa_error": pixel * float(difference.mean()) if len(difference) else math.nan,
+    }
+
+
+def _components(mask: Tensor) -> int:
+    """Count the connected components of a mask, in its bounding box."""
+    array = mask.cpu().numpy()
+    box = ndimage.find_objects(array.astype(np.uint8))
+    if not box or box[0] is None:
+        return 0
+    return int(ndimage.label(array[box[0]], structure=np.ones((3,) * array.ndim))[1])
 
 
 def _ratio(numerator: int, denominator: int) -> float:

@@ -6,6 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from monai.metrics import (
+    compute_average_surface_distance,
+    compute_confusion_matrix_metric,
+    compute_hausdorff_distance,
+    compute_surface_dice,
+    get_confusion_matrix,
+)
+from scipy import ndimage
 from skimage.metrics import hausdorff_distance
 from skimage.segmentation import find_boundaries
 
@@ -66,6 +74,65 @@ def test_agrees_with_scikit_image(seed):
     assert rows["hd"] == pytest.approx(hausdorff_distance(*edges), abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_monais_functional_metrics(seed):
+    rng = np.random.default_rng(seed)
+    label, prediction = ndimage.gaussian_filter(rng.random((2, 20, 18, 16)), (0, 2, 2, 2)) > 0.5
+    spacing = (0.7, 1.3, 2.0)
+    found = values(measure(prediction.astype(np.uint8), label.astype(np.uint8), spacing))
+    masks = [torch.as_tensor(mask)[None, None] for mask in (prediction, label)]
+    settings = {"include_background": True, "spacing": spacing}
+    assert found["hd"] == pytest.approx(compute_hausdorff_distance(*masks, **settings).item(), rel=1e-5)
+    assert found["hd95"] == pytest.approx(
+        compute_hausdorff_distance(*masks, percentile=95, **settings).item(), rel=1e-5
+    )
+    assert found["asd"] == pytest.approx(
+        compute_average_surface_distance(*masks, symmetric=True, **settings).item(), rel=1e-5
+    )
+    surface_dice = compute_surface_dice(*masks, class_thresholds=[2.0], **settings).item()
+    assert found["nsd"] == pytest.approx(surface_dice, rel=1e-5)
+    confusion = get_confusion_matrix(*(mask.float() for mask in masks), include_background=True).double()
+    for name, theirs in (
+        ("dice", "f1 score"),
+        ("iou", "threat score"),
+        ("precision", "precision"),
+        ("recall", "sensitivity"),
+        ("miss_rate", "miss rate"),
+        ("fall_out", "fall out"),
+    ):
+        assert found[name] == pytest.approx(compute_confusion_matrix_metric(theirs, confusion).item(), rel=1e-9), name
+
+
+def test_directions_percentiles_and_tolerance_by_hand():
+    label, prediction = np.zeros((1, 40), np.uint8), np.zeros((1, 40), np.uint8)
+    label[0, 10], prediction[0, [10, 13, 30]] = 1, 1
+    found = values(measure(prediction, label, (1.0, 0.5)))
+    # From the prediction: 0, 1.5 and 10 mm; from the label: 0. Between 1.5 and 10, the 95th percentile is 9.15.
+    assert found["hd"] == pytest.approx(10)
+    assert found["hd95"] == pytest.approx(1.5 + 0.9 * 8.5)
+    assert found["asd"] == pytest.approx(11.5 / 4)
+    assert found["nsd"] == pytest.approx(3 / 4)  # within 2 mm: all but one of four
+
+
+def test_islands_volume_and_cross_section_by_hand():
+    label, prediction = np.zeros((6, 6, 3), np.uint8), np.zeros((6, 6, 3), np.uint8)
+    label[1:3, 1:3, :2] = 1  # 4 pixels in two frames
+    prediction[1:3, 1:3, 0] = 1
+    prediction[3, 3, 1] = 1  # touches the others by a corner
+    prediction[5, 0, 2] = prediction[0, 5, 2] = 1  # two islands, in a third frame
+    found = values(measure(prediction, label, (2.0, 0.5, 9.0)))
+    assert found["islands"] == 2
+    assert found["volume_error"] == pytest.approx(1 / 8)
+    assert found["csa_error"] == pytest.approx((0 + 3 + 2) / 3)  # pixels of 1 mm^2
+    # Where the label itself has two parts, the second is no island.
+    parts = np.zeros((1, 9), np.uint8)
+    parts[0, [1, 7]] = 1
+    assert values(measure(parts, parts, (1, 1)))["islands"] == 0
+    one = parts.copy()
+    one[0, 7] = 0
+    assert values(measure(one, parts, (1, 1)))["islands"] == 0
+
+
 def test_counts_are_exact_beyond_float32():
     # 2^24 + 3 voxels with 3 false positives: float32 counts lose them.
     prediction, label = torch.zeros(1, 2**24 + 3, dtype=torch.uint8), torch.zeros(1, 2**24 + 3, dtype=torch.uint8)
@@ -89,12 +156,19 @@ def test_empty_masks_follow_the_policy():
     assert set(worst["case"]) == {"lost", "invented", "found"}
     for case in ("lost", "invented"):
         got = values(worst[worst["case"] == case])
-        assert got["hd"] == got["asd"] == pytest.approx(diagonal)
-        assert got["dice"] == got["iou"] == got["precision"] == got["recall"] == 0
+        assert got["hd"] == got["hd95"] == got["asd"] == pytest.approx(diagonal)
+        assert got["dice"] == got["iou"] == got["precision"] == got["recall"] == got["nsd"] == 0
         assert got["miss_rate"] == 1
     assert values(worst[worst["case"] == "invented"])["fall_out"] == pytest.approx(2 / 12)
     assert values(worst[worst["case"] == "lost"])["fall_out"] == 0
-    assert worst["value"].notna().all()
+    assert values(worst[worst["case"] == "lost"])["volume_error"] == 1
+    assert values(worst[worst["case"] == "lost"])["csa_error"] == pytest.approx(4.0)  # two pixels of 1 x 2
+    # A lost class has no islands, and an invented one no relative error: neither is scored, neither counts as good.
+    unscored = worst[worst["value"].isna()]
+    assert set(zip(unscored["case"], unscored["metric"], strict=True)) == {
+        ("lost", "islands"),
+        ("invented", "volume_error"),
+    }
 
     assert set(apply_empty_policy(rows, "detected")["case"]) == {"found"}
     assert detection_rate(rows)["a"] == pytest.approx(0.5)
@@ -105,11 +179,11 @@ def test_losing_a_class_never_improves_a_mean():
     label[1:3, 1:3] = 1
     poor = np.zeros_like(label)
     poor[5, 5] = 1
-    for metric in ("dice", "hd", "asd"):
+    for metric in ("dice", "hd", "asd", "hd95", "nsd", "volume_error"):
         kept = summarise(measure(poor, label, (1.0, 1.0)))
         lost = summarise(measure(np.zeros_like(label), label, (1.0, 1.0)))
         before, after = (t.set_index(["class", "metric"])["mean"]["mean", metric] for t in (kept, lost))
-        assert after <= before if METRICS[metric][0] else after >= before
+        assert after <= before if METRICS[metric].higher_is_better else after >= before
 
 
 def test_summary_averages_cases_within_patients_first():
