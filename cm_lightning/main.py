@@ -1,5 +1,7 @@
 """The command line: Lightning's fit, validate, test and predict, and the project's own commands."""
 
+import contextlib
+import io
 import shutil
 import sys
 import warnings
@@ -24,6 +26,7 @@ from cm_lightning.callbacks import (
     SegmentationPictures,
 )
 from cm_lightning.confidence import ConfidenceMapSolver
+from cm_lightning.crossval import crossval, flatten
 from cm_lightning.data import Phantom, UltrasoundDataModule
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.loggers import ResumableCSVLogger
@@ -31,6 +34,7 @@ from cm_lightning.tasks import BaseTask, DeepAtlasTask
 
 DESCRIPTION = "Segmentation of ultrasound, guided by confidence maps, that knows where it can be trusted."
 OWN_COMMANDS_HELP = """further commands:
+  crossval      run all folds, one process each, and evaluate them together
   phantom DIR   write a synthetic ultrasound data set whose truth is known
 """
 
@@ -54,7 +58,40 @@ def write_phantom(words: Sequence[str]) -> None:
 # Settings that say where a run is, not what it does.
 RUN_SPECIFIC = {"ckpt_path", "config", "overwrite", "checkpoint.dirpath", "trainer.default_root_dir"}
 
-OWN_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"phantom": write_phantom}
+
+def run_crossval(words: Sequence[str]) -> None:
+    """Run the folds of a configuration and evaluate them together.
+
+    Args:
+        words: Command line after ``crossval``.
+    """
+    crossval(words, resolve_settings)
+
+
+def resolve_settings(words: list[str]) -> dict[str, Any]:
+    """Find the settings that a command line of ``fit`` stands for, without running it.
+
+    Args:
+        words: Command line after ``fit``.
+
+    Returns:
+        All settings, with dotted names.
+
+    Raises:
+        InputError: The command line is not one that fit takes.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            command = ["fit", *words, "--print_config"]
+            _run(command, command)
+    except SystemExit as end:
+        if end.code:
+            raise InputError("fit does not take these settings (see above).") from None
+    return flatten(yaml.safe_load(printed.getvalue()))
+
+
+OWN_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"phantom": write_phantom, "crossval": run_crossval}
 
 
 class CommandLine(LightningCLI):
@@ -114,7 +151,7 @@ class CommandLine(LightningCLI):
                 rank_zero_info(f"{key} is {value!r}, as in the checkpoint; {self._asked[key]!r} was not taken.")
         stored = Path(settings["trainer.default_root_dir"]) / "config.yaml"
         if subcommand == "fit" and stored.is_file():
-            before = _flatten(yaml.safe_load(stored.read_text()))
+            before = flatten(yaml.safe_load(stored.read_text()))
             for key in sorted(before.keys() & settings.keys() - RUN_SPECIFIC):
                 if before[key] != settings[key]:
                     rank_zero_info(f"Resumed with {key} {settings[key]!r}; the run was started with {before[key]!r}.")
@@ -134,7 +171,7 @@ class CommandLine(LightningCLI):
         """All settings as they are written to files, with dotted names."""
         subcommand = self.config["subcommand"]
         dumped = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
-        return _flatten(yaml.safe_load(dumped)[subcommand])
+        return flatten(yaml.safe_load(dumped)[subcommand])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has, and what Lightning leaves to a task of manual optimisation.
@@ -228,17 +265,8 @@ def _clear(folder: Path, overwrite: bool) -> None:
         )
     for name in ("checkpoints", "pictures", "predictions"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for file in [*folder.glob("*.csv"), *folder.glob("*config.yaml")]:
+    for file in [*folder.glob("*.csv"), *folder.glob("*config.yaml"), *folder.glob("*.json")]:
         file.unlink()
-
-
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def main(args: Sequence[str] | None = None) -> None:

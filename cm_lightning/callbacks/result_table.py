@@ -1,11 +1,15 @@
 """The results of a test, as files and in the terminal."""
 
+import json
+
 import pandas as pd
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
 from cm_lightning.callbacks.pictures import run_folder
+from cm_lightning.data import UltrasoundDataModule
+from cm_lightning.evaluation.pooling import PLAN_FILE, ROWS_FILE
 from cm_lightning.metrics import METRICS
 from cm_lightning.metrics.empty import detection_rate
 from cm_lightning.metrics.summary import summarise
@@ -16,7 +20,7 @@ class ResultTable(Callback):
     """Write the long table and its summary after ``test``, and print the summary."""
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``test_metrics.csv`` and ``test_summary.csv`` to the run's folder."""
+        """Write rows, summary and the plan of the folds' test cases to the run's folder."""
         if not (trainer.is_global_zero and isinstance(pl_module, BaseTask)) or pl_module.test_rows.empty:
             return
         folder = run_folder(trainer)
@@ -24,8 +28,15 @@ class ResultTable(Callback):
         rows = pl_module.test_rows
         pooled = [summarise(rows, policy).assign(policy=policy) for policy in ("worst", "detected")]
         summary = pd.concat(pooled).assign(grouping=rows["grouping"].iloc[0], unit=rows["unit"].iloc[0])
-        rows.to_csv(folder / "test_metrics.csv", index=False)
         summary.to_csv(folder / "test_summary.csv", index=False)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, UltrasoundDataModule):
+            rows = rows.assign(fold=data.fold)
+            (folder / PLAN_FILE).write_text(json.dumps(data.test_plan(), indent=1))
+        # Last, and under another name until it is whole: a fold that has its rows is done.
+        partial = folder / f"{ROWS_FILE}.partial"
+        rows.to_csv(partial, index=False)
+        partial.replace(folder / ROWS_FILE)
         Console().print(_table(rows, pooled[0]))
 
 

@@ -189,6 +189,16 @@ class UltrasoundDataModule(LightningDataModule):
         """The prepared training cases, after ``setup("fit")``."""
         return self._train
 
+    def test_plan(self) -> dict[str, Any]:
+        """Say which cases are tested in which fold, so that pooled results can be checked to be complete.
+
+        Returns:
+            ``split`` and ``split_seed``, the ``fold`` that is run, and ``test_cases``: a list of case ids for every
+            fold.
+        """
+        tested = [[case.id for case in self.cases if case.patient in fold.test] for fold in self.folds]
+        return {"split": self.split, "split_seed": self.split_seed, "fold": self.fold, "test_cases": tested}
+
     @property
     def labelled_patients(self) -> list[str]:
         """Training patients of the fold whose labels may be used."""

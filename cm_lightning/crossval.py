@@ -1,0 +1,348 @@
+"""Cross-validation: one process a fold, over the devices; resumable; then one pooled evaluation."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from cm_lightning.data.splits import STUDY_FOLDS
+from cm_lightning.errors import InputError
+from cm_lightning.evaluation.pooling import ROWS_FILE, pool_folds, summarise_folds
+from cm_lightning.metrics import METRICS
+
+# Settings in which a fold that is kept may differ from what is asked for: where and how it runs, not what it does.
+MAY_DIFFER = {
+    "config",
+    "ckpt_path",
+    "overwrite",
+    "output_dir",
+    "data.fold",
+    "data.root",
+    "data.cache_dir",
+    "data.num_workers",
+    "data.cache_rate",
+    "data.pairs_per_case",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.default_root_dir",
+    "trainer.enable_progress_bar",
+    "checkpoint.dirpath",
+}
+
+Settings = dict[str, Any]
+
+
+@dataclass
+class Job:
+    """A fold of an experiment.
+
+    Attributes:
+        words: Command line of its fit and test, without the subcommand.
+        folder: The fold's folder.
+        steps: What is still to be run, in order.
+    """
+
+    words: list[str]
+    folder: Path
+    steps: list[list[str]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Experiment and fold."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def log(self) -> Path:
+        """What its processes print."""
+        return self.folder.parent / f"{self.folder.name}.log"
+
+
+@dataclass
+class Running:
+    """A job that is on a device.
+
+    Attributes:
+        job: Which.
+        process: Its current process.
+        step: What it does, "fit" or "test".
+        since: When this step began, in seconds since 1970.
+        started: When the job began.
+    """
+
+    job: Job
+    process: subprocess.Popen[bytes]
+    step: str
+    since: float
+    started: float
+
+    @property
+    def prepares(self) -> bool:
+        """Whether it may still be writing what the folds share: phantom, split and confidence maps."""
+        # Lightning saves the settings once data are prepared.
+        config = self.job.folder / "config.yaml"
+        return self.step == "fit" and not (config.is_file() and config.stat().st_mtime >= self.since)
+
+
+def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Take crossval's own words from a command line; all others are those of ``fit``."""
+    parser = argparse.ArgumentParser(
+        prog="cm_lightning crossval",
+        description="Run the folds of a configuration, one process each, and evaluate them together. Everything else "
+        "on the command line goes to fit and test. Run it again after an interruption: finished folds are kept, the "
+        "others go on from their last epoch.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="append", default=[], type=Path, help="As for fit; may be repeated.")
+    parser.add_argument(
+        "--grid",
+        nargs="+",
+        default=[],
+        type=Path,
+        help="Several configurations, each with all folds; --config overlays.",
+    )
+    parser.add_argument("--split", choices=["study", "kfold", "official"], help="As data.split.")
+    parser.add_argument("--folds", nargs="+", type=int, help="Only these folds; then there is no pooled evaluation.")
+    parser.add_argument(
+        "--devices",
+        nargs="+",
+        help="GPUs to use, a fold on each: 0 1; several for one fold: 0,1 2,3. cpu, or cpu cpu for two folds at a "
+        "time. By default every visible GPU, or the CPU.",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="Run all folds anew.")
+    own, rest = parser.parse_known_args(list(words))
+    if not (own.config or own.grid):
+        parser.error("expected --config or --grid")
+    if own.devices is None:
+        own.devices = [str(index) for index in range(torch.cuda.device_count())] or ["cpu"]
+    return own, rest
+
+
+def crossval(words: Sequence[str], resolve: Callable[[list[str]], Settings]) -> None:
+    """Run a cross-validation, or several.
+
+    Args:
+        words: Command line after ``crossval``.
+        resolve: Gives the flat settings that a command line of ``fit`` stands for.
+
+    Raises:
+        InputError: Settings that differ from those of folds that are kept, folds that do not exist, or folds that
+            failed.
+    """
+    own, rest = parse(words)
+    if own.split:
+        rest = [*rest, f"--data.split={own.split}"]
+    configs = [[f"--config={path}" for path in own.config]]
+    if own.grid:
+        configs = [[f"--config={path}", *configs[0], f"--experiment={path.stem}"] for path in own.grid]
+    jobs: list[Job] = []
+    experiments: list[Path] = []
+    for config in configs:
+        settings = resolve([*config, *rest])
+        experiments.append(Path(settings["output_dir"]) / settings["experiment"])
+        jobs += plan_jobs([*config, *rest], settings, experiments[-1], own.folds, own.overwrite)
+    if len(set(experiments)) < len(experiments):
+        names = [path.name for path in experiments]
+        raise InputError(f"The grid names an experiment twice: {names}; expected each once.")
+    run_jobs(jobs, own.devices)
+    for experiment in experiments:
+        if own.folds is None:
+            report(experiment)
+
+
+def plan_jobs(
+    words: list[str], settings: Settings, experiment: Path, folds: list[int] | None, overwrite: bool
+) -> list[Job]:
+    """Find what is left to do of an experiment's folds.
+
+    Args:
+        words: Command line of fit.
+        settings: What it stands for.
+        experiment: The experiment's folder.
+        folds: Which folds; all by default.
+        overwrite: Run them anew.
+
+    Returns:
+        A job for every fold that is not finished.
+
+    Raises:
+        InputError: There is no such fold, or a kept fold was run with other settings.
+    """
+    split = settings["data.split"]
+    number = {"study": STUDY_FOLDS, "kfold": settings["data.n_folds"], "official": 1}[split]
+    wrong = [fold for fold in folds or [] if not 0 <= fold < number]
+    if wrong:
+        raise InputError(f"The split {split} has the folds 0 to {number - 1}; found --folds {wrong}.")
+    jobs = []
+    for fold in folds or range(number):
+        job = Job([*words, f"--data.fold={fold}"], experiment / f"fold{fold}")
+        rows, last = job.folder / ROWS_FILE, job.folder / "checkpoints" / "last.ckpt"
+        if not overwrite:
+            refuse_other_settings(job.folder, settings)
+        if overwrite or not last.is_file():
+            job.steps = [["fit", "--overwrite=true"], ["test", "--ckpt_path=best"]]
+        elif not rows.is_file() or rows.stat().st_mtime < last.stat().st_mtime:
+            job.steps = [["fit", "--ckpt_path=last"], ["test", "--ckpt_path=best"]]
+        if job.steps:
+            jobs.append(job)
+    return jobs
+
+
+def refuse_other_settings(folder: Path, settings: Settings) -> None:
+    """Check that a fold that is kept was run with the settings that are asked for now.
+
+    Args:
+        folder: The fold's folder.
+        settings: Flat settings of today.
+
+    Raises:
+        InputError: It was not; the message names what differs.
+    """
+    stored = folder / "config.yaml"
+    if not stored.is_file():
+        return
+    before = flatten(yaml.safe_load(stored.read_text()))
+    differing = {
+        key: (before[key], settings[key])
+        for key in before.keys() & settings.keys()
+        if before[key] != settings[key] and key not in MAY_DIFFER
+    }
+    if differing:
+        named = "; ".join(f"{key} {old!r}, now {new!r}" for key, (old, new) in sorted(differing.items()))
+        raise InputError(
+            f"{folder} was run with other settings ({named}), and folds of two settings cannot be pooled. Choose "
+            "another --experiment, or run all folds anew with --overwrite."
+        )
+
+
+def flatten(tree: Any, prefix: str = "") -> Settings:
+    """Flatten nested settings to dotted names."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: Settings = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def run_jobs(jobs: list[Job], devices: list[str]) -> None:
+    """Run jobs, one on every device at a time; what the folds share is prepared by one of them at a time.
+
+    Args:
+        jobs: What to run.
+        devices: Where.
+
+    Raises:
+        InputError: Jobs failed; the others were run all the same.
+    """
+    console = Console()
+    waiting, running, failed = list(jobs), dict[int, Running](), list[Job]()
+    try:
+        while waiting or running:
+            for slot, state in list(running.items()):
+                code = state.process.poll()
+                if code is None:
+                    continue
+                del running[slot]
+                job = state.job
+                if code == 0 and job.steps:
+                    running[slot] = start(job, devices[slot], state.started)
+                elif code == 0:
+                    console.print(f"{job.name}: done after {(time.time() - state.started) / 60:.1f} min")
+                else:
+                    failed.append(job)
+                    console.print(f"{job.name}: failed, see {job.log}")
+            free = [slot for slot in range(len(devices)) if slot not in running]
+            if waiting and free and not any(state.prepares for state in running.values()):
+                job = waiting.pop(0)
+                verb = "goes on" if "--ckpt_path=last" in job.steps[0] else "starts"
+                console.print(f"{job.name}: {verb} on {devices[free[0]]}")
+                running[free[0]] = start(job, devices[free[0]], time.time())
+            time.sleep(0.2)
+    finally:
+        for state in running.values():
+            # As Ctrl-C would: Lightning leaves the last epoch's checkpoint.
+            state.process.send_signal(signal.SIGINT)
+        for state in running.values():
+            state.process.wait()
+    if failed:
+        endings = "\n".join(f"{job.log}: {last_line(job.log)}" for job in failed)
+        raise InputError(f"{len(failed)} of {len(jobs)} folds failed:\n{endings}")
+
+
+def start(job: Job, device: str, started: float) -> Running:
+    """Start a job's next step on a device."""
+    subcommand, *more = job.steps.pop(0)
+    environment = dict(os.environ)
+    if device == "cpu":
+        where = ["--trainer.accelerator=cpu"]
+    else:
+        environment["CUDA_VISIBLE_DEVICES"] = device
+        # Testing takes one process: with several, the sampler would repeat cases to fill the last batch.
+        number = len(device.split(",")) if subcommand == "fit" else 1
+        where = ["--trainer.accelerator=gpu", f"--trainer.devices={number}"]
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cm_lightning", subcommand, *job.words, *where, *more],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            # Ctrl-C reaches this process alone, which passes it on once.
+            start_new_session=True,
+        )
+    return Running(job, process, subcommand, time.time(), started)
+
+
+def last_line(path: Path) -> str:
+    """Give the last line of a log that says anything."""
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "(empty)"
+
+
+def report(experiment: Path) -> None:
+    """Pool the folds of an experiment, write its tables and print the summary.
+
+    Args:
+        experiment: The experiment's folder; ``cv_metrics.csv`` and ``cv_summary.csv`` are written to it.
+    """
+    rows = pool_folds(experiment)
+    summaries = {policy: summarise_folds(rows, policy) for policy in ("worst", "detected")}
+    rows.to_csv(experiment / "cv_metrics.csv", index=False)
+    pd.concat([table.assign(policy=policy) for policy, table in summaries.items()]).to_csv(
+        experiment / "cv_summary.csv", index=False
+    )
+    Console().print(_table(rows, summaries["worst"]))
+
+
+def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:
+    mean = summary[summary["class"] == "mean"].set_index("metric")
+    grouping, unit = rows["grouping"].iloc[0], rows["unit"].iloc[0]
+    table = Table(
+        title=f"{rows['model'].iloc[0]}: {rows['fold'].nunique()} folds, {rows['patient'].nunique()} "
+        f"{grouping.split(' (')[0]}s, {rows['case'].nunique()} cases, mean over classes",
+        caption=f"Grouped by {grouping}. {mean['failures'].iloc[0]} times a class was lost or invented; it counts "
+        "with its worst value.",
+    )
+    for column in ("metric", "mean", "SD over patients", "SD over folds"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    units = {"distance": f" ({unit})", "area": f" ({unit}²)"}
+    for name, metric in METRICS.items():
+        if name in mean.index:
+            row = mean.loc[name]
+            cells = (f"{row[column]:.3f}" for column in ("mean", "sd_patients", "sd_folds"))
+            table.add_row(metric.title + units.get(metric.kind, ""), *cells)
+    return table

@@ -1,0 +1,118 @@
+"""One long table from the folds of a cross-validation, whoever ran them and wherever."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.metrics.empty import EmptyPolicy, apply_empty_policy
+
+ROWS_FILE = "test_metrics.csv"
+PLAN_FILE = "test_plan.json"
+
+
+def pool_folds(experiment: Path) -> pd.DataFrame:
+    """Join the rows that the folds of an experiment wrote, and check that they are one cross-validation.
+
+    Cases are measured once, each by the model of its own fold; means are then taken over all of them, not over means
+    of folds.
+
+    Args:
+        experiment: Folder with ``fold0``, ``fold1``, ...; each has the rows of its test and the plan of all folds' test
+            cases, which ``test`` writes.
+
+    Returns:
+        Long table: a row per case, class and metric, with ``fold`` and ``model`` (the experiment's name).
+
+    Raises:
+        MissingInputError: There is no fold, or not every fold of the plan has been tested.
+        InputError: The folds were planned differently, or a case is missing, doubled or not in the plan.
+    """
+    folders = sorted(path.parent for path in experiment.glob(f"fold*/{ROWS_FILE}"))
+    if not folders:
+        raise MissingInputError(
+            f"There is no fold*/{ROWS_FILE} in {experiment}; expected folds that crossval, or fit and "
+            "test, have finished."
+        )
+    plans = {folder: _read_plan(folder) for folder in folders}
+    plan = plans[folders[0]]
+    for folder, other in plans.items():
+        if other["test_cases"] != plan["test_cases"] or other["split"] != plan["split"]:
+            raise InputError(
+                f"{folder} was tested on another plan of folds (split {other['split']!r}) than {folders[0]} (split "
+                f"{plan['split']!r}); expected one split, from one file. Folds of two splits cannot be pooled."
+            )
+    tables = [_read_rows(folder) for folder in folders]
+    missing = sorted({str(fold) for fold in range(len(plan["test_cases"]))} - {str(t["fold"].iloc[0]) for t in tables})
+    if missing:
+        raise MissingInputError(
+            f"Of the {len(plan['test_cases'])} folds of {experiment}, fold {', '.join(missing)} has not been tested; "
+            "expected all of them."
+        )
+    rows = pd.concat(tables, ignore_index=True).assign(model=experiment.name)
+    doubled = rows[rows.duplicated(["case", "class", "metric"])]["case"].unique()
+    if len(doubled):
+        raise InputError(
+            f"The cases {', '.join(sorted(doubled))} are in more than one fold of {experiment}; expected each once."
+        )
+    for fold, expected in enumerate(plan["test_cases"]):
+        found = set(rows.loc[rows["fold"] == fold, "case"])
+        if found != set(expected):
+            raise InputError(
+                f"Fold {fold} of {experiment} should have tested {len(expected)} cases and tested {len(found)}; "
+                f"missing: {sorted(set(expected) - found)}, not planned: {sorted(found - set(expected))}. "
+                "Run its test again."
+            )
+    return rows
+
+
+def summarise_folds(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.DataFrame:
+    """Give the mean over patients with two spreads that are often mixed up.
+
+    Args:
+        rows: Long table of :func:`pool_folds`.
+        policy: What an empty mask is worth.
+
+    Returns:
+        A row per model, class and metric, the class ``mean`` being each patient's mean over classes: ``mean`` and
+        ``sd_patients`` over all patients, ``sd_folds`` over the folds' means, their numbers ``patients`` and ``folds``,
+        and ``failures``: cases in which a class was lost or invented.
+    """
+    scored = apply_empty_policy(rows, policy)
+    keys = ["model", "fold", "patient"]
+    by_class = scored.groupby([*keys, "class", "metric"], sort=False)["value"].mean().reset_index()
+    overall = by_class.groupby([*keys, "metric"], sort=False)["value"].mean().reset_index()
+    both = pd.concat([by_class, overall.assign(**{"class": "mean"})])
+    what = ["model", "class", "metric"]
+    over_patients = both.groupby(what, sort=False)["value"].agg(mean="mean", sd_patients="std", patients="count")
+    fold_means = both.groupby([*what, "fold"], sort=False)["value"].mean()
+    over_folds = fold_means.groupby(what, sort=False).agg(sd_folds="std", folds="count")
+    one_side = rows[rows["pred_empty"] ^ rows["truth_empty"]].drop_duplicates(["model", "case", "class"])
+    failures = one_side.groupby(["model", "class"]).size().rename("failures")
+    total = one_side.groupby("model").size().rename("failures").reset_index().assign(**{"class": "mean"})
+    failures = pd.concat([failures, total.set_index(["model", "class"])["failures"]])
+    table = over_patients.join(over_folds).join(failures, on=["model", "class"])
+    return table.assign(failures=table["failures"].fillna(0).astype(int)).reset_index()
+
+
+def _read_plan(folder: Path) -> dict[str, Any]:
+    path = folder / PLAN_FILE
+    if not path.is_file():
+        raise MissingInputError(f"There is no {path}; expected the plan of the folds that test writes beside its rows.")
+    plan: dict[str, Any] = json.loads(path.read_text())
+    return plan
+
+
+def _read_rows(folder: Path) -> pd.DataFrame:
+    path = folder / ROWS_FILE
+    try:
+        rows = pd.read_csv(path, dtype={"case": str, "patient": str})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}. Run the fold's test again.") from error
+    needed = {"case", "patient", "class", "metric", "value", "fold", "pred_empty", "truth_empty", "diagonal"}
+    lacking = sorted(needed - set(rows.columns))
+    if lacking or rows.empty:
+        raise InputError(f"{path} has {len(rows)} rows and lacks the columns {lacking}; run the fold's test again.")
+    return rows

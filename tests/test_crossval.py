@@ -1,0 +1,94 @@
+"""Cross-validation: planned, stopped, gone on with, pooled."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from cm_lightning.crossval import Job, parse, run_jobs
+from cm_lightning.main import main
+from tests.conftest import CONFIGS
+from tests.test_main import metrics
+
+
+@pytest.fixture
+def arguments(muscle_arguments):
+    """Two folds of the front door with a small network, without pictures."""
+    small = ["--model.network_options={channels: [4, 8], strides: [2]}", "--pictures.cases=0"]
+    return [*muscle_arguments, *small, "--data.split=kfold", "--data.n_folds=2"]
+
+
+def test_stopped_and_started_again(arguments, tmp_path, capsys):
+    experiment = tmp_path / "outputs" / "muscle_2ch"
+    words = ["crossval", *arguments, "--trainer.max_epochs=150", "--devices", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cm_lightning", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    last = experiment / "fold0" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 240
+    while not last.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert last.is_file()
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[0].decode()
+    assert process.returncode != 0, said
+    assert not (experiment / "fold0" / "test_metrics.csv").exists()
+    done = len([row for row in metrics(experiment / "fold0") if row["train/loss"]])
+    assert 0 < done < 150
+
+    main([*words, "--folds", "0"])
+    assert "fold0: goes on on cpu" in capsys.readouterr().out
+    epochs = [int(row["epoch"]) for row in metrics(experiment / "fold0") if row["train/loss"]]
+    assert epochs == list(range(150))
+    assert (experiment / "fold0" / "test_metrics.csv").is_file()
+    assert not (experiment / "cv_metrics.csv").exists()  # one fold of two is no cross-validation
+
+
+def test_folds_are_pooled_and_kept(arguments, tmp_path, capsys):
+    experiment = tmp_path / "outputs" / "muscle_2ch"
+    words = ["crossval", *arguments, "--trainer.max_epochs=2"]
+    main(["fit", *arguments, "--trainer.max_epochs=2", "--data.fold=1"])  # trained elsewhere, and not yet tested
+    main([*words, "--devices", "cpu", "cpu"])
+    said = capsys.readouterr().out
+    assert "fold0: starts on cpu" in said
+    assert "fold1: goes on on cpu" in said
+    rows = pd.read_csv(experiment / "cv_metrics.csv")
+    assert rows.groupby("fold")["patient"].nunique().sum() == rows["patient"].nunique() == 11
+    summary = pd.read_csv(experiment / "cv_summary.csv")
+    assert {"mean", "sd_patients", "sd_folds", "failures"} <= set(summary.columns)
+
+    before = {path: path.stat().st_mtime_ns for path in experiment.glob("fold*/*")}
+    main(words)
+    assert {path: path.stat().st_mtime_ns for path in experiment.glob("fold*/*")} == before
+    with pytest.raises(
+        ValueError, match=r"fold0 was run with other settings \(model.init_args.loss 'dice', now 'CE'\)"
+    ):
+        main([*words, "--model.loss=CE"])
+    with pytest.raises(ValueError, match=r"split kfold has the folds 0 to 1; found --folds \[2\]"):
+        main([*words, "--folds", "0", "2"])
+
+
+def test_a_failed_fold_is_named_and_the_others_run(tmp_path):
+    jobs = [Job(["--nonsense"], tmp_path / "a" / f"fold{fold}", [["fit"]]) for fold in range(2)]
+    with pytest.raises(ValueError, match=r"2 of 2 folds failed:\n.*fold0.log: .*nonsense.*\n.*fold1.log: "):
+        run_jobs(jobs, ["cpu", "cpu"])
+
+
+def test_command_line():
+    own, rest = parse(["--config", "a.yaml", "--config=b.yaml", "--folds", "0", "2", "--model.loss", "CE"])
+    assert [str(path) for path in own.config] == ["a.yaml", "b.yaml"]
+    assert own.folds == [0, 2]
+    assert own.devices == ["cpu"]
+    assert rest == ["--model.loss", "CE"]
+    with pytest.raises(SystemExit):
+        parse(["--folds", "1"])
+    with pytest.raises(ValueError, match="fit does not take these settings"):
+        main(["crossval", f"--config={CONFIGS / 'muscle_2ch.yaml'}", "--nonsense=1"])
