@@ -127,9 +127,6 @@ class CommandLine(LightningCLI):
         config = self.config[subcommand]
         folder = Path(config.output_dir) / config.experiment / f"fold{config.data.fold}"
         config.ckpt_path = find_checkpoint(subcommand, config.ckpt_path, folder)
-        if config.ckpt_path is not None and "init_from" in config.model.get("init_args", {}):
-            # The checkpoint brings all weights; those that training once began with may be gone.
-            config.model.init_args.init_from = None
         if subcommand == "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
             _clear(folder, config.overwrite)
         config.checkpoint.dirpath = str(folder / "checkpoints")
@@ -158,12 +155,20 @@ class CommandLine(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor says of its arguments is not wrapped in the parser's own words."""
+        config = self.config[self.config["subcommand"]]
+        arguments = config.model.init_args
+        init_from = arguments.get("init_from")
+        if config.ckpt_path is not None and init_from is not None:
+            # The checkpoint brings all weights; those that training once began with may be gone.
+            arguments.init_from = None
         try:
             super().instantiate_classes()
         except ValueError as error:
             if isinstance(error.__cause__, InputError):
                 raise error.__cause__ from None
             raise
+        if init_from is not None:
+            arguments.init_from = init_from  # the run's settings still say where its weights began
         self.datamodule.pairs_per_case = self.model.pairs_per_case
         self.model.refuse_data(self.datamodule, self.config["subcommand"])
 
@@ -198,9 +203,13 @@ class CommandLine(LightningCLI):
 
         if not isinstance(task, DeepAtlasTask):
             return build()
-        task.gradient_clip_val = settings["gradient_clip_val"]
-        task.gradient_clip_algorithm = settings["gradient_clip_algorithm"] or "norm"
-        task.accumulate_grad_batches = settings["accumulate_grad_batches"]
+        for name, unset in (
+            ("gradient_clip_val", None),
+            ("gradient_clip_algorithm", None),
+            ("accumulate_grad_batches", 1),
+        ):
+            if settings[name] != unset:
+                setattr(task, name, settings[name])
         kwargs |= {"gradient_clip_val": None, "gradient_clip_algorithm": None, "accumulate_grad_batches": 1}
         trainer = build()
         if settings["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):

@@ -439,7 +439,8 @@ class UltrasoundDataModule(LightningDataModule):
         rate = self.cache_rate if subset in ("train", "val") else 0.0
         cases = self.cases_of(subset)
         if subset == "train" and not self.pairs_per_case:
-            cases = [case for case in cases if case.patient in self.labelled_patients]
+            labelled = set(self.labelled_patients)
+            cases = [case for case in cases if case.patient in labelled]
         return CacheDataset(cases, prepare, cache_rate=rate, num_workers=os.cpu_count(), copy_cache=False)
 
     def _paired(self, dataset: CacheDataset, draws: int | None = None) -> CacheDataset | PairDataset:

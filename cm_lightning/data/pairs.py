@@ -32,10 +32,11 @@ class PairDataset(Dataset[Batch]):
         self.cases = cases
         self.draws = draws
         self.patients = [case.patient for case in cases.data]
-        self.labelled = [draws is None or patient in labelled_patients for patient in self.patients]
-        self._partners = [self._find_partners(index) for index in range(len(self.patients))]
-        for patient, partners in zip(self.patients, self._partners, strict=True):
-            if draws is not None and not partners:
+        usable = set(self.patients) & set(self.patients if draws is None else labelled_patients)
+        self.labelled = [patient in usable for patient in self.patients]
+        for patient in sorted(set(self.patients)):
+            others = set(self.patients) if patient in usable else usable
+            if draws is not None and not others - {patient}:
                 raise InputError(
                     f"Registration needs pairs of different patients; found no labelled case of another patient than "
                     f"{patient} in a set of {len(self.patients)} (data.labelled_fraction, data.split)."
@@ -47,7 +48,7 @@ class PairDataset(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         """Give a case, with ``labelled`` (bool) and under ``partner`` another one like it."""
         first = index % len(self.patients)
-        partners = self._partners[first]
+        partners = self._find_partners(first)
         if not partners:
             return self._sample(first)
         if self.draws is None:

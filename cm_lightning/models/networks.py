@@ -1,8 +1,9 @@
 """Segmentation networks by name, with the sizes of the source study."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
 from monai.networks.nets import UNETR, AttentionUnet, UNet
 from torch import nn
 
@@ -64,16 +65,21 @@ def create_network(
     if name not in get_args(NetworkName):
         raise InputError(f"Unknown network {name!r}; expected one of {', '.join(get_args(NetworkName))}.")
     settings = {**DEFAULTS[name], **options}
+    if name != "UNETR" and len(settings["strides"]) != len(settings["channels"]) - 1:
+        raise InputError(
+            f"{name} needs a stride for every step from one number of channels to the next; found "
+            f"{len(settings['channels'])} channels and {len(settings['strides'])} strides (model.network_options)."
+        )
     if name == "UNETR":
         if size is None:
             raise InputError("UNETR is built for one grid; give data.spatial_size or data.patch_size.")
-        _refuse_indivisible("UNETR's tokens of 16 voxels a side need", 16, 16, size)
+        _refuse_indivisible("UNETR's tokens of 16 voxels a side need", [16] * len(size), size, smallest=1)
         settings["img_size"] = size
     try:
         network = CONSTRUCTORS[name](
             spatial_dims=spatial_dims, in_channels=in_channels, out_channels=out_channels, **settings
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         raise InputError(f"{name} does not take the options {options}: {error}.") from error
     if isinstance(network, UNETR):
         _freeze_unused(network)
@@ -94,12 +100,10 @@ def refuse_size(network: nn.Module, size: tuple[int, ...]) -> None:
     """
     match network:
         case UNet() | AttentionUnet():
-            factor = 1
-            for stride in network.strides:
-                factor *= int(stride)
-            name = type(network).__name__
-            # One voxel a side at the bottom leaves its norm nothing to estimate a spread from.
-            _refuse_indivisible(f"{name} with strides {list(network.strides)} needs", factor, 2 * factor, size)
+            # A stride is one number, or one for every axis.
+            strides = np.array([np.broadcast_to(stride, len(size)) for stride in network.strides])
+            who = f"{type(network).__name__} with strides {list(network.strides)} needs"
+            _refuse_indivisible(who, strides.prod(axis=0).tolist(), size, smallest=2)
         case UNETR():
             built_for = tuple(n * p for n, p in zip(network.feat_size, network.patch_size, strict=True))
             if tuple(size) != built_for:
@@ -116,12 +120,20 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-def _refuse_indivisible(who: str, factor: int, smallest: int, size: tuple[int, ...]) -> None:
-    if all(n % factor == 0 and n >= smallest for n in size):
+def _refuse_indivisible(who: str, factors: Sequence[int], size: tuple[int, ...], smallest: int) -> None:
+    """Refuse a grid that is not reduced to whole voxels, ``smallest`` or more a side.
+
+    One voxel a side at the bottom of a U-Net would leave its norm nothing to estimate a spread from.
+    """
+    if all(n % factor == 0 and n >= smallest * factor for n, factor in zip(size, factors, strict=True)):
         return
-    fitting = [max(smallest, round(n / factor) * factor) for n in size]
+    fitting = [max(smallest, round(n / factor)) * factor for n, factor in zip(size, factors, strict=True)]
+    multiples, least = (
+        str(values[0]) if len(set(values)) == 1 else str(values)
+        for values in (list(factors), [smallest * factor for factor in factors])
+    )
     raise InputError(
-        f"{who} a grid whose sides are multiples of {factor}, at least {smallest}; found {list(size)}. "
+        f"{who} a grid whose sides are multiples of {multiples}, at least {least}; found {list(size)}. "
         f"{fitting} would work."
     )
 

@@ -63,10 +63,10 @@ class DeepAtlasTask(SegmentationTask):
         regularisation_weight: Weight of the bending energy; by default ``7.5 (size / 128)^2`` with the geometric mean
             ``size`` of the grid's sides, as displacements are in voxels.
         similarity_window: Side of the neighbourhoods of the local correlation, in voxels.
-        gradient_clip_val: Largest norm, or value, of a gradient; None for no clipping. The command line sets it from
-            ``trainer.gradient_clip_val``, which Lightning refuses for manual optimisation.
-        gradient_clip_algorithm: ``norm`` or ``value``; set from the trainer's.
-        accumulate_grad_batches: Batches whose gradients make one step; set from the trainer's.
+        gradient_clip_val: Largest norm, or value, of a gradient; None for no clipping. On the command line,
+            ``trainer.gradient_clip_val`` does the same, which Lightning itself refuses for manual optimisation.
+        gradient_clip_algorithm: ``norm`` or ``value``; or the trainer's.
+        accumulate_grad_batches: Batches whose gradients make one step; or the trainer's.
         **kwargs: Those of :class:`SegmentationTask`.
 
     Raises:
@@ -115,7 +115,7 @@ class DeepAtlasTask(SegmentationTask):
 
     @property
     def pairs_per_case(self) -> int:
-        """Pairs a case and epoch: every case meets the segmentation network once, whatever the registration takes."""
+        """Pairs a case and epoch: on average, every case comes to the segmentation network's turn with one of them."""
         return self.registration_steps + 1
 
     def configure_models(self) -> None:
@@ -200,12 +200,13 @@ class DeepAtlasTask(SegmentationTask):
             anatomy_loss(warp(there, field), here),
         )
 
-    def segmentation_loss(self, moving: Batch, fixed: Batch) -> tuple[Tensor, Tensor]:
+    def segmentation_loss(self, moving: Batch, fixed: Batch, with_anatomy: bool = True) -> tuple[Tensor, Tensor]:
         """Compute the parts of the segmentation network's loss; none has a gradient for the registration network.
 
         Args:
             moving: Batch of images, with ``labelled``.
             fixed: Batch of their partners, with ``labelled``.
+            with_anatomy: Compute the anatomy term; 0 without.
 
         Returns:
             The supervised loss over all images that have a label, and the anatomy term; both unweighted.
@@ -214,7 +215,7 @@ class DeepAtlasTask(SegmentationTask):
         outputs = self(self.network_input(both))
         labelled = both["labelled"]
         supervised = self.loss(outputs[labelled], {key: value[labelled] for key, value in both.items()})
-        if labelled.all():
+        if labelled.all() or not with_anatomy:
             return supervised, supervised.new_zeros(())
         with torch.no_grad():
             field = self.displacement(moving, fixed)
@@ -225,8 +226,8 @@ class DeepAtlasTask(SegmentationTask):
         """Take a turn of one of the two networks."""
         moving, fixed = batch, batch["partner"]
         size = len(batch["case"])
-        turn = batch_idx // self.accumulate_grad_batches % (self.registration_steps + 1)
-        registers = turn < self.registration_steps and self.current_epoch >= self.pretraining_epochs
+        pretrains = self.current_epoch < self.pretraining_epochs
+        registers = not pretrains and self._turn(batch_idx) < self.registration_steps
         self.network.train(not registers)
         self.registration.train(registers)
         if registers:
@@ -237,10 +238,8 @@ class DeepAtlasTask(SegmentationTask):
             for name, value in parts._asdict().items():
                 self.log(f"train/registration/{name}", value, on_step=False, on_epoch=True, batch_size=size)
         else:
-            supervised, anatomy = self.segmentation_loss(moving, fixed)
-            loss = self.supervised_weight * supervised
-            if self.current_epoch >= self.pretraining_epochs:
-                loss = loss + self.anatomy_weight * anatomy
+            supervised, anatomy = self.segmentation_loss(moving, fixed, with_anatomy=not pretrains)
+            loss = self.supervised_weight * supervised + self.anatomy_weight * anatomy
             self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
             self.log("train/anatomy", anatomy, on_step=False, on_epoch=True, batch_size=size)
         self.manual_backward(loss / self.accumulate_grad_batches)
@@ -315,6 +314,12 @@ class DeepAtlasTask(SegmentationTask):
     def _mean_dice(self, prediction: Tensor, label: Tensor) -> float:
         """Mean Dice over the classes that are there; NaN if none is."""
         return float(pd.Series(dice_per_class(prediction, label, len(self.class_names) + 1)).mean())
+
+    def _turn(self, batch_idx: int) -> int:
+        """Whose turn it is: the segmentation network's comes last. Counted on over epochs, which may be short."""
+        groups = math.ceil(self.trainer.num_training_batches / self.accumulate_grad_batches)
+        done = (self.current_epoch - self.pretraining_epochs) * groups + batch_idx // self.accumulate_grad_batches
+        return done % (self.registration_steps + 1)
 
     def _bending_weight(self, size: tuple[int, ...]) -> float:
         if self.regularisation_weight is not None:

@@ -1,7 +1,7 @@
 """Learning-rate schedules by name, stepped once an epoch."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
@@ -27,8 +27,10 @@ def create_schedule(
         The schedule.
 
     Raises:
-        InputError: No number of epochs where one is needed, a warm-up that does not fit.
+        InputError: Unknown name, no number of epochs where one is needed, a warm-up that does not fit.
     """
+    if name not in get_args(ScheduleName):
+        raise InputError(f"Unknown schedule {name!r}; expected one of {', '.join(get_args(ScheduleName))}.")
     if warmup_epochs < 0 or (name == "plateau" and warmup_epochs):
         raise InputError(
             f"warmup_epochs must be at least 0, and 0 with the schedule plateau; found {warmup_epochs} with {name}."

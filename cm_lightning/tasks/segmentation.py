@@ -193,13 +193,16 @@ class SegmentationTask(BaseTask):
             return value
         inside = batch["domain"].bool()
         predicted, solved = outputs[:, -1:].float()[inside], batch["confidence"].float()[inside]
-        return value + self.confidence_head * F.binary_cross_entropy_with_logits(predicted, solved)
+        # A patch may lie in a black band whole: nothing is insonified, and nothing to learn.
+        total = F.binary_cross_entropy_with_logits(predicted, solved, reduction="sum")
+        return value + self.confidence_head * total / inside.sum().clamp_min(1)
 
     def log_quality(self, outputs: Tensor, batch: Batch, stage: Literal["val", "test"]) -> None:
         """Log how far the confidence head is from the solver: mean absolute error over insonified pixels."""
         if self.confidence_head and "confidence" in batch:
             inside = batch["domain"].bool()
-            error = (outputs[:, -1:].float().sigmoid() - batch["confidence"].float()).abs()[inside].mean()
+            difference = (outputs[:, -1:].float().sigmoid() - batch["confidence"].float()).abs()[inside]
+            error = difference.sum() / inside.sum().clamp_min(1)
             self.log(f"{stage}/confidence_error", error, sync_dist=True, batch_size=len(batch["case"]))
 
     def native_probabilities(self, outputs: Tensor, batch: Batch) -> Tensor:

@@ -77,3 +77,14 @@ def test_refusals():
         create_network("AttentionUnet", 3, 1, 2, norm="batch")
     with pytest.raises(ValueError, match=r"UNETR is built for one grid; give data.spatial_size"):
         create_network("UNETR", 3, 1, 2)
+
+
+def test_strides_of_every_axis_and_of_other_numbers_of_channels():
+    options = {"channels": (4, 8, 8), "strides": ((2, 2, 1), (2, 2, 2))}
+    network = create_network("UNet", 3, 1, 2, (16, 16, 6), **options).eval()
+    assert network(torch.rand(1, 1, 16, 16, 6)).shape == (1, 2, 16, 16, 6)
+    with pytest.raises(ValueError, match=r"multiples of \[4, 4, 2\], at least \[8, 8, 4\]; found \[16, 16, 3\]"):
+        create_network("UNet", 3, 1, 2, (16, 16, 3), **options)
+    for name in ("UNet", "AttentionUnet"):
+        with pytest.raises(ValueError, match=f"{name} needs a stride for every step .* 5 channels and"):
+            create_network(name, 3, 1, 2, channels=(4, 4, 8, 8, 8))

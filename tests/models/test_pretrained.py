@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cm_lightning.models import create_network, load_pretrained
+from cm_lightning.models import create_network, create_registration_network, load_pretrained
 from tests.models.test_networks import NAMES, SMALL
 
 SIZE = (16, 16, 32)
@@ -46,7 +46,7 @@ def test_other_classes_leave_the_output_layer_at_its_start(name, tmp_path):
 def test_fewer_input_channels_keep_the_first(tmp_path):
     before, after = create_network("UNet", 2, 2, 3), create_network("UNet", 2, 1, 3)
     notes = load_pretrained(after, save(before, tmp_path / "weights.ckpt"))
-    assert ["the first 1 of the checkpoint's 2 input channels loaded" in note for note in notes] == [True]
+    assert ["1 of the checkpoint's 2 input channels loaded" in note for note in notes] == [True]
 
 
 def test_the_same_network_is_loaded_silently(tmp_path):
@@ -60,3 +60,23 @@ def test_refusals(tmp_path):
     path = save(create_network("UNETR", 2, 1, 2, (16, 16), **SMALL["UNETR"]), tmp_path / "weights.ckpt")
     with pytest.raises(ValueError, match="no weights by the names of this network"):
         load_pretrained(create_network("UNet", 2, 1, 2), path)
+
+
+def test_registration_of_two_images_keeps_each_ones_first_channel(tmp_path):
+    before, after = create_registration_network(2, 1).eval(), create_registration_network(2, 2).eval()
+    wrapped = [torch.nn.ModuleDict({"registration": network}) for network in (before, after)]
+    notes = load_pretrained(wrapped[1], save(wrapped[0], tmp_path / "weights.ckpt"))
+    assert ["2 of its 4 input channels loaded" in note for note in notes] == [True]
+    fixed, moving, maps = torch.rand(3, 1, 1, 16, 16)
+    pair = torch.cat([fixed, maps, moving, maps], dim=1)
+    torch.testing.assert_close(after(pair), before(torch.cat([fixed, moving], dim=1)))
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+    network = create_network("UNet", 2, 1, 2)
+    (tmp_path / "text.ckpt").write_text("weights")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    with pytest.raises(ValueError, match=r"text.ckpt \(model.init_from\) is no checkpoint"):
+        load_pretrained(network, tmp_path / "text.ckpt")
+    with pytest.raises(ValueError, match=r"list.ckpt \(model.init_from\) holds a list"):
+        load_pretrained(network, tmp_path / "list.ckpt")

@@ -147,6 +147,19 @@ def test_accumulated_batches_make_one_step_of_one_network(muscle_set, tmp_path):
     assert [registers for registers, _ in steps] == [(True, True, False)[i % 3] for i in range(len(steps))]
 
 
+def test_short_epochs_do_not_starve_the_segmentation_network(muscle_set, tmp_path):
+    """Turns are counted on over epochs: one of five steps an epoch, and five turns of which it has the last."""
+    task = make(pretraining_epochs=1, registration_steps=4, accumulate_grad_batches=8)
+    data = data_module(muscle_set, tmp_path, batch_size=1, pairs_per_case=5)
+    with watched_steps(task) as steps:
+        fit(task, data, 6, tmp_path)
+    batches = 5 * len(data.training_set)
+    assert batches / 8 < 5
+    of_an_epoch = -(-batches // 8)
+    turns = [registers for registers, _ in steps][of_an_epoch:]
+    assert turns == [i % 5 < 4 for i in range(5 * of_an_epoch)]
+
+
 def test_networks_do_not_move_in_each_others_turn(muscle_set, tmp_path):
     """Neither weights nor the statistics of batch norm."""
     task = make(pretraining_epochs=2, registration_steps=1)

@@ -35,6 +35,7 @@ def batch(size=2):
         ({"mc_samples": 5, "network_options": {"dropout": 0.0}}, "MC dropout varies a network by its dropout"),
         ({"confidence_head": 1.0}, "in input mode 2ch it would copy it"),
         ({"confidence_head": -1.0, "input_mode": "1ch"}, "must be at least 0"),
+        ({"schedule": "cosin"}, "Unknown schedule 'cosin'; expected one of constant, cosine"),
         ({"target": "soft"}, "soft target is one of the losses"),
         ({"schedule": "plateau", "warmup_epochs": 3}, "0 with the schedule plateau"),
         ({"network": "UNETR", "spatial_size": [24, 16]}, r"found \[24, 16\]. \[32, 16\] would work"),
@@ -111,6 +112,8 @@ def test_confidence_head_learns_the_map_and_leaves_the_classes_their_channels(ne
     data["domain"][:, :, 8:] = False
     changed = {**data, "confidence": torch.where(data["domain"], data["confidence"], 0.7)}
     torch.testing.assert_close(task.loss(outputs, data), task.loss(outputs, changed))
+    nothing = {**data, "domain": torch.zeros_like(data["domain"])}
+    torch.testing.assert_close(task.loss(outputs, nothing), plain.loss(outputs[:, :3], data))
 
 
 def test_fine_tuning_starts_from_the_checkpoint_and_its_own_checkpoint_stands_alone(tmp_path):
