@@ -1,5 +1,6 @@
 """The data module: cases, folds, confidence maps and augmentation behind one configuration."""
 
+import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -28,11 +29,12 @@ from cm_lightning.data.images import Axes, is_image, stem
 from cm_lightning.data.layouts import LAYOUTS, LayoutName, find_cases
 from cm_lightning.data.pairs import PairDataset
 from cm_lightning.data.phantom import Phantom
-from cm_lightning.data.preparation import PrepareCase
+from cm_lightning.data.preparation import ConfidenceOf, DepthRamp, PrepareCase, StoredMap
 from cm_lightning.data.splits import Fold, SplitName, load_or_make_folds, split_file_name
 from cm_lightning.errors import InputError
 
 ConfidenceMode = Literal["native", "on_the_fly", "none"]
+ConfidenceSource = Literal["solver", "depth", "shuffled"]
 
 
 class UltrasoundDataModule(LightningDataModule):
@@ -70,6 +72,9 @@ class UltrasoundDataModule(LightningDataModule):
         split_seed: Seed of the folds.
         split_file: File of the folds, reused where it exists; in ``cache_dir`` by default.
         confidence_mode: When maps are computed.
+        confidence_source: What takes the place of the confidence map everywhere: the solver's map of the image, or one
+            of two controls, a ramp that falls with ``depth`` and knows nothing of the image, and the map of a case of
+            another patient (``shuffled``, drawn with ``split_seed``), inside this image's domain.
         solver: Parameters of the maps.
         labelled_fraction: Share of the training patients whose labels may be used, drawn with ``split_seed``. The
             others take part in the pairs of a registration, without labels, and in nothing else.
@@ -110,6 +115,7 @@ class UltrasoundDataModule(LightningDataModule):
         split_seed: int = 0,
         split_file: Path | None = None,
         confidence_mode: ConfidenceMode = "native",
+        confidence_source: ConfidenceSource = "solver",
         solver: ConfidenceMapSolver = ConfidenceMapSolver(),  # noqa: B008 (frozen)
         labelled_fraction: float = 1.0,
         pairs_per_case: int = 0,
@@ -142,6 +148,7 @@ class UltrasoundDataModule(LightningDataModule):
         self.split_seed = split_seed
         self.split_file = split_file
         self.confidence_mode: ConfidenceMode = confidence_mode
+        self.confidence_source: ConfidenceSource = confidence_source
         self.solver = solver
         self.labelled_fraction = labelled_fraction
         self.pairs_per_case = pairs_per_case
@@ -374,6 +381,11 @@ class UltrasoundDataModule(LightningDataModule):
             raise InputError(
                 f"data.classes must map every class to a label value of its own other than 0, found {self.classes}."
             )
+        if self.confidence_source != "solver" and self.confidence_mode != "native":
+            raise InputError(
+                f"data.confidence_source {self.confidence_source} is a control that is prepared once a case and needs "
+                f"data.confidence_mode native, found {self.confidence_mode}."
+            )
         if not 0 < self.labelled_fraction <= 1 or self.pairs_per_case < 0:
             raise InputError(
                 "data.labelled_fraction must lie in (0, 1] and data.pairs_per_case be at least 0, "
@@ -399,11 +411,31 @@ class UltrasoundDataModule(LightningDataModule):
         """Cases of the stage that is about to run; all sets of the fold where that is not known."""
         stage = self.trainer.state.fn if self.trainer is not None else None
         if stage == "predict":
-            return self.cases_of("predict")
+            cases = self.cases_of("predict")
+            return cases + [self._donor(case) for case in cases] if self.confidence_source == "shuffled" else cases
         return [case for subset in ("train", "val", "test") for case in self.cases_of(subset)]
 
+    def _donor(self, case: Case) -> Case:
+        """Draw the case of another patient whose map a case gets in the shuffled control; the same one every time."""
+        others = [other for other in self.cases if other.patient != case.patient]
+        if not others:
+            raise InputError("The shuffled control needs cases of two patients; found one (data.confidence_source).")
+        seed = int.from_bytes(hashlib.blake2b(case.id.encode(), digest_size=8).digest())
+        return others[int(np.random.default_rng([self.split_seed, seed]).integers(len(others)))]
+
+    def _confidence_of(self, cases: Sequence[Case]) -> ConfidenceOf | None:
+        """How cases get their maps when they are prepared."""
+        if self.confidence_source == "depth":
+            return DepthRamp()
+        cache = self._confidence_cache()
+        if cache is None:
+            return None
+        if self.confidence_source == "solver":
+            return StoredMap(cache)
+        return StoredMap(cache, {case.id: self._donor(case) for case in cases})
+
     def _confidence_cache(self) -> ConfidenceCache | None:
-        if self.confidence_mode != "native":
+        if self.confidence_mode != "native" or self.confidence_source == "depth":
             return None
         return ConfidenceCache(self.cache_dir / "confidence", self.solver, self.domain, self.axes.text)
 
@@ -424,6 +456,12 @@ class UltrasoundDataModule(LightningDataModule):
         rank_zero_info(f"Computed {total} confidence maps at file resolution, {milliseconds:.1f} ms a frame.")
 
     def _dataset(self, subset: Literal["train", "val", "test", "predict"]) -> CacheDataset:
+        # Test and prediction cases are used once: nothing to cache.
+        rate = self.cache_rate if subset in ("train", "val") else 0.0
+        cases = self.cases_of(subset)
+        if subset == "train" and not self.pairs_per_case:
+            labelled = set(self.labelled_patients)
+            cases = [case for case in cases if case.patient in labelled]
         prepare = PrepareCase(
             self.axes,
             self.classes,
@@ -431,16 +469,10 @@ class UltrasoundDataModule(LightningDataModule):
             self.spacing_mm,
             self.spatial_size,
             self.spacing,
-            self._confidence_cache(),
+            self._confidence_of(cases),
             boundary=self.confidence_mode == "on_the_fly",
             keep_native=subset == "test",
         )
-        # Test and prediction cases are used once: nothing to cache.
-        rate = self.cache_rate if subset in ("train", "val") else 0.0
-        cases = self.cases_of(subset)
-        if subset == "train" and not self.pairs_per_case:
-            labelled = set(self.labelled_patients)
-            cases = [case for case in cases if case.patient in labelled]
         return CacheDataset(cases, prepare, cache_rate=rate, num_workers=os.cpu_count(), copy_cache=False)
 
     def _paired(self, dataset: CacheDataset, draws: int | None = None) -> CacheDataset | PairDataset:

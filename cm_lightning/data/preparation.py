@@ -1,6 +1,6 @@
 """From a case's files to the tensors that a network sees."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,41 @@ from cm_lightning.data.confidence_maps import (
 )
 from cm_lightning.data.images import Axes
 
+ConfidenceOf = Callable[[Case, Tensor], Tensor]  # a case and its domain, (1, depth, lateral[, elevation]), to its map
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """Confidence maps that were computed at file resolution.
+
+    Args:
+        cache: Where they lie.
+        donors: Case whose map a case gets in place of its own, by the case's id; None for its own.
+    """
+
+    cache: ConfidenceCache
+    donors: Mapping[str, Case] | None = None
+
+    def __call__(self, case: Case, domain: Tensor) -> Tensor:
+        """Bring a map to the grid of the case's domain, ``(1, depth, lateral[, elevation])`` in [0, 1]."""
+        taken = case if self.donors is None else self.donors[case.id]
+        confidence = (resample(self.cache.load(taken.image), domain.shape[1:], "linear") / LEVELS).clamp(0, 1)
+        return confidence if self.donors is None else confidence * domain
+
+
+@dataclass(frozen=True)
+class DepthRamp:
+    """A control in place of the confidence map: 1 at the first insonified row of a frame, falling to 0 at its last."""
+
+    def __call__(self, case: Case, domain: Tensor) -> Tensor:
+        """Draw the ramp inside the domain, ``(1, depth, lateral[, elevation])``."""
+        rows = domain.shape[1]
+        inside = domain.any(dim=2, keepdim=True).float()
+        first = inside.argmax(dim=1, keepdim=True)
+        last = rows - 1 - inside.flip(1).argmax(dim=1, keepdim=True)
+        row = torch.arange(rows).reshape(1, rows, *(1,) * (domain.ndim - 2))
+        return (1 - (row - first) / (last - first).clamp_min(1)) * domain
+
 
 @dataclass(frozen=True)
 class PrepareCase(Transform):  # type: ignore[misc]
@@ -37,7 +72,7 @@ class PrepareCase(Transform):  # type: ignore[misc]
         spacing_mm: Voxel size in file order in place of the file's own, or None.
         size: Grid that whole images are resized to, or None.
         spacing: Common voxel size (depth, lateral, elevation) that images are resampled to, or None.
-        cache: Where confidence maps at file resolution lie, or None for no map.
+        confidence: How a case gets its confidence map, or None for no map.
         boundary: Also give the pixels where random walks begin and end, for maps that are computed on this grid.
         keep_native: Also give the label at file resolution, for testing.
     """
@@ -48,7 +83,7 @@ class PrepareCase(Transform):  # type: ignore[misc]
     spacing_mm: tuple[float, ...] | None = None
     size: tuple[int, ...] | None = None
     spacing: tuple[float, ...] | None = None
-    cache: ConfidenceCache | None = None
+    confidence: ConfidenceOf | None = None
     boundary: bool = False
     keep_native: bool = False
 
@@ -81,8 +116,8 @@ class PrepareCase(Transform):  # type: ignore[misc]
         }
         if self.boundary:
             sample |= _boundary(sample["domain"], fan, shape)
-        if self.cache is not None:
-            sample["confidence"] = (resample(self.cache.load(case.image), size, "linear") / LEVELS).clamp(0, 1)
+        if self.confidence is not None:
+            sample["confidence"] = self.confidence(case, sample["domain"])
         if arrays.label is not None:
             sample["label"] = resample(arrays.label, size, "nearest")
             if self.keep_native:

@@ -50,6 +50,38 @@ def test_maps_are_kept_under_content_and_parameters(muscle_set, tmp_path):
     assert len(list((tmp_path / "cache" / "confidence").iterdir())) == 2 * len(files)
 
 
+def test_shuffled_control_gives_every_case_the_map_of_another_patient(muscle_set, tmp_path):
+    own, shuffled = (module(muscle_set, tmp_path, confidence_source=source) for source in ("solver", "shuffled"))
+    maps = {}
+    for data in (own, shuffled):
+        data.prepare_data()
+        data.setup("fit")
+        data.setup("test")
+        sets = [data.training_set, *(loader.dataset for loader in (data.val_dataloader(), data.test_dataloader()))]
+        maps[data] = {sample["case"]: (sample["patient"], sample["confidence"]) for part in sets for sample in part}
+    assert len(maps[own]) == len(own.cases)
+    for case, (patient, confidence) in maps[shuffled].items():
+        donors = [other for other, (_, theirs) in maps[own].items() if torch.equal(theirs, confidence)]
+        assert donors
+        assert case not in donors
+        assert patient not in {maps[own][donor][0] for donor in donors}
+    # Drawn with the split's seed: the same every time, for every stage.
+    again = module(muscle_set, tmp_path, confidence_source="shuffled")
+    again.setup("fit")
+    assert torch.equal(again.training_set[0]["confidence"], shuffled.training_set[0]["confidence"])
+
+
+def test_depth_control_takes_the_place_of_the_map_without_computing_one(muscle_set, tmp_path):
+    data = module(muscle_set, tmp_path, confidence_source="depth")
+    data.prepare_data()
+    assert not (tmp_path / "cache" / "confidence").exists()
+    data.setup("fit")
+    confidence = data.training_set[0]["confidence"]
+    torch.testing.assert_close(confidence[0, :, 3, 5], torch.linspace(1, 0, 16))
+    with pytest.raises(ValueError, match=r"control that is prepared once a case and needs data.confidence_mode native"):
+        module(muscle_set, tmp_path, confidence_source="depth", confidence_mode="on_the_fly")
+
+
 def test_interrupted_map_leaves_no_file_that_counts(muscle_set, tmp_path):
     data = module(muscle_set, tmp_path)
     cache = data._confidence_cache()

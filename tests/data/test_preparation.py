@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cm_lightning.data.preparation import resample
+from cm_lightning.data.preparation import DepthRamp, resample
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (30, 20, 50)])
@@ -32,3 +32,15 @@ def test_labels_keep_their_values_and_dtype(rng, shape):
     doubled = resample(label, tuple(2 * n for n in shape), "nearest")[0]
     assert doubled.dtype == torch.uint8
     assert torch.equal(doubled[tuple(slice(None, None, 2) for _ in shape)], torch.from_numpy(label))
+
+
+def test_depth_ramp_falls_from_the_first_to_the_last_insonified_row_of_every_frame():
+    domain = torch.zeros(1, 6, 3, 2, dtype=torch.bool)
+    domain[0, 1:5, 1:, 0] = True
+    domain[0, :, :, 1] = True
+    ramp = DepthRamp()(None, domain)
+    torch.testing.assert_close(ramp[0, :, 1, 0], torch.tensor([0, 1, 2 / 3, 1 / 3, 0, 0]))
+    torch.testing.assert_close(ramp[0, :, 2, 1], torch.linspace(1, 0, 6))
+    assert (ramp[0, :, 0, 0] == 0).all()
+    flat = DepthRamp()(None, domain[..., 1])
+    torch.testing.assert_close(flat, ramp[..., 1])
