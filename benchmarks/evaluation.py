@@ -1,0 +1,117 @@
+"""Time and memory of measuring 16 phantom volumes, beside MONAI's plain functional metrics.
+
+    python benchmarks/evaluation.py [--volumes 16] [--size 128]
+
+Both measure the same masks, one after the other in one process: labels of muscle phantoms, and predictions that are
+these labels bent and with specks. MONAI's part is what its users would call: confusion-matrix metrics, Dice, IoU,
+Hausdorff distance (largest and 95th percentile), average surface distance and surface Dice, each on its own.
+"""
+
+import argparse
+import tracemalloc
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import torch
+from monai.metrics import (
+    compute_average_surface_distance,
+    compute_confusion_matrix_metric,
+    compute_dice,
+    compute_hausdorff_distance,
+    compute_iou,
+    compute_surface_dice,
+    get_confusion_matrix,
+)
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy import ndimage
+from torch.nn import functional as F
+
+from cm_lightning.data import Phantom
+from cm_lightning.metrics import case_rows
+
+CLASSES = ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
+
+
+def make_pair(phantom: Phantom, patient: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Simulate a label and a prediction that is it, bent by up to some voxels, with specks."""
+    label = phantom.simulate(patient).label
+    generator = np.random.default_rng(patient)
+    size = np.array(label.shape)
+    bend = [ndimage.zoom(generator.normal(0, 1.5, (4, 4, 4)), size / 4, order=1) for _ in range(3)]
+    grid = np.indices(label.shape)
+    index = np.array([value.astype(int) for value in np.array(bend) + grid])
+    bent: NDArray[np.uint8] = label[tuple(np.clip(index, 0, (size - 1)[:, None, None, None]))]
+    specks = generator.random(label.shape) < 1e-5
+    bent[specks] = 1
+    return torch.from_numpy(bent), torch.from_numpy(np.ascontiguousarray(label))
+
+
+def ours(prediction: torch.Tensor, label: torch.Tensor, spacing: tuple[float, ...]) -> dict[str, float]:
+    """Measure a case as ``test`` does."""
+    rows = case_rows(prediction, label, CLASSES, spacing)
+    return {f"{row['metric']}/{row['class']}": row["value"] for row in rows}
+
+
+def monais(prediction: torch.Tensor, label: torch.Tensor, spacing: tuple[float, ...]) -> dict[str, float]:
+    """Measure a case with MONAI's functional metrics."""
+    masks = [F.one_hot(mask.long(), len(CLASSES) + 1).movedim(-1, 0)[None].float() for mask in (prediction, label)]
+    confusion = get_confusion_matrix(*masks, include_background=False)
+    found = {
+        "dice": compute_dice(*masks, include_background=False),
+        "iou": compute_iou(*masks, include_background=False),
+        "hd": compute_hausdorff_distance(*masks, spacing=spacing),
+        "hd95": compute_hausdorff_distance(*masks, percentile=95, spacing=spacing),
+        "asd": compute_average_surface_distance(*masks, symmetric=True, spacing=spacing),
+        "nsd": compute_surface_dice(*masks, [2.0] * len(CLASSES), spacing=spacing),
+    }
+    for name, theirs in (("precision", "precision"), ("recall", "sensitivity"), ("fall_out", "fall out")):
+        found[name] = compute_confusion_matrix_metric(theirs, confusion)
+    return {f"{name}/{CLASSES[i]}": float(v) for name, values in found.items() for i, v in enumerate(values[0])}
+
+
+def timed(measure: Callable[..., dict[str, float]], pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[float]:
+    """Measure every pair; seconds of each."""
+    seconds = []
+    for prediction, label in pairs:
+        start = perf_counter()
+        measure(prediction, label, (1.0, 1.0, 1.0))
+        seconds.append(perf_counter() - start)
+    return seconds
+
+
+def peak(measure: Callable[..., dict[str, float]], pair: tuple[torch.Tensor, torch.Tensor]) -> float:
+    """Largest memory of NumPy during one case, in float32 volumes."""
+    tracemalloc.start()
+    measure(*pair, (1.0, 1.0, 1.0))
+    largest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return largest / (4 * pair[0].numel())
+
+
+def main() -> None:
+    """Run the benchmark and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--volumes", type=int, default=16)
+    parser.add_argument("--size", type=int, default=128)
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    phantom = Phantom("muscle", patients=options.volumes, size=(options.size,) * 3, spacing=(0.5, 0.5, 1.0))
+    pairs = [make_pair(phantom, patient) for patient in range(options.volumes)]
+    mine, theirs = ours(*pairs[0], (1.0, 1.0, 1.0)), monais(*pairs[0], (1.0, 1.0, 1.0))
+    worst = max(abs(mine[name] - value) for name, value in theirs.items())
+    table = Table(title=f"{options.volumes} volumes of {options.size}^3, {len(CLASSES)} classes")
+    for column in ("what", "s in all", "s a volume (median)", "peak of NumPy's memory (float32 volumes)"):
+        table.add_column(column)
+    for name, measure in (("ours, 13 metrics", ours), ("MONAI, 9 metrics", monais)):
+        seconds = timed(measure, pairs)
+        table.add_row(name, f"{sum(seconds):.1f}", f"{median(seconds):.2f}", f"{peak(measure, pairs[0]):.1f}")
+    Console().print(table)
+    print(f"Largest difference between the two, of the first volume: {worst:.1e}")
+
+
+if __name__ == "__main__":
+    main()
