@@ -29,12 +29,14 @@ from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.crossval import crossval, flatten
 from cm_lightning.data import Phantom, UltrasoundDataModule
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.evaluation.report import report
 from cm_lightning.loggers import ResumableCSVLogger
 from cm_lightning.tasks import BaseTask, DeepAtlasTask
 
 DESCRIPTION = "Segmentation of ultrasound, guided by confidence maps, that knows where it can be trusted."
 OWN_COMMANDS_HELP = """further commands:
   crossval      run all folds, one process each, and evaluate them together
+  report RUN..  tables, statistics and figures of finished runs, on one page
   phantom DIR   write a synthetic ultrasound data set whose truth is known
 """
 
@@ -91,7 +93,11 @@ def resolve_settings(words: list[str]) -> dict[str, Any]:
     return flatten(yaml.safe_load(printed.getvalue()))
 
 
-OWN_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"phantom": write_phantom, "crossval": run_crossval}
+OWN_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "phantom": write_phantom,
+    "crossval": run_crossval,
+    "report": report,
+}
 
 
 class CommandLine(LightningCLI):

@@ -1,0 +1,60 @@
+"""What the source study prints, to be put beside what was measured.
+
+"Can ultrasound confidence maps predict sonographers' labeling variability?" (2023): its Table 1; muscles, mean and SD
+over three folds.
+"""
+
+from typing import NamedTuple
+
+
+class Published(NamedTuple):
+    """A value as printed."""
+
+    mean: float
+    sd: float
+
+
+# Metrics of the table, and a row for every setting, named as the configurations are.
+PUBLISHED_METRICS = ("dice", "precision", "miss_rate", "asd")
+_TABLE_1 = {
+    "unet_1ch_dicece": ((0.84, 0.02), (0.84, 0.06), (0.16, 0.04), (8.37, 2.19)),
+    "unet_2ch_dice": ((0.85, 0.01), (0.85, 0.01), (0.16, 0.02), (8.20, 1.81)),
+    "unet_1ch_dicececonf": ((0.81, 0.01), (0.86, 0.05), (0.18, 0.04), (8.36, 0.78)),
+    "attunet_1ch_ce": ((0.57, 0.49), (0.58, 0.50), (0.44, 0.49), (40.00, 15.01)),
+    "attunet_2ch_dice": ((0.86, 0.00), (0.85, 0.04), (0.12, 0.04), (7.03, 1.08)),
+    "attunet_1ch_dicececonf": ((0.57, 0.50), (0.59, 0.51), (0.44, 0.48), (40.00, 14.09)),
+    "deepatlas_1ch_dice": ((0.82, 0.02), (0.84, 0.05), (0.18, 0.06), (11.22, 1.54)),
+    "deepatlas_2ch_dice": ((0.84, 0.01), (0.84, 0.06), (0.15, 0.07), (11.89, 6.00)),
+    "deepatlas_1ch_dicececonf": ((0.85, 0.01), (0.84, 0.02), (0.13, 0.02), (11.74, 5.50)),
+    "unetr_1ch_ce": ((0.66, 0.06), (0.72, 0.12), (0.37, 0.02), (23.52, 8.97)),
+    "unetr_2ch_dice": ((0.48, 0.12), (0.77, 0.11), (0.62, 0.12), (23.74, 8.72)),
+    "unetr_1ch_dicececonf": ((0.56, 0.07), (0.82, 0.13), (0.55, 0.09), (19.54, 9.65)),
+}
+PUBLISHED = {
+    setting: {name: Published(*value) for name, value in zip(PUBLISHED_METRICS, values, strict=True)}
+    for setting, values in _TABLE_1.items()
+}
+
+# The mode that each network's modified ones are compared with.
+BASELINES = {"unet": "1ch_dicece", "attunet": "1ch_ce", "deepatlas": "1ch_dice", "unetr": "1ch_ce"}
+
+
+def setting_of(model: str) -> str:
+    """Strip the data set from an experiment's name: ``muscle_unet_2ch_dice`` is the setting ``unet_2ch_dice``."""
+    return model.partition("_")[2]
+
+
+def baseline_of(model: str) -> str | None:
+    """Name the experiment that the study compares another one with.
+
+    Args:
+        model: An experiment, named ``<data>_<network>_<input>_<loss>``.
+
+    Returns:
+        Its baseline's name; None for a baseline and for names of another kind.
+    """
+    parts = model.split("_")
+    if len(parts) < 4 or parts[1] not in BASELINES:
+        return None
+    name = f"{parts[0]}_{parts[1]}_{BASELINES[parts[1]]}"
+    return None if name == model else name
