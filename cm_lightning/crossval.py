@@ -250,6 +250,8 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
     """
     console = Console()
     waiting, running, failed = list(jobs), dict[int, Running](), list[Job]()
+    # The folds have sessions of their own: a scheduler's SIGTERM must reach them as Ctrl-C does.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:
             for slot, state in list(running.items()):
@@ -278,6 +280,7 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
             state.process.send_signal(signal.SIGINT)
         for state in running.values():
             state.process.wait()
+        signal.signal(signal.SIGTERM, before)
     if failed:
         endings = "\n".join(f"{job.log}: {last_line(job.log)}" for job in failed)
         raise InputError(f"{len(failed)} of {len(jobs)} folds failed:\n{endings}")

@@ -37,7 +37,7 @@ def test_stopped_and_started_again(arguments, tmp_path, capsys):
         time.sleep(0.2)
     assert last.is_file()
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # as a scheduler does; Ctrl-C takes the same way
     said = process.communicate(timeout=120)[0].decode()
     assert process.returncode != 0, said
     assert not (experiment / "fold0" / "test_metrics.csv").exists()
