@@ -38,7 +38,8 @@ CLASSES = ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
 
 def make_pair(phantom: Phantom, patient: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Simulate a label and a prediction that is it, bent by up to some voxels, with specks."""
-    label = phantom.simulate(patient).label
+    values = sorted(phantom.classes.values())
+    label = np.searchsorted(values, phantom.simulate(patient).label, side="right").astype(np.uint8)
     generator = np.random.default_rng(patient)
     size = np.array(label.shape)
     bend = [ndimage.zoom(generator.normal(0, 1.5, (4, 4, 4)), size / 4, order=1) for _ in range(3)]
