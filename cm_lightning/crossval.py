@@ -342,10 +342,9 @@ def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:
     )
     for column in ("metric", "mean", "SD over patients", "SD over folds"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    units = {"distance": f" ({unit})", "area": f" ({unit}²)"}
     for name, metric in METRICS.items():
         if name in mean.index:
             row = mean.loc[name]
             cells = (f"{row[column]:.3f}" for column in ("mean", "sd_patients", "sd_folds"))
-            table.add_row(metric.title + units.get(metric.kind, ""), *cells)
+            table.add_row(metric.heading(unit), *cells)
     return table

@@ -54,10 +54,8 @@ def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:
     for name in classes:
         table.add_column(name, justify="right", overflow="fold")
     cells = {(row["class"], row["metric"]): f"{row['mean']:.3f} ± {row['sd']:.3f}" for _, row in summary.iterrows()}
-    units = {"distance": f" ({unit})", "area": f" ({unit}²)"}
     for metric, about in METRICS.items():
-        title = about.title + units.get(about.kind, "")
-        table.add_row(title, *(cells.get((name, metric), "-") for name in classes))
+        table.add_row(about.heading(unit), *(cells.get((name, metric), "-") for name in classes))
     detected = detection_rate(rows)
     table.add_row("detected", *(f"{detected[name]:.0%}" if name in detected.index else "" for name in classes))
     return table

@@ -1,6 +1,6 @@
 """Several models over the same participants: values, planned comparisons, failures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -50,9 +50,3 @@ def compare_models(
                 planned.append(model)
                 pairs.append((common[baseline].to_numpy(), common[model].to_numpy()))
     return dict(zip(planned, compare_pairs(pairs, seed), strict=True))
-
-
-def common_participants(rows: pd.DataFrame, models: Sequence[str]) -> list[str]:
-    """List the participants that all of some models have tested."""
-    tested = rows[rows["model"].isin(models)].groupby("patient")["model"].nunique()
-    return sorted(tested[tested == len(set(models))].index)

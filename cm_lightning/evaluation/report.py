@@ -2,7 +2,6 @@
 
 import argparse
 import base64
-import io
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -107,7 +106,8 @@ def write_report(runs: Sequence[Path], output: Path, baseline: str | None = None
         (output / "figures").mkdir(exist_ok=True)
         figure.savefig(output / "figures" / f"{metric}.svg")
         figure.savefig(output / "figures" / f"{metric}.png", dpi=130)
-        figures.append((METRICS[metric].title, _encoded(figure)))
+        picture = (output / "figures" / f"{metric}.png").read_bytes()
+        figures.append((METRICS[metric].title, base64.b64encode(picture).decode()))
     title = f"{len(models)} models over {rows['patient'].nunique()} {rows['grouping'].iloc[0].split(' (')[0]}s"
     versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     again = f"Made from the rows in rows.csv with {versions}, Python {platform.python_version()}."
@@ -218,16 +218,10 @@ def box_plot(rows: pd.DataFrame, metric: str) -> Figure:
         spread = place + generator.uniform(-0.15, 0.15, len(column))
         axes.plot(column, spread, "o", markersize=3.5, alpha=0.6, color="tab:blue")
     axes.set_yticks(places, list(values.columns))
-    unit = {"distance": f" ({rows['unit'].iloc[0]})"}.get(METRICS[metric].kind, "")
-    axes.set_xlabel(f"{METRICS[metric].title}{unit}, mean over classes; a point is a participant")
+    heading = METRICS[metric].heading(rows["unit"].iloc[0])
+    axes.set_xlabel(f"{heading}, mean over classes; a point is a participant")
     axes.grid(axis="x", alpha=0.3)
     return figure
-
-
-def _encoded(figure: Figure) -> str:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130)
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def _configs(runs: Sequence[Path], models: Sequence[str]) -> list[tuple[str, str]]:

@@ -116,7 +116,7 @@ def overview_table(rows: pd.DataFrame, baselines: Mapping[str, str]) -> ReportTa
         counts = found[model, metrics[0]]
         lines.append([*line, *(Cell(str(counts[name])) for name in ("failures", "patients", "folds"))])
     unit = rows["unit"].iloc[0]
-    headings = [METRICS[name].title + _unit(name, unit) for name in metrics]
+    headings = [METRICS[name].heading(unit) for name in metrics]
     return ReportTable(
         "overview",
         "All metrics, mean over classes",
@@ -191,7 +191,7 @@ def class_table(rows: pd.DataFrame) -> ReportTable:
         line.append(Cell("-" if detected is None else f"{_number(detected['mean'])} (n {detected['patients']})"))
         lines.append([*line, Cell(str(by["worst"][key]["failures"]))])
     unit = rows["unit"].iloc[0]
-    headings = [METRICS[name].title + _unit(name, unit) for name in names]
+    headings = [METRICS[name].heading(unit) for name in names]
     return ReportTable(
         "classes",
         "Every class",
@@ -244,7 +244,7 @@ def comparison_table(rows: pd.DataFrame, metric: str, baselines: Mapping[str, st
         ]
         for model, result in results.items()
     ]
-    title = METRICS[metric].title + _unit(metric, rows["unit"].iloc[0])
+    title = METRICS[metric].heading(rows["unit"].iloc[0])
     return ReportTable(
         f"comparison_{metric}",
         f"Against the baseline: {title}",
@@ -277,10 +277,6 @@ def problem_table(problems: Sequence[tuple[str, str]]) -> ReportTable | None:
         return None
     lines = [[Cell(folder), Cell(reason)] for folder, reason in problems]
     return ReportTable("left_out", "Left out", "These could not be read or pooled.", ["folder", "reason"], lines)
-
-
-def _unit(metric: str, unit: str) -> str:
-    return {"distance": f" ({unit})", "area": f" ({unit}²)"}.get(METRICS[metric].kind, "")
 
 
 def _number(value: float, sign: bool = False) -> str:

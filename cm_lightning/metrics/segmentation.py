@@ -31,6 +31,17 @@ class Metric:
     kind: Literal["ratio", "distance", "area", "count"] = "ratio"
     in_study: bool = False
 
+    def heading(self, unit: str) -> str:
+        """Give the title with its unit, where it has one.
+
+        Args:
+            unit: Of the spacing, "mm" or "px".
+
+        Returns:
+            For example "HD (mm)".
+        """
+        return self.title + {"distance": f" ({unit})", "area": f" ({unit}²)"}.get(self.kind, "")
+
 
 METRICS: dict[str, Metric] = {
     "dice": Metric("DSC", True, in_study=True),
