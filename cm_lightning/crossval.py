@@ -22,11 +22,11 @@ from cm_lightning.errors import InputError
 from cm_lightning.evaluation.pooling import ROWS_FILE, pool_folds, summarise_folds
 from cm_lightning.metrics import METRICS
 
-# Settings in which a fold that is kept may differ from what is asked for: where and how it runs, not what it does.
-MAY_DIFFER = {
-    "config",
-    "ckpt_path",
-    "overwrite",
+# Settings that say where a run is, not what it does.
+RUN_SPECIFIC = {"ckpt_path", "config", "overwrite", "checkpoint.dirpath", "trainer.default_root_dir"}
+# Settings in which a fold that is kept may differ from what is asked for: where and how it runs, and what only testing
+# and prediction look at.
+MAY_DIFFER = RUN_SPECIFIC | {
     "output_dir",
     "data.fold",
     "data.root",
@@ -38,9 +38,9 @@ MAY_DIFFER = {
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
-    "trainer.default_root_dir",
     "trainer.enable_progress_bar",
-    "checkpoint.dirpath",
+    "model.init_args.mc_samples",
+    "model.init_args.largest_component",
 }
 
 Settings = dict[str, Any]
@@ -110,9 +110,18 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--grid",
         nargs="+",
+        action=Grid,
         default=[],
         type=Path,
-        help="Several configurations, each with all folds; --config overlays.",
+        help="Several configurations, each with all folds and named after its file. As with --config, what comes later "
+        "on the command line overrides: --config BASE --grid OVERLAY OVERLAY, or --grid FULL FULL --config OVERLAY.",
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        help="Train everything with each of these seeds, as experiments EXPERIMENT_seed0, ...; the report averages "
+        "over them. The folds are the same (data.split_seed).",
     )
     parser.add_argument("--split", choices=["study", "kfold", "official"], help="As data.split.")
     parser.add_argument("--folds", nargs="+", type=int, help="Only these folds; then there is no pooled evaluation.")
@@ -131,6 +140,40 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return own, rest
 
 
+def command_lines(own: argparse.Namespace, rest: Sequence[str]) -> list[list[str]]:
+    """Give the command line of every experiment of a grid.
+
+    Args:
+        own: What :func:`parse` took.
+        rest: And what it left.
+
+    Returns:
+        Words of ``fit``; one command line where there is no grid.
+    """
+    shared = [f"--config={path}" for path in own.config]
+    if not own.grid:
+        return [[*shared, *rest]]
+    before, after = shared[: own.configs_before_grid], shared[own.configs_before_grid :]
+    return [[*before, f"--config={path}", *after, f"--experiment={path.stem}", *rest] for path in own.grid]
+
+
+class Grid(argparse.Action):
+    """Keep the grid's files, and how many of the other configurations came before them."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Take the grid."""
+        if namespace.grid:
+            parser.error("expected --grid once, with all its files")
+        namespace.grid = values
+        namespace.configs_before_grid = len(namespace.config)
+
+
 def crossval(words: Sequence[str], resolve: Callable[[list[str]], Settings]) -> None:
     """Run a cross-validation, or several.
 
@@ -145,15 +188,23 @@ def crossval(words: Sequence[str], resolve: Callable[[list[str]], Settings]) -> 
     own, rest = parse(words)
     if own.split:
         rest = [*rest, f"--data.split={own.split}"]
-    configs = [[f"--config={path}" for path in own.config]]
-    if own.grid:
-        configs = [[f"--config={path}", *configs[0], f"--experiment={path.stem}"] for path in own.grid]
     jobs: list[Job] = []
     experiments: list[Path] = []
-    for config in configs:
-        settings = resolve([*config, *rest])
-        experiments.append(Path(settings["output_dir"]) / settings["experiment"])
-        jobs += plan_jobs([*config, *rest], settings, experiments[-1], own.folds, own.overwrite)
+    for words in command_lines(own, rest):
+        settings = resolve(words)
+        if own.seeds is None:
+            variants = [(words, settings)]
+        else:
+            variants = [
+                (
+                    [*words, f"--seed_everything={seed}", f"--experiment={settings['experiment']}_seed{seed}"],
+                    settings | {"seed_everything": seed, "experiment": f"{settings['experiment']}_seed{seed}"},
+                )
+                for seed in own.seeds
+            ]
+        for line, asked in variants:
+            experiments.append(Path(asked["output_dir"]) / asked["experiment"])
+            jobs += plan_jobs(line, asked, experiments[-1], own.folds, own.overwrite)
     if len(set(experiments)) < len(experiments):
         names = [path.name for path in experiments]
         raise InputError(f"The grid names an experiment twice: {names}; expected each once.")
@@ -261,7 +312,7 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
                 del running[slot]
                 job = state.job
                 if code == 0 and job.steps:
-                    running[slot] = start(job, devices[slot], state.started)
+                    running[slot] = start(job, devices[slot], state.started, len(devices))
                 elif code == 0:
                     console.print(f"{job.name}: done after {(time.time() - state.started) / 60:.1f} min")
                 else:
@@ -272,7 +323,7 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
                 job = waiting.pop(0)
                 verb = "goes on" if "--ckpt_path=last" in job.steps[0] else "starts"
                 console.print(f"{job.name}: {verb} on {devices[free[0]]}")
-                running[free[0]] = start(job, devices[free[0]], time.time())
+                running[free[0]] = start(job, devices[free[0]], time.time(), len(devices))
             time.sleep(0.2)
     finally:
         for state in running.values():
@@ -286,12 +337,14 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
         raise InputError(f"{len(failed)} of {len(jobs)} folds failed:\n{endings}")
 
 
-def start(job: Job, device: str, started: float) -> Running:
-    """Start a job's next step on a device."""
+def start(job: Job, device: str, started: float, beside: int) -> Running:
+    """Start a job's next step on a device, one of ``beside`` at a time."""
     subcommand, *more = job.steps.pop(0)
     environment = dict(os.environ)
     if device == "cpu":
         where = ["--trainer.accelerator=cpu"]
+        # Processes that each take all cores slow one another down several times.
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // beside)))
     else:
         environment["CUDA_VISIBLE_DEVICES"] = device
         # Testing takes one process: with several, the sampler would repeat cases to fill the last batch.

@@ -26,7 +26,7 @@ from cm_lightning.callbacks import (
     SegmentationPictures,
 )
 from cm_lightning.confidence import ConfidenceMapSolver
-from cm_lightning.crossval import crossval, flatten
+from cm_lightning.crossval import RUN_SPECIFIC, crossval, flatten
 from cm_lightning.data import Phantom, UltrasoundDataModule
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.evaluation.report import report
@@ -55,10 +55,6 @@ def write_phantom(words: Sequence[str]) -> None:
     phantom = Phantom(**parser.instantiate_classes(config).as_dict())
     phantom.write(root)
     print(f"Wrote {phantom.patients} {phantom.variant} phantoms to {root}.")
-
-
-# Settings that say where a run is, not what it does.
-RUN_SPECIFIC = {"ckpt_path", "config", "overwrite", "checkpoint.dirpath", "trainer.default_root_dir"}
 
 
 def run_crossval(words: Sequence[str]) -> None:

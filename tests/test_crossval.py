@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import pytest
 
-from cm_lightning.crossval import Job, parse, run_jobs
+from cm_lightning.crossval import Job, command_lines, parse, run_jobs
 from cm_lightning.main import main
 from tests.conftest import CONFIGS
 from tests.test_main import metrics
@@ -90,5 +90,11 @@ def test_command_line():
     assert rest == ["--model.loss", "CE"]
     with pytest.raises(SystemExit):
         parse(["--folds", "1"])
+    # As everywhere, what comes later overrides.
+    words = ["--config", "base.yaml", "--grid", "x/a.yaml", "x/b.yaml", "--config", "over.yaml", "--model.loss", "CE"]
+    assert command_lines(*parse(words))[1] == [
+        *("--config=base.yaml", "--config=x/b.yaml", "--config=over.yaml", "--experiment=b"),
+        *("--model.loss", "CE"),
+    ]
     with pytest.raises(ValueError, match="fit does not take these settings"):
         main(["crossval", f"--config={CONFIGS / 'muscle_2ch.yaml'}", "--nonsense=1"])
