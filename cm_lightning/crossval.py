@@ -19,7 +19,7 @@ from rich.table import Table
 
 from cm_lightning.data.splits import STUDY_FOLDS
 from cm_lightning.errors import InputError
-from cm_lightning.evaluation.pooling import ROWS_FILE, pool_folds, summarise_folds
+from cm_lightning.evaluation.pooling import ROWS_FILE, pool_folds, seeded_name, summarise_folds
 from cm_lightning.metrics import METRICS
 
 # Settings that say where a run is, not what it does.
@@ -197,10 +197,11 @@ def crossval(words: Sequence[str], resolve: Callable[[list[str]], Settings]) -> 
         else:
             variants = [
                 (
-                    [*words, f"--seed_everything={seed}", f"--experiment={settings['experiment']}_seed{seed}"],
-                    settings | {"seed_everything": seed, "experiment": f"{settings['experiment']}_seed{seed}"},
+                    [*words, f"--seed_everything={seed}", f"--experiment={name}"],
+                    settings | {"seed_everything": seed, "experiment": name},
                 )
                 for seed in own.seeds
+                for name in [seeded_name(settings["experiment"], seed)]
             ]
         for line, asked in variants:
             experiments.append(Path(asked["output_dir"]) / asked["experiment"])

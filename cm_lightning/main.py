@@ -24,6 +24,7 @@ from cm_lightning.callbacks import (
     PredictionWriter,
     ResultTable,
     SegmentationPictures,
+    WorstCasePictures,
 )
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.crossval import RUN_SPECIFIC, crossval, flatten
@@ -317,7 +318,7 @@ def _run(words: Sequence[str], args: Sequence[str] | None) -> None:
             "config_filename": "config.yaml" if stage == "fit" else f"{stage}_config.yaml",
             "overwrite": True,
         },
-        trainer_defaults={"callbacks": [AugmentationPicture(), ConfidenceCost(), ResultTable()]},
+        trainer_defaults={"callbacks": [AugmentationPicture(), ConfidenceCost(), ResultTable(), WorstCasePictures()]},
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,

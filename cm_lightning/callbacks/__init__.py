@@ -1,8 +1,15 @@
 """Callbacks, one job each."""
 
 from cm_lightning.callbacks.confidence_cost import ConfidenceCost
-from cm_lightning.callbacks.pictures import AugmentationPicture, SegmentationPictures
+from cm_lightning.callbacks.pictures import AugmentationPicture, SegmentationPictures, WorstCasePictures
 from cm_lightning.callbacks.prediction_writer import PredictionWriter
 from cm_lightning.callbacks.result_table import ResultTable
 
-__all__ = ["AugmentationPicture", "ConfidenceCost", "PredictionWriter", "ResultTable", "SegmentationPictures"]
+__all__ = [
+    "AugmentationPicture",
+    "ConfidenceCost",
+    "PredictionWriter",
+    "ResultTable",
+    "SegmentationPictures",
+    "WorstCasePictures",
+]

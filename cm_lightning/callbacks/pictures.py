@@ -1,5 +1,6 @@
 """Pictures of what the network sees and says, written as PNG files beside the checkpoints."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils.data import default_collate
 from cm_lightning.callbacks.drawing import Panel, draw_panels
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.tasks import BaseTask
 
 
@@ -65,7 +67,7 @@ class SegmentationPictures(Callback):
 
     def _row(self, batch: Batch, prediction: Tensor, index: int) -> list[Panel]:
         frame = fullest_frame(batch["label"][index])
-        spacing, unit = _frame_spacing(batch, index), batch["unit"][index]
+        spacing, unit = _frame_spacing(batch["spacing"][index]), batch["unit"][index]
         image, label = frame(batch["image"][index]), frame(batch["label"][index])
         row = [Panel(f"{batch['case'][index]}: image", image, spacing, unit)]
         if "confidence" in batch:
@@ -73,6 +75,67 @@ class SegmentationPictures(Callback):
         row.append(Panel("label", image, spacing, unit, label))
         row.append(Panel("prediction", image, spacing, unit, frame(prediction[index])))
         return row
+
+
+class WorstCasePictures(Callback):
+    """Draw the worst cases of a test, each in the frame that has most wrong pixels; nothing in a ``fast_dev_run``.
+
+    Args:
+        cases: How many, by the mean Dice of the classes that a case has or was given; in every process of its own.
+    """
+
+    def __init__(self, cases: int = 3) -> None:
+        self.cases = cases
+        self._worst: list[tuple[float, str, list[Panel]]] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep a case that is among the worst so far."""
+        if not (isinstance(pl_module, BaseTask) and outputs and self.cases):
+            return
+        prediction, label = outputs["prediction"], batch["native_label"][0, 0]
+        dice = torch.tensor(dice_per_class(prediction, label, len(pl_module.class_names) + 1)).nanmean().item()
+        if math.isnan(dice) or (len(self._worst) == self.cases and dice >= self._worst[-1][0]):
+            return
+        case = batch["case"][0]
+        frame = fullest_frame((prediction != label)[None])
+        spacing, unit = _frame_spacing(batch["native_spacing"][0]), batch["unit"][0]
+        image, truth = frame(next(pl_module.to_native(batch["image"], batch))[None]), frame(label[None])
+        row = [Panel(f"{case}: image", image, spacing, unit)]
+        confidence = batch.get("own_confidence", batch.get("confidence"))
+        if confidence is not None:
+            own = frame(next(pl_module.to_native(confidence, batch))[None])
+            row.append(Panel("confidence map", own, spacing, unit, is_map=True))
+        row.append(Panel("label", image, spacing, unit, truth))
+        row.append(Panel(f"prediction, Dice {dice:.2f}", image, spacing, unit, frame(prediction[None])))
+        self._worst = sorted([*self._worst, (dice, case, row)], key=lambda kept: kept[:2])[: self.cases]
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the cases that were kept."""
+        if isinstance(pl_module, BaseTask) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            for _, case, row in self._worst:
+                _save(draw_panels([row], pl_module.class_names), worst_case_picture(run_folder(trainer), case))
+        self._worst = []
+
+
+def worst_case_picture(folder: Path, case: str) -> Path:
+    """Where the picture of a case is that was among the worst of a run.
+
+    Args:
+        folder: The run's folder.
+        case: The case's id.
+
+    Returns:
+        A PNG file.
+    """
+    return folder / "pictures" / f"test_{case}.png"
 
 
 class AugmentationPicture(Callback):
@@ -118,7 +181,7 @@ class AugmentationPicture(Callback):
                 Panel(
                     title,
                     frame(batch[key][0]),
-                    _frame_spacing(sample, 0),
+                    _frame_spacing(sample["spacing"][0]),
                     sample["unit"][0],
                     frame(batch["label"][0]),
                     is_map=key == "confidence",
@@ -149,8 +212,8 @@ class fullest_frame:  # noqa: N801 (used like a function)
         return array
 
 
-def _frame_spacing(batch: Batch, index: int) -> tuple[float, float]:
-    depth, lateral = batch["spacing"][index][:2].tolist()
+def _frame_spacing(spacing: Tensor) -> tuple[float, float]:
+    depth, lateral = spacing[:2].tolist()
     return depth, lateral
 
 

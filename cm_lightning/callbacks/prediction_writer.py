@@ -51,7 +51,7 @@ class PredictionWriter(BasePredictionWriter):
         affine = read_image(image_file).affine
         probabilities = prediction["probabilities"].float().cpu().numpy()
         values = np.array([0, *data.classes.values()])
-        segmentation = values.astype(np.min_scalar_type(int(values.max())))[probabilities.argmax(axis=0)]
+        segmentation = values.astype(np.min_scalar_type(int(values.max())))[prediction["segmentation"].cpu().numpy()]
 
         def write(name: str, array: NDArray[Any]) -> None:
             write_nifti(folder / f"{prediction['case']}_{name}.nii.gz", array, affine)

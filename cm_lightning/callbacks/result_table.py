@@ -9,7 +9,8 @@ from rich.table import Table
 
 from cm_lightning.callbacks.pictures import run_folder
 from cm_lightning.data import UltrasoundDataModule
-from cm_lightning.evaluation.pooling import PLAN_FILE, ROWS_FILE
+from cm_lightning.evaluation.pooling import LEVELS_FILE, PLAN_FILE, ROWS_FILE
+from cm_lightning.evaluation.versions import versions
 from cm_lightning.metrics import METRICS
 from cm_lightning.metrics.empty import detection_rate
 from cm_lightning.metrics.summary import summarise
@@ -25,27 +26,36 @@ class ResultTable(Callback):
             return
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = pl_module.test_rows
-        pooled = [summarise(rows, policy).assign(policy=policy) for policy in ("worst", "detected")]
-        summary = pd.concat(pooled).assign(grouping=rows["grouping"].iloc[0], unit=rows["unit"].iloc[0])
+        rows, levels = pl_module.test_rows, pl_module.test_levels
+        summaries = [
+            summarise(part, policy).assign(policy=policy, postprocessing=done)
+            for done, part in rows.groupby("postprocessing", sort=False)
+            for policy in ("worst", "detected")
+        ]
+        summary = pd.concat(summaries).assign(grouping=rows["grouping"].iloc[0], unit=rows["unit"].iloc[0])
         summary.to_csv(folder / "test_summary.csv", index=False)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, UltrasoundDataModule):
-            rows = rows.assign(fold=data.fold)
-            (folder / PLAN_FILE).write_text(json.dumps(data.test_plan(), indent=1))
+            rows, levels = rows.assign(fold=data.fold), levels.assign(fold=data.fold)
+            plan = {**data.test_plan(), "made_with": versions()}
+            (folder / PLAN_FILE).write_text(json.dumps(plan, indent=1))
+        levels.to_csv(folder / LEVELS_FILE, index=False)
         # Last, and under another name until it is whole: a fold that has its rows is done.
         partial = folder / f"{ROWS_FILE}.partial"
         rows.to_csv(partial, index=False)
         partial.replace(folder / ROWS_FILE)
-        Console().print(_table(rows, pooled[0]))
+        worst = summary[summary["policy"] == "worst"]
+        for done, part in worst.groupby("postprocessing", sort=False):
+            Console().print(_table(rows[rows["postprocessing"] == done], part, str(done)))
 
 
-def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:
+def _table(rows: pd.DataFrame, summary: pd.DataFrame, postprocessing: str) -> Table:
     """Draw metrics against classes, mean ± SD over patients."""
     unit, grouping = rows["unit"].iloc[0], rows["grouping"].iloc[0]
     cases, patients = rows["case"].nunique(), rows["patient"].nunique()
+    after = "" if postprocessing == "none" else f", {postprocessing} alone where validation was for it"
     table = Table(
-        title=f"Test: mean ± SD over {patients} {grouping.split(' (')[0]}s ({cases} cases)",
+        title=f"Test: mean ± SD over {patients} {grouping.split(' (')[0]}s ({cases} cases){after}",
         caption=f"Grouped by {grouping}. A class lost or invented counts with its worst value; "
         "one that is in neither mask is not scored.",
     )

@@ -434,8 +434,18 @@ class UltrasoundDataModule(LightningDataModule):
             return StoredMap(cache)
         return StoredMap(cache, {case.id: self._donor(case) for case in cases})
 
+    def _own_confidence(self, subset: str) -> ConfidenceOf | None:
+        """The image's own map beside a control's: testing sorts errors by it."""
+        cache = self._confidence_cache()
+        control = self.confidence_source != "solver" and subset == "test"
+        return StoredMap(cache) if control and cache is not None else None
+
+    @property
+    def _tests(self) -> bool:
+        return self.trainer is not None and self.trainer.state.fn == "test"
+
     def _confidence_cache(self) -> ConfidenceCache | None:
-        if self.confidence_mode != "native" or self.confidence_source == "depth":
+        if self.confidence_mode != "native" or (self.confidence_source == "depth" and not self._tests):
             return None
         return ConfidenceCache(self.cache_dir / "confidence", self.solver, self.domain, self.axes.text)
 
@@ -470,6 +480,7 @@ class UltrasoundDataModule(LightningDataModule):
             self.spatial_size,
             self.spacing,
             self._confidence_of(cases),
+            self._own_confidence(subset),
             boundary=self.confidence_mode == "on_the_fly",
             keep_native=subset == "test",
         )

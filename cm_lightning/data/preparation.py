@@ -73,6 +73,7 @@ class PrepareCase(Transform):  # type: ignore[misc]
         size: Grid that whole images are resized to, or None.
         spacing: Common voxel size (depth, lateral, elevation) that images are resampled to, or None.
         confidence: How a case gets its confidence map, or None for no map.
+        own_confidence: How a case gets the map of its own image where ``confidence`` is a control, or None.
         boundary: Also give the pixels where random walks begin and end, for maps that are computed on this grid.
         keep_native: Also give the label at file resolution, for testing.
     """
@@ -84,6 +85,7 @@ class PrepareCase(Transform):  # type: ignore[misc]
     size: tuple[int, ...] | None = None
     spacing: tuple[float, ...] | None = None
     confidence: ConfidenceOf | None = None
+    own_confidence: ConfidenceOf | None = None
     boundary: bool = False
     keep_native: bool = False
 
@@ -97,7 +99,8 @@ class PrepareCase(Transform):  # type: ignore[misc]
             ``image`` (float32 in [0, 1]), ``domain`` (bool), ``confidence`` (float32) and ``label`` (uint8 class
             indices), each ``(1, depth, lateral[, elevation])``; ``spacing`` of that grid and ``native_spacing`` and
             ``native_shape`` of the file's, in ``unit``; the strings ``case`` and ``patient``; with ``boundary``,
-            ``source`` and ``sink`` (bool, like ``domain``); with ``keep_native``, ``native_label``.
+            ``source`` and ``sink`` (bool, like ``domain``); with ``keep_native``, ``native_label``; with
+            ``own_confidence``, that map.
         """
         arrays = read_case(case, self.axes, self.classes, self.spacing_mm)
         shape = arrays.image.shape
@@ -118,6 +121,8 @@ class PrepareCase(Transform):  # type: ignore[misc]
             sample |= _boundary(sample["domain"], fan, shape)
         if self.confidence is not None:
             sample["confidence"] = self.confidence(case, sample["domain"])
+        if self.own_confidence is not None:
+            sample["own_confidence"] = self.own_confidence(case, sample["domain"])
         if arrays.label is not None:
             sample["label"] = resample(arrays.label, size, "nearest")
             if self.keep_native:

@@ -1,16 +1,37 @@
 """One long table from the folds of a cross-validation, whoever ran them and wherever."""
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from cm_lightning.errors import InputError, MissingInputError
-from cm_lightning.metrics.empty import EmptyPolicy, apply_empty_policy
+from cm_lightning.metrics.empty import EmptyPolicy
+from cm_lightning.metrics.summary import patient_means
 
 ROWS_FILE = "test_metrics.csv"
+LEVELS_FILE = "test_levels.csv"
 PLAN_FILE = "test_plan.json"
+
+Postprocessing = Literal["none", "largest component"]
+
+
+def seeded_name(experiment: str, seed: int) -> str:
+    """Name an experiment that is one of several with different seeds."""
+    return f"{experiment}_seed{seed}"
+
+
+def split_seed_name(experiment: str) -> tuple[str, int]:
+    """Undo :func:`seeded_name`; an experiment without a seed in its name has the seed 0."""
+    found = re.fullmatch(r"(.+)_seed(\d+)", experiment)
+    return (found[1], int(found[2])) if found else (experiment, 0)
+
+
+def postprocessed_name(model: str, postprocessing: Postprocessing) -> str:
+    """Name a model by what was done to its predictions."""
+    return model if postprocessing == "none" else f"{model} + {postprocessing}"
 
 
 def pool_folds(experiment: Path) -> pd.DataFrame:
@@ -24,7 +45,8 @@ def pool_folds(experiment: Path) -> pd.DataFrame:
             cases, which ``test`` writes.
 
     Returns:
-        Long table: a row per case, class and metric, with ``fold`` and ``model`` (the experiment's name).
+        Long table: a row per case, class and metric, with ``fold``, ``model`` and ``seed``; the experiment
+        ``x_seed1`` is the model ``x`` with seed 1. Results after post-processing are those of a model of their own.
 
     Raises:
         MissingInputError: There is no fold, or not every fold of the plan has been tested.
@@ -51,8 +73,10 @@ def pool_folds(experiment: Path) -> pd.DataFrame:
             f"Of the {len(plan['test_cases'])} folds of {experiment}, fold {', '.join(missing)} has not been tested; "
             "expected all of them."
         )
-    rows = pd.concat(tables, ignore_index=True).assign(model=experiment.name)
-    doubled = rows[rows.duplicated(["case", "class", "metric"])]["case"].unique()
+    rows = pd.concat(tables, ignore_index=True)
+    name, seed = split_seed_name(experiment.name)
+    rows = rows.assign(model=[postprocessed_name(name, done) for done in rows["postprocessing"]], seed=seed)
+    doubled = rows[rows.duplicated(["case", "class", "metric", "model"])]["case"].unique()
     if len(doubled):
         raise InputError(
             f"The cases {', '.join(sorted(doubled))} are in more than one fold of {experiment}; expected each once."
@@ -77,23 +101,22 @@ def summarise_folds(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.Dat
 
     Returns:
         A row per model, class and metric, the class ``mean`` being each patient's mean over classes: ``mean`` and
-        ``sd_patients`` over all patients, ``sd_folds`` over the folds' means, their numbers ``patients`` and ``folds``,
-        and ``failures``: cases in which a class was lost or invented.
+        ``sd_patients`` over all patients, a patient's value being the mean over seeds; ``sd_folds`` over the folds'
+        means, and ``sd_seeds`` over the means of runs that differ in their seed alone; the numbers ``patients``,
+        ``folds`` and ``seeds``; and ``failures``: how often a class was lost or invented, a case, class and seed.
     """
-    scored = apply_empty_policy(rows, policy)
-    keys = ["model", "fold", "patient"]
-    by_class = scored.groupby([*keys, "class", "metric"], sort=False)["value"].mean().reset_index()
-    overall = by_class.groupby([*keys, "metric"], sort=False)["value"].mean().reset_index()
-    both = pd.concat([by_class, overall.assign(**{"class": "mean"})])
+    both = patient_means(rows, policy, ["model", "fold"])
     what = ["model", "class", "metric"]
     over_patients = both.groupby(what, sort=False)["value"].agg(mean="mean", sd_patients="std", patients="count")
     fold_means = both.groupby([*what, "fold"], sort=False)["value"].mean()
     over_folds = fold_means.groupby(what, sort=False).agg(sd_folds="std", folds="count")
-    one_side = rows[rows["pred_empty"] ^ rows["truth_empty"]].drop_duplicates(["model", "case", "class"])
+    seed_means = patient_means(rows, policy, ["model", "seed"]).groupby([*what, "seed"], sort=False)["value"].mean()
+    over_seeds = seed_means.groupby(what, sort=False).agg(sd_seeds="std", seeds="count")
+    one_side = rows[rows["pred_empty"] ^ rows["truth_empty"]].drop_duplicates(["model", "seed", "case", "class"])
     failures = one_side.groupby(["model", "class"]).size().rename("failures")
     total = one_side.groupby("model").size().rename("failures").reset_index().assign(**{"class": "mean"})
     failures = pd.concat([failures, total.set_index(["model", "class"])["failures"]])
-    table = over_patients.join(over_folds).join(failures, on=["model", "class"])
+    table = over_patients.join(over_folds).join(over_seeds).join(failures, on=["model", "class"])
     return table.assign(failures=table["failures"].fillna(0).astype(int)).reset_index()
 
 
@@ -115,4 +138,5 @@ def _read_rows(folder: Path) -> pd.DataFrame:
     lacking = sorted(needed - set(rows.columns))
     if lacking or rows.empty:
         raise InputError(f"{path} has {len(rows)} rows and lacks the columns {lacking}; run the fold's test again.")
-    return rows
+    # Rows of runs before there was any post-processing.
+    return rows if "postprocessing" in rows else rows.assign(postprocessing="none")

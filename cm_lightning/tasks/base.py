@@ -15,6 +15,8 @@ from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
 from cm_lightning.metrics import case_rows
+from cm_lightning.metrics.components import keep_largest
+from cm_lightning.metrics.levels import confidence_levels, depth_levels, level_rows
 from cm_lightning.metrics.segmentation import Row, dice_per_class
 from cm_lightning.metrics.summary import summarise
 
@@ -27,18 +29,30 @@ class BaseTask(LightningModule):
     Args:
         classes: Value in the label files of every class; set from the data module.
         patch_size: Window of sliding inference; None runs whole images. Set from the data module.
+        largest_component: In ``predict``, keep the largest connected component alone of the classes for which this
+            raised the validation Dice of the epoch that the checkpoint is of; in ``test``, measure with and without.
 
     Attributes:
         test_rows: Long table of the last test, the same on every process.
+        test_levels: Counts of right and wrong voxels by level of confidence and by depth of the last test.
+        largest_component_gain: Of every class, what keeping its largest component adds to the Dice of the last
+            validation; kept in checkpoints.
     """
 
-    def __init__(self, classes: dict[str, int], patch_size: tuple[int, ...] | None = None) -> None:
+    def __init__(
+        self, classes: dict[str, int], patch_size: tuple[int, ...] | None = None, largest_component: bool = False
+    ) -> None:
         super().__init__()
         self.class_names = list(classes)
         self.window = None if patch_size is None else SlidingWindowInferer(patch_size, mode="gaussian", overlap=0.5)
+        self.largest_component = largest_component
+        self.largest_component_gain: dict[str, float] | None = None
         self.test_rows = pd.DataFrame()
+        self.test_levels = pd.DataFrame()
         self._rows: list[Row] = []
-        self._validation_dice: dict[str, list[float]] = {}
+        self._levels: list[Row] = []
+        # A case's Dice per class, as it is and with the largest components alone.
+        self._validation_dice: dict[str, tuple[list[float], list[float]]] = {}
 
     @property
     def pairs_per_case(self) -> int:
@@ -181,55 +195,90 @@ class BaseTask(LightningModule):
         self.log_quality(outputs, batch, "val")
         prediction = logits.argmax(dim=1)
         for index, case in enumerate(batch["case"]):
-            dice = dice_per_class(prediction[index], batch["label"][index, 0], logits.shape[1])
-            self._validation_dice[case] = dice
+            found, label, classes = prediction[index], batch["label"][index, 0], logits.shape[1]
+            largest = keep_largest(found, range(1, classes))
+            self._validation_dice[case] = (
+                dice_per_class(found, label, classes),
+                dice_per_class(largest, label, classes),
+            )
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over cases of every class's Dice; a class that no case has is left out."""
         gathered = gather_objects(list(self._validation_dice.items()))
         self._validation_dice.clear()
         # The sampler of several processes repeats cases to fill the last batch: one value a case.
-        table = pd.DataFrame(dict(gathered).values(), columns=self.class_names, dtype=float)
-        means = table.mean()
-        for name, value in means.items():
-            self.log(f"val/dice/{name}", torch.tensor(value, dtype=torch.float32), sync_dist=True)
-        self.log("val/dice/mean", torch.tensor(means.mean(), dtype=torch.float32), prog_bar=True, sync_dist=True)
+        values = torch.tensor(list(dict(gathered).values()), dtype=torch.float64)  # (cases, 2, classes)
+        plain, largest = values.nanmean(dim=0)
+        gains = (largest - plain).nan_to_num().tolist()
+        self.largest_component_gain = dict(zip(self.class_names, gains, strict=True))
+        for name, value in zip(self.class_names, plain.float(), strict=True):
+            self.log(f"val/dice/{name}", value, sync_dist=True)
+        self.log("val/dice/mean", plain.nanmean().float(), prog_bar=True, sync_dist=True)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure one case in its own geometry."""
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what validation said of the largest components."""
+        checkpoint["largest_component_gain"] = self.largest_component_gain
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take what validation said of the largest components at the checkpoint's epoch."""
+        self.largest_component_gain = checkpoint.get("largest_component_gain")
+
+    @property
+    def reduced_classes(self) -> list[int]:
+        """Indices of the classes of which post-processing keeps the largest component alone."""
+        if not self.largest_component:
+            return []
+        if self.largest_component_gain is None:
+            raise InputError(
+                "model.largest_component chooses its classes by the validation of the checkpoint's epoch, and this "
+                "checkpoint does not hold it; expected one that fit wrote after a validation."
+            )
+        return [i for i, name in enumerate(self.class_names, start=1) if self.largest_component_gain[name] > 0]
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Measure one case in its own geometry.
+
+        Returns:
+            ``prediction``, class indices at file resolution, without post-processing.
+        """
         outputs = self.outputs(batch)
         self.log_quality(outputs, batch, "test")
         prediction = self.native_segmentation(self.class_logits(outputs), batch)
+        label, spacing = batch["native_label"][0, 0], batch["native_spacing"][0].tolist()
         grouping = self.trainer.datamodule.grouping if self.trainer.datamodule is not None else "patient"  # type: ignore[attr-defined]
-        self._rows += case_rows(
-            prediction,
-            batch["native_label"][0, 0],
-            self.class_names,
-            batch["native_spacing"][0].tolist(),
-            case=batch["case"][0],
-            patient=batch["patient"][0],
-            grouping=grouping,
-            unit=batch["unit"][0],
-        )
+        about = {"case": batch["case"][0], "patient": batch["patient"][0]}
+        more = {"grouping": grouping, "unit": batch["unit"][0]}
+        self._rows += case_rows(prediction, label, self.class_names, spacing, **about, **more, postprocessing="none")
+        if self.largest_component:
+            reduced = keep_largest(prediction, self.reduced_classes)
+            self._rows += case_rows(
+                reduced, label, self.class_names, spacing, **about, **more, postprocessing="largest component"
+            )
+        self._levels += level_rows(prediction, label, self.class_names, self._native_levels(batch), **about)
+        return {"prediction": prediction}
 
     def on_test_epoch_end(self) -> None:
         """Gather the rows of all processes and log the means over patients."""
-        rows = pd.DataFrame(gather_objects(self._rows))
-        self._rows = []
-        self.test_rows = rows.drop_duplicates(["case", "class", "metric"]).reset_index(drop=True)
-        for row in summarise(self.test_rows).itertuples():
+        rows, levels = pd.DataFrame(gather_objects(self._rows)), pd.DataFrame(gather_objects(self._levels))
+        self._rows, self._levels = [], []
+        keys = ["case", "class", "metric", "postprocessing"]
+        self.test_rows = rows.drop_duplicates(keys).reset_index(drop=True)
+        self.test_levels = levels.drop_duplicates(["case", "class", "by", "level"]).reset_index(drop=True)
+        for row in summarise(self.test_rows[self.test_rows["postprocessing"] == "none"]).itertuples():
             self.log(f"test/{row.metric}/{row[1]}", torch.tensor(row.mean, dtype=torch.float32), sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Predict one case at file resolution.
 
         Returns:
-            ``case``, the class ``probabilities`` ``(C, depth, lateral[, elevation])`` and the maps beside them, on the
-            same grid.
+            ``case``, the class ``probabilities`` ``(C, depth, lateral[, elevation])``, the ``segmentation`` (class
+            indices) and the maps beside them, on the same grid.
         """
         outputs = self.outputs(batch)
         probabilities = self.native_probabilities(outputs, batch)
-        return {"case": batch["case"][0], "probabilities": probabilities, **self.native_maps(outputs, batch)}
+        segmentation = keep_largest(probabilities.argmax(dim=0), self.reduced_classes)
+        found = {"case": batch["case"][0], "probabilities": probabilities, "segmentation": segmentation}
+        return {**found, **self.native_maps(outputs, batch)}
 
     def native_probabilities(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Give the class probabilities of one case at file resolution.
@@ -254,6 +303,16 @@ class BaseTask(LightningModule):
             Maps ``(depth, lateral[, elevation])`` by name: ``confidence`` where the batch has it.
         """
         return {"confidence": next(self.to_native(batch["confidence"], batch))} if "confidence" in batch else {}
+
+    def _native_levels(self, batch: Batch) -> dict[str, Tensor]:
+        """What the error of one case is sorted by, at file resolution."""
+        domain = next(self.to_native(batch["domain"], batch)) > 0.5
+        levels = {"depth": depth_levels(domain)}
+        # Under a control, the network's second channel is not the image's confidence.
+        confidence = batch.get("own_confidence", batch.get("confidence"))
+        if confidence is not None:
+            levels["confidence"] = confidence_levels(next(self.to_native(confidence, batch)), domain)
+        return levels
 
 
 def resize_linearly(image: Tensor, shape: Sequence[int]) -> Tensor:

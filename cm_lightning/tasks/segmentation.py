@@ -23,8 +23,9 @@ from cm_lightning.uncertainty import mc_dropout_probabilities
 
 InputMode = Literal["1ch", "2ch"]
 
-# A checkpoint holds all weights, so that whoever loads it needs no other file; and how often to sample is chosen anew.
-NOT_IN_CHECKPOINTS = ["init_from", "mc_samples"]
+# A checkpoint holds all weights, so that whoever loads it needs no other file; and what is done with the network's
+# answers is chosen anew.
+NOT_IN_CHECKPOINTS = ["init_from", "mc_samples", "largest_component"]
 
 
 class SegmentationTask(BaseTask):
@@ -48,6 +49,8 @@ class SegmentationTask(BaseTask):
         confidence_head: Weight of an auxiliary head that predicts the confidence map from the image, by binary
             cross-entropy with the solver's map; 0 for none. A network that has one needs no solver to give a map.
         mc_samples: Passes with dropout on that ``predict`` averages (Monte Carlo dropout); 0 for one without.
+        largest_component: In ``predict``, keep the largest connected component alone of the classes for which this
+            raised the validation Dice of the epoch that the checkpoint is of; in ``test``, measure with and without.
         init_from: Checkpoint to take weights from before training; input channels and classes may differ.
         spatial_size: Grid of the images; set from the data module.
         patch_size: Size of training patches and of the sliding window; set from the data module.
@@ -74,11 +77,12 @@ class SegmentationTask(BaseTask):
         warmup_epochs: int = 0,
         confidence_head: float = 0.0,
         mc_samples: int = 0,
+        largest_component: bool = False,
         init_from: Path | None = None,
         spatial_size: list[int] | None = None,
         patch_size: list[int] | None = None,
     ) -> None:
-        super().__init__(classes, None if patch_size is None else tuple(patch_size))
+        super().__init__(classes, None if patch_size is None else tuple(patch_size), largest_component)
         if input_mode not in get_args(InputMode):
             raise InputError(f"Unknown input mode {input_mode!r}; expected one of {', '.join(get_args(InputMode))}.")
         if confidence_head < 0 or mc_samples < 0:

@@ -61,7 +61,7 @@ def test_one_dead_fold_makes_the_studys_plus_minus():
     """The study's 0.57 +- 0.49 (AttUNet) is the spread of folds of 0.855, 0.855 and 0."""
     dice = {0: [0.835, 0.855, 0.875], 1: [0.845, 0.855, 0.865], 2: [0.0, 0.0, 0.0]}
     rows = pd.DataFrame(
-        {"model": "attunet", "fold": fold, "patient": f"{fold}{i}", "case": f"{fold}{i}", "class": "soleus"}
+        {"model": "attunet", "seed": 0, "fold": fold, "patient": f"{fold}{i}", "case": f"{fold}{i}", "class": "soleus"}
         | {"metric": "dice", "value": value, "pred_empty": value == 0, "truth_empty": False, "diagonal": 1.0}
         for fold, values in dice.items()
         for i, value in enumerate(values)
