@@ -21,29 +21,7 @@ from cm_lightning.data.splits import STUDY_FOLDS
 from cm_lightning.errors import InputError
 from cm_lightning.evaluation.pooling import ROWS_FILE, pool_folds, seeded_name, summarise_folds
 from cm_lightning.metrics import METRICS
-
-# Settings that say where a run is, not what it does.
-RUN_SPECIFIC = {"ckpt_path", "config", "overwrite", "checkpoint.dirpath", "trainer.default_root_dir"}
-# Settings in which a fold that is kept may differ from what is asked for: where and how it runs, and what only testing
-# and prediction look at.
-MAY_DIFFER = RUN_SPECIFIC | {
-    "output_dir",
-    "data.fold",
-    "data.root",
-    "data.cache_dir",
-    "data.num_workers",
-    "data.cache_rate",
-    "data.pairs_per_case",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.enable_progress_bar",
-    "model.init_args.mc_samples",
-    "model.init_args.largest_component",
-}
-
-Settings = dict[str, Any]
+from cm_lightning.settings import MAY_DIFFER, Settings, flatten
 
 
 @dataclass
@@ -280,16 +258,6 @@ def refuse_other_settings(folder: Path, settings: Settings) -> None:
         )
 
 
-def flatten(tree: Any, prefix: str = "") -> Settings:
-    """Flatten nested settings to dotted names."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    flat: Settings = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
-
-
 def run_jobs(jobs: list[Job], devices: list[str]) -> None:
     """Run jobs, one on every device at a time; what the folds share is prepared by one of them at a time.
 
@@ -302,8 +270,10 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
     """
     console = Console()
     waiting, running, failed = list(jobs), dict[int, Running](), list[Job]()
-    # The folds have sessions of their own: a scheduler's SIGTERM must reach them as Ctrl-C does.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The folds have sessions of their own: a scheduler's SIGTERM must reach them as Ctrl-C does. What a script starts
+    # in the background ignores SIGINT, and would hand that down to the folds.
+    stopping = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, signal.default_int_handler) for number in stopping]
     try:
         while waiting or running:
             for slot, state in list(running.items()):
@@ -332,7 +302,8 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
             state.process.send_signal(signal.SIGINT)
         for state in running.values():
             state.process.wait()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(stopping, before, strict=True):
+            signal.signal(number, handler)
     if failed:
         endings = "\n".join(f"{job.log}: {last_line(job.log)}" for job in failed)
         raise InputError(f"{len(failed)} of {len(jobs)} folds failed:\n{endings}")

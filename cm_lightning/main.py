@@ -27,11 +27,12 @@ from cm_lightning.callbacks import (
     WorstCasePictures,
 )
 from cm_lightning.confidence import ConfidenceMapSolver
-from cm_lightning.crossval import RUN_SPECIFIC, crossval, flatten
+from cm_lightning.crossval import crossval
 from cm_lightning.data import Phantom, UltrasoundDataModule
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.evaluation.report import report
 from cm_lightning.loggers import ResumableCSVLogger
+from cm_lightning.settings import RUN_SPECIFIC, flatten
 from cm_lightning.tasks import BaseTask, DeepAtlasTask
 
 DESCRIPTION = "Segmentation of ultrasound, guided by confidence maps, that knows where it can be trusted."

@@ -30,6 +30,8 @@ def test_stopped_and_started_again(arguments, tmp_path, capsys):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # As a script does with what it starts in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     last = experiment / "fold0" / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 240

@@ -26,21 +26,17 @@ def participant_values(rows: pd.DataFrame, metric: str, policy: EmptyPolicy = "w
     return table.reindex(columns=list(dict.fromkeys(rows["model"])))
 
 
-def compare_models(
-    rows: pd.DataFrame, metric: str, baselines: Mapping[str, str], seed: int = 0
-) -> dict[str, PairedResult]:
-    """Compare models with their baselines over the participants that both have tested.
+def compare_models(values: pd.DataFrame, baselines: Mapping[str, str], seed: int = 0) -> dict[str, PairedResult]:
+    """Compare models with their baselines over the participants that both have a value of.
 
     Args:
-        rows: Long table of all models.
-        metric: Which metric; lost and invented classes count with their worst value.
+        values: A row per participant, a column per model, as :func:`participant_values` gives it.
         baselines: Model to baseline: the comparisons that were planned, corrected for together.
         seed: Of the bootstrap.
 
     Returns:
-        A result for every model that has a baseline among the rows and two participants in common with it.
+        A result for every model that has a baseline among the models and two participants in common with it.
     """
-    values = participant_values(rows, metric)
     planned: list[str] = []
     pairs = []
     for model, baseline in baselines.items():

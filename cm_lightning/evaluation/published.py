@@ -35,6 +35,22 @@ PUBLISHED = {
     for setting, values in _TABLE_1.items()
 }
 
+# The supplement's maps of other parameters; the configuration's name says beta and alpha, and without them they are the
+# study's 100 and 0.5.
+SUPPLEMENT_METRICS = ("dice", "iou", "precision", "miss_rate", "asd")
+_SUPPLEMENT = {
+    "unet_2ch_dice": ((0.84, 0.03), (0.75, 0.04), (0.91, 0.04), (0.20, 0.03), (4.41, 5.13)),
+    "unet_2ch_dice_beta400_alpha0.2": ((0.84, 0.03), (0.75, 0.05), (0.88, 0.06), (0.14, 0.03), (11.87, 5.31)),
+    "unet_2ch_dice_beta100_alpha0.2": ((0.83, 0.02), (0.73, 0.03), (0.84, 0.04), (0.15, 0.03), (14.84, 1.15)),
+    "unet_1ch_ceconf": ((0.83, 0.04), (0.73, 0.06), (0.87, 0.05), (0.17, 0.05), (15.57, 2.68)),
+    "unet_1ch_ceconf_beta400_alpha0.5": ((0.82, 0.03), (0.72, 0.05), (0.90, 0.06), (0.20, 0.02), (10.15, 2.55)),
+    "unet_1ch_ceconf_beta100_alpha0.2": ((0.82, 0.04), (0.72, 0.07), (0.86, 0.06), (0.16, 0.06), (13.58, 4.67)),
+}
+SUPPLEMENT = {
+    setting: {name: Published(*value) for name, value in zip(SUPPLEMENT_METRICS, values, strict=True)}
+    for setting, values in _SUPPLEMENT.items()
+}
+
 # The mode that each network's modified ones are compared with.
 BASELINES = {"unet": "1ch_dicece", "attunet": "1ch_ce", "deepatlas": "1ch_dice", "unetr": "1ch_ce"}
 

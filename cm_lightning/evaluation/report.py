@@ -2,33 +2,42 @@
 
 import argparse
 import base64
-import platform
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
-import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
-from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.errors import InputError
 from cm_lightning.evaluation.comparison import participant_values
-from cm_lightning.evaluation.pooling import pool_folds
+from cm_lightning.evaluation.figures import box_plot, critical_difference_plot, level_plot
+from cm_lightning.evaluation.levels import DEEP, HIGH_CONFIDENCE, LOW_CONFIDENCE, participant_errors
+from cm_lightning.evaluation.pooling import split_seed_name
 from cm_lightning.evaluation.published import baseline_of
+from cm_lightning.evaluation.runs import Runs, load_runs
 from cm_lightning.evaluation.tables import (
     ReportTable,
+    claims_table,
     class_table,
     comparison_table,
+    level_table,
     overview_table,
     problem_table,
     published_table,
+    settings_table,
+    supplement_table,
 )
+from cm_lightning.evaluation.versions import versions
 from cm_lightning.metrics import METRICS
 
 COMPARED = ("dice", "hd", "asd", "islands")
+COMPARED_ERRORS = (
+    ("error_low_confidence", "error where confidence is below 0.3", "confidence", LOW_CONFIDENCE),
+    ("error_high_confidence", "error where confidence is 0.7 or more", "confidence", HIGH_CONFIDENCE),
+    ("error_deep", "error in the deepest three tenths", "depth", DEEP),
+)
 DRAWN = ("dice", "hd", "asd")
-VERSIONS = ("cm_lightning", "torch", "monai", "pytorch-lightning", "numpy", "scipy")
+RANKED = ("dice", "hd")
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
@@ -42,8 +51,13 @@ p.note {color: #555; max-width: 55rem} img {max-width: 100%} code {background: #
 <p class="note">{{ about }}</p>
 {% for table in tables %}<h2>{{ table.title }}</h2><p class="note">{{ table.note }}</p>
 {{ table.to_html() | safe }}
-{% endfor %}{% for name, image in figures %}<h2>{{ name }}</h2>
-<img alt="{{ name }}" src="data:image/png;base64,{{ image }}">
+{% endfor %}{% for name, title, image in figures %}<h2>{{ title }}</h2>
+<img alt="{{ title }}" src="data:image/png;base64,{{ image }}">
+{% endfor %}<h2>Worst cases</h2>
+<p class="note">Of all folds and seeds, in the frame that has most wrong pixels.</p>
+{% for model, images in worst if images %}<details><summary>{{ model }}</summary>
+{% for image in images %}<img alt="a worst case of {{ model }}" src="data:image/png;base64,{{ image }}">
+{% endfor %}</details>
 {% endfor %}<h2>To do it again</h2><p class="note">{{ again }}</p>
 {% for name, config in configs %}<details><summary><code>{{ name }}</code></summary><pre>{{ config }}</pre></details>
 {% endfor %}</body></html>
@@ -86,85 +100,116 @@ def write_report(runs: Sequence[Path], output: Path, baseline: str | None = None
     Raises:
         InputError: None of the runs can be read, or the baseline is not one of them.
     """
-    rows, problems = load_rows(runs)
-    models = list(dict.fromkeys(rows["model"]))
-    baselines = choose_baselines(models, baseline)
-    tables = [
-        problem_table(problems),
-        overview_table(rows, baselines),
-        published_table(rows),
-        class_table(rows),
-        *(comparison_table(rows, metric, baselines) for metric in COMPARED),
-    ]
-    present = [table for table in tables if table is not None]
+    found = load_runs(runs)
+    rows = found.rows
+    baselines = choose_baselines(found.models, baseline)
+    tables = make_tables(found, baselines)
     output.mkdir(parents=True, exist_ok=True)
     rows.to_csv(output / "rows.csv", index=False)
-    write_tables(present, output / "tables")
+    found.levels.to_csv(output / "levels.csv", index=False)
+    write_tables(tables, output / "tables")
+    (output / "figures").mkdir(exist_ok=True)
     figures = []
-    for metric in DRAWN:
-        figure = box_plot(rows, metric)
-        (output / "figures").mkdir(exist_ok=True)
-        figure.savefig(output / "figures" / f"{metric}.svg")
-        figure.savefig(output / "figures" / f"{metric}.png", dpi=130)
-        picture = (output / "figures" / f"{metric}.png").read_bytes()
-        figures.append((METRICS[metric].title, base64.b64encode(picture).decode()))
-    title = f"{len(models)} models over {rows['patient'].nunique()} {rows['grouping'].iloc[0].split(' (')[0]}s"
-    versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
-    again = f"Made from the rows in rows.csv with {versions}, Python {platform.python_version()}."
+    for name, title, figure in draw_figures(found):
+        figure.savefig(output / "figures" / f"{name}.svg")
+        figure.savefig(output / "figures" / f"{name}.png", dpi=130)
+        figures.append((name, title, _embed(output / "figures" / f"{name}.png")))
+    grouping, unit = rows["grouping"].iloc[0], rows["unit"].iloc[0]
+    title = f"{len(found.models)} models over {rows['patient'].nunique()} {grouping.split(' (')[0]}s"
     about = (
-        f"Grouped by {rows['grouping'].iloc[0]}; {rows['case'].nunique()} cases, distances in {rows['unit'].iloc[0]}."
+        f"Grouped by {grouping}; {rows['case'].nunique()} cases, {rows['seed'].nunique()} seed(s), distances in {unit}."
     )
+    tested = "; ".join(
+        f"{number} folds with {what or 'unknown versions'}" for what, number in found.made_with().items()
+    )
+    again = (
+        f"Tested: {tested}. Made from rows.csv and levels.csv with "
+        f"{', '.join(f'{name} {number}' for name, number in versions().items())}."
+    )
+    worst = [(model, [_embed(path) for path in worst_pictures(found, model)]) for model in found.folders]
     page = (
         jinja2.Environment(autoescape=True)
         .from_string(PAGE)
-        .render(title=title, about=about, tables=present, figures=figures, again=again, configs=_configs(runs, models))
+        .render(
+            title=title, about=about, tables=tables, figures=figures, worst=worst, again=again, configs=_configs(found)
+        )
     )
-    markdown = [f"# {title}\n\n{about}\n", *(table.to_markdown() for table in present)]
-    markdown += [f"## {METRICS[m].title}\n\n![{METRICS[m].title}](figures/{m}.png)\n" for m in DRAWN]
+    markdown = [f"# {title}\n\n{about}\n", *(table.to_markdown() for table in tables)]
+    markdown += [f"## {heading}\n\n![{heading}](figures/{name}.png)\n" for name, heading, _ in figures]
     (output / "report.md").write_text("\n".join([*markdown, f"{again}\n"]))
     (output / "report.html").write_text(page)
     return output / "report.html"
 
 
-def load_rows(runs: Sequence[Path]) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Pool the folds of every experiment, and go on where one cannot be read.
+def make_tables(runs: Runs, baselines: Mapping[str, str]) -> list[ReportTable]:
+    """Make all tables that the runs have the numbers for.
 
     Args:
-        runs: Folders of experiments, or folders that hold such.
+        runs: What was read.
+        baselines: Model to baseline.
 
     Returns:
-        Long table of all that could be read; folder and reason of what could not.
-
-    Raises:
-        InputError: Nothing could be read, or the experiments measure in different units or groups.
+        Tables in the order of the page.
     """
-    tables, problems = [], []
-    for experiment in find_experiments(runs):
-        try:
-            tables.append(pool_folds(experiment))
-        except (InputError, MissingInputError) as error:
-            problems.append((str(experiment), str(error)))
-    if not tables:
-        reasons = "\n".join(f"{folder}: {reason}" for folder, reason in problems)
-        raise InputError(f"None of the runs can be reported:\n{reasons}")
-    rows = pd.concat(tables, ignore_index=True)
-    for column in ("unit", "grouping"):
-        if rows[column].nunique() > 1:
-            found = rows.groupby(column)["model"].first().to_dict()
-            raise InputError(f"The runs do not share one {column}: {found}. Report them apart.")
-    return rows, problems
+    rows, levels, unit = runs.rows, runs.levels, runs.rows["unit"].iloc[0]
+    compared = [(name, METRICS[name].heading(unit), participant_values(rows, name)) for name in COMPARED]
+    if len(levels):
+        for name, title, by, chosen in COMPARED_ERRORS:
+            compared.append((name, title, participant_errors(levels, by, chosen)))
+    tables = [
+        problem_table(runs.problems),
+        overview_table(rows, baselines),
+        published_table(rows),
+        supplement_table(rows),
+        claims_table(runs, baselines),
+        class_table(rows),
+        *(comparison_table(name, title, values, baselines) for name, title, values in compared),
+        level_table(levels, "confidence"),
+        level_table(levels, "depth"),
+        settings_table(runs),
+    ]
+    return [table for table in tables if table is not None]
 
 
-def find_experiments(runs: Sequence[Path]) -> list[Path]:
-    """Find the folders that hold folds: those given, or those one level below them."""
-    found: list[Path] = []
-    for run in runs:
-        if any(run.glob("fold*/")):
-            found.append(run)
-        else:
-            below = sorted(folder for folder in run.glob("*/") if any(folder.glob("fold*/")))
-            found += below or [run]
-    return list(dict.fromkeys(found))
+def draw_figures(runs: Runs) -> Iterator[tuple[str, str, Figure]]:
+    """Draw all figures that the runs have the numbers for.
+
+    Args:
+        runs: What was read.
+
+    Yields:
+        A name for its file, a heading and the figure.
+    """
+    for metric in DRAWN:
+        yield metric, METRICS[metric].title, box_plot(runs.rows, metric)
+    if len(runs.levels):
+        yield "error_by_level", "Where the models are wrong", level_plot(runs.levels)
+    for metric in RANKED:
+        diagram = critical_difference_plot(runs.rows, metric)
+        if diagram is not None:
+            yield f"ranks_{metric}", f"Critical differences, {METRICS[metric].title}", diagram
+
+
+def worst_pictures(runs: Runs, model: str, number: int = 3) -> list[Path]:
+    """Find pictures of a model's worst cases of all folds and seeds.
+
+    Args:
+        runs: What was read.
+        model: Which model.
+        number: How many, at most.
+
+    Returns:
+        PNG files, the worst case first; its Dice is the mean of the classes that it has or was given.
+    """
+    rows = runs.rows[(runs.rows["model"] == model) & (runs.rows["metric"] == "dice")]
+    dice = rows.groupby(["seed", "fold", "case"])["value"].mean().sort_values()
+    of_seed = {split_seed_name(folder.name)[1]: folder for folder in runs.folders[model]}
+    found: dict[str, Path] = {}
+    for seed, fold, case in dice.index:
+        path = of_seed[seed] / f"fold{fold}" / "pictures" / f"test_{case}.png"
+        if case not in found and path.is_file():
+            found[case] = path
+    return list(found.values())[:number]
 
 
 def choose_baselines(models: Sequence[str], baseline: str | None) -> dict[str, str]:
@@ -184,8 +229,11 @@ def choose_baselines(models: Sequence[str], baseline: str | None) -> dict[str, s
         if baseline not in models:
             raise InputError(f"The baseline {baseline} is not among the runs: {', '.join(models)}.")
         return {model: baseline for model in models if model != baseline}
-    of_the_study = {model: name for model in models if (name := baseline_of(model)) in models and name is not None}
-    return of_the_study or dict.fromkeys(models[1:], models[0])
+    plain = [model for model in models if " + " not in model]
+    chosen = {model: name for model in plain if (name := baseline_of(model)) in models and name is not None}
+    chosen = chosen or dict.fromkeys(plain[1:], plain[0])
+    # Post-processing is compared with the same model without it.
+    return chosen | {model: model.split(" + ")[0] for model in models if " + " in model}
 
 
 def write_tables(tables: Sequence[ReportTable], folder: Path) -> None:
@@ -197,34 +245,12 @@ def write_tables(tables: Sequence[ReportTable], folder: Path) -> None:
         (folder / f"{table.name}.csv").write_text(table.to_csv())
 
 
-def box_plot(rows: pd.DataFrame, metric: str) -> Figure:
-    """Draw a box a model with a point a participant, as the study's Fig. 3.
-
-    Args:
-        rows: Long table of all models.
-        metric: Which metric, mean over classes.
-
-    Returns:
-        The figure.
-    """
-    values = participant_values(rows, metric)
-    columns = [values[model].dropna().to_numpy() for model in values]
-    figure = Figure(figsize=(6.5, 0.9 + 0.42 * len(columns)), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(columns))[::-1]
-    axes.boxplot(columns, positions=places, orientation="horizontal", widths=0.6, showfliers=False)
-    generator = np.random.default_rng(0)
-    for place, column in zip(places, columns, strict=True):
-        spread = place + generator.uniform(-0.15, 0.15, len(column))
-        axes.plot(column, spread, "o", markersize=3.5, alpha=0.6, color="tab:blue")
-    axes.set_yticks(places, list(values.columns))
-    heading = METRICS[metric].heading(rows["unit"].iloc[0])
-    axes.set_xlabel(f"{heading}, mean over classes; a point is a participant")
-    axes.grid(axis="x", alpha=0.3)
-    return figure
+def _embed(path: Path) -> str:
+    """Read a picture as text that a page can hold."""
+    return base64.b64encode(path.read_bytes()).decode()
 
 
-def _configs(runs: Sequence[Path], models: Sequence[str]) -> list[tuple[str, str]]:
+def _configs(runs: Runs) -> list[tuple[str, str]]:
     """Settings of the first fold of every model."""
-    paths = [experiment / "fold0" / "config.yaml" for experiment in find_experiments(runs) if experiment.name in models]
-    return [(path.parent.parent.name, path.read_text()) for path in paths if path.is_file()]
+    paths = {model: folders[0] / "fold0" / "config.yaml" for model, folders in runs.folders.items()}
+    return [(model, path.read_text()) for model, path in paths.items() if path.is_file()]

@@ -10,8 +10,17 @@ from html import escape
 import pandas as pd
 
 from cm_lightning.evaluation.comparison import compare_models, participant_values
+from cm_lightning.evaluation.levels import DEEP, HIGH_CONFIDENCE, LOW_CONFIDENCE, error_profile, participant_errors
 from cm_lightning.evaluation.pooling import summarise_folds
-from cm_lightning.evaluation.published import PUBLISHED, PUBLISHED_METRICS, setting_of
+from cm_lightning.evaluation.published import (
+    PUBLISHED,
+    PUBLISHED_METRICS,
+    SUPPLEMENT,
+    SUPPLEMENT_METRICS,
+    Published,
+    setting_of,
+)
+from cm_lightning.evaluation.runs import Runs, differing_settings
 from cm_lightning.evaluation.statistics import friedman
 from cm_lightning.metrics import METRICS
 
@@ -99,7 +108,8 @@ def overview_table(rows: pd.DataFrame, baselines: Mapping[str, str]) -> ReportTa
     """
     summary = summarise_folds(rows)
     overall = summary[summary["class"] == "mean"]
-    marked = {model for model, result in compare_models(rows, "hd", baselines).items() if result.p < 0.05}
+    compared = compare_models(participant_values(rows, "hd"), baselines)
+    marked = {model for model, result in compared.items() if result.p < 0.05}
     metrics = [name for name in METRICS if name in set(overall["metric"])]
     best = {}
     for name in metrics:
@@ -111,19 +121,21 @@ def overview_table(rows: pd.DataFrame, baselines: Mapping[str, str]) -> ReportTa
         line = [Cell(f"{model}{' *' * (model in marked)}")]
         for name in metrics:
             row = found[model, name]
-            spread = f"{_number(row['sd_patients'])}; {_number(row['sd_folds'])}"
+            spread = f"{_number(row['sd_patients'])}; {_number(row['sd_folds'])}; {_number(row['sd_seeds'])}"
             line.append(Cell(f"{_number(row['mean'])} ± ({spread})", bool(row["mean"] == best[name])))
         counts = found[model, metrics[0]]
-        lines.append([*line, *(Cell(str(counts[name])) for name in ("failures", "patients", "folds"))])
+        lines.append([*line, *(Cell(str(counts[name])) for name in ("failures", "patients", "folds", "seeds"))])
     unit = rows["unit"].iloc[0]
     headings = [METRICS[name].heading(unit) for name in metrics]
     return ReportTable(
         "overview",
         "All metrics, mean over classes",
-        "Mean ± (SD over participants; SD over folds). A lost or invented class counts with its worst value; failures "
-        "are how often that happened. The best mean is bold. * p < 0.05 on HD against the baseline (pairwise signed "
-        "ranks, uncorrected: the study's rule).",
-        ["model", *headings, "failures", "participants", "folds"],
+        "Mean ± (SD over participants; SD over the folds' means; SD over seeds). A lost or invented class counts with "
+        "its worst value; failures are how often that happened, over all seeds. The SD over folds says how stable "
+        "training is, not how much participants differ: with three folds, one that fails moves the mean by a third, "
+        "and folds of 0.855, 0.855 and 0 are the 0.57 ± 0.49 of the study's Table 1. The best mean is bold. * p < 0.05 "
+        "on HD against the baseline (pairwise signed ranks, uncorrected: the study's rule).",
+        ["model", *headings, "failures", "participants", "folds", "seeds"],
         lines,
     )
 
@@ -137,31 +149,135 @@ def published_table(rows: pd.DataFrame) -> ReportTable | None:
     Returns:
         The table; None where no model is one of the study's rows.
     """
-    summary = summarise_folds(rows)
-    overall = summary[summary["class"] == "mean"].set_index(["model", "metric"])
-    lines = []
-    for model in dict.fromkeys(rows["model"]):
-        published = PUBLISHED.get(setting_of(model))
-        if published is None:
-            continue
-        line = [Cell(model)]
-        for name in PUBLISHED_METRICS:
-            own, theirs = overall.loc[(model, name)], published[name]
-            line += [
-                Cell(f"{_number(own['mean'])} ± {_number(own['sd_folds'])}"),
-                Cell(f"{theirs.mean:.2f} ± {theirs.sd:.2f}"),
-            ]
-        lines.append(line)
+    lines = _beside_published(rows, PUBLISHED, PUBLISHED_METRICS)
     if not lines:
         return None
-    headings = [f"{METRICS[name].title}, {whose}" for name in PUBLISHED_METRICS for whose in ("ours", "published")]
     return ReportTable(
         "published",
         "Beside the study's Table 1",
-        "Mean ± SD over folds, as the study prints it, for its own data (muscles). With three folds, one that failed "
-        "moves the mean by a third and makes an SD of half the value: folds of 0.855, 0.855 and 0 are 0.57 ± 0.49.",
-        ["model", *headings],
+        "Mean ± SD over folds, as the study prints it, for its own data (muscles).",
+        ["model", *_headings_beside(PUBLISHED_METRICS)],
         lines,
+    )
+
+
+def supplement_table(rows: pd.DataFrame) -> ReportTable | None:
+    """The study's supplementary table of alpha and beta with its values beside ours.
+
+    Args:
+        rows: Long table of all models.
+
+    Returns:
+        The table; None where fewer than two models are of its rows, so that no parameter was varied.
+    """
+    lines = _beside_published(rows, SUPPLEMENT, SUPPLEMENT_METRICS)
+    if len(lines) < 2:
+        return None
+    return ReportTable(
+        "supplement",
+        "Beside the study's supplement: alpha and beta of the maps",
+        "Mean ± SD over folds. The model's name says beta and alpha where they are not 100 and 0.5.",
+        ["model", *_headings_beside(SUPPLEMENT_METRICS)],
+        lines,
+    )
+
+
+def claims_table(runs: Runs, baselines: Mapping[str, str]) -> ReportTable:
+    """A number for each of the study's claims on segmentation.
+
+    Args:
+        runs: All models.
+        baselines: Model to baseline.
+
+    Returns:
+        The table: spread of the DSC, islands, errors where confidence is low and high and where it is deep, and how
+        soon training converged.
+    """
+    dice = participant_values(runs.rows, "dice")
+    islands = participant_values(runs.rows, "islands")
+    where = (("confidence", LOW_CONFIDENCE), ("confidence", HIGH_CONFIDENCE), ("depth", DEEP))
+    errors = [participant_errors(runs.levels, *which) if len(runs.levels) else pd.DataFrame() for which in where]
+    lines = []
+    for model in runs.models:
+        epochs = [_epochs_to_converge(curve) for curve in runs.learning_curves(model)] if model in runs.folders else []
+        lines.append(
+            [
+                Cell(model),
+                Cell(baselines.get(model, "-")),
+                Cell(_number(dice[model].std())),
+                Cell(_number(islands[model].mean())),
+                *(Cell(_number(table[model].mean()) if model in table else "-") for table in errors),
+                Cell(f"{sum(epochs) / len(epochs):.1f}" if epochs else "-"),
+            ]
+        )
+    return ReportTable(
+        "claims",
+        "The study's claims, in numbers",
+        "Maps are said to lower the SD of DSC over participants, to leave fewer islands, to make deep regions better "
+        "and errors fewer where confidence is high, and not to slow training. An error is the share of the voxels in "
+        "prediction or label that are wrong; low confidence is below 0.3 and high from 0.7 of the image's own map, "
+        "also where a network saw a control; deep is the deepest three tenths of what is insonified. Epochs are those "
+        "until 95 % of the best validation DSC, a mean over folds and seeds. Whether maps make variability like the "
+        "expert's needs repeated labels and is not measured here.",
+        [
+            "model",
+            "baseline",
+            "SD of DSC",
+            "islands",
+            "error, low confidence",
+            "error, high confidence",
+            "error, deep",
+            "epochs to 95 %",
+        ],
+        lines,
+    )
+
+
+def level_table(levels: pd.DataFrame, by: str) -> ReportTable | None:
+    """Error of every model by tenths of confidence or of depth.
+
+    Args:
+        levels: Long table of counts of all models.
+        by: ``confidence`` or ``depth``.
+
+    Returns:
+        The table; None where it was not measured.
+    """
+    if levels.empty or by not in set(levels["by"]):
+        return None
+    profile = error_profile(levels, by)
+    return ReportTable(
+        f"error_by_{by}",
+        f"Error by {by}",
+        "Share of the voxels in prediction or label that are wrong, mean over the participants that have any there. "
+        + ("Of the image's own map, also where a network saw a control." if by == "confidence" else "0 is the probe."),
+        ["model", *(f"{level / 10:.1f} to {(level + 1) / 10:.1f}" for level in profile.columns.to_numpy())],
+        [[Cell(str(model)), *(Cell(_number(error)) for error in errors)] for model, errors in profile.iterrows()],
+    )
+
+
+def settings_table(runs: Runs) -> ReportTable | None:
+    """What distinguishes the models' configurations.
+
+    Args:
+        runs: All models.
+
+    Returns:
+        The table; None where there is one model, or configurations were not kept.
+    """
+    settings = {model: runs.settings(model) for model in runs.folders}
+    if len(settings) < 2 or not all(settings.values()):
+        return None
+    differing = differing_settings(settings)
+    if differing.empty:
+        return None
+    names = [str(key).removeprefix("model.init_args.") for key in differing]
+    return ReportTable(
+        "settings",
+        "What differs between the models",
+        "Settings that are not the same in all models; the rest is in the configurations at the end.",
+        ["model", *names],
+        [[Cell(str(model)), *(Cell(str(value)) for value in values)] for model, values in differing.iterrows()],
     )
 
 
@@ -201,21 +317,22 @@ def class_table(rows: pd.DataFrame) -> ReportTable:
     )
 
 
-def comparison_table(rows: pd.DataFrame, metric: str, baselines: Mapping[str, str]) -> ReportTable | None:
+def comparison_table(name: str, title: str, values: pd.DataFrame, baselines: Mapping[str, str]) -> ReportTable | None:
     """Planned comparisons with the baselines, and whether the models differ at all.
 
     Args:
-        rows: Long table of all models.
-        metric: Which metric.
+        name: What is compared, as a file's name.
+        title: And as a heading.
+        values: A row per participant, a column per model.
         baselines: Model to baseline.
 
     Returns:
         The table; None where nothing can be compared.
     """
-    results = compare_models(rows, metric, baselines)
+    results = compare_models(values, baselines)
     if not results:
         return None
-    complete = participant_values(rows, metric).dropna()
+    complete = values.dropna()
     note = ""
     if complete.shape[1] >= 3 and len(complete) >= 2:
         overall = friedman(complete)
@@ -244,9 +361,8 @@ def comparison_table(rows: pd.DataFrame, metric: str, baselines: Mapping[str, st
         ]
         for model, result in results.items()
     ]
-    title = METRICS[metric].heading(rows["unit"].iloc[0])
     return ReportTable(
-        f"comparison_{metric}",
+        f"comparison_{name}",
         f"Against the baseline: {title}",
         note,
         [
@@ -277,6 +393,37 @@ def problem_table(problems: Sequence[tuple[str, str]]) -> ReportTable | None:
         return None
     lines = [[Cell(folder), Cell(reason)] for folder, reason in problems]
     return ReportTable("left_out", "Left out", "These could not be read or pooled.", ["folder", "reason"], lines)
+
+
+def _beside_published(
+    rows: pd.DataFrame, published: Mapping[str, Mapping[str, Published]], metrics: Sequence[str]
+) -> list[list[Cell]]:
+    """Give a line for every model that has published values."""
+    summary = summarise_folds(rows)
+    overall = summary[summary["class"] == "mean"].set_index(["model", "metric"])
+    lines = []
+    for model in dict.fromkeys(rows["model"]):
+        of_the_study = published.get(setting_of(model))
+        if of_the_study is None:
+            continue
+        line = [Cell(model)]
+        for name in metrics:
+            own, theirs = overall.loc[(model, name)], of_the_study[name]
+            line += [
+                Cell(f"{_number(own['mean'])} ± {_number(own['sd_folds'])}"),
+                Cell(f"{theirs.mean:.2f} ± {theirs.sd:.2f}"),
+            ]
+        lines.append(line)
+    return lines
+
+
+def _headings_beside(metrics: Sequence[str]) -> list[str]:
+    return [f"{METRICS[name].title}, {whose}" for name in metrics for whose in ("ours", "published")]
+
+
+def _epochs_to_converge(curve: pd.Series) -> int:
+    """Number of epochs until a validation curve first reaches 95 % of its best value."""
+    return int((curve >= 0.95 * curve.max()).to_numpy().argmax()) + 1
 
 
 def _number(value: float, sign: bool = False) -> str:

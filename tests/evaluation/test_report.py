@@ -1,16 +1,20 @@
 """The report: from folders alone, with what is damaged named, and the same content in every format."""
 
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from cm_lightning.evaluation.published import PUBLISHED, baseline_of, setting_of
-from cm_lightning.evaluation.report import choose_baselines, load_rows, write_report
-from cm_lightning.evaluation.tables import Cell, ReportTable, overview_table
+from cm_lightning.evaluation.report import choose_baselines, write_report
+from cm_lightning.evaluation.runs import load_runs
+from cm_lightning.evaluation.tables import Cell, ReportTable, claims_table, overview_table, settings_table
 from cm_lightning.main import main
+from cm_lightning.metrics.levels import depth_levels, level_rows
 from tests.conftest import CONFIGS
 from tests.evaluation.test_pooling import write_fold
 
@@ -29,13 +33,26 @@ def write_experiment(folder, missing_rows, monkeypatch):
             prediction[1 : 1 + missing_rows + ord(case[0]) % 2] = 0
             predictions[case] = prediction
         write_fold(folder, fold, predictions, plan=PLAN)
-    (folder / "fold0" / "config.yaml").write_text("model: <U-Net & map>\n")
+        inside = folder / f"fold{fold}"
+        levels = {"depth": depth_levels(torch.ones(8, 8, dtype=torch.bool))}
+        rows = []
+        for case, prediction in predictions.items():
+            pair = (torch.as_tensor(prediction), torch.as_tensor(LABEL))
+            rows += level_rows(*pair, ["muscle"], levels, case=case, patient=case[0])
+        pd.DataFrame(rows).to_csv(inside / "test_levels.csv", index=False)
+        curve = pd.DataFrame({"epoch": [0, 0, 1, 1, 2], "val/dice/mean": [0.5, np.nan, 0.96, np.nan, 1.0]})
+        curve.to_csv(inside / "metrics.csv", index=False)
+    (folder / "fold0" / "config.yaml").write_text(f"model: <U-Net & map>\nrows: {missing_rows}\n")
+    (folder / "fold2" / "pictures").mkdir()
+    Image.new("L", (3, 3)).save(folder / "fold2" / "pictures" / "test_e1.png")
 
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     write_experiment(tmp_path / "runs" / "muscle_unet_1ch_dicece", 2, monkeypatch)
-    write_experiment(tmp_path / "runs" / "muscle_unet_2ch_dice", 1, monkeypatch)
+    write_experiment(tmp_path / "runs" / "muscle_unet_1ch_ceconf", 3, monkeypatch)
+    write_experiment(tmp_path / "runs" / "muscle_unet_2ch_dice_seed0", 1, monkeypatch)
+    write_experiment(tmp_path / "runs" / "muscle_unet_2ch_dice_seed1", 1, monkeypatch)
     write_experiment(tmp_path / "runs" / "muscle_unet_2ch_ce", 1, monkeypatch)
     (tmp_path / "runs" / "muscle_unet_2ch_ce" / "fold1" / "test_metrics.csv").write_text("not, a table\n1, 2\n")
     return tmp_path / "runs"
@@ -46,16 +63,21 @@ def test_report_names_the_damaged_run_and_goes_on(runs, tmp_path, capsys):
     assert "report.html" in capsys.readouterr().out
     page = (tmp_path / "out" / "report.html").read_text()
     assert re.search(r"muscle_unet_2ch_ce</td><td>[^<]*fold1/test_metrics.csv", page)
-    assert "2 models over 6 patients" in page
+    assert "3 models over 6 patients" in page
+    assert "6 cases, 2 seed(s)" in page
     assert "0.85 ± 0.01" in page  # published, beside ours
     assert "&lt;U-Net &amp; map&gt;" in page
     # Self-contained: nothing is loaded from elsewhere.
     assert not re.search(r'(src|href)="(?!data:)', page)
     folder = tmp_path / "out"
     assert {path.stem for path in (folder / "tables").iterdir()} == {
-        *("left_out", "overview", "published", "classes"),
-        *("comparison_dice", "comparison_hd", "comparison_asd", "comparison_islands"),
+        *("left_out", "overview", "published", "supplement", "claims", "classes", "error_by_depth", "settings"),
+        *(f"comparison_{name}" for name in ("dice", "hd", "asd", "islands", "error_deep")),
     }
+    assert {path.stem for path in (folder / "figures").iterdir()} == {
+        *("dice", "hd", "asd", "error_by_level", "ranks_dice", "ranks_hd")
+    }
+    assert page.count('alt="a worst case of muscle_unet_2ch_dice"') == 1  # of two seeds the same case
     assert {path.suffix for path in (folder / "tables").iterdir()} == {".md", ".tex", ".csv"}
     assert np.asarray(Image.open(folder / "figures" / "dice.png").convert("L")).std() > 10
     # Made again from the same rows, it is the same.
@@ -64,16 +86,50 @@ def test_report_names_the_damaged_run_and_goes_on(runs, tmp_path, capsys):
 
 
 def test_best_is_bold_and_the_studys_mark_is_on_the_hausdorff_distance(runs):
-    rows, problems = load_rows([runs])
-    assert len(problems) == 1
+    found = load_runs([runs])
+    rows = found.rows
+    assert len(found.problems) == 1
     baselines = choose_baselines(list(dict.fromkeys(rows["model"])), None)
-    assert baselines == {"muscle_unet_2ch_dice": "muscle_unet_1ch_dicece"}
+    assert baselines == dict.fromkeys(["muscle_unet_1ch_ceconf", "muscle_unet_2ch_dice"], "muscle_unet_1ch_dicece")
     table = overview_table(rows, baselines)
-    one, two = table.rows
+    _, one, two = table.rows
     dice = table.columns.index("DSC")
     assert (one[dice].best, two[dice].best) == (False, True)
+    assert (one[-1].text, two[-1].text) == ("1", "2")  # seeds
+    assert two[dice].text.endswith("; 0.000)")  # their SD
     # All six are better by one row: p = 2 / 2^6 = 0.031.
     assert (one[0].text, two[0].text) == ("muscle_unet_1ch_dicece", "muscle_unet_2ch_dice *")
+
+
+def test_claims_have_their_numbers(runs):
+    found = load_runs([runs])
+    table = claims_table(found, {})
+    line = {row[0].text: [cell.text for cell in row] for row in table.rows}["muscle_unet_2ch_dice"]
+    # The first rows of the label are missing, none of the deepest.
+    assert line[table.columns.index("error, deep")] == "0.000"
+    assert line[table.columns.index("error, low confidence")] == "-"  # not measured here
+    assert line[table.columns.index("epochs to 95 %")] == "2.0"
+    settings = settings_table(found)
+    assert settings.columns == ["model", "rows"]
+    assert [row[1].text for row in settings.rows] == ["3", "2", "1"]
+
+
+def test_one_model_twice_and_post_processing(runs, tmp_path):
+    shutil.copytree(runs / "muscle_unet_2ch_dice_seed1", tmp_path / "more" / "muscle_unet_2ch_dice_seed1")
+    found = load_runs([runs, tmp_path / "more"])
+    assert (
+        "same model with the same seed" in dict(found.problems)[str(tmp_path / "more" / "muscle_unet_2ch_dice_seed1")]
+    )
+
+    for path in (runs / "muscle_unet_1ch_dicece").glob("fold*/test_metrics.csv"):
+        rows = pd.read_csv(path)
+        done = [rows.assign(postprocessing=name) for name in ("none", "largest component")]
+        pd.concat(done).to_csv(path, index=False)
+    found = load_runs([runs])
+    name = "muscle_unet_1ch_dicece + largest component"
+    assert name in found.models
+    assert choose_baselines(found.models, None)[name] == "muscle_unet_1ch_dicece"
+    assert len(claims_table(found, {}).rows) == 4
 
 
 def test_one_content_in_four_formats():
@@ -96,7 +152,7 @@ def test_published_settings_have_configurations():
 
 def test_refusals(runs, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"None of the runs can be reported:\n.*nothing: There is no fold"):
-        load_rows([tmp_path / "nothing"])
+        load_runs([tmp_path / "nothing"])
     with pytest.raises(ValueError, match="baseline demo is not among the runs"):
         write_report([runs], tmp_path / "out", "demo")
     other = runs / "other"
@@ -104,4 +160,4 @@ def test_refusals(runs, tmp_path, monkeypatch):
     for path in other.glob("fold*/test_metrics.csv"):
         pd.read_csv(path).assign(unit="px").to_csv(path, index=False)
     with pytest.raises(ValueError, match="do not share one unit"):
-        load_rows([runs])
+        load_runs([runs])

@@ -1,0 +1,141 @@
+"""What is read from the folders of finished experiments."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.evaluation.pooling import LEVELS_FILE, PLAN_FILE, pool_folds, split_seed_name
+from cm_lightning.settings import MAY_DIFFER, Settings, flatten
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Finished experiments.
+
+    Attributes:
+        rows: Long table of all metrics.
+        levels: Long table of counts by confidence and depth; empty where no run has them.
+        folders: Folders of every model, one a seed.
+        problems: Folder and reason of what could not be read.
+    """
+
+    rows: pd.DataFrame
+    levels: pd.DataFrame
+    folders: dict[str, list[Path]]
+    problems: list[tuple[str, str]]
+
+    @property
+    def models(self) -> list[str]:
+        """All models, those after post-processing included, in the order of the folders."""
+        return list(dict.fromkeys(self.rows["model"]))
+
+    def folds(self, model: str) -> list[Path]:
+        """Folders of all folds of all seeds of a model."""
+        return [fold for folder in self.folders[model] for fold in sorted(folder.glob("fold*/"))]
+
+    def settings(self, model: str) -> Settings:
+        """Settings of a model's first run, with dotted names; none where they were not kept."""
+        path = self.folders[model][0] / "fold0" / "config.yaml"
+        return flatten(yaml.safe_load(path.read_text())) if path.is_file() else {}
+
+    def made_with(self) -> pd.Series:
+        """Count the folds that were tested with each set of versions."""
+        found = []
+        for model in self.folders:
+            for fold in self.folds(model):
+                plan = json.loads((fold / PLAN_FILE).read_text())
+                found.append(", ".join(f"{name} {version}" for name, version in plan.get("made_with", {}).items()))
+        return pd.Series(found).value_counts()
+
+    def learning_curves(self, model: str) -> list[pd.Series]:
+        """Validation Dice over epochs of every fold and seed of a model."""
+        curves = []
+        for fold in self.folds(model):
+            path = fold / "metrics.csv"
+            if path.is_file():
+                logged = pd.read_csv(path)
+                if "val/dice/mean" in logged:
+                    curves.append(logged.dropna(subset="val/dice/mean").set_index("epoch")["val/dice/mean"])
+        return curves
+
+
+def load_runs(folders: Sequence[Path]) -> Runs:
+    """Pool the folds of every experiment, and go on where one cannot be read.
+
+    Args:
+        folders: Folders of experiments, or folders that hold such.
+
+    Returns:
+        All that could be read.
+
+    Raises:
+        InputError: Nothing could be read, or the experiments measure in different units or groups.
+    """
+    tables, levels, problems = [], [], []
+    read: dict[str, list[Path]] = {}
+    taken: dict[tuple[str, int], Path] = {}
+    for experiment in find_experiments(folders):
+        name, seed = split_seed_name(experiment.name)
+        try:
+            if (name, seed) in taken:
+                raise InputError(f"{taken[name, seed]} is the same model with the same seed; expected each once.")
+            tables.append(pool_folds(experiment))
+            levels.append(_read_levels(experiment).assign(model=name, seed=seed))
+        except (InputError, MissingInputError) as error:
+            problems.append((str(experiment), str(error)))
+        else:
+            taken[name, seed] = experiment
+            read.setdefault(name, []).append(experiment)
+    if not tables:
+        reasons = "\n".join(f"{folder}: {reason}" for folder, reason in problems)
+        raise InputError(f"None of the runs can be reported:\n{reasons}")
+    rows = pd.concat(tables, ignore_index=True)
+    for column in ("unit", "grouping"):
+        if rows[column].nunique() > 1:
+            found = rows.groupby(column)["model"].first().to_dict()
+            raise InputError(f"The runs do not share one {column}: {found}. Report them apart.")
+    return Runs(rows, pd.concat(levels, ignore_index=True), read, problems)
+
+
+def find_experiments(folders: Sequence[Path]) -> list[Path]:
+    """Find the folders that hold folds: those given, or those one level below them."""
+    found: list[Path] = []
+    for folder in folders:
+        if any(folder.glob("fold*/")):
+            found.append(folder)
+        else:
+            below = sorted(inner for inner in folder.glob("*/") if any(inner.glob("fold*/")))
+            found += below or [folder]
+    return list(dict.fromkeys(found))
+
+
+def differing_settings(settings: dict[str, Settings]) -> pd.DataFrame:
+    """Find what distinguishes experiments.
+
+    Args:
+        settings: Flat settings of every model.
+
+    Returns:
+        A row per model, a column per setting that is not the same in all; those that say only where and how a run is,
+        its name and its seed are left out.
+    """
+    ignored = {*MAY_DIFFER, "experiment", "seed_everything"}
+    keys = dict.fromkeys(key for flat in settings.values() for key in flat)
+    values: dict[str, list[Any]] = {}
+    for key in keys:
+        column = [flat.get(key, "-") for flat in settings.values()]
+        if key not in ignored and any(value != column[0] for value in column):
+            values[key] = column
+    return pd.DataFrame(values, index=list(settings))
+
+
+def _read_levels(experiment: Path) -> pd.DataFrame:
+    paths = sorted(experiment.glob(f"fold*/{LEVELS_FILE}"))
+    tables = [pd.read_csv(path, dtype={"case": str, "patient": str}) for path in paths]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
