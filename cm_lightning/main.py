@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -34,6 +34,7 @@ from cm_lightning.evaluation.report import report
 from cm_lightning.loggers import ResumableCSVLogger
 from cm_lightning.settings import RUN_SPECIFIC, flatten
 from cm_lightning.tasks import BaseTask, DeepAtlasTask
+from cm_lightning.tasks.base import Stage
 
 DESCRIPTION = "Segmentation of ultrasound, guided by confidence maps, that knows where it can be trusted."
 OWN_COMMANDS_HELP = """further commands:
@@ -99,7 +100,21 @@ OWN_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 class CommandLine(LightningCLI):
-    """LightningCLI with one folder a run: ``<output_dir>/<experiment>/fold<k>``."""
+    """LightningCLI with one folder a run: ``<output_dir>/<experiment>/fold<k>``.
+
+    Args:
+        stage: The subcommand that is called, where it is known; the parsers of the others are not built.
+        **kwargs: Those of LightningCLI.
+    """
+
+    def __init__(self, stage: Stage | None, **kwargs: Any) -> None:
+        self._stage = stage
+        super().__init__(**kwargs)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static
+        """Name the subcommands, each with the arguments that are not for the command line."""
+        commands = LightningCLI.subcommands()
+        return commands if self._stage is None else {self._stage: commands[self._stage]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's folder, the callbacks that are always there, and what the model takes from the data."""
@@ -138,7 +153,12 @@ class CommandLine(LightningCLI):
         if subcommand == "test":
             # The callback ResultTable prints a table of its own, with spread and units.
             config.verbose = False
-        self._asked = self._settings()
+        # What a run was trained with stays beside what it was tested with.
+        self.save_config_kwargs["config_filename"] = (
+            "config.yaml" if subcommand == "fit" else f"{subcommand}_config.yaml"
+        )
+        # Only a checkpoint can bring other settings than these.
+        self._asked = {} if config.ckpt_path is None else self._settings()
 
     def before_instantiate_classes(self) -> None:
         """Say which settings hold where a checkpoint brings its own."""
@@ -310,15 +330,13 @@ def _run(words: Sequence[str], args: Sequence[str] | None) -> None:
     if words and words[0] in OWN_COMMANDS:
         OWN_COMMANDS[words[0]](words[1:])
         return
-    stage = next((word for word in words if word in ("fit", "validate", "test", "predict")), "fit")
+    stage = cast(Stage, words[0]) if words and words[0] in get_args(Stage) else None
     CommandLine(
-        BaseTask,
-        UltrasoundDataModule,
+        stage,
+        model_class=BaseTask,
+        datamodule_class=UltrasoundDataModule,
         save_config_callback=SaveConfigCallback,
-        save_config_kwargs={
-            "config_filename": "config.yaml" if stage == "fit" else f"{stage}_config.yaml",
-            "overwrite": True,
-        },
+        save_config_kwargs={"overwrite": True},
         trainer_defaults={"callbacks": [AugmentationPicture(), ConfidenceCost(), ResultTable(), WorstCasePictures()]},
         subclass_mode_model=True,
         auto_configure_optimizers=False,
