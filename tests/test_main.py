@@ -1,6 +1,7 @@
 """The command line as a user meets it: every configuration through fit, test and predict; resuming; bad input."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from scipy import ndimage
 
 from cm_lightning.data.images import read_image
 from cm_lightning.main import main
@@ -109,6 +111,51 @@ def test_fit_test_predict(trained, muscle_set, run_folder):
 
     task = SegmentationTask.load_from_checkpoint(run_folder / "checkpoints" / "best.ckpt")
     assert task.class_names == ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
+
+
+def test_where_errors_are_and_what_the_largest_component_changes(trained, run_folder):
+    file = run_folder / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(file, weights_only=False)
+    names = ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
+    assert list(checkpoint["largest_component_gain"]) == names
+    checkpoint["largest_component_gain"] = dict(zip(names, [0.1, 0.0, -0.1], strict=True))
+    torch.save(checkpoint, file)
+
+    def tested(*words):
+        main(["test", *trained, *words])
+        rows, levels = (pd.read_csv(run_folder / f"test_{name}.csv") for name in ("metrics", "levels"))
+        return rows.set_index(["postprocessing", "class", "metric", "case"])["value"].sort_index(), levels
+
+    rows, levels = tested("--ckpt_path=last", "--model.largest_component=true")
+    assert rows.loc[("largest component", "soleus", "islands")].dropna().eq(0).all()
+    for name in names[1:]:  # validation was not for these
+        pd.testing.assert_series_equal(rows.loc[("largest component", name)], rows.loc[("none", name)])
+    # Every voxel is insonified: the levels hold them all.
+    for by in ("confidence", "depth"):
+        counts = levels[levels["by"] == by].groupby(["class", "case"])[["true_positive", "false_negative"]].sum()
+        recall = counts["true_positive"] / counts.sum(axis=1)
+        for name in names:
+            np.testing.assert_allclose(recall.loc[name].sort_index(), rows.loc[("none", name, "recall")].sort_index())
+    assert len(list((run_folder / "pictures").glob("test_*.png"))) == 3
+    assert json.loads((run_folder / "test_plan.json").read_text())["made_with"]["torch"] == torch.__version__
+
+    main(["predict", *trained, "--ckpt_path=last", "--model.largest_component=true", "--prediction.maps=false"])
+    for path in (run_folder / "predictions").iterdir():
+        soleus = np.asarray(nibabel.load(path).dataobj) == 100
+        assert ndimage.label(soleus, np.ones((3, 3, 3)))[1] <= 1
+
+    # Errors are sorted by the image's own map, also under a control, and nothing is chosen without a validation.
+    _, under_control = tested("--ckpt_path=best", "--data.confidence_source=depth")
+    keys = ["case", "class", "by", "level"]
+    truth = [
+        table.set_index(keys)[["true_positive", "false_negative"]].sum(axis=1).sort_index()
+        for table in (levels, under_control)
+    ]
+    pd.testing.assert_series_equal(*truth)
+    checkpoint["largest_component_gain"] = None
+    torch.save(checkpoint, file)
+    with pytest.raises(ValueError, match="chooses its classes by the validation of the checkpoint's epoch"):
+        tested("--ckpt_path=last", "--model.largest_component=true")
 
 
 @pytest.mark.parametrize(
