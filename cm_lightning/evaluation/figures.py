@@ -85,7 +85,14 @@ def critical_difference_plot(rows: pd.DataFrame, metric: str) -> Figure | None:
     axes = figure.subplots()
     p_values = scikit_posthocs.posthoc_nemenyi_friedman(values.to_numpy())
     p_values = p_values.set_axis(values.columns).set_axis(values.columns, axis=1).fillna(1.0)
-    scikit_posthocs.critical_difference_diagram(ranks, p_values, ax=axes, label_props={"fontsize": 8})
+    scikit_posthocs.critical_difference_diagram(
+        ranks,
+        p_values,
+        ax=axes,
+        label_fmt_left="{label} ({rank:.1f})",
+        label_fmt_right="({rank:.1f}) {label}",
+        label_props={"fontsize": 8},
+    )
     heading = METRICS[metric].heading(rows["unit"].iloc[0])
     axes.set_title(f"mean rank, {heading}, over {len(values)} participants (1 is best)", fontsize=9)
     return figure

@@ -21,8 +21,11 @@ def confidence_levels(confidence: Tensor, domain: Tensor) -> Tensor:
     Returns:
         Level 0 to 9 of every voxel, int8; -1 outside the domain.
     """
-    levels = (confidence * LEVELS).clamp_(0, LEVELS - 1).to(torch.int8)
-    return levels.masked_fill_(~domain, -1)
+    levels = torch.full_like(domain, -1, dtype=torch.int8)
+    # Row by row: as float32 or int64, all levels of a volume of the calf would take gigabytes.
+    for level, values, inside in zip(levels, confidence, domain, strict=True):
+        level[inside] = (values[inside] * LEVELS).clamp_(0, LEVELS - 1).to(torch.int8)
+    return levels
 
 
 def depth_levels(domain: Tensor) -> Tensor:
@@ -35,12 +38,12 @@ def depth_levels(domain: Tensor) -> Tensor:
         Level 0 (at the probe) to 9 (at the last insonified row) of every voxel, int8; -1 outside the domain. A column
         of a linear or a convex probe's frame begins where its domain does.
     """
-    rows = domain.shape[0]
-    row = torch.arange(rows, device=domain.device).reshape(rows, *(1,) * (domain.ndim - 1))
-    first = domain.to(torch.uint8).argmax(dim=0, keepdim=True)
-    length = domain.sum(dim=0, keepdim=True).clamp_min(1)
-    levels = ((row - first) * LEVELS // length).clamp_(0, LEVELS - 1).to(torch.int8)
-    return levels.masked_fill_(~domain, -1)
+    levels = torch.full_like(domain, -1, dtype=torch.int8)
+    first = domain.to(torch.uint8).argmax(dim=0)
+    length = domain.sum(dim=0, dtype=torch.int32).clamp_min(1)
+    for row, (level, inside) in enumerate(zip(levels, domain, strict=True)):
+        level[inside] = ((row - first) * LEVELS // length).clamp_(0, LEVELS - 1)[inside].to(torch.int8)
+    return levels
 
 
 def level_rows(
@@ -62,11 +65,10 @@ def level_rows(
     rows = []
     for by, level in levels.items():
         inside = level >= 0
-        sorted_levels, guess, truth = level[inside].long(), prediction[inside], label[inside]
         for index, name in enumerate(class_names, start=1):
-            here, there = guess == index, truth == index
+            here, there = (prediction == index) & inside, (label == index) & inside
             counts = {
-                key: torch.bincount(sorted_levels[chosen], minlength=LEVELS).tolist()
+                key: torch.bincount(level[chosen], minlength=LEVELS).tolist()
                 for key, chosen in (
                     ("true_positive", here & there),
                     ("false_positive", here & ~there),
