@@ -1,11 +1,19 @@
 """Several models over the same participants: values, planned comparisons, failures."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
 from cm_lightning.evaluation.statistics import PairedResult, compare_pairs
 from cm_lightning.metrics.empty import EmptyPolicy, apply_empty_policy
+
+
+class Comparison(NamedTuple):
+    """A comparison that was planned: a modified model and its baseline."""
+
+    model: str
+    baseline: str
 
 
 def participant_values(rows: pd.DataFrame, metric: str, policy: EmptyPolicy = "worst") -> pd.DataFrame:
@@ -26,23 +34,25 @@ def participant_values(rows: pd.DataFrame, metric: str, policy: EmptyPolicy = "w
     return table.reindex(columns=list(dict.fromkeys(rows["model"])))
 
 
-def compare_models(values: pd.DataFrame, baselines: Mapping[str, str], seed: int = 0) -> dict[str, PairedResult]:
+def compare_models(
+    values: pd.DataFrame, comparisons: Sequence[Comparison], seed: int = 0
+) -> dict[Comparison, PairedResult]:
     """Compare models with their baselines over the participants that both have a value of.
 
     Args:
         values: A row per participant, a column per model, as :func:`participant_values` gives it.
-        baselines: Model to baseline: the comparisons that were planned, corrected for together.
+        comparisons: Those that were planned, corrected for together.
         seed: Of the bootstrap.
 
     Returns:
-        A result for every model that has a baseline among the models and two participants in common with it.
+        A result for every comparison whose models have two participants in common.
     """
-    planned: list[str] = []
+    planned: list[Comparison] = []
     pairs = []
-    for model, baseline in baselines.items():
+    for model, baseline in comparisons:
         if model in values and baseline in values:
             common = values[[baseline, model]].dropna()
             if len(common) >= 2:
-                planned.append(model)
+                planned.append(Comparison(model, baseline))
                 pairs.append((common[baseline].to_numpy(), common[model].to_numpy()))
     return dict(zip(planned, compare_pairs(pairs, seed), strict=True))

@@ -2,14 +2,14 @@
 
 import argparse
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jinja2
 from matplotlib.figure import Figure
 
 from cm_lightning.errors import InputError
-from cm_lightning.evaluation.comparison import participant_values
+from cm_lightning.evaluation.comparison import Comparison, participant_values
 from cm_lightning.evaluation.figures import box_plot, critical_difference_plot, level_plot
 from cm_lightning.evaluation.levels import DEEP, HIGH_CONFIDENCE, LOW_CONFIDENCE, participant_errors
 from cm_lightning.evaluation.pooling import split_seed_name
@@ -79,31 +79,40 @@ def report(words: Sequence[str]) -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, help="Folders of experiments, or folders that hold such.")
     parser.add_argument("--output", type=Path, default=Path("report"), help="Folder to write to.")
-    parser.add_argument("--baseline", help="Experiment that all others are compared with; by default the study's.")
+    planned = parser.add_mutually_exclusive_group()
+    planned.add_argument("--baseline", help="Model that all others are compared with; by default the study's.")
+    planned.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="MODEL=BASELINE",
+        help="The planned comparisons, corrected for together; a model may have several baselines.",
+    )
     options = parser.parse_args(list(words))
-    page = write_report(options.runs, options.output, options.baseline)
+    page = write_report(options.runs, options.output, options.baseline, options.compare)
     print(f"Wrote {page}.")
 
 
-def write_report(runs: Sequence[Path], output: Path, baseline: str | None = None) -> Path:
+def write_report(
+    runs: Sequence[Path], output: Path, baseline: str | None = None, compare: Sequence[str] | None = None
+) -> Path:
     """Write a report from stored rows.
 
     Args:
         runs: Folders of experiments, or folders that hold such.
         output: Folder to write to.
-        baseline: Experiment that all others are compared with; by default each network's of the study, and for other
-            names the first experiment.
+        baseline: Model that all others are compared with; by default each network's of the study, and for other names
+            the first.
+        compare: In its place, the planned comparisons, each "model=baseline".
 
     Returns:
         The page.
 
     Raises:
-        InputError: None of the runs can be read, or the baseline is not one of them.
+        InputError: None of the runs can be read, or a model to compare is not one of them.
     """
     found = load_runs(runs)
     rows = found.rows
-    baselines = choose_baselines(found.models, baseline)
-    tables = make_tables(found, baselines)
+    tables = make_tables(found, choose_comparisons(found.models, baseline, compare))
     output.mkdir(parents=True, exist_ok=True)
     rows.to_csv(output / "rows.csv", index=False)
     found.levels.to_csv(output / "levels.csv", index=False)
@@ -141,12 +150,12 @@ def write_report(runs: Sequence[Path], output: Path, baseline: str | None = None
     return output / "report.html"
 
 
-def make_tables(runs: Runs, baselines: Mapping[str, str]) -> list[ReportTable]:
+def make_tables(runs: Runs, comparisons: Sequence[Comparison]) -> list[ReportTable]:
     """Make all tables that the runs have the numbers for.
 
     Args:
         runs: What was read.
-        baselines: Model to baseline.
+        comparisons: Those that were planned.
 
     Returns:
         Tables in the order of the page.
@@ -158,12 +167,12 @@ def make_tables(runs: Runs, baselines: Mapping[str, str]) -> list[ReportTable]:
             compared.append((name, title, participant_errors(levels, by, chosen)))
     tables = [
         problem_table(runs.problems),
-        overview_table(rows, baselines),
+        overview_table(rows, comparisons),
         published_table(rows),
         supplement_table(rows),
-        claims_table(runs, baselines),
+        claims_table(runs),
         class_table(rows),
-        *(comparison_table(name, title, values, baselines) for name, title, values in compared),
+        *(comparison_table(name, title, values, comparisons) for name, title, values in compared),
         level_table(levels, "confidence"),
         level_table(levels, "depth"),
         settings_table(runs),
@@ -185,7 +194,7 @@ def draw_figures(runs: Runs) -> Iterator[tuple[str, str, Figure]]:
     if len(runs.levels):
         yield "error_by_level", "Where the models are wrong", level_plot(runs.levels)
     for metric in RANKED:
-        diagram = critical_difference_plot(runs.rows, metric)
+        diagram = critical_difference_plot(runs.rows[runs.rows["postprocessing"] == "none"], metric)
         if diagram is not None:
             yield f"ranks_{metric}", f"Critical differences, {METRICS[metric].title}", diagram
 
@@ -212,28 +221,35 @@ def worst_pictures(runs: Runs, model: str, number: int = 3) -> list[Path]:
     return list(found.values())[:number]
 
 
-def choose_baselines(models: Sequence[str], baseline: str | None) -> dict[str, str]:
+def choose_comparisons(
+    models: Sequence[str], baseline: str | None = None, compare: Sequence[str] | None = None
+) -> list[Comparison]:
     """Say which model is compared with which.
 
     Args:
-        models: All models.
+        models: All models. Those after post-processing are compared only where ``compare`` names them.
         baseline: One for all, or None.
+        compare: In its place, "model=baseline" for every comparison.
 
     Returns:
-        Model to baseline.
+        The planned comparisons.
 
     Raises:
-        InputError: There is no such baseline.
+        InputError: There is no such model.
     """
-    if baseline is not None:
-        if baseline not in models:
-            raise InputError(f"The baseline {baseline} is not among the runs: {', '.join(models)}.")
-        return {model: baseline for model in models if model != baseline}
     plain = [model for model in models if " + " not in model]
-    chosen = {model: name for model in plain if (name := baseline_of(model)) in models and name is not None}
-    chosen = chosen or dict.fromkeys(plain[1:], plain[0])
-    # Post-processing is compared with the same model without it.
-    return chosen | {model: model.split(" + ")[0] for model in models if " + " in model}
+    if compare is not None:
+        chosen = [Comparison(*(name.strip() for name in pair.partition("=")[::2])) for pair in compare]
+    elif baseline is not None:
+        chosen = [Comparison(model, baseline) for model in plain if model != baseline]
+    else:
+        of_the_study = [(model, baseline_of(model)) for model in plain]
+        chosen = [Comparison(model, name) for model, name in of_the_study if name is not None and name in plain]
+        chosen = chosen or [Comparison(model, plain[0]) for model in plain[1:]]
+    for name in dict.fromkeys(name for pair in chosen for name in pair):
+        if name not in models:
+            raise InputError(f"There is no model {name!r} to compare among the runs: {', '.join(models)}.")
+    return chosen
 
 
 def write_tables(tables: Sequence[ReportTable], folder: Path) -> None:

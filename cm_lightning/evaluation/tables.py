@@ -9,7 +9,7 @@ from html import escape
 
 import pandas as pd
 
-from cm_lightning.evaluation.comparison import compare_models, participant_values
+from cm_lightning.evaluation.comparison import Comparison, compare_models, participant_values
 from cm_lightning.evaluation.levels import DEEP, HIGH_CONFIDENCE, LOW_CONFIDENCE, error_profile, participant_errors
 from cm_lightning.evaluation.pooling import summarise_folds
 from cm_lightning.evaluation.published import (
@@ -95,12 +95,12 @@ class ReportTable:
         return file.getvalue()
 
 
-def overview_table(rows: pd.DataFrame, baselines: Mapping[str, str]) -> ReportTable:
+def overview_table(rows: pd.DataFrame, comparisons: Sequence[Comparison]) -> ReportTable:
     """All metrics of all models, mean over classes: SD over participants and over folds kept apart.
 
     Args:
         rows: Long table of all models.
-        baselines: Model to baseline, for the study's mark.
+        comparisons: Those that were planned, for the study's mark; of each model, the first counts.
 
     Returns:
         The table; the best mean of a column is bold, and * marks p < 0.05 on the Hausdorff distance against the
@@ -108,8 +108,9 @@ def overview_table(rows: pd.DataFrame, baselines: Mapping[str, str]) -> ReportTa
     """
     summary = summarise_folds(rows)
     overall = summary[summary["class"] == "mean"]
-    compared = compare_models(participant_values(rows, "hd"), baselines)
-    marked = {model for model, result in compared.items() if result.p < 0.05}
+    compared = compare_models(participant_values(rows, "hd"), comparisons)
+    first = {pair.model: result for pair, result in reversed(compared.items())}
+    marked = {model for model, result in first.items() if result.p < 0.05}
     metrics = [name for name in METRICS if name in set(overall["metric"])]
     best = {}
     for name in metrics:
@@ -182,12 +183,11 @@ def supplement_table(rows: pd.DataFrame) -> ReportTable | None:
     )
 
 
-def claims_table(runs: Runs, baselines: Mapping[str, str]) -> ReportTable:
+def claims_table(runs: Runs) -> ReportTable:
     """A number for each of the study's claims on segmentation.
 
     Args:
         runs: All models.
-        baselines: Model to baseline.
 
     Returns:
         The table: spread of the DSC, islands, errors where confidence is low and high and where it is deep, and how
@@ -203,7 +203,6 @@ def claims_table(runs: Runs, baselines: Mapping[str, str]) -> ReportTable:
         lines.append(
             [
                 Cell(model),
-                Cell(baselines.get(model, "-")),
                 Cell(_number(dice[model].std())),
                 Cell(_number(islands[model].mean())),
                 *(Cell(_number(table[model].mean()) if model in table else "-") for table in errors),
@@ -221,7 +220,6 @@ def claims_table(runs: Runs, baselines: Mapping[str, str]) -> ReportTable:
         "expert's needs repeated labels and is not measured here.",
         [
             "model",
-            "baseline",
             "SD of DSC",
             "islands",
             "error, low confidence",
@@ -317,22 +315,24 @@ def class_table(rows: pd.DataFrame) -> ReportTable:
     )
 
 
-def comparison_table(name: str, title: str, values: pd.DataFrame, baselines: Mapping[str, str]) -> ReportTable | None:
+def comparison_table(
+    name: str, title: str, values: pd.DataFrame, comparisons: Sequence[Comparison]
+) -> ReportTable | None:
     """Planned comparisons with the baselines, and whether the models differ at all.
 
     Args:
         name: What is compared, as a file's name.
         title: And as a heading.
         values: A row per participant, a column per model.
-        baselines: Model to baseline.
+        comparisons: Those that were planned.
 
     Returns:
         The table; None where nothing can be compared.
     """
-    results = compare_models(values, baselines)
+    results = compare_models(values, comparisons)
     if not results:
         return None
-    complete = values.dropna()
+    complete = values[list(dict.fromkeys(model for pair in results for model in pair))].dropna()
     note = ""
     if complete.shape[1] >= 3 and len(complete) >= 2:
         overall = friedman(complete)
@@ -349,8 +349,8 @@ def comparison_table(name: str, title: str, values: pd.DataFrame, baselines: Map
     )
     lines = [
         [
-            Cell(model),
-            Cell(baselines[model]),
+            Cell(pair.model),
+            Cell(pair.baseline),
             Cell(str(result.participants)),
             Cell(_number(result.difference, sign=True)),
             Cell(f"{_number(result.low, sign=True)} to {_number(result.high, sign=True)}"),
@@ -359,7 +359,7 @@ def comparison_table(name: str, title: str, values: pd.DataFrame, baselines: Map
             Cell(_p(result.holm_p), result.holm_p < 0.05),
             Cell(_number(result.detectable)),
         ]
-        for model, result in results.items()
+        for pair, result in results.items()
     ]
     return ReportTable(
         f"comparison_{name}",

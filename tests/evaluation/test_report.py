@@ -9,10 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
+from cm_lightning.evaluation.comparison import participant_values
 from cm_lightning.evaluation.published import PUBLISHED, baseline_of, setting_of
-from cm_lightning.evaluation.report import choose_baselines, write_report
+from cm_lightning.evaluation.report import choose_comparisons, write_report
 from cm_lightning.evaluation.runs import load_runs
-from cm_lightning.evaluation.tables import Cell, ReportTable, claims_table, overview_table, settings_table
+from cm_lightning.evaluation.tables import (
+    Cell,
+    ReportTable,
+    claims_table,
+    comparison_table,
+    overview_table,
+    settings_table,
+)
 from cm_lightning.main import main
 from cm_lightning.metrics.levels import depth_levels, level_rows
 from tests.conftest import CONFIGS
@@ -89,9 +97,12 @@ def test_best_is_bold_and_the_studys_mark_is_on_the_hausdorff_distance(runs):
     found = load_runs([runs])
     rows = found.rows
     assert len(found.problems) == 1
-    baselines = choose_baselines(list(dict.fromkeys(rows["model"])), None)
-    assert baselines == dict.fromkeys(["muscle_unet_1ch_ceconf", "muscle_unet_2ch_dice"], "muscle_unet_1ch_dicece")
-    table = overview_table(rows, baselines)
+    comparisons = choose_comparisons(found.models)
+    assert comparisons == [
+        ("muscle_unet_1ch_ceconf", "muscle_unet_1ch_dicece"),
+        ("muscle_unet_2ch_dice", "muscle_unet_1ch_dicece"),
+    ]
+    table = overview_table(rows, comparisons)
     _, one, two = table.rows
     dice = table.columns.index("DSC")
     assert (one[dice].best, two[dice].best) == (False, True)
@@ -103,7 +114,7 @@ def test_best_is_bold_and_the_studys_mark_is_on_the_hausdorff_distance(runs):
 
 def test_claims_have_their_numbers(runs):
     found = load_runs([runs])
-    table = claims_table(found, {})
+    table = claims_table(found)
     line = {row[0].text: [cell.text for cell in row] for row in table.rows}["muscle_unet_2ch_dice"]
     # The first rows of the label are missing, none of the deepest.
     assert line[table.columns.index("error, deep")] == "0.000"
@@ -128,8 +139,16 @@ def test_one_model_twice_and_post_processing(runs, tmp_path):
     found = load_runs([runs])
     name = "muscle_unet_1ch_dicece + largest component"
     assert name in found.models
-    assert choose_baselines(found.models, None)[name] == "muscle_unet_1ch_dicece"
-    assert len(claims_table(found, {}).rows) == 4
+    assert name not in {pair.model for pair in choose_comparisons(found.models)}
+    planned = choose_comparisons(
+        found.models, compare=[f"{name} = muscle_unet_1ch_dicece", f"{name}=muscle_unet_2ch_dice"]
+    )
+    assert planned == [(name, "muscle_unet_1ch_dicece"), (name, "muscle_unet_2ch_dice")]
+    table = comparison_table("dice", "DSC", participant_values(found.rows, "dice"), planned)
+    assert [float(row[3].text) == 0 for row in table.rows] == [True, False]
+    with pytest.raises(ValueError, match="no model '' to compare among the runs"):
+        choose_comparisons(found.models, compare=["muscle_unet_2ch_dice"])
+    assert len(claims_table(found).rows) == 4
 
 
 def test_one_content_in_four_formats():
@@ -153,7 +172,7 @@ def test_published_settings_have_configurations():
 def test_refusals(runs, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"None of the runs can be reported:\n.*nothing: There is no fold"):
         load_runs([tmp_path / "nothing"])
-    with pytest.raises(ValueError, match="baseline demo is not among the runs"):
+    with pytest.raises(ValueError, match="no model 'demo' to compare among the runs"):
         write_report([runs], tmp_path / "out", "demo")
     other = runs / "other"
     write_experiment(other, 1, monkeypatch)
