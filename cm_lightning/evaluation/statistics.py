@@ -213,15 +213,16 @@ def detectable_difference(spread: float, participants: int, power: float = 0.8, 
     freedom = participants - 1
     critical = stats.t.ppf(1 - level / 2, freedom)
 
-    def missing_power(effect: float) -> float:
-        shift = effect * np.sqrt(participants)
-        found = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
+    def missing_power(shift: float) -> float:
+        # The second, rejecting for the wrong side, is NaN in SciPy where it is next to nothing.
+        found = stats.nct.sf(critical, freedom, shift) + np.nan_to_num(stats.nct.cdf(-critical, freedom, shift))
         return float(found) - power
 
-    upper = 1.0
+    # In units of the mean's standard error, where the answer is near for any number of participants.
+    upper = float(critical) + 1.0
     while missing_power(upper) < 0:
         upper *= 2
-    return spread * float(optimize.brentq(missing_power, 0.0, upper))
+    return spread * float(optimize.brentq(missing_power, 0.0, upper)) / float(np.sqrt(participants))
 
 
 def _describe(differences: NDArray[np.float64], p: float, corrected: float, seed: int) -> PairedResult:

@@ -104,6 +104,10 @@ def test_detectable_difference_is_found_with_its_power():
     samples = np.random.default_rng(0).normal(difference, spread, (4000, participants))
     assert (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.02)
     assert detectable_difference(spread, 64) < difference / 2
+    # For many, that of a normal distribution: 1.96 + 0.84 standard errors.
+    for many in (200, 2000):
+        assert detectable_difference(1.0, many) == pytest.approx((1.960 + 0.8416) / np.sqrt(many), rel=0.01)
+    assert detectable_difference(1.0, 2) > 10
 
 
 def test_refusals():
