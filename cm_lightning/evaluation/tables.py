@@ -342,10 +342,11 @@ def comparison_table(
             f"{_p(overall.permutation_p)}), Kendall's W {overall.kendall_w:.2f}. "
         )
     smallest = max(result.smallest_p for result in results.values())
+    participants = min(result.participants for result in results.values())
     note += (
         "Differences are modified less baseline; exact signed ranks; intervals (BCa bootstrap over participants) are "
-        f"exploratory. With so few participants no p-value below {_p(smallest)} is possible, and the last column is "
-        "the difference that would have been found with a power of 80 %: smaller ones mostly could not."
+        f"exploratory. With {participants} participants no p-value below {_p(smallest)} is possible. The last column "
+        "is the difference that would have been found with a power of 80 %: smaller ones mostly could not."
     )
     lines = [
         [

@@ -19,4 +19,5 @@ def keep_largest(segmentation: Tensor, classes: Sequence[int]) -> Tensor:
     if not classes:
         return segmentation
     largest = KeepLargestConnectedComponent(applied_labels=list(classes), is_onehot=False, independent=True)
-    return largest(segmentation[None])[0].as_tensor().to(segmentation.dtype)
+    # MONAI writes into what it is given.
+    return largest(segmentation[None].clone())[0].as_tensor().to(segmentation.dtype)
