@@ -53,9 +53,9 @@ p.note {color: #555; max-width: 55rem} img {max-width: 100%} code {background: #
 {{ table.to_html() | safe }}
 {% endfor %}{% for name, title, image in figures %}<h2>{{ title }}</h2>
 <img alt="{{ title }}" src="data:image/png;base64,{{ image }}">
-{% endfor %}<h2>Worst cases</h2>
+{% endfor %}{% for model, images in worst if images %}{% if loop.first %}<h2>Worst cases</h2>
 <p class="note">Of all folds and seeds, in the frame that has most wrong pixels.</p>
-{% for model, images in worst if images %}<details><summary>{{ model }}</summary>
+{% endif %}<details><summary>{{ model }}</summary>
 {% for image in images %}<img alt="a worst case of {{ model }}" src="data:image/png;base64,{{ image }}">
 {% endfor %}</details>
 {% endfor %}<h2>To do it again</h2><p class="note">{{ again }}</p>
