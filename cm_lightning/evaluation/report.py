@@ -114,6 +114,10 @@ def write_report(
     rows = found.rows
     tables = make_tables(found, choose_comparisons(found.models, baseline, compare))
     output.mkdir(parents=True, exist_ok=True)
+    # A table or figure of an earlier report that this one does not have would pass for its own.
+    for pattern in ("tables/*.md", "tables/*.tex", "tables/*.csv", "figures/*.png", "figures/*.svg"):
+        for stale in output.glob(pattern):
+            stale.unlink()
     rows.to_csv(output / "rows.csv", index=False)
     found.levels.to_csv(output / "levels.csv", index=False)
     write_tables(tables, output / "tables")

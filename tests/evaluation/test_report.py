@@ -89,8 +89,11 @@ def test_report_names_the_damaged_run_and_goes_on(runs, tmp_path, capsys):
     assert {path.suffix for path in (folder / "tables").iterdir()} == {".md", ".tex", ".csv"}
     assert np.asarray(Image.open(folder / "figures" / "dice.png").convert("L")).std() > 10
     # Made again from the same rows, it is the same.
+    (tmp_path / "again" / "tables").mkdir(parents=True)
+    (tmp_path / "again" / "tables" / "of_an_earlier_report.md").touch()
     write_report([runs], tmp_path / "again")
     assert (tmp_path / "again" / "report.md").read_text() == (folder / "report.md").read_text()
+    assert not (tmp_path / "again" / "tables" / "of_an_earlier_report.md").exists()
 
 
 def test_best_is_bold_and_the_studys_mark_is_on_the_hausdorff_distance(runs):
