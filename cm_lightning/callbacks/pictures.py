@@ -13,6 +13,7 @@ from torch.utils.data import default_collate
 from cm_lightning.callbacks.drawing import Panel, draw_panels
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.evaluation.pooling import worst_case_picture
 from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.tasks import BaseTask
 
@@ -109,10 +110,9 @@ class WorstCasePictures(Callback):
         spacing, unit = _frame_spacing(batch["native_spacing"][0]), batch["unit"][0]
         image, truth = frame(next(pl_module.to_native(batch["image"], batch))[None]), frame(label[None])
         row = [Panel(f"{case}: image", image, spacing, unit)]
-        confidence = batch.get("own_confidence", batch.get("confidence"))
+        confidence = pl_module.own_confidence(batch)
         if confidence is not None:
-            own = frame(next(pl_module.to_native(confidence, batch))[None])
-            row.append(Panel("confidence map", own, spacing, unit, is_map=True))
+            row.append(Panel("confidence map", frame(confidence[None]), spacing, unit, is_map=True))
         row.append(Panel("label", image, spacing, unit, truth))
         row.append(Panel(f"prediction, Dice {dice:.2f}", image, spacing, unit, frame(prediction[None])))
         self._worst = sorted([*self._worst, (dice, case, row)], key=lambda kept: kept[:2])[: self.cases]
@@ -123,19 +123,6 @@ class WorstCasePictures(Callback):
             for _, case, row in self._worst:
                 _save(draw_panels([row], pl_module.class_names), worst_case_picture(run_folder(trainer), case))
         self._worst = []
-
-
-def worst_case_picture(folder: Path, case: str) -> Path:
-    """Where the picture of a case is that was among the worst of a run.
-
-    Args:
-        folder: The run's folder.
-        case: The case's id.
-
-    Returns:
-        A PNG file.
-    """
-    return folder / "pictures" / f"test_{case}.png"
 
 
 class AugmentationPicture(Callback):

@@ -34,6 +34,16 @@ def postprocessed_name(model: str, postprocessing: Postprocessing) -> str:
     return model if postprocessing == "none" else f"{model} + {postprocessing}"
 
 
+def tested_folds(experiment: Path) -> list[Path]:
+    """Find the folders of an experiment's folds that have been tested."""
+    return sorted(path.parent for path in experiment.glob(f"fold*/{ROWS_FILE}"))
+
+
+def worst_case_picture(fold: Path, case: str) -> Path:
+    """Name the picture of a case that was among the worst of a fold's test."""
+    return fold / "pictures" / f"test_{case}.png"
+
+
 def pool_folds(experiment: Path) -> pd.DataFrame:
     """Join the rows that the folds of an experiment wrote, and check that they are one cross-validation.
 
@@ -52,7 +62,7 @@ def pool_folds(experiment: Path) -> pd.DataFrame:
         MissingInputError: There is no fold, or not every fold of the plan has been tested.
         InputError: The folds were planned differently, or a case is missing, doubled or not in the plan.
     """
-    folders = sorted(path.parent for path in experiment.glob(f"fold*/{ROWS_FILE}"))
+    folders = tested_folds(experiment)
     if not folders:
         raise MissingInputError(
             f"There is no fold*/{ROWS_FILE} in {experiment}; expected folds that crossval, or fit and "
@@ -124,19 +134,38 @@ def _read_plan(folder: Path) -> dict[str, Any]:
     path = folder / PLAN_FILE
     if not path.is_file():
         raise MissingInputError(f"There is no {path}; expected the plan of the folds that test writes beside its rows.")
-    plan: dict[str, Any] = json.loads(path.read_text())
+    try:
+        plan: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}. Run the fold's test again.") from error
     return plan
 
 
 def _read_rows(folder: Path) -> pd.DataFrame:
-    path = folder / ROWS_FILE
-    try:
-        rows = pd.read_csv(path, dtype={"case": str, "patient": str})
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}. Run the fold's test again.") from error
     needed = {"case", "patient", "class", "metric", "value", "fold", "pred_empty", "truth_empty", "diagonal"}
-    lacking = sorted(needed - set(rows.columns))
-    if lacking or rows.empty:
-        raise InputError(f"{path} has {len(rows)} rows and lacks the columns {lacking}; run the fold's test again.")
+    rows = read_table(folder / ROWS_FILE, needed)
     # Rows of runs before there was any post-processing.
     return rows if "postprocessing" in rows else rows.assign(postprocessing="none")
+
+
+def read_table(path: Path, needed: set[str]) -> pd.DataFrame:
+    """Read a table that ``test`` wrote.
+
+    Args:
+        path: CSV file.
+        needed: Columns that it must have.
+
+    Returns:
+        The table; cases and patients are text.
+
+    Raises:
+        InputError: It is no table, is empty or lacks a column.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"case": str, "patient": str})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}. Run the fold's test again.") from error
+    lacking = sorted(needed - set(table.columns))
+    if lacking or table.empty:
+        raise InputError(f"{path} has {len(table)} rows and lacks the columns {lacking}; run the fold's test again.")
+    return table

@@ -12,7 +12,7 @@ from cm_lightning.errors import InputError
 from cm_lightning.evaluation.comparison import Comparison, participant_values
 from cm_lightning.evaluation.figures import box_plot, critical_difference_plot, level_plot
 from cm_lightning.evaluation.levels import DEEP, HIGH_CONFIDENCE, LOW_CONFIDENCE, participant_errors
-from cm_lightning.evaluation.pooling import split_seed_name
+from cm_lightning.evaluation.pooling import split_seed_name, worst_case_picture
 from cm_lightning.evaluation.published import baseline_of
 from cm_lightning.evaluation.runs import Runs, load_runs
 from cm_lightning.evaluation.tables import (
@@ -219,7 +219,7 @@ def worst_pictures(runs: Runs, model: str, number: int = 3) -> list[Path]:
     of_seed = {split_seed_name(folder.name)[1]: folder for folder in runs.folders[model]}
     found: dict[str, Path] = {}
     for seed, fold, case in dice.index:
-        path = of_seed[seed] / f"fold{fold}" / "pictures" / f"test_{case}.png"
+        path = worst_case_picture(of_seed[seed] / f"fold{fold}", case)
         if case not in found and path.is_file():
             found[case] = path
     return list(found.values())[:number]

@@ -10,7 +10,15 @@ import pandas as pd
 import yaml
 
 from cm_lightning.errors import InputError, MissingInputError
-from cm_lightning.evaluation.pooling import LEVELS_FILE, PLAN_FILE, pool_folds, split_seed_name
+from cm_lightning.evaluation.levels import COUNTS
+from cm_lightning.evaluation.pooling import (
+    LEVELS_FILE,
+    PLAN_FILE,
+    pool_folds,
+    read_table,
+    split_seed_name,
+    tested_folds,
+)
 from cm_lightning.settings import MAY_DIFFER, Settings, flatten
 
 
@@ -36,8 +44,8 @@ class Runs:
         return list(dict.fromkeys(self.rows["model"]))
 
     def folds(self, model: str) -> list[Path]:
-        """Folders of all folds of all seeds of a model."""
-        return [fold for folder in self.folders[model] for fold in sorted(folder.glob("fold*/"))]
+        """Folders of all tested folds of all seeds of a model."""
+        return [fold for folder in self.folders[model] for fold in tested_folds(folder)]
 
     def settings(self, model: str) -> Settings:
         """Settings of a model's first run, with dotted names; none where they were not kept."""
@@ -85,11 +93,12 @@ def load_runs(folders: Sequence[Path]) -> Runs:
         try:
             if (name, seed) in taken:
                 raise InputError(f"{taken[name, seed]} is the same model with the same seed; expected each once.")
-            tables.append(pool_folds(experiment))
-            levels.append(_read_levels(experiment).assign(model=name, seed=seed))
+            rows, counts = pool_folds(experiment), _read_levels(experiment)
         except (InputError, MissingInputError) as error:
             problems.append((str(experiment), str(error)))
         else:
+            tables.append(rows)
+            levels.append(counts.assign(model=name, seed=seed))
             taken[name, seed] = experiment
             read.setdefault(name, []).append(experiment)
     if not tables:
@@ -136,6 +145,7 @@ def differing_settings(settings: dict[str, Settings]) -> pd.DataFrame:
 
 
 def _read_levels(experiment: Path) -> pd.DataFrame:
-    paths = sorted(experiment.glob(f"fold*/{LEVELS_FILE}"))
-    tables = [pd.read_csv(path, dtype={"case": str, "patient": str}) for path in paths]
+    paths = [fold / LEVELS_FILE for fold in tested_folds(experiment)]
+    needed = {"case", "patient", "class", "by", "level", *COUNTS}
+    tables = [read_table(path, needed) for path in paths if path.is_file()]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

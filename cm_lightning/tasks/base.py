@@ -304,14 +304,25 @@ class BaseTask(LightningModule):
         """
         return {"confidence": next(self.to_native(batch["confidence"], batch))} if "confidence" in batch else {}
 
+    def own_confidence(self, batch: Batch) -> Tensor | None:
+        """Give the confidence map of one case's own image, which a control's second channel is not.
+
+        Args:
+            batch: A batch of that case.
+
+        Returns:
+            ``(depth, lateral[, elevation])`` at file resolution; None where the batch has no map.
+        """
+        confidence = batch.get("own_confidence", batch.get("confidence"))
+        return None if confidence is None else next(self.to_native(confidence, batch))
+
     def _native_levels(self, batch: Batch) -> dict[str, Tensor]:
         """What the error of one case is sorted by, at file resolution."""
         domain = next(self.to_native(batch["domain"], batch)) > 0.5
         levels = {"depth": depth_levels(domain)}
-        # Under a control, the network's second channel is not the image's confidence.
-        confidence = batch.get("own_confidence", batch.get("confidence"))
+        confidence = self.own_confidence(batch)
         if confidence is not None:
-            levels["confidence"] = confidence_levels(next(self.to_native(confidence, batch)), domain)
+            levels["confidence"] = confidence_levels(confidence, domain)
         return levels
 
 

@@ -128,6 +128,16 @@ def test_claims_have_their_numbers(runs):
     assert [row[1].text for row in settings.rows] == ["3", "2", "1"]
 
 
+@pytest.mark.parametrize("name", ["test_levels.csv", "test_plan.json"])
+def test_whatever_file_is_damaged_its_run_is_named_and_left_out_whole(runs, name):
+    (runs / "muscle_unet_1ch_ceconf" / "fold1" / name).write_text("")
+    (runs / "muscle_unet_2ch_dice_seed0" / "fold3").mkdir()  # begun, and of no plan
+    found = load_runs([runs])
+    assert f"fold1/{name} cannot be read" in dict(found.problems)[str(runs / "muscle_unet_1ch_ceconf")]
+    assert found.models == ["muscle_unet_1ch_dicece", "muscle_unet_2ch_dice"]
+    assert found.made_with().sum() == 9
+
+
 def test_one_model_twice_and_post_processing(runs, tmp_path):
     shutil.copytree(runs / "muscle_unet_2ch_dice_seed1", tmp_path / "more" / "muscle_unet_2ch_dice_seed1")
     found = load_runs([runs, tmp_path / "more"])
