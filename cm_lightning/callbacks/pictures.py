@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from cm_lightning.callbacks.drawing import Panel, draw_panels
+from cm_lightning.callbacks.drawing import Frame, Panel, draw_panels
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.evaluation.pooling import worst_case_picture
@@ -68,14 +68,15 @@ class SegmentationPictures(Callback):
 
     def _row(self, batch: Batch, prediction: Tensor, index: int) -> list[Panel]:
         frame = fullest_frame(batch["label"][index])
-        spacing, unit = _frame_spacing(batch["spacing"][index]), batch["unit"][index]
-        image, label = frame(batch["image"][index]), frame(batch["label"][index])
-        row = [Panel(f"{batch['case'][index]}: image", image, spacing, unit)]
-        if "confidence" in batch:
-            row.append(Panel("confidence map", frame(batch["confidence"][index]), spacing, unit, is_map=True))
-        row.append(Panel("label", image, spacing, unit, label))
-        row.append(Panel("prediction", image, spacing, unit, frame(prediction[index])))
-        return row
+        return _case_panels(
+            batch["case"][index],
+            frame(batch["image"][index]),
+            frame(batch["confidence"][index]) if "confidence" in batch else None,
+            frame(batch["label"][index]),
+            frame(prediction[index]),
+            _frame_spacing(batch["spacing"][index]),
+            batch["unit"][index],
+        )
 
 
 class WorstCasePictures(Callback):
@@ -107,14 +108,17 @@ class WorstCasePictures(Callback):
             return
         case = batch["case"][0]
         frame = fullest_frame((prediction != label)[None])
-        spacing, unit = _frame_spacing(batch["native_spacing"][0]), batch["unit"][0]
-        image, truth = frame(next(pl_module.to_native(batch["image"], batch))[None]), frame(label[None])
-        row = [Panel(f"{case}: image", image, spacing, unit)]
         confidence = pl_module.own_confidence(batch)
-        if confidence is not None:
-            row.append(Panel("confidence map", frame(confidence[None]), spacing, unit, is_map=True))
-        row.append(Panel("label", image, spacing, unit, truth))
-        row.append(Panel(f"prediction, Dice {dice:.2f}", image, spacing, unit, frame(prediction[None])))
+        row = _case_panels(
+            case,
+            frame(next(pl_module.to_native(batch["image"], batch))[None]),
+            None if confidence is None else frame(confidence[None]),
+            frame(label[None]),
+            frame(prediction[None]),
+            _frame_spacing(batch["native_spacing"][0]),
+            batch["unit"][0],
+            f"prediction, Dice {dice:.2f}",
+        )
         self._worst = sorted([*self._worst, (dice, case, row)], key=lambda kept: kept[:2])[: self.cases]
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -197,6 +201,25 @@ class fullest_frame:  # noqa: N801 (used like a function)
         picked = value[0] if self.index is None else value[0, :, :, self.index]
         array: np.ndarray[Any, np.dtype[Any]] = picked.detach().cpu().numpy()
         return array
+
+
+def _case_panels(
+    case: str,
+    image: Frame,
+    confidence: Frame | None,
+    label: Frame,
+    prediction: Frame,
+    spacing: tuple[float, float],
+    unit: str,
+    title: str = "prediction",
+) -> list[Panel]:
+    """Panels of a case: image, map where there is one, label, and prediction under a title."""
+    panels = [Panel(f"{case}: image", image, spacing, unit)]
+    if confidence is not None:
+        panels.append(Panel("confidence map", confidence, spacing, unit, is_map=True))
+    panels.append(Panel("label", image, spacing, unit, label))
+    panels.append(Panel(title, image, spacing, unit, prediction))
+    return panels
 
 
 def _frame_spacing(spacing: Tensor) -> tuple[float, float]:
