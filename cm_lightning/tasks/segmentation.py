@@ -37,6 +37,8 @@ class SegmentationTask(BaseTask):
         network: Which network.
         network_options: The network's own arguments, over the defaults of :mod:`cm_lightning.models.networks`.
         input_mode: ``1ch`` sees the image, ``2ch`` the image and its confidence map.
+        confidence_scale: Factor of the confidence map as input channel. 1 is the study's; a map is smooth and spreads
+            further than an image, so that short trainings with large steps do better with less.
         loss: Which loss; ``CEconf`` and ``diceCEconf`` weight cross-entropy by the confidence map.
         batch_dice: Compute Dice over the whole batch; for images in which classes are often absent.
         cross_entropy_weight: Weight of the cross-entropy beside Dice, in diceCE and diceCEconf.
@@ -67,6 +69,7 @@ class SegmentationTask(BaseTask):
         network: NetworkName = "UNet",
         network_options: dict[str, Any] | None = None,
         input_mode: InputMode = "2ch",
+        confidence_scale: float = 1.0,
         loss: LossName = "dice",
         batch_dice: bool = False,
         cross_entropy_weight: float = 1.0,
@@ -89,10 +92,13 @@ class SegmentationTask(BaseTask):
             raise InputError(
                 f"confidence_head and mc_samples must be at least 0, found {confidence_head} and {mc_samples}."
             )
+        if confidence_scale <= 0:
+            raise InputError(f"confidence_scale must be above 0, found {confidence_scale}; 1ch leaves the map out.")
         if confidence_head and input_mode == "2ch":
             raise InputError("A confidence head predicts the map from the image; in input mode 2ch it would copy it.")
         self.save_hyperparameters(ignore=NOT_IN_CHECKPOINTS)
         self.input_mode = input_mode
+        self.confidence_scale = confidence_scale
         self.learning_rate = learning_rate
         self.confidence_head = confidence_head
         self.mc_samples = mc_samples
@@ -188,7 +194,7 @@ class SegmentationTask(BaseTask):
             return image
         if "confidence" not in batch:
             raise InputError("The input mode 2ch needs confidence maps; found none (data.confidence_mode none?).")
-        return torch.cat([image, batch["confidence"].to(image.dtype)], dim=1)
+        return torch.cat([image, self.confidence_scale * batch["confidence"].to(image.dtype)], dim=1)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Compute the configured loss, the confidence head's included."""

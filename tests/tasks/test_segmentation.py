@@ -35,6 +35,7 @@ def batch(size=2):
         ({"mc_samples": 5, "network_options": {"dropout": 0.0}}, "MC dropout varies a network by its dropout"),
         ({"confidence_head": 1.0}, "in input mode 2ch it would copy it"),
         ({"confidence_head": -1.0, "input_mode": "1ch"}, "must be at least 0"),
+        ({"confidence_scale": 0.0}, "confidence_scale must be above 0, found 0.0"),
         ({"schedule": "cosin"}, "Unknown schedule 'cosin'; expected one of constant, cosine"),
         ({"target": "soft"}, "soft target is one of the losses"),
         ({"schedule": "plateau", "warmup_epochs": 3}, "0 with the schedule plateau"),
@@ -124,3 +125,12 @@ def test_fine_tuning_starts_from_the_checkpoint_and_its_own_checkpoint_stands_al
     data = batch()
     torch.testing.assert_close(second(second.network_input(data)), first(first.network_input(data)))
     assert "init_from" not in second.hparams
+
+
+def test_the_map_is_scaled_as_an_input_and_nowhere_else():
+    data = batch()
+    plain, scaled = make(loss="CEconf"), make(loss="CEconf", confidence_scale=0.25)
+    torch.testing.assert_close(scaled.network_input(data)[:, 1], 0.25 * plain.network_input(data)[:, 1])
+    torch.testing.assert_close(scaled.network_input(data)[:, 0], plain.network_input(data)[:, 0])
+    logits = torch.randn(2, 3, *data["label"].shape[2:])
+    assert scaled.loss(logits, data) == plain.loss(logits, data)
