@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from cm_lightning.errors import InputError
 from cm_lightning.evaluation.comparison import Comparison, participant_values
 from cm_lightning.evaluation.figures import box_plot, critical_difference_plot, level_plot
-from cm_lightning.evaluation.levels import DEEP, HIGH_CONFIDENCE, LOW_CONFIDENCE, participant_errors
+from cm_lightning.evaluation.levels import participant_errors, regions
 from cm_lightning.evaluation.pooling import split_seed_name, worst_case_picture
 from cm_lightning.evaluation.published import baseline_of
 from cm_lightning.evaluation.runs import Runs, load_runs
@@ -31,11 +31,6 @@ from cm_lightning.evaluation.versions import versions
 from cm_lightning.metrics import METRICS
 
 COMPARED = ("dice", "hd", "asd", "islands")
-COMPARED_ERRORS = (
-    ("error_low_confidence", "error where confidence is below 0.3", "confidence", LOW_CONFIDENCE),
-    ("error_high_confidence", "error where confidence is 0.7 or more", "confidence", HIGH_CONFIDENCE),
-    ("error_deep", "error in the deepest three tenths", "depth", DEEP),
-)
 DRAWN = ("dice", "hd", "asd")
 RANKED = ("dice", "hd")
 
@@ -167,8 +162,8 @@ def make_tables(runs: Runs, comparisons: Sequence[Comparison]) -> list[ReportTab
     rows, levels, unit = runs.rows, runs.levels, runs.rows["unit"].iloc[0]
     compared = [(name, METRICS[name].heading(unit), participant_values(rows, name)) for name in COMPARED]
     if len(levels):
-        for name, title, by, chosen in COMPARED_ERRORS:
-            compared.append((name, title, participant_errors(levels, by, chosen)))
+        for name, (title, within) in regions(levels).items():
+            compared.append((f"error_{name}", f"error where {title}", participant_errors(levels, within)))
     tables = [
         problem_table(runs.problems),
         overview_table(rows, comparisons),

@@ -10,7 +10,7 @@ from html import escape
 import pandas as pd
 
 from cm_lightning.evaluation.comparison import Comparison, compare_models, participant_values
-from cm_lightning.evaluation.levels import DEEP, HIGH_CONFIDENCE, LOW_CONFIDENCE, error_profile, participant_errors
+from cm_lightning.evaluation.levels import error_profile, participant_errors, regions
 from cm_lightning.evaluation.pooling import summarise_folds
 from cm_lightning.evaluation.published import (
     PUBLISHED,
@@ -195,8 +195,8 @@ def claims_table(runs: Runs) -> ReportTable:
     """
     dice = participant_values(runs.rows, "dice")
     islands = participant_values(runs.rows, "islands")
-    where = (("confidence", LOW_CONFIDENCE), ("confidence", HIGH_CONFIDENCE), ("depth", DEEP))
-    errors = [participant_errors(runs.levels, *which) if len(runs.levels) else pd.DataFrame() for which in where]
+    where = regions(runs.levels).values() if len(runs.levels) else []
+    errors = [participant_errors(runs.levels, within) for _, within in where] or [pd.DataFrame()] * 3
     lines = []
     for model in runs.models:
         epochs = [_epochs_to_converge(curve) for curve in runs.learning_curves(model)] if model in runs.folders else []
@@ -215,7 +215,8 @@ def claims_table(runs: Runs) -> ReportTable:
         "Maps are said to lower the SD of DSC over participants, to leave fewer islands, to make deep regions better "
         "and errors fewer where confidence is high, and not to slow training. An error is the share of the voxels in "
         "prediction or label that are wrong; low confidence is below 0.3 and high from 0.7 of the image's own map, "
-        "also where a network saw a control; deep is the deepest three tenths of what is insonified. Epochs are those "
+        "also where a network saw a control; deep are the levels of depth at which the deepest three tenths of a "
+        "participant's labels lie. Epochs are those "
         "until 95 % of the best validation DSC, a mean over folds and seeds. Whether maps make variability like the "
         "expert's needs repeated labels and is not measured here.",
         [
