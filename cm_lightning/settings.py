@@ -21,7 +21,8 @@ MAY_DIFFER = RUN_SPECIFIC | {
     "trainer.num_nodes",
     "trainer.strategy",
     "trainer.enable_progress_bar",
-    "model.init_args.mc_samples",
+    "model.init_args.mc_dropout",
+    *(f"model.init_args.mc_dropout.{name}" for name in ("samples", "batch_size", "inference", "segmentations", "seed")),
     "model.init_args.largest_component",
 }
 

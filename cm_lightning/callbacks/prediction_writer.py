@@ -1,30 +1,36 @@
 """Predictions as image files in the geometry of their input."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
+from torch import Tensor
 
 from cm_lightning.callbacks.pictures import run_folder
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.data.images import is_picture, read_image, write_nifti
+from cm_lightning.uncertainty import entropy
 
 
 class PredictionWriter(BasePredictionWriter):
     """Write segmentation, class probabilities, entropy and confidence map of every case that ``predict`` sees.
 
     Segmentations carry the values of the label files. A volume's files are NIfTI with its affine; a picture's
-    segmentation is a PNG, its maps NIfTI.
+    segmentation is a PNG, its maps NIfTI. With MC dropout there are also expected entropy, mutual information, variance
+    and votes, and where they were kept the sampled segmentations, ``sample01`` being the most plausible;
+    ``samples.csv`` says how plausible. Every quantity has one range of display in its header, the same for all cases.
 
     Args:
         folder: Where to; ``predictions`` in the run's folder by default.
-        maps: Also write probabilities, entropy (in nats, of the class probabilities) and confidence.
+        maps: Also write probabilities, entropies (in nats) and the others named above, and confidence.
     """
 
     def __init__(self, folder: Path | None = None, maps: bool = True) -> None:
@@ -49,22 +55,45 @@ class PredictionWriter(BasePredictionWriter):
         folder.mkdir(parents=True, exist_ok=True)
         image_file = next(case.image for case in data.cases_of("predict") if case.id == prediction["case"])
         affine = read_image(image_file).affine
-        probabilities = prediction["probabilities"].float().cpu().numpy()
         values = np.array([0, *data.classes.values()])
-        segmentation = values.astype(np.min_scalar_type(int(values.max())))[prediction["segmentation"].cpu().numpy()]
-
-        def write(name: str, array: NDArray[Any]) -> None:
-            write_nifti(folder / f"{prediction['case']}_{name}.nii.gz", array, affine)
-
         in_file_order = data.axes.to_file
-        if is_picture(image_file):
-            Image.fromarray(in_file_order(segmentation)).save(folder / f"{prediction['case']}_segmentation.png")
-        else:
-            write("segmentation", in_file_order(segmentation))
-        if self.maps:
-            write("probabilities", np.stack([in_file_order(p) for p in probabilities], axis=-1))
-            entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=0)
-            write("entropy", in_file_order(entropy.astype(np.float32)))
-            for name in ("confidence", "predicted_confidence"):
-                if name in prediction:
-                    write(name, in_file_order(prediction[name].float().cpu().numpy()))
+
+        def write(name: str, array: NDArray[Any], display_range: tuple[float, float] | None = None) -> None:
+            write_nifti(folder / f"{prediction['case']}_{name}.nii.gz", array, affine, display_range)
+
+        def write_segmentation(name: str, indices: Tensor) -> None:
+            segmentation = in_file_order(values.astype(np.min_scalar_type(int(values.max())))[indices.cpu().numpy()])
+            if is_picture(image_file):
+                Image.fromarray(segmentation).save(folder / f"{prediction['case']}_{name}.png")
+            else:
+                write(name, segmentation)
+
+        write_segmentation("segmentation", prediction["segmentation"])
+        for number, sample in enumerate(prediction.get("sampled_segmentations", []), start=1):
+            write_segmentation(f"sample{number:02d}", sample)
+        if prediction.get("sampled_segmentations"):
+            plausibility = pd.Series(prediction["plausibility"].tolist(), name="plausibility")
+            plausibility.index = pd.RangeIndex(1, len(plausibility) + 1, name="sample")
+            plausibility.to_csv(folder / f"{prediction['case']}_samples.csv")
+        if not self.maps:
+            return
+        maps = {**prediction, "entropy": prediction.get("entropy", entropy(prediction["probabilities"].float(), dim=0))}
+        for name, highest in self._highest(prediction, len(values)).items():
+            if name in maps:
+                array = maps[name].float().cpu().numpy()
+                if array.ndim > len(data.axes.names):
+                    write(name, np.stack([in_file_order(of_class) for of_class in array], axis=-1), (0.0, highest))
+                else:
+                    write(name, in_file_order(array), (0.0, highest))
+
+    def _highest(self, prediction: Batch, classes: int) -> dict[str, float]:
+        """The value of every quantity that viewers show as white: the largest that it can have."""
+        shares = ("probabilities", "confidence", "predicted_confidence")
+        entropies = ("entropy", "expected_entropy", "mutual_information")
+        samples = float(prediction["votes"].sum(dim=0).max()) if "votes" in prediction else 0.0
+        return {
+            **dict.fromkeys(shares, 1.0),
+            **dict.fromkeys(entropies, math.log(classes)),
+            "variance": 0.25,
+            "votes": samples,
+        }

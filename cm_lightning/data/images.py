@@ -131,11 +131,25 @@ def read_image(path: Path, is_label: bool = False) -> FileImage:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def write_nifti(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
-    """Write an array in file order as NIfTI; ``.nii.gz`` is compressed."""
+def write_nifti(
+    path: Path,
+    array: NDArray[np.generic],
+    affine: NDArray[np.float64],
+    display_range: tuple[float, float] | None = None,
+) -> None:
+    """Write an array in file order as NIfTI; ``.nii.gz`` is compressed.
+
+    Args:
+        path: Where to.
+        array: What.
+        affine: Voxel to world coordinates (RAS, mm), 4 x 4.
+        display_range: Values that viewers show as black and as white, so that all files of a quantity look alike.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
+    if display_range is not None:
+        image.header["cal_min"], image.header["cal_max"] = display_range
     nibabel.save(image, path)
 
 

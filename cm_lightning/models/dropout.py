@@ -30,5 +30,5 @@ def refuse_without_dropout(network: nn.Module) -> None:
     if not dropout_layers(network):
         raise InputError(
             "MC dropout varies a network by its dropout, and this one has none above 0: all samples would be equal. "
-            "Set a rate, for example model.network_options {dropout: 0.2} (UNETR: dropout_rate), or model.mc_samples 0."
+            "Set a rate, for example model.network_options {dropout: 0.2} (UNETR: dropout_rate), or leave MC dropout."
         )

@@ -5,7 +5,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from monai.networks.nets import UNETR, AttentionUnet, UNet
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cm_lightning.errors import InputError
 
@@ -100,10 +101,8 @@ def refuse_size(network: nn.Module, size: tuple[int, ...]) -> None:
     """
     match network:
         case UNet() | AttentionUnet():
-            # A stride is one number, or one for every axis.
-            strides = np.array([np.broadcast_to(stride, len(size)) for stride in network.strides])
             who = f"{type(network).__name__} with strides {list(network.strides)} needs"
-            _refuse_indivisible(who, strides.prod(axis=0).tolist(), size, smallest=2)
+            _refuse_indivisible(who, _total_strides(network, len(size)), size, smallest=2)
         case UNETR():
             built_for = tuple(n * p for n, p in zip(network.feat_size, network.patch_size, strict=True))
             if tuple(size) != built_for:
@@ -115,9 +114,38 @@ def refuse_size(network: nn.Module, size: tuple[int, ...]) -> None:
             pass
 
 
+def pad_to_fit(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Pad images with zeros at the ends of their axes, up to the next grid that a network takes.
+
+    Args:
+        network: The network.
+        inputs: ``(B, channels, ...)``.
+
+    Returns:
+        The inputs, larger where they had to be.
+
+    Raises:
+        InputError: The network takes no other grid than one.
+    """
+    size = tuple(inputs.shape[2:])
+    if not isinstance(network, UNet | AttentionUnet):
+        refuse_size(network, size)
+        return inputs
+    factors = _total_strides(network, len(size))
+    missing = [max(2, -(-n // factor)) * factor - n for n, factor in zip(size, factors, strict=True)]
+    # F.pad counts the axes from the last one.
+    return F.pad(inputs, [n for more in reversed(missing) for n in (0, more)]) if any(missing) else inputs
+
+
 def count_parameters(network: nn.Module) -> int:
     """Count the numbers that training changes."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def _total_strides(network: UNet | AttentionUnet, dims: int) -> list[int]:
+    """How many voxels of the grid are one at the bottom, along every axis; a stride is one number, or one an axis."""
+    total: list[int] = np.prod([np.broadcast_to(stride, dims) for stride in network.strides], axis=0).tolist()
+    return total
 
 
 def _refuse_indivisible(who: str, factors: Sequence[int], size: tuple[int, ...], smallest: int) -> None:

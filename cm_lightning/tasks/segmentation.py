@@ -14,18 +14,19 @@ from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
 from cm_lightning.losses import LossName, Remainder, SegmentationLoss, Target
+from cm_lightning.metrics.components import keep_largest
 from cm_lightning.models import NetworkName, count_parameters, create_network, load_pretrained
 from cm_lightning.models.dropout import refuse_without_dropout
-from cm_lightning.models.networks import refuse_size
+from cm_lightning.models.networks import pad_to_fit, refuse_size
 from cm_lightning.tasks.base import BaseTask, Stage
 from cm_lightning.tasks.schedules import ScheduleName, create_schedule, set_rate
-from cm_lightning.uncertainty import mc_dropout_probabilities
+from cm_lightning.uncertainty import MCDropout, SampledPrediction, sample_dropout
 
 InputMode = Literal["1ch", "2ch"]
 
 # A checkpoint holds all weights, so that whoever loads it needs no other file; and what is done with the network's
 # answers is chosen anew.
-NOT_IN_CHECKPOINTS = ["init_from", "mc_samples", "largest_component"]
+NOT_IN_CHECKPOINTS = ["init_from", "mc_dropout", "largest_component"]
 
 
 class SegmentationTask(BaseTask):
@@ -50,7 +51,8 @@ class SegmentationTask(BaseTask):
         warmup_epochs: Epochs over which the learning rate first rises.
         confidence_head: Weight of an auxiliary head that predicts the confidence map from the image, by binary
             cross-entropy with the solver's map; 0 for none. A network that has one needs no solver to give a map.
-        mc_samples: Passes with dropout on that ``predict`` averages (Monte Carlo dropout); 0 for one without.
+        mc_dropout: In ``predict``, run the network many times with dropout and give the mean, and how far and where the
+            samples differ; None for one pass without.
         largest_component: In ``predict``, keep the largest connected component alone of the classes for which this
             raised the validation Dice of the epoch that the checkpoint is of; in ``test``, measure with and without.
         init_from: Checkpoint to take weights from before training; input channels and classes may differ.
@@ -79,7 +81,7 @@ class SegmentationTask(BaseTask):
         schedule: ScheduleName = "constant",
         warmup_epochs: int = 0,
         confidence_head: float = 0.0,
-        mc_samples: int = 0,
+        mc_dropout: MCDropout | None = None,
         largest_component: bool = False,
         init_from: Path | None = None,
         spatial_size: list[int] | None = None,
@@ -88,10 +90,8 @@ class SegmentationTask(BaseTask):
         super().__init__(classes, None if patch_size is None else tuple(patch_size), largest_component)
         if input_mode not in get_args(InputMode):
             raise InputError(f"Unknown input mode {input_mode!r}; expected one of {', '.join(get_args(InputMode))}.")
-        if confidence_head < 0 or mc_samples < 0:
-            raise InputError(
-                f"confidence_head and mc_samples must be at least 0, found {confidence_head} and {mc_samples}."
-            )
+        if confidence_head < 0:
+            raise InputError(f"confidence_head must be at least 0, found {confidence_head}.")
         if confidence_scale <= 0:
             raise InputError(f"confidence_scale must be above 0, found {confidence_scale}; 1ch leaves the map out.")
         if confidence_head and input_mode == "2ch":
@@ -101,11 +101,11 @@ class SegmentationTask(BaseTask):
         self.confidence_scale = confidence_scale
         self.learning_rate = learning_rate
         self.confidence_head = confidence_head
-        self.mc_samples = mc_samples
+        self.mc_dropout = mc_dropout
         self.configure_models()
         self.configure_losses()
-        if mc_samples:
-            refuse_without_dropout(self.network)
+        if mc_dropout is not None:
+            self._refuse_sampling(mc_dropout)
         self._refuse_schedule()
         if init_from is not None:
             self._load_pretrained(Path(init_from))
@@ -215,12 +215,49 @@ class SegmentationTask(BaseTask):
             error = difference.sum() / inside.sum().clamp_min(1)
             self.log(f"{stage}/confidence_error", error, sync_dist=True, batch_size=len(batch["case"]))
 
-    def native_probabilities(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Give the class probabilities of one case at file resolution; with ``mc_samples``, their mean over dropout."""
-        if not self.mc_samples:
-            return super().native_probabilities(outputs, batch)
-        mean = mc_dropout_probabilities(self.network, lambda: self.infer(batch), self.mc_samples)
-        return torch.stack(list(self.to_native(mean, batch)))
+    def sample(self, batch: Batch, settings: MCDropout) -> SampledPrediction:
+        """Run the network on one case many times with dropout.
+
+        Args:
+            batch: A batch of that case.
+            settings: How it is sampled.
+
+        Returns:
+            The samples, summed up, on the network's grid.
+
+        Raises:
+            InputError: There is nothing to vary, or no windows where they are asked for.
+        """
+        self._refuse_sampling(settings)
+
+        def logits(inputs: Tensor) -> Tensor:
+            of_padded = self.class_logits(self(pad_to_fit(self.network, inputs)))
+            return of_padded[[..., *(slice(n) for n in inputs.shape[2:])]]
+
+        window = self.window if settings.inference == "windows" else None
+        return sample_dropout(self.network, logits, self.network_input(batch), batch["case"][0], settings, window)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Predict one case at file resolution.
+
+        Returns:
+            As :meth:`BaseTask.predict_step`. With MC dropout, ``probabilities`` are the mean of the samples, and beside
+            them are their ``entropy``, ``expected_entropy`` and ``mutual_information`` ``(depth, lateral[,
+            elevation])``, ``variance`` and ``votes`` ``(C, ...)``, ``sampled_segmentations`` ``(k, ...)``, the most
+            plausible first, and their ``plausibility``.
+        """
+        found = super().predict_step(batch, batch_idx)
+        if self.mc_dropout is None:
+            return found
+        sampled = self.sample(batch, self.mc_dropout)
+        found["probabilities"] = torch.stack(list(self.to_native(sampled.mean[None], batch)))
+        found["segmentation"] = keep_largest(found["probabilities"].argmax(dim=0), self.reduced_classes)
+        for name in ("entropy", "expected_entropy", "mutual_information"):
+            found[name] = next(self.to_native(getattr(sampled, name)[None, None], batch))
+        for name in ("variance", "votes"):
+            found[name] = torch.stack(list(self.to_native(getattr(sampled, name)[None], batch)))
+        kept = [self.native_segmentation(probabilities[None], batch) for probabilities in sampled.kept]
+        return {**found, "sampled_segmentations": kept, "plausibility": sampled.plausibility}
 
     def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
         """Give the confidence map of one case and, where there is a head for it, the predicted one."""
@@ -237,6 +274,15 @@ class SegmentationTask(BaseTask):
         """Build a schedule of nothing, so that wrong settings are refused before there is a trainer."""
         optimizer = torch.optim.Adam([torch.zeros(1)], lr=self.learning_rate)
         create_schedule(self.hparams["schedule"], optimizer, 1, self.hparams["warmup_epochs"])
+
+    def _refuse_sampling(self, settings: MCDropout) -> None:
+        """Check that there is dropout, and windows where they are asked for."""
+        refuse_without_dropout(self.network)
+        if settings.inference == "windows" and self.window is None:
+            raise InputError(
+                "mc_dropout.inference windows slides the window of training with data.patch_size, and none is set; "
+                "expected whole."
+            )
 
     def _load_pretrained(self, path: Path) -> None:
         notes = load_pretrained(self, path)

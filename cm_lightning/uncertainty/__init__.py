@@ -1,5 +1,5 @@
 """How sure a network is."""
 
-from cm_lightning.uncertainty.mc_dropout import active_dropout, mc_dropout_probabilities
+from cm_lightning.uncertainty.mc_dropout import MCDropout, SampledPrediction, entropy, sample_dropout, seeded_dropout
 
-__all__ = ["active_dropout", "mc_dropout_probabilities"]
+__all__ = ["MCDropout", "SampledPrediction", "entropy", "sample_dropout", "seeded_dropout"]

@@ -5,6 +5,7 @@ import torch
 
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.tasks import DeepAtlasTask, SegmentationTask
+from cm_lightning.uncertainty import MCDropout
 
 CLASSES = {"soleus": 100, "gastrocnemius": 150}
 SIZE = [16, 16]
@@ -32,7 +33,10 @@ def batch(size=2):
     [
         ({"input_mode": "3ch"}, "Unknown input mode '3ch'; expected one of 1ch, 2ch"),
         ({"loss": "focal"}, "Unknown loss 'focal'"),
-        ({"mc_samples": 5, "network_options": {"dropout": 0.0}}, "MC dropout varies a network by its dropout"),
+        (
+            {"mc_dropout": MCDropout(5), "network_options": {"dropout": 0.0}},
+            "MC dropout varies a network by its dropout",
+        ),
         ({"confidence_head": 1.0}, "in input mode 2ch it would copy it"),
         ({"confidence_head": -1.0, "input_mode": "1ch"}, "must be at least 0"),
         ({"confidence_scale": 0.0}, "confidence_scale must be above 0, found 0.0"),
