@@ -24,6 +24,7 @@ from cm_lightning.callbacks import (
     PredictionWriter,
     ResultTable,
     SegmentationPictures,
+    UncertaintyPictures,
     WorstCasePictures,
 )
 from cm_lightning.confidence import ConfidenceMapSolver
@@ -132,6 +133,7 @@ class CommandLine(LightningCLI):
             }
         )
         parser.add_lightning_class_args(SegmentationPictures, "pictures")
+        parser.add_lightning_class_args(UncertaintyPictures, "uncertainty")
         parser.add_lightning_class_args(PredictionWriter, "prediction")
         # On its own, so that a configuration can change two of its settings beside a shared file of the data's.
         parser.add_class_arguments(ConfidenceMapSolver, "solver")

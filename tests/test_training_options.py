@@ -1,7 +1,10 @@
 """What a configuration switches on beside the network: for automatic and for manual optimisation alike."""
 
+import math
+
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -152,18 +155,48 @@ def test_confidence_head_predicts_without_a_solver(muscle_arguments, run_folder)
     assert "confidence.nii.gz" not in names
 
 
-def test_mc_dropout_averages_and_is_refused_at_the_start_without_dropout(muscle_arguments, run_folder):
+def test_mc_dropout_writes_maps_and_sampled_segmentations(muscle_arguments, run_folder):
     with pytest.raises(ValueError, match="MC dropout varies a network by its dropout"):
-        main(["fit", *muscle_arguments, "--model.mc_samples=5", "--model.network_options={dropout: 0.0}"])
+        main(["fit", *muscle_arguments, "--model.mc_dropout.samples=5", "--model.network_options={dropout: 0.0}"])
     assert not run_folder.is_dir()
-    main(["fit", *muscle_arguments, "--pictures.cases=0"])
+    main(["fit", *muscle_arguments, "--pictures.cases=0", "--uncertainty.samples=3"])
+    assert len(list((run_folder / "pictures").glob("uncertainty_epoch*.png"))) == 1
+    assert "mc/entropy/mean" in pd.read_csv(run_folder / "metrics.csv").columns
 
-    def entropy(samples):
-        main(["predict", *muscle_arguments, "--ckpt_path=last", f"--model.mc_samples={samples}"])
-        path = sorted((run_folder / "predictions").glob("*_entropy.nii.gz"))[0]
-        return np.asarray(nibabel.load(path).dataobj)
+    def maps(*arguments):
+        main(["predict", *muscle_arguments, "--ckpt_path=last", *arguments])
+        case = sorted((run_folder / "predictions").glob("*_entropy.nii.gz"))[0].name.removesuffix("_entropy.nii.gz")
+        files = (run_folder / "predictions").glob(f"{case}_*.nii.gz")
+        return {path.name[len(case) + 1 : -7]: nibabel.load(path) for path in files}
 
-    # One pass without dropout, the mean of five with it, and of six: chosen anew, whatever the fit had.
-    plain, five, six = (entropy(samples) for samples in (0, 5, 6))
-    assert not np.array_equal(plain, five)
-    assert not np.array_equal(five, six)
+    plain = {name: np.asarray(image.dataobj) for name, image in maps().items()}
+    assert "votes" not in plain
+    # Chosen anew, whatever the fit had.
+    found = maps("--model.mc_dropout={samples: 6, segmentations: 2}")
+    five = {name: np.asarray(image.dataobj) for name, image in found.items()}
+    assert not np.array_equal(plain["entropy"], five["entropy"])
+    np.testing.assert_allclose(five["mutual_information"], five["entropy"] - five["expected_entropy"], atol=1e-6)
+    np.testing.assert_allclose(five["votes"].sum(axis=-1), 6, rtol=1e-6)
+    assert set(np.unique(five["sample01"])) <= {0, 100, 150, 200}
+    assert not np.array_equal(five["sample01"], five["sample02"])
+    assert float(found["entropy"].header["cal_max"]) == pytest.approx(math.log(4))
+    assert np.array_equal(found["entropy"].affine, found["sample01"].affine)
+    plausibility = pd.read_csv(next((run_folder / "predictions").glob("*_samples.csv")))["plausibility"]
+    assert len(plausibility) == 2
+    assert plausibility.is_monotonic_decreasing
+    again = maps("--model.mc_dropout={samples: 6, batch_size: 4}")
+    np.testing.assert_allclose(np.asarray(again["entropy"].dataobj), five["entropy"], atol=1e-5)
+
+
+def test_patch_training_is_sampled_whole_or_in_windows(muscle_arguments, run_folder, tmp_path):
+    patches = [*muscle_arguments, "--data.spatial_size=null", "--data.patch_size=[16,16,16]"]
+    main(["fit", *patches, "--pictures.cases=0", "--uncertainty.cases=0"])
+    predict = ["predict", *patches, "--ckpt_path=last"]
+    entropies = []
+    for inference in ("whole", "windows"):
+        settings, folder = f"{{samples: 3, inference: {inference}}}", tmp_path / inference
+        main([*predict, f"--model.mc_dropout={settings}", f"--prediction.folder={folder}"])
+        path = sorted(folder.glob("*_entropy.nii.gz"))[0]
+        entropies.append(np.asarray(nibabel.load(path).dataobj))
+    assert entropies[0].shape == entropies[1].shape
+    assert not np.allclose(*entropies)

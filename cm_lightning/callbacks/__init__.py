@@ -4,6 +4,7 @@ from cm_lightning.callbacks.confidence_cost import ConfidenceCost
 from cm_lightning.callbacks.pictures import AugmentationPicture, SegmentationPictures, WorstCasePictures
 from cm_lightning.callbacks.prediction_writer import PredictionWriter
 from cm_lightning.callbacks.result_table import ResultTable
+from cm_lightning.callbacks.uncertainty_pictures import UncertaintyPictures
 
 __all__ = [
     "AugmentationPicture",
@@ -11,5 +12,6 @@ __all__ = [
     "PredictionWriter",
     "ResultTable",
     "SegmentationPictures",
+    "UncertaintyPictures",
     "WorstCasePictures",
 ]

@@ -15,16 +15,35 @@ Frame = NDArray[Any]
 
 
 @dataclass(frozen=True)
+class Scale:
+    """How a quantity is coloured, in all pictures alike.
+
+    Attributes:
+        name: What it is called beside the colours.
+        highest: Its largest value; the smallest is 0.
+        colours: Name of a colour map.
+    """
+
+    name: str
+    highest: float = 1.0
+    colours: str = "viridis"
+
+
+GREY = Scale("", colours="gray")
+CONFIDENCE = Scale("confidence")
+
+
+@dataclass(frozen=True)
 class Panel:
     """One picture: a frame in grey or a map in colour, with outlines of classes.
 
     Attributes:
         title: What is shown.
-        frame: ``(depth, lateral)`` in [0, 1].
+        frame: ``(depth, lateral)``.
         spacing: Pixel size in depth and lateral.
         unit: Of the spacing.
         label: Class indices to outline, or None.
-        is_map: Show with the scale of confidence maps.
+        scale: How it is coloured.
     """
 
     title: str
@@ -32,7 +51,7 @@ class Panel:
     spacing: tuple[float, float]
     unit: str
     label: Frame | None = None
-    is_map: bool = False
+    scale: Scale = GREY
 
 
 def class_colour(index: int) -> tuple[float, float, float, float]:
@@ -42,7 +61,7 @@ def class_colour(index: int) -> tuple[float, float, float, float]:
 
 
 def draw_panels(rows: Sequence[Sequence[Panel]], class_names: Sequence[str], title: str = "") -> Figure:
-    """Draw a grid of panels with one legend of classes and one scale of confidence.
+    """Draw a grid of panels with one legend of classes and one bar for every scale.
 
     Args:
         rows: Panels, row by row, all rows of one length.
@@ -58,18 +77,18 @@ def draw_panels(rows: Sequence[Sequence[Panel]], class_names: Sequence[str], tit
     height = 3.0 * sum(heights) + 0.9
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(hspace=0.06), dpi=110)
     axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
-    shown_map = None
+    shown: dict[Scale, Any] = {}
     for line, row in zip(axes, rows, strict=True):
         for place, panel in zip(line, row, strict=True):
-            drawn = _draw_panel(place, panel, len(class_names))
-            shown_map = drawn if panel.is_map else shown_map
+            shown[panel.scale] = _draw_panel(place, panel, len(class_names))
         line[0].set_ylabel(f"depth [{row[0].unit}]")
         for place in line[1:]:
             place.tick_params(labelleft=False)  # all panels of a row are of one case
     for place, panel in zip(axes[-1], rows[-1], strict=True):
         place.set_xlabel(f"lateral [{panel.unit}]")
-    if shown_map is not None:
-        figure.colorbar(shown_map, ax=axes, label="confidence", shrink=0.6, pad=0.01)
+    for scale, drawn in shown.items():
+        if scale != GREY:
+            figure.colorbar(drawn, ax=axes, label=scale.name, shrink=0.6, pad=0.01)
     handles = [Line2D([], [], color=class_colour(i), label=name) for i, name in enumerate(class_names, start=1)]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     if title:
@@ -86,8 +105,10 @@ def _extent(panel: Panel) -> tuple[float, float]:
 def _draw_panel(place: Axes, panel: Panel, classes: int) -> Any:
     width, height = _extent(panel)
     corners = (0.0, width, height, 0.0)
-    colours = "viridis" if panel.is_map else "gray"
-    drawn = place.imshow(panel.frame, cmap=colours, vmin=0, vmax=1, extent=corners, interpolation="nearest")
+    scale = panel.scale
+    drawn = place.imshow(
+        panel.frame, cmap=scale.colours, vmin=0, vmax=scale.highest, extent=corners, interpolation="nearest"
+    )
     if panel.label is not None:
         for index in range(1, classes + 1):
             mask = (panel.label == index).astype(float)

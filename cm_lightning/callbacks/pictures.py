@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from cm_lightning.callbacks.drawing import Frame, Panel, draw_panels
+from cm_lightning.callbacks.drawing import CONFIDENCE, GREY, Frame, Panel, draw_panels
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.evaluation.pooling import worst_case_picture
@@ -45,7 +46,9 @@ class SegmentationPictures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Predict the first cases where a picture is due, with the weights that validation sees."""
-        if not (isinstance(pl_module, BaseTask) and self._is_due(trainer) and len(self._rows) < self.cases):
+        if not (
+            isinstance(pl_module, BaseTask) and is_due(trainer, self.every_n_epochs) and len(self._rows) < self.cases
+        ):
             return
         with torch.inference_mode():
             prediction = pl_module.infer(batch).argmax(dim=1, keepdim=True)
@@ -57,14 +60,8 @@ class SegmentationPictures(Callback):
             return
         epoch = trainer.current_epoch
         figure = draw_panels(self._rows[: self.cases], pl_module.class_names, f"validation, epoch {epoch}")
-        _save(figure, run_folder(trainer) / "pictures" / f"validation_epoch{epoch:04d}.png")
+        save_figure(figure, run_folder(trainer) / "pictures" / f"validation_epoch{epoch:04d}.png")
         self._rows = []
-
-    def _is_due(self, trainer: Trainer) -> bool:
-        if trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
-            return False
-        epoch = trainer.current_epoch + 1
-        return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.state.fn == "validate"
 
     def _row(self, batch: Batch, prediction: Tensor, index: int) -> list[Panel]:
         frame = fullest_frame(batch["label"][index])
@@ -74,7 +71,7 @@ class SegmentationPictures(Callback):
             frame(batch["confidence"][index]) if "confidence" in batch else None,
             frame(batch["label"][index]),
             frame(prediction[index]),
-            _frame_spacing(batch["spacing"][index]),
+            frame_spacing(batch["spacing"][index]),
             batch["unit"][index],
         )
 
@@ -115,7 +112,7 @@ class WorstCasePictures(Callback):
             None if confidence is None else frame(confidence[None]),
             frame(label[None]),
             frame(prediction[None]),
-            _frame_spacing(batch["native_spacing"][0]),
+            frame_spacing(batch["native_spacing"][0]),
             batch["unit"][0],
             f"prediction, Dice {dice:.2f}",
         )
@@ -125,7 +122,7 @@ class WorstCasePictures(Callback):
         """Draw the cases that were kept."""
         if isinstance(pl_module, BaseTask) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             for _, case, row in self._worst:
-                _save(draw_panels([row], pl_module.class_names), worst_case_picture(run_folder(trainer), case))
+                save_figure(draw_panels([row], pl_module.class_names), worst_case_picture(run_folder(trainer), case))
         self._worst = []
 
 
@@ -159,7 +156,7 @@ class AugmentationPicture(Callback):
                 if "confidence" in changed[0]:
                     rows.append(self._panels(sample, changed, maps=True))
         figure = draw_panels(rows, pl_module.class_names, "training cases, and what augmentation makes of them")
-        _save(figure, run_folder(trainer) / "pictures" / "augmentation.png")
+        save_figure(figure, run_folder(trainer) / "pictures" / "augmentation.png")
 
     def _panels(self, sample: Batch, changed: list[Batch], maps: bool) -> list[Panel]:
         """Panels of images, or of maps; the original has a map only where it was computed natively."""
@@ -172,13 +169,21 @@ class AugmentationPicture(Callback):
                 Panel(
                     title,
                     frame(batch[key][0]),
-                    _frame_spacing(sample["spacing"][0]),
+                    frame_spacing(sample["spacing"][0]),
                     sample["unit"][0],
                     frame(batch["label"][0]),
-                    is_map=key == "confidence",
+                    scale=CONFIDENCE if key == "confidence" else GREY,
                 )
             )
         return panels
+
+
+def is_due(trainer: Trainer, every_n_epochs: int) -> bool:
+    """Whether pictures are drawn in this validation: every so many epochs, in the last, and in ``validate``."""
+    if trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+        return False
+    epoch = trainer.current_epoch + 1
+    return epoch % every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.state.fn == "validate"
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -216,17 +221,19 @@ def _case_panels(
     """Panels of a case: image, map where there is one, label, and prediction under a title."""
     panels = [Panel(f"{case}: image", image, spacing, unit)]
     if confidence is not None:
-        panels.append(Panel("confidence map", confidence, spacing, unit, is_map=True))
+        panels.append(Panel("confidence map", confidence, spacing, unit, scale=CONFIDENCE))
     panels.append(Panel("label", image, spacing, unit, label))
     panels.append(Panel(title, image, spacing, unit, prediction))
     return panels
 
 
-def _frame_spacing(spacing: Tensor) -> tuple[float, float]:
+def frame_spacing(spacing: Tensor) -> tuple[float, float]:
+    """Give the pixel size in depth and lateral."""
     depth, lateral = spacing[:2].tolist()
     return depth, lateral
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, in a folder that need not be there yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

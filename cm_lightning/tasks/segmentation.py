@@ -232,7 +232,8 @@ class SegmentationTask(BaseTask):
 
         def logits(inputs: Tensor) -> Tensor:
             of_padded = self.class_logits(self(pad_to_fit(self.network, inputs)))
-            return of_padded[[..., *(slice(n) for n in inputs.shape[2:])]]
+            within: tuple[Any, ...] = (..., *(slice(n) for n in inputs.shape[2:]))
+            return of_padded[within]
 
         window = self.window if settings.inference == "windows" else None
         return sample_dropout(self.network, logits, self.network_input(batch), batch["case"][0], settings, window)
