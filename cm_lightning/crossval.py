@@ -353,7 +353,9 @@ def report(experiment: Path) -> None:
     pd.concat([table.assign(policy=policy) for policy, table in summaries.items()]).to_csv(
         experiment / "cv_summary.csv", index=False
     )
-    Console().print(_table(rows, summaries["worst"]))
+    # With and without post-processing are two models.
+    for model, of_model in rows.groupby("model", sort=False):
+        Console().print(_table(of_model, summaries["worst"].query("model == @model")))
 
 
 def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:

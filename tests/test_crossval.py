@@ -59,7 +59,7 @@ def test_stopped_and_started_again(arguments, tmp_path, capsys):
 
 def test_folds_are_pooled_and_kept(arguments, tmp_path, capsys):
     experiment = tmp_path / "outputs" / "muscle_2ch_seed3"
-    words = ["crossval", *arguments, "--trainer.max_epochs=2", "--seeds", "3"]
+    words = ["crossval", *arguments, "--trainer.max_epochs=2", "--seeds", "3", "--model.largest_component=true"]
     # Trained elsewhere, and not yet tested.
     elsewhere = ["--data.fold=1", "--seed_everything=3", "--experiment=muscle_2ch_seed3"]
     main(["fit", *arguments, "--trainer.max_epochs=2", *elsewhere])
@@ -68,7 +68,9 @@ def test_folds_are_pooled_and_kept(arguments, tmp_path, capsys):
     assert "fold0: starts on cpu" in said
     assert "fold1: goes on on cpu" in said
     rows = pd.read_csv(experiment / "cv_metrics.csv")
-    assert (set(rows["model"]), set(rows["seed"])) == ({"muscle_2ch"}, {3})
+    models = {"muscle_2ch", "muscle_2ch + largest component"}
+    assert (set(rows["model"]), set(rows["seed"])) == (models, {3})
+    assert "muscle_2ch + largest component: 2 folds" in " ".join(said.split())
     assert rows.groupby("fold")["patient"].nunique().sum() == rows["patient"].nunique() == 11
     summary = pd.read_csv(experiment / "cv_summary.csv")
     assert {"mean", "sd_patients", "sd_folds", "failures"} <= set(summary.columns)
