@@ -354,8 +354,9 @@ def report(experiment: Path) -> None:
         experiment / "cv_summary.csv", index=False
     )
     # With and without post-processing are two models.
-    for model, of_model in rows.groupby("model", sort=False):
-        Console().print(_table(of_model, summaries["worst"].query("model == @model")))
+    summary = summaries["worst"]
+    for model in dict.fromkeys(rows["model"]):
+        Console().print(_table(rows[rows["model"] == model], summary[summary["model"] == model]))
 
 
 def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:
