@@ -22,7 +22,7 @@ def box_plot(rows: pd.DataFrame, metric: str) -> Figure:
     """
     values = participant_values(rows, metric)
     columns = [values[model].dropna().to_numpy() for model in values]
-    figure = Figure(figsize=(6.5, 0.9 + 0.42 * len(columns)), layout="constrained")
+    figure = Figure(figsize=(8, 0.9 + 0.42 * len(columns)), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(columns))[::-1]
     axes.boxplot(columns, positions=places, orientation="horizontal", widths=0.6, showfliers=False)

@@ -334,6 +334,25 @@ def resize_linearly(image: Tensor, shape: Sequence[int]) -> Tensor:
     return F.interpolate(image[None, None], size=tuple(shape), mode=mode, align_corners=False)[0, 0]
 
 
+def resize_frame(volume: Tensor, shape: Sequence[int], frame: int) -> Tensor:
+    """Give one frame of what :func:`resize_linearly` would make of every channel, without resizing all others.
+
+    Args:
+        volume: ``(channels, depth, lateral[, elevation])``.
+        shape: Size of the whole to resize to.
+        frame: Which frame of it; of a 2D image 0.
+
+    Returns:
+        ``(channels, depth, lateral)``.
+    """
+    if volume.ndim == 4:
+        frames = volume.shape[-1]
+        position = min(max((frame + 0.5) * frames / shape[2] - 0.5, 0.0), frames - 1.0)
+        below = int(position)
+        volume = torch.lerp(volume[..., below], volume[..., min(below + 1, frames - 1)], position - below)
+    return F.interpolate(volume[None], size=tuple(shape[:2]), mode="bilinear", align_corners=False)[0]
+
+
 def gather_objects(items: list[Any]) -> list[Any]:
     """Join lists of all processes, in the order of their ranks."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

@@ -1,5 +1,6 @@
 """Supervised segmentation with a switchable network, input and loss."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -215,12 +216,15 @@ class SegmentationTask(BaseTask):
             error = difference.sum() / inside.sum().clamp_min(1)
             self.log(f"{stage}/confidence_error", error, sync_dist=True, batch_size=len(batch["case"]))
 
-    def sample(self, batch: Batch, settings: MCDropout) -> SampledPrediction:
+    def sample(
+        self, batch: Batch, settings: MCDropout, each: Callable[[Tensor], None] | None = None
+    ) -> SampledPrediction:
         """Run the network on one case many times with dropout.
 
         Args:
             batch: A batch of that case.
             settings: How it is sampled.
+            each: Is shown the class probabilities of every sample, ``(C, ...)``, one after the other.
 
         Returns:
             The samples, summed up, on the network's grid.
@@ -236,7 +240,7 @@ class SegmentationTask(BaseTask):
             return of_padded[within]
 
         window = self.window if settings.inference == "windows" else None
-        return sample_dropout(self.network, logits, self.network_input(batch), batch["case"][0], settings, window)
+        return sample_dropout(self.network, logits, self.network_input(batch), batch["case"][0], settings, window, each)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Predict one case at file resolution.

@@ -121,6 +121,7 @@ def sample_dropout(
     name: str,
     settings: MCDropout,
     window: SlidingWindowInferer | None = None,
+    each: Callable[[Tensor], None] | None = None,
 ) -> SampledPrediction:
     """Run a network on one image many times with dropout, keeping sums alone.
 
@@ -135,6 +136,7 @@ def sample_dropout(
         name: Of the image, from which its masks are seeded.
         settings: How it is sampled.
         window: Cuts and blends windows; None for the whole image at once.
+        each: Is shown the class probabilities of every sample, ``(C, ...)``, one after the other.
 
     Returns:
         The samples, summed up, on the grid of the inputs.
@@ -143,7 +145,8 @@ def sample_dropout(
     kept: list[Tensor] = []
     for start in range(0, settings.samples, settings.batch_size):
         numbers = range(start, min(start + settings.batch_size, settings.samples))
-        keeping = max(0, min(settings.segmentations - start, len(numbers)))
+        wanted = max(0, min(settings.segmentations - start, len(numbers)))
+        keeping = wanted if each is None else len(numbers)
         generators = [_generator(inputs.device, settings.seed, name, number) for number in numbers]
 
         def moments(part: Tensor, size: int = len(numbers), keeping: int = keeping) -> Tensor:
@@ -153,7 +156,12 @@ def sample_dropout(
             found = moments(inputs) if window is None else window(inputs, moments)
         classes = found.shape[1] // (3 + keeping)
         sums = found[0, : 3 * classes + 1]
-        kept += list(found[0, 3 * classes + 1 :].unflatten(0, (keeping, classes))) if keeping else []
+        if keeping:
+            probabilities = found[0, 3 * classes + 1 :].unflatten(0, (keeping, classes))
+            kept += list(probabilities[:wanted].clone())
+            if each is not None:
+                for sample in probabilities:
+                    each(sample)
         total = sums.clone() if total is None else total.add_(sums)
     assert total is not None
     return _summarise(total, kept, settings.samples)

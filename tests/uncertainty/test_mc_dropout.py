@@ -85,10 +85,12 @@ def test_sums_are_those_of_the_stacked_samples():
         return logits[-1]
 
     with torch.no_grad():
-        found = sample_dropout(network, run, image, "case", MCDropout(100, batch_size=7, segmentations=9))
+        settings, seen = MCDropout(100, batch_size=7, segmentations=9), []
+        found = sample_dropout(network, run, image, "case", settings, each=lambda sample: seen.append(sample.clone()))
     stacked = torch.cat(logits).double().softmax(dim=1)
     close = {"atol": 1e-6, "rtol": 0}
     assert len(stacked) == 100
+    torch.testing.assert_close(torch.stack(seen).double(), stacked, **close)
     mean = stacked.mean(dim=0)
     torch.testing.assert_close(found.mean.double(), mean, **close)
     torch.testing.assert_close(found.variance.double(), stacked.var(dim=0, correction=0), **close)
