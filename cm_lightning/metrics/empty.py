@@ -13,6 +13,7 @@ EmptyPolicy = Literal["worst", "detected"]
 # islands and the relative volume error are not scored where they are not (a lost class, and one that was invented).
 WORST = {"dice": 0.0, "iou": 0.0, "precision": 0.0, "recall": 0.0, "miss_rate": 1.0, "nsd": 0.0}
 DISTANCES = [name for name, metric in METRICS.items() if metric.kind == "distance"]
+OF_PROBABILITIES = [name for name, metric in METRICS.items() if metric.of_probabilities]
 
 
 def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.DataFrame:
@@ -20,7 +21,8 @@ def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.
 
     A class that is in neither prediction nor truth of a case is absent and not scored under either
     policy. Where one side is empty, ``worst`` gives the metric its worst value (distance: the image's
-    diagonal), so that losing a class never improves a mean, and ``detected`` leaves the rows out.
+    diagonal), so that losing a class never improves a mean, and ``detected`` leaves the rows out. Metrics of the
+    probabilities need no mask and count under both policies as they are.
 
     Args:
         rows: Long table of :func:`cm_lightning.metrics.case_rows`.
@@ -29,8 +31,10 @@ def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.
     Returns:
         A copy with the rows that count and their values.
     """
-    rows = rows[~(rows["pred_empty"] & rows["truth_empty"])].copy()
-    one_empty = rows["pred_empty"] | rows["truth_empty"]
+    of_masks = ~rows["metric"].isin(OF_PROBABILITIES)
+    absent = of_masks & rows["pred_empty"] & rows["truth_empty"]
+    one_empty = (of_masks & (rows["pred_empty"] | rows["truth_empty"]))[~absent]
+    rows = rows[~absent].copy()
     match policy:
         case "detected":
             return rows[~one_empty]

@@ -1,0 +1,138 @@
+"""Calibration: by hand, against MONAI, and a perfect model against its own chance."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from monai.metrics import CalibrationErrorMetric
+from monai.metrics.calibration import calibration_binning
+
+from cm_lightning.metrics import apply_empty_policy, case_rows
+from cm_lightning.metrics import calibration as module
+from cm_lightning.metrics.calibration import (
+    BINS,
+    SUMS,
+    calibration_errors,
+    calibration_rows,
+    expected_calibration_error,
+    null_calibration_error,
+    sums_by_bin,
+)
+
+
+def count(probability, truth, domain=None):
+    domain = torch.ones_like(truth, dtype=torch.bool) if domain is None else domain
+    return pd.DataFrame(calibration_rows([probability], truth, ["a"], domain, case="c"))
+
+
+def toy(generator, sharpness=1.0, voxels=(100, 200)):
+    """Labels drawn from probabilities, which are then stated with more or less certainty than is right."""
+    logits = torch.randn(voxels, generator=generator) * 2
+    truth = torch.bernoulli(logits.sigmoid(), generator=generator).to(torch.uint8)
+    return (logits * sharpness).sigmoid(), truth
+
+
+def test_by_hand():
+    probability = torch.tensor([[0.02, 0.02, 0.04, 0.62], [0.64, 1.0, 0.99, 0.5]])
+    label = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]], dtype=torch.uint8)
+    domain = torch.ones_like(label, dtype=torch.bool)
+    domain[1, 3] = False
+    rows = count(probability, label, domain)
+    filled = rows[rows["count"] > 0].set_index("bin")
+    assert filled["count"].to_dict() == {0: 3, 12: 2, 19: 2}
+    assert filled["positive"].to_dict() == {0: 1, 12: 1, 19: 2}
+    assert filled["probability"].tolist() == pytest.approx([0.08, 1.26, 1.99])
+    found = calibration_errors(rows, ["class"]).loc["a"]
+    gaps = [(1 - 0.08) / 3, (1.26 - 1) / 2, (2 - 1.99) / 2]
+    assert found["ece"] == pytest.approx((3 * gaps[0] + 2 * gaps[1] + 2 * gaps[2]) / 7)
+    assert found["ace"] == pytest.approx(sum(gaps) / 3)
+    brier = (2 * 0.02**2 + 0.96**2 + 0.38**2 + 0.64**2 + 0 + 0.01**2) / 7
+    assert found["brier"] == pytest.approx(brier)
+    assert len(rows) == BINS
+    assert calibration_errors(count(probability, label, domain & False), ["class"]).isna().all(axis=None)
+
+
+def test_agrees_with_monai(monkeypatch):
+    monkeypatch.setattr(module, "VOXELS_AT_A_TIME", 1000)
+    generator = torch.Generator().manual_seed(0)
+    probabilities = (2 * torch.randn(3, 24, 20, 18, generator=generator)).softmax(dim=0)
+    label = torch.randint(0, 3, (24, 20, 18), generator=generator)
+    one_hot = torch.nn.functional.one_hot(label).movedim(-1, 0)
+    rows = pd.DataFrame(
+        calibration_rows(iter(probabilities[1:]), label, ["a", "b"], torch.ones_like(label, dtype=torch.bool))
+    )
+    _, sums = sums_by_bin(rows, ["class"])
+    stated, found, voxels = (x[0].numpy() for x in calibration_binning(probabilities[None, 1:], one_hot[None, 1:]))
+    np.testing.assert_array_equal(sums["count"], voxels)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(sums["probability"] / sums["count"], stated, rtol=1e-4)
+        np.testing.assert_allclose(sums["positive"] / sums["count"], found, rtol=1e-5)
+    errors = calibration_errors(rows, ["class"])
+    for name, reduction in (("ece", "expected"), ("ace", "average")):
+        metric = CalibrationErrorMetric(include_background=False, calibration_reduction=reduction)
+        (expected,) = metric(probabilities[None], one_hot[None])
+        np.testing.assert_allclose(errors[name], expected, rtol=1e-4)
+    squares = (probabilities[1:] - one_hot[1:]).double().square().flatten(1).mean(dim=1)
+    np.testing.assert_allclose(errors["brier"], squares, rtol=1e-5)
+
+
+def test_counts_are_exact_where_float32_stops_counting():
+    shape = (2**12 + 1, 2**12)
+    label = torch.zeros(1, 1, dtype=torch.uint8).expand(shape)
+    probability = torch.full((1, 1), 0.25).expand(shape)
+    row = count(probability, label, torch.ones(1, 1, dtype=torch.bool).expand(shape)).loc[5]
+    assert row["count"] == 2**24 + 2**12
+    assert row["probability"] == 0.25 * (2**24 + 2**12)
+    assert row["squared_error"] == 0.0625 * (2**24 + 2**12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_calibrated_toy_is_within_chance_and_an_over_confident_one_is_not(seed):
+    for sharpness, calibrated in ((1.0, True), (1.3, False), (0.7, False)):
+        rows = count(*toy(torch.Generator().manual_seed(seed), sharpness))
+        error = calibration_errors(rows, ["class"])["ece"].item()
+        _, sums = sums_by_bin(rows, ["class"])
+        (bound,) = null_calibration_error(sums["count"], sums["probability"])
+        assert error > 0  # also where it is calibrated
+        assert (error < bound) == calibrated
+
+
+def test_null_is_the_quantile_of_labels_drawn_voxel_by_voxel():
+    generator = torch.Generator().manual_seed(0)
+    probability, _ = toy(generator, voxels=(20, 50))
+    label = torch.zeros(20, 50, dtype=torch.uint8)
+    _, sums = sums_by_bin(count(probability, label), ["class"])
+    bins = (probability.double() * BINS).long().flatten()
+    errors = []
+    for _ in range(2000):
+        drawn = torch.bernoulli(probability, generator=generator).long().flatten()
+        positive = torch.bincount(bins[drawn == 1], minlength=BINS).numpy()
+        errors.append(expected_calibration_error(sums["count"][0], sums["probability"][0], positive))
+    for quantile in (0.5, 0.975):
+        (found,) = null_calibration_error(sums["count"], sums["probability"], quantile, draws=2000)
+        assert found == pytest.approx(np.quantile(errors, quantile), rel=0.03)
+
+
+def test_scored_whether_or_not_a_class_is_there_or_was_found():
+    empty, full = torch.zeros(4, 4, dtype=torch.uint8), torch.ones(4, 4, dtype=torch.uint8)
+    tables = []
+    for case, (prediction, label) in {"absent": (empty, empty), "lost": (empty, full)}.items():
+        rows = count(torch.full((4, 4), 0.25), label)
+        errors = calibration_errors(rows, ["class"])
+        tables += case_rows(prediction, label, ["a"], (1.0, 1.0), of_probabilities=errors, case=case, patient=case)
+    for policy in ("worst", "detected"):
+        scored = apply_empty_policy(pd.DataFrame(tables), policy)
+        brier = scored[scored["metric"] == "brier"].set_index("case")["value"]
+        assert brier.to_dict() == {"absent": 0.0625, "lost": 0.5625}
+        assert "absent" not in set(scored[scored["metric"] == "dice"]["case"])
+
+
+def test_rows_of_bins_that_a_part_lacks_are_zeros():
+    rows = count(torch.full((2, 2), 0.25), torch.zeros(2, 2, dtype=torch.uint8))
+    parts = pd.concat([rows.assign(case="x"), rows[rows["count"] > 0].assign(case="y")])
+    _, sums = sums_by_bin(parts, ["case"])
+    for name in SUMS:
+        np.testing.assert_array_equal(*sums[name])
+    assert math.isclose(calibration_errors(parts, ["case"]).loc["y", "ece"], 0.25)
