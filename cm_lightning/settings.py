@@ -6,8 +6,8 @@ Settings = dict[str, Any]
 
 # Settings that say where a run is, not what it does.
 RUN_SPECIFIC = {"ckpt_path", "config", "overwrite", "checkpoint.dirpath", "trainer.default_root_dir"}
-# Settings in which the folds of one experiment may differ: where and how they run, and what only testing and prediction
-# look at.
+# Settings in which the folds of one experiment may differ: where and how they run, and what training does not depend
+# on.
 MAY_DIFFER = RUN_SPECIFIC | {
     "output_dir",
     "data.fold",
@@ -24,6 +24,7 @@ MAY_DIFFER = RUN_SPECIFIC | {
     "model.init_args.mc_dropout",
     *(f"model.init_args.mc_dropout.{name}" for name in ("samples", "batch_size", "inference", "segmentations", "seed")),
     "model.init_args.largest_component",
+    "model.init_args.temperature_scaling",
 }
 
 

@@ -128,6 +128,7 @@ def run(*words: str) -> str:
 def test_architecture_trains_in_two_processes_and_reloads_in_a_new_one(config, epochs, changes, data_sets, tmp_path):
     """Two processes that share the gradients; the checkpoint beats the untrained network in a process of its own."""
     arguments = [*arguments_of(config, data_sets, tmp_path), *changes, "--model.learning_rate=0.005"]
+    arguments.append("--model.temperature_scaling=true")
     main(["fit", *arguments, "--experiment=untrained", "--trainer.max_epochs=1", "--model.learning_rate=0"])
     main(["test", *arguments, "--experiment=untrained", "--ckpt_path=last"])
 
@@ -135,9 +136,10 @@ def test_architecture_trains_in_two_processes_and_reloads_in_a_new_one(config, e
     assert "MEMBER: 2/2" in said
     run("test", *arguments, "--ckpt_path=best")
 
-    def rows_of(experiment: str) -> pd.DataFrame:
-        rows = pd.read_csv(tmp_path / experiment / "fold0" / "test_metrics.csv")
-        return rows.sort_values(["case", "class", "metric"], ignore_index=True)
+    def rows_of(experiment: str, name: str = "metrics") -> pd.DataFrame:
+        rows = pd.read_csv(tmp_path / experiment / "fold0" / f"test_{name}.csv")
+        keys = ["case", "class", "metric", "calibration", "bin"]
+        return rows.sort_values([key for key in keys if key in rows], ignore_index=True)
 
     def mean_dice(experiment: str) -> float:
         return float(rows_of(experiment).query("metric == 'dice'")["value"].fillna(0).mean())
@@ -145,9 +147,10 @@ def test_architecture_trains_in_two_processes_and_reloads_in_a_new_one(config, e
     assert mean_dice(config) > mean_dice("untrained") + 0.2
     if config.startswith("muscle_unet"):
         # Three cases over two processes: the sampler repeats one, which is counted once.
-        one = rows_of(config)
+        one, bins = rows_of(config), rows_of(config, "calibration")
         run("test", *arguments, "--ckpt_path=best", "--trainer.devices=2")
         pd.testing.assert_frame_equal(rows_of(config), one)
+        pd.testing.assert_frame_equal(rows_of(config, "calibration"), bins)
 
 
 def test_unetr_runs_in_its_published_size(data_sets, tmp_path):

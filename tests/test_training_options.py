@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from cm_lightning.data.images import read_image
 from cm_lightning.main import main
+from cm_lightning.metrics.calibration import calibration_errors
 from tests.test_main import metrics
 
 TASKS = {
@@ -153,6 +155,59 @@ def test_confidence_head_predicts_without_a_solver(muscle_arguments, run_folder)
     names = {path.name.split("_x1_")[1] for path in (run_folder / "predictions").iterdir()}
     assert "predicted_confidence.nii.gz" in names
     assert "confidence.nii.gz" not in names
+
+
+def test_temperature_is_fitted_kept_and_changes_probabilities_alone(muscle_arguments, run_folder, muscle_set):
+    small = "--model.network_options={channels: [4, 8], strides: [2]}"
+    arguments = [*muscle_arguments, small, "--pictures.cases=0"]
+    words = [*arguments, "--model.temperature_scaling=true"]
+    main(["fit", *words])
+    fitted = checkpoint(run_folder)["temperature"]
+    logged = [float(row["val/temperature"]) for row in metrics(run_folder) if row["val/temperature"]]
+    assert logged[-1] == pytest.approx(fitted, rel=1e-6)
+    kept = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=False)
+    torch.save({**kept, "temperature": 2.5}, run_folder / "checkpoints" / "last.ckpt")
+
+    main(["test", *words, "--ckpt_path=last"])
+    rows = pd.read_csv(run_folder / "test_metrics.csv").set_index(["case", "class", "metric"])["value"]
+    bins = pd.read_csv(run_folder / "test_calibration.csv")
+    assert set(bins["calibration"]) == {"none", "temperature"}
+    assert set(bins["fold"]) == {0}
+    errors = calibration_errors(bins, ["calibration", "case", "class"])
+    counts = bins.groupby(["calibration", "case", "class"])["count"].sum()
+    assert set(counts) == {16 * 24 * 16}  # at file resolution, all insonified
+
+    def predicted(*words):
+        main(["predict", *arguments, "--ckpt_path=last", *words])
+        files = sorted((run_folder / "predictions").glob("*.nii.gz"))
+        return {path.name: np.asarray(nibabel.load(path).dataobj) for path in files}
+
+    plain, scaled = predicted(), predicted("--model.temperature_scaling=true")
+    for name, found in plain.items():
+        if not name.endswith("_probabilities.nii.gz"):
+            assert np.array_equal(found, scaled[name]) == (not name.endswith("_entropy.nii.gz"))
+            continue
+        expected = np.exp(np.log(found) / 2.5)
+        np.testing.assert_allclose(scaled[name], expected / expected.sum(axis=-1, keepdims=True), atol=1e-5)
+        # What test streams class by class is what predict writes.
+        case = name.removesuffix("_probabilities.nii.gz")
+        (file,) = muscle_set.glob(f"*/{case.removesuffix('_x1')}/masksX1.mha")
+        label = read_image(file).array
+        for index, (part, value) in enumerate(
+            [("soleus", 100), ("gastrocnemius_medialis", 150), ("gastrocnemius_lateralis", 200)], start=1
+        ):
+            for done, probabilities in (("none", found), ("temperature", scaled[name])):
+                brier = np.square(probabilities[..., index] - (label == value)).mean()
+                assert errors.loc[(done, case, part), "brier"] == pytest.approx(brier, rel=1e-4)
+            for metric in ("ece", "ace", "brier"):
+                assert rows[case, part, metric] == pytest.approx(errors.loc[("none", case, part), metric])
+
+    # A training that goes on without it has none, and what has none is refused.
+    main(["fit", *arguments, "--trainer.max_epochs=3", "--ckpt_path=last"])
+    assert checkpoint(run_folder)["temperature"] is None
+    for command in ("test", "predict"):
+        with pytest.raises(ValueError, match="takes the temperature of the checkpoint's epoch, and this checkpoint"):
+            main([command, *words, "--ckpt_path=last"])
 
 
 def test_mc_dropout_writes_maps_and_sampled_segmentations(muscle_arguments, run_folder):

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cm_lightning.callbacks.pictures import run_folder
 from cm_lightning.data import UltrasoundDataModule
-from cm_lightning.evaluation.pooling import LEVELS_FILE, PLAN_FILE, ROWS_FILE
+from cm_lightning.evaluation.pooling import CALIBRATION_FILE, LEVELS_FILE, PLAN_FILE, ROWS_FILE
 from cm_lightning.evaluation.versions import versions
 from cm_lightning.metrics import METRICS
 from cm_lightning.metrics.empty import detection_rate
@@ -26,7 +26,7 @@ class ResultTable(Callback):
             return
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
-        rows, levels = pl_module.test_rows, pl_module.test_levels
+        rows, levels, calibration = pl_module.test_rows, pl_module.test_levels, pl_module.test_calibration
         summaries = [
             summarise(part, policy).assign(policy=policy, postprocessing=done)
             for done, part in rows.groupby("postprocessing", sort=False)
@@ -36,10 +36,11 @@ class ResultTable(Callback):
         summary.to_csv(folder / "test_summary.csv", index=False)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, UltrasoundDataModule):
-            rows, levels = rows.assign(fold=data.fold), levels.assign(fold=data.fold)
+            rows, levels, calibration = (table.assign(fold=data.fold) for table in (rows, levels, calibration))
             plan = {**data.test_plan(), "made_with": versions()}
             (folder / PLAN_FILE).write_text(json.dumps(plan, indent=1))
         levels.to_csv(folder / LEVELS_FILE, index=False)
+        calibration.to_csv(folder / CALIBRATION_FILE, index=False)
         # Last, and under another name until it is whole: a fold that has its rows is done.
         partial = folder / f"{ROWS_FILE}.partial"
         rows.to_csv(partial, index=False)

@@ -13,6 +13,7 @@ from cm_lightning.metrics.summary import patient_means
 
 ROWS_FILE = "test_metrics.csv"
 LEVELS_FILE = "test_levels.csv"
+CALIBRATION_FILE = "test_calibration.csv"
 PLAN_FILE = "test_plan.json"
 
 Postprocessing = Literal["none", "largest component"]

@@ -15,10 +15,12 @@ from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
 from cm_lightning.metrics import case_rows
+from cm_lightning.metrics.calibration import calibration_errors, calibration_rows
 from cm_lightning.metrics.components import keep_largest
 from cm_lightning.metrics.levels import confidence_levels, depth_levels, level_rows
 from cm_lightning.metrics.segmentation import Row, dice_per_class
 from cm_lightning.metrics.summary import summarise
+from cm_lightning.uncertainty import draw_voxels, fit_temperature
 
 Stage = Literal["fit", "validate", "test", "predict"]
 
@@ -31,28 +33,44 @@ class BaseTask(LightningModule):
         patch_size: Window of sliding inference; None runs whole images. Set from the data module.
         largest_component: In ``predict``, keep the largest connected component alone of the classes for which this
             raised the validation Dice of the epoch that the checkpoint is of; in ``test``, measure with and without.
+        temperature_scaling: In every validation, fit the temperature of the logits; in ``predict``, divide by that of
+            the checkpoint, which changes probabilities and no segmentation; in ``test``, measure calibration with and
+            without.
 
     Attributes:
         test_rows: Long table of the last test, the same on every process.
         test_levels: Counts of right and wrong voxels by level of confidence and by depth of the last test.
+        test_calibration: Sums over voxels by their probability of every class of the last test.
         largest_component_gain: Of every class, what keeping its largest component adds to the Dice of the last
             validation; kept in checkpoints.
+        temperature: By which the logits of the last validation are best divided; kept in checkpoints. None where it was
+            not asked for.
     """
 
     def __init__(
-        self, classes: dict[str, int], patch_size: tuple[int, ...] | None = None, largest_component: bool = False
+        self,
+        classes: dict[str, int],
+        patch_size: tuple[int, ...] | None = None,
+        largest_component: bool = False,
+        temperature_scaling: bool = False,
     ) -> None:
         super().__init__()
         self.class_names = list(classes)
         self.window = None if patch_size is None else SlidingWindowInferer(patch_size, mode="gaussian", overlap=0.5)
         self.largest_component = largest_component
         self.largest_component_gain: dict[str, float] | None = None
+        self.temperature_scaling = temperature_scaling
+        self.temperature: float | None = None
         self.test_rows = pd.DataFrame()
         self.test_levels = pd.DataFrame()
+        self.test_calibration = pd.DataFrame()
         self._rows: list[Row] = []
         self._levels: list[Row] = []
+        self._calibration: list[Row] = []
         # A case's Dice per class, as it is and with the largest components alone.
         self._validation_dice: dict[str, tuple[list[float], list[float]]] = {}
+        # A case's logits and labels at the voxels to which the temperature is fitted.
+        self._validation_voxels: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
     def pairs_per_case(self) -> int:
@@ -180,6 +198,25 @@ class BaseTask(LightningModule):
             highest = torch.maximum(highest, logit)
         return segmentation
 
+    def class_probabilities(self, class_logits: Tensor, batch: Batch, temperature: float = 1.0) -> Iterator[Tensor]:
+        """Give the probabilities of one case's classes at file resolution, one at a time as :meth:`to_native`.
+
+        Args:
+            class_logits: Of one case, ``(1, C, ...)``.
+            batch: A batch of that case.
+            temperature: By which logits are divided.
+
+        Yields:
+            Probability of the classes 1, 2, ..., ``(depth, lateral[, elevation])``, float32; not the background's.
+        """
+        logits = self.to_native(class_logits, batch)
+        normaliser = next(logits) / temperature
+        for logit in logits:
+            normaliser = torch.logaddexp(normaliser, logit / temperature)
+        # Resized once more rather than kept: all classes of a volume of the calf would take gigabytes.
+        for logit in self.to_native(class_logits[:, 1:], batch):
+            yield (logit / temperature).sub_(normaliser).exp_()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute and log the loss of a batch."""
         loss = self.loss(self(self.network_input(batch)), batch)
@@ -187,7 +224,7 @@ class BaseTask(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the loss and keep the Dice of every case."""
+        """Log the loss and keep the Dice of every case, and the voxels that the temperature is fitted to."""
         outputs = self.outputs(batch)
         logits = self.class_logits(outputs)
         loss = self.loss(outputs, batch)
@@ -201,9 +238,15 @@ class BaseTask(LightningModule):
                 dice_per_class(found, label, classes),
                 dice_per_class(largest, label, classes),
             )
+            if self.temperature_scaling:
+                inside = batch["domain"][index, 0].bool()
+                self._validation_voxels[case] = draw_voxels(logits[index], label, inside)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean over cases of every class's Dice; a class that no case has is left out."""
+        """Log the mean over cases of every class's Dice, and fit the temperature where it is asked for.
+
+        A class that no case has is left out.
+        """
         gathered = gather_objects(list(self._validation_dice.items()))
         self._validation_dice.clear()
         # The sampler of several processes repeats cases to fill the last batch: one value a case.
@@ -214,14 +257,20 @@ class BaseTask(LightningModule):
         for name, value in zip(self.class_names, plain.float(), strict=True):
             self.log(f"val/dice/{name}", value, sync_dist=True)
         self.log("val/dice/mean", plain.nanmean().float(), prog_bar=True, sync_dist=True)
+        # Where it is not fitted, that of an earlier checkpoint no longer holds.
+        self.temperature = self._fit_temperature() if self.temperature_scaling else None
+        if self.temperature is not None:
+            self.log("val/temperature", torch.tensor(self.temperature, dtype=torch.float32), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what validation said of the largest components."""
+        """Keep what validation said of the largest components and of the temperature."""
         checkpoint["largest_component_gain"] = self.largest_component_gain
+        checkpoint["temperature"] = self.temperature
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take what validation said of the largest components at the checkpoint's epoch."""
+        """Take what validation said of the largest components and the temperature at the checkpoint's epoch."""
         self.largest_component_gain = checkpoint.get("largest_component_gain")
+        self.temperature = checkpoint.get("temperature")
 
     @property
     def reduced_classes(self) -> list[int]:
@@ -235,6 +284,18 @@ class BaseTask(LightningModule):
             )
         return [i for i, name in enumerate(self.class_names, start=1) if self.largest_component_gain[name] > 0]
 
+    @property
+    def applied_temperature(self) -> float:
+        """What logits are divided by: 1 without temperature scaling."""
+        if not self.temperature_scaling:
+            return 1.0
+        if self.temperature is None:
+            raise InputError(
+                "model.temperature_scaling takes the temperature of the checkpoint's epoch, and this checkpoint does "
+                "not hold one; expected one that fit wrote with model.temperature_scaling true."
+            )
+        return self.temperature
+
     def test_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Measure one case in its own geometry.
 
@@ -243,27 +304,48 @@ class BaseTask(LightningModule):
         """
         outputs = self.outputs(batch)
         self.log_quality(outputs, batch, "test")
-        prediction = self.native_segmentation(self.class_logits(outputs), batch)
+        logits = self.class_logits(outputs)
+        prediction = self.native_segmentation(logits, batch)
         label, spacing = batch["native_label"][0, 0], batch["native_spacing"][0].tolist()
         grouping = self.trainer.datamodule.grouping if self.trainer.datamodule is not None else "patient"  # type: ignore[attr-defined]
         about = {"case": batch["case"][0], "patient": batch["patient"][0]}
         more = {"grouping": grouping, "unit": batch["unit"][0]}
-        self._rows += case_rows(prediction, label, self.class_names, spacing, **about, **more, postprocessing="none")
+        domain = next(self.to_native(batch["domain"], batch)) > 0.5
+        voxels = calibration_rows(
+            self.class_probabilities(logits, batch), label, self.class_names, domain, **about, calibration="none"
+        )
+        self._rows += case_rows(
+            prediction,
+            label,
+            self.class_names,
+            spacing,
+            of_probabilities=calibration_errors(pd.DataFrame(voxels), ["class"]),
+            **about,
+            **more,
+            postprocessing="none",
+        )
+        if self.temperature_scaling:
+            scaled = self.class_probabilities(logits, batch, self.applied_temperature)
+            voxels += calibration_rows(scaled, label, self.class_names, domain, **about, calibration="temperature")
+        self._calibration += voxels
         if self.largest_component:
             reduced = keep_largest(prediction, self.reduced_classes)
             self._rows += case_rows(
                 reduced, label, self.class_names, spacing, **about, **more, postprocessing="largest component"
             )
-        self._levels += level_rows(prediction, label, self.class_names, self._native_levels(batch), **about)
+        self._levels += level_rows(prediction, label, self.class_names, self._native_levels(batch, domain), **about)
         return {"prediction": prediction}
 
     def on_test_epoch_end(self) -> None:
         """Gather the rows of all processes and log the means over patients."""
-        rows, levels = pd.DataFrame(gather_objects(self._rows)), pd.DataFrame(gather_objects(self._levels))
-        self._rows, self._levels = [], []
+        collected = (self._rows, self._levels, self._calibration)
+        rows, levels, calibration = (pd.DataFrame(gather_objects(part)) for part in collected)
+        self._rows, self._levels, self._calibration = [], [], []
         keys = ["case", "class", "metric", "postprocessing"]
         self.test_rows = rows.drop_duplicates(keys).reset_index(drop=True)
         self.test_levels = levels.drop_duplicates(["case", "class", "by", "level"]).reset_index(drop=True)
+        keys = ["case", "class", "bin", "calibration"]
+        self.test_calibration = calibration.drop_duplicates(keys).reset_index(drop=True)
         for row in summarise(self.test_rows[self.test_rows["postprocessing"] == "none"]).itertuples():
             self.log(f"test/{row.metric}/{row[1]}", torch.tensor(row.mean, dtype=torch.float32), sync_dist=True)
 
@@ -281,7 +363,7 @@ class BaseTask(LightningModule):
         return {**found, **self.native_maps(outputs, batch)}
 
     def native_probabilities(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Give the class probabilities of one case at file resolution.
+        """Give the class probabilities of one case at file resolution, after temperature scaling where it is on.
 
         Args:
             outputs: Output of the network, ``(1, channels, ...)``.
@@ -290,7 +372,10 @@ class BaseTask(LightningModule):
         Returns:
             ``(C, depth, lateral[, elevation])``.
         """
-        return torch.stack(list(self.to_native(self.class_logits(outputs), batch))).softmax(dim=0)
+        logits = torch.stack(list(self.to_native(self.class_logits(outputs), batch)))
+        if self.temperature_scaling:
+            logits /= self.applied_temperature
+        return logits.softmax(dim=0)
 
     def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
         """Give what is known of one case beside its classes, at file resolution.
@@ -316,9 +401,16 @@ class BaseTask(LightningModule):
         confidence = batch.get("own_confidence", batch.get("confidence"))
         return None if confidence is None else next(self.to_native(confidence, batch))
 
-    def _native_levels(self, batch: Batch) -> dict[str, Tensor]:
+    def _fit_temperature(self) -> float:
+        """Fit the temperature to the voxels of all processes; a case that the sampler repeats counts once."""
+        voxels = dict(gather_objects(list(self._validation_voxels.items())))
+        self._validation_voxels.clear()
+        # Sorted, so that the sums, and with them the last digit, do not depend on the number of processes.
+        logits, labels = zip(*(voxels[case] for case in sorted(voxels)), strict=True)
+        return fit_temperature(torch.cat(logits), torch.cat(labels))
+
+    def _native_levels(self, batch: Batch, domain: Tensor) -> dict[str, Tensor]:
         """What the error of one case is sorted by, at file resolution."""
-        domain = next(self.to_native(batch["domain"], batch)) > 0.5
         levels = {"depth": depth_levels(domain)}
         confidence = self.own_confidence(batch)
         if confidence is not None:

@@ -27,7 +27,7 @@ InputMode = Literal["1ch", "2ch"]
 
 # A checkpoint holds all weights, so that whoever loads it needs no other file; and what is done with the network's
 # answers is chosen anew.
-NOT_IN_CHECKPOINTS = ["init_from", "mc_dropout", "largest_component"]
+NOT_IN_CHECKPOINTS = ["init_from", "mc_dropout", "largest_component", "temperature_scaling"]
 
 
 class SegmentationTask(BaseTask):
@@ -56,6 +56,9 @@ class SegmentationTask(BaseTask):
             samples differ; None for one pass without.
         largest_component: In ``predict``, keep the largest connected component alone of the classes for which this
             raised the validation Dice of the epoch that the checkpoint is of; in ``test``, measure with and without.
+        temperature_scaling: In every validation, fit the temperature of the logits; in ``predict``, divide by that of
+            the checkpoint, which changes probabilities and no segmentation; in ``test``, measure calibration with and
+            without. The mean over MC dropout is not scaled: the temperature is that of one pass without dropout.
         init_from: Checkpoint to take weights from before training; input channels and classes may differ.
         spatial_size: Grid of the images; set from the data module.
         patch_size: Size of training patches and of the sliding window; set from the data module.
@@ -84,11 +87,13 @@ class SegmentationTask(BaseTask):
         confidence_head: float = 0.0,
         mc_dropout: MCDropout | None = None,
         largest_component: bool = False,
+        temperature_scaling: bool = False,
         init_from: Path | None = None,
         spatial_size: list[int] | None = None,
         patch_size: list[int] | None = None,
     ) -> None:
-        super().__init__(classes, None if patch_size is None else tuple(patch_size), largest_component)
+        window = None if patch_size is None else tuple(patch_size)
+        super().__init__(classes, window, largest_component, temperature_scaling)
         if input_mode not in get_args(InputMode):
             raise InputError(f"Unknown input mode {input_mode!r}; expected one of {', '.join(get_args(InputMode))}.")
         if confidence_head < 0:
