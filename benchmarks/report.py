@@ -44,6 +44,14 @@ def write_fold(folder: Path, fold: int, generator: np.random.Generator) -> None:
         for level in range(10)
     ]
     pd.DataFrame(levels).to_csv(folder / "test_levels.csv", index=False)
+    sums = {"count": 1000, "probability": 500.0, "positive": 500, "squared_error": 250.0}
+    calibration = [
+        {"case": name, "patient": name, "class": label, "calibration": "none", "bin": number, "fold": fold, **sums}
+        for name in FOLDS[fold]
+        for label in CLASSES
+        for number in range(20)
+    ]
+    pd.DataFrame(calibration).to_csv(folder / "test_calibration.csv", index=False)
     plan = {"split": "kfold", "split_seed": 0, "fold": fold, "test_cases": FOLDS}
     (folder / "test_plan.json").write_text(json.dumps(plan))
     curve = {"epoch": range(120), "val/dice/mean": generator.random(120)}

@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 
 from cm_lightning.errors import InputError
 from cm_lightning.evaluation.comparison import Comparison, participant_values
-from cm_lightning.evaluation.figures import box_plot, critical_difference_plot, level_plot
+from cm_lightning.evaluation.figures import box_plot, critical_difference_plot, level_plot, reliability_plot
 from cm_lightning.evaluation.levels import participant_errors, regions
 from cm_lightning.evaluation.pooling import split_seed_name, worst_case_picture
 from cm_lightning.evaluation.published import baseline_of
 from cm_lightning.evaluation.runs import Runs, load_runs
 from cm_lightning.evaluation.tables import (
     ReportTable,
+    calibration_table,
     claims_table,
     class_table,
     comparison_table,
@@ -115,6 +116,7 @@ def write_report(
             stale.unlink()
     rows.to_csv(output / "rows.csv", index=False)
     found.levels.to_csv(output / "levels.csv", index=False)
+    found.calibration.to_csv(output / "calibration.csv", index=False)
     write_tables(tables, output / "tables")
     (output / "figures").mkdir(exist_ok=True)
     figures = []
@@ -131,7 +133,7 @@ def write_report(
         f"{number} folds with {what or 'unknown versions'}" for what, number in found.made_with().items()
     )
     again = (
-        f"Tested: {tested}. Made from rows.csv and levels.csv with "
+        f"Tested: {tested}. Made from rows.csv, levels.csv and calibration.csv with "
         f"{', '.join(f'{name} {number}' for name, number in versions().items())}."
     )
     worst = [(model, [_embed(path) for path in worst_pictures(found, model)]) for model in found.folders]
@@ -174,6 +176,7 @@ def make_tables(runs: Runs, comparisons: Sequence[Comparison]) -> list[ReportTab
         *(comparison_table(name, title, values, comparisons) for name, title, values in compared),
         level_table(levels, "confidence"),
         level_table(levels, "depth"),
+        calibration_table(runs.calibration),
         settings_table(runs),
     ]
     return [table for table in tables if table is not None]
@@ -192,6 +195,8 @@ def draw_figures(runs: Runs) -> Iterator[tuple[str, str, Figure]]:
         yield metric, METRICS[metric].title, box_plot(runs.rows, metric)
     if len(runs.levels):
         yield "error_by_level", "Where the models are wrong", level_plot(runs.levels)
+    if len(runs.calibration):
+        yield "reliability", "Reliability: what probabilities are worth", reliability_plot(runs.calibration)
     for metric in RANKED:
         diagram = critical_difference_plot(runs.rows[runs.rows["postprocessing"] == "none"], metric)
         if diagram is not None:

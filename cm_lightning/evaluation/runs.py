@@ -12,6 +12,7 @@ import yaml
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.evaluation.levels import COUNTS
 from cm_lightning.evaluation.pooling import (
+    CALIBRATION_FILE,
     LEVELS_FILE,
     PLAN_FILE,
     pool_folds,
@@ -19,6 +20,7 @@ from cm_lightning.evaluation.pooling import (
     split_seed_name,
     tested_folds,
 )
+from cm_lightning.metrics.calibration import SUMS
 from cm_lightning.settings import MAY_DIFFER, Settings, flatten
 
 
@@ -29,12 +31,14 @@ class Runs:
     Attributes:
         rows: Long table of all metrics.
         levels: Long table of counts by confidence and depth; empty where no run has them.
+        calibration: Long table of sums by probability; empty where no run has them.
         folders: Folders of every model, one a seed.
         problems: Folder and reason of what could not be read.
     """
 
     rows: pd.DataFrame
     levels: pd.DataFrame
+    calibration: pd.DataFrame
     folders: dict[str, list[Path]]
     problems: list[tuple[str, str]]
 
@@ -76,6 +80,8 @@ class Runs:
 def load_runs(folders: Sequence[Path]) -> Runs:
     """Pool the folds of every experiment, and go on where one cannot be read.
 
+    Runs of earlier versions have no calibration. Where it cannot be read, the rest of the run still counts.
+
     Args:
         folders: Folders of experiments, or folders that hold such.
 
@@ -85,7 +91,7 @@ def load_runs(folders: Sequence[Path]) -> Runs:
     Raises:
         InputError: Nothing could be read, or the experiments measure in different units or groups.
     """
-    tables, levels, problems = [], [], []
+    tables, levels, calibration, problems = [], [], [], []
     read: dict[str, list[Path]] = {}
     taken: dict[tuple[str, int], Path] = {}
     for experiment in find_experiments(folders):
@@ -101,6 +107,10 @@ def load_runs(folders: Sequence[Path]) -> Runs:
             levels.append(counts.assign(model=name, seed=seed))
             taken[name, seed] = experiment
             read.setdefault(name, []).append(experiment)
+            try:
+                calibration.append(_read_calibration(experiment).assign(model=name, seed=seed))
+            except InputError as error:
+                problems.append((f"{experiment}, calibration", str(error)))
     if not tables:
         reasons = "\n".join(f"{folder}: {reason}" for folder, reason in problems)
         raise InputError(f"None of the runs can be reported:\n{reasons}")
@@ -109,7 +119,9 @@ def load_runs(folders: Sequence[Path]) -> Runs:
         if rows[column].nunique() > 1:
             found = rows.groupby(column)["model"].first().to_dict()
             raise InputError(f"The runs do not share one {column}: {found}. Report them apart.")
-    return Runs(rows, pd.concat(levels, ignore_index=True), read, problems)
+    measured = [bins for bins in calibration if len(bins)]
+    pooled = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame()
+    return Runs(rows, pd.concat(levels, ignore_index=True), pooled, read, problems)
 
 
 def find_experiments(folders: Sequence[Path]) -> list[Path]:
@@ -145,7 +157,15 @@ def differing_settings(settings: dict[str, Settings]) -> pd.DataFrame:
 
 
 def _read_levels(experiment: Path) -> pd.DataFrame:
-    paths = [fold / LEVELS_FILE for fold in tested_folds(experiment)]
-    needed = {"case", "patient", "class", "by", "level", *COUNTS}
+    return _read_folds(experiment, LEVELS_FILE, {"case", "patient", "class", "by", "level", *COUNTS})
+
+
+def _read_calibration(experiment: Path) -> pd.DataFrame:
+    return _read_folds(experiment, CALIBRATION_FILE, {"case", "patient", "class", "calibration", "bin", *SUMS})
+
+
+def _read_folds(experiment: Path, name: str, needed: set[str]) -> pd.DataFrame:
+    """Join the tables of a name that the tested folds have."""
+    paths = [fold / name for fold in tested_folds(experiment)]
     tables = [read_table(path, needed) for path in paths if path.is_file()]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -9,6 +9,7 @@ from html import escape
 
 import pandas as pd
 
+from cm_lightning.evaluation.calibration import participant_calibration
 from cm_lightning.evaluation.comparison import Comparison, compare_models, participant_values
 from cm_lightning.evaluation.levels import error_profile, participant_errors, regions
 from cm_lightning.evaluation.pooling import summarise_folds
@@ -121,10 +122,13 @@ def overview_table(rows: pd.DataFrame, comparisons: Sequence[Comparison]) -> Rep
     for model in dict.fromkeys(overall["model"]):
         line = [Cell(f"{model}{' *' * (model in marked)}")]
         for name in metrics:
-            row = found[model, name]
+            row = found.get((model, name))
+            if row is None:  # a run of an earlier version, or post-processing, which has no probabilities
+                line.append(Cell("-"))
+                continue
             spread = f"{_number(row['sd_patients'])}; {_number(row['sd_folds'])}; {_number(row['sd_seeds'])}"
             line.append(Cell(f"{_number(row['mean'])} ± ({spread})", bool(row["mean"] == best[name])))
-        counts = found[model, metrics[0]]
+        counts = next(found[model, name] for name in metrics if (model, name) in found)
         lines.append([*line, *(Cell(str(counts[name])) for name in ("failures", "patients", "folds", "seeds"))])
     unit = rows["unit"].iloc[0]
     headings = [METRICS[name].heading(unit) for name in metrics]
@@ -255,6 +259,43 @@ def level_table(levels: pd.DataFrame, by: str) -> ReportTable | None:
     )
 
 
+def calibration_table(calibration: pd.DataFrame) -> ReportTable | None:
+    """Calibration of every model, with and without its temperature.
+
+    Args:
+        calibration: Long table of sums by probability of all models.
+
+    Returns:
+        The table; None where it was not measured.
+    """
+    if calibration.empty:
+        return None
+    measured = participant_calibration(calibration)
+    names = ("ece", "ace", "brier")
+    means = measured.groupby(["model", "calibration"]).mean()
+    lines = []
+    for model, done in dict.fromkeys(zip(calibration["model"], calibration["calibration"], strict=True)):
+        values = measured.loc[(model, done)]
+        line = [Cell(model), Cell("-" if done == "none" else done)]
+        for name in names:
+            mean = means.loc[(model, done), name]
+            text = f"{_number(mean, digits=4)} ± {_number(values[name].std(), digits=4)}"
+            line.append(Cell(text, bool(mean == means[name].min())))
+        lines.append([*line, Cell(_number(values["null"].mean(), digits=5)), Cell(str(len(values)))])
+    return ReportTable(
+        "calibration",
+        "Calibration",
+        "Mean ± SD over participants, of the mean over classes, each against the rest, over insonified voxels at file "
+        "resolution in 20 bins of probability. ECE is the distance between stated probability and frequency, mean over "
+        "voxels, most of them background; ACE the mean over bins, in which boundaries weigh more; Brier the squared "
+        "error of the probability. The ECE of a perfectly calibrated model is not 0: with independent voxels, chance "
+        "keeps it below the ECE by chance 39 times of 40 (97.5th percentile). After scaling with the temperature, "
+        "segmentations are the same.",
+        ["model", "scaling", *(METRICS[name].title for name in names), "ECE by chance", "participants"],
+        lines,
+    )
+
+
 def settings_table(runs: Runs) -> ReportTable | None:
     """What distinguishes the models' configurations.
 
@@ -294,17 +335,18 @@ def class_table(rows: pd.DataFrame) -> ReportTable:
         policy: {(row["model"], row["class"], row["metric"]): row for row in table.to_dict("records")}
         for policy, table in tables.items()
     }
-    names = ("dice", "asd", "hd", "hd95", "islands", "volume_error")
+    shown = ("dice", "asd", "hd", "hd95", "islands", "volume_error", "ece", "brier")
+    names = [name for name in shown if name in set(rows["metric"])]
     lines = []
     for model, name in dict.fromkeys(zip(rows["model"], rows["class"], strict=True)):
         line = [Cell(model), Cell(name)]
         for metric in names:
-            worst = by["worst"][model, name, metric]
-            line.append(Cell(f"{_number(worst['mean'])} ± {_number(worst['sd_patients'])}"))
+            worst = by["worst"].get((model, name, metric))
+            line.append(Cell("-" if worst is None else f"{_number(worst['mean'])} ± {_number(worst['sd_patients'])}"))
         key = (model, name, "dice")
         detected = by["detected"].get(key)
         line.append(Cell("-" if detected is None else f"{_number(detected['mean'])} (n {detected['patients']})"))
-        lines.append([*line, Cell(str(by["worst"][key]["failures"]))])
+        lines.append([*line, Cell(str(by["worst"][key]["failures"]) if key in by["worst"] else "-")])
     unit = rows["unit"].iloc[0]
     headings = [METRICS[name].heading(unit) for name in names]
     return ReportTable(
@@ -428,11 +470,11 @@ def _epochs_to_converge(curve: pd.Series) -> int:
     return int((curve >= 0.95 * curve.max()).to_numpy().argmax()) + 1
 
 
-def _number(value: float, sign: bool = False) -> str:
+def _number(value: float, sign: bool = False, digits: int = 3) -> str:
     """Three digits after the point for shares, fewer for larger numbers."""
     if math.isnan(value):
         return "-"
-    digits = 3 if abs(value) < 10 else 1
+    digits = digits if abs(value) < 10 else 1
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 

@@ -9,19 +9,24 @@ import pytest
 import torch
 from PIL import Image
 
+from cm_lightning.evaluation.calibration import reliability
 from cm_lightning.evaluation.comparison import participant_values
+from cm_lightning.evaluation.figures import reliability_plot
 from cm_lightning.evaluation.published import PUBLISHED, baseline_of, setting_of
 from cm_lightning.evaluation.report import choose_comparisons, write_report
 from cm_lightning.evaluation.runs import load_runs
 from cm_lightning.evaluation.tables import (
     Cell,
     ReportTable,
+    calibration_table,
     claims_table,
+    class_table,
     comparison_table,
     overview_table,
     settings_table,
 )
 from cm_lightning.main import main
+from cm_lightning.metrics.calibration import calibration_errors, calibration_rows
 from cm_lightning.metrics.levels import depth_levels, level_rows
 from tests.conftest import CONFIGS
 from tests.evaluation.test_pooling import write_fold
@@ -53,6 +58,24 @@ def write_experiment(folder, missing_rows, monkeypatch):
     (folder / "fold0" / "config.yaml").write_text(f"model: <U-Net & map>\nrows: {missing_rows}\n")
     (folder / "fold2" / "pictures").mkdir()
     Image.new("L", (3, 3)).save(folder / "fold2" / "pictures" / "test_e1.png")
+
+
+def add_calibration(experiment, stated):
+    """What test writes of probabilities: of every calibration the one that is stated at all pixels."""
+    for path in experiment.glob("fold*/test_metrics.csv"):
+        rows, bins = pd.read_csv(path), []
+        for case, patient in dict(rows[["case", "patient"]].to_numpy()).items():
+            for calibration, probability in stated.items():
+                about = {"case": case, "patient": patient, "calibration": calibration}
+                domain = torch.ones(8, 8, dtype=torch.bool)
+                probabilities = [torch.full((8, 8), probability)]
+                bins += calibration_rows(probabilities, torch.as_tensor(LABEL), ["muscle"], domain, **about)
+        bins = pd.DataFrame(bins)
+        bins.to_csv(path.with_name("test_calibration.csv"), index=False)
+        errors = calibration_errors(bins[bins["calibration"] == "none"], ["case"]).rename_axis(columns="metric")
+        template = rows.drop(columns=["metric", "value"]).drop_duplicates("case")
+        added = template.merge(errors.stack().rename("value").reset_index(), on="case")
+        pd.concat([rows, added]).to_csv(path, index=False)
 
 
 @pytest.fixture
@@ -162,6 +185,58 @@ def test_one_model_twice_and_post_processing(runs, tmp_path):
     with pytest.raises(ValueError, match="no model '' to compare among the runs"):
         choose_comparisons(found.models, compare=["muscle_unet_2ch_dice"])
     assert len(claims_table(found).rows) == 4
+
+
+def test_calibration_where_it_was_measured(runs, tmp_path):
+    # 36 of 64 pixels are of the class.
+    add_calibration(runs / "muscle_unet_2ch_dice_seed0", {"none": 0.82, "temperature": 36 / 64})
+    add_calibration(runs / "muscle_unet_2ch_dice_seed1", {"none": 0.905, "temperature": 36 / 64})
+    add_calibration(runs / "muscle_unet_1ch_ceconf", {"none": 0.7})
+    (runs / "muscle_unet_1ch_ceconf" / "fold1" / "test_calibration.csv").write_text("case\n")
+    write_report([runs], tmp_path / "out")
+    found = load_runs([runs])
+    assert "muscle_unet_1ch_ceconf" in found.models
+    name = f"{runs / 'muscle_unet_1ch_ceconf'}, calibration"
+    assert "fold1/test_calibration.csv has 0 rows" in dict(found.problems)[name]
+    assert len(found.calibration) == 6 * (2 + 2) * 20
+
+    table = calibration_table(found.calibration)
+    cells = {(row[0].text, row[1].text): row[2:] for row in table.rows}
+    assert set(cells) == {("muscle_unet_2ch_dice", "-"), ("muscle_unet_2ch_dice", "temperature")}
+    plain, scaled = cells["muscle_unet_2ch_dice", "-"], cells["muscle_unet_2ch_dice", "temperature"]
+    frequency = 36 / 64
+    brier = frequency * (1 - frequency)
+    over_seeds = brier + ((0.82 - frequency) ** 2 + (0.905 - frequency) ** 2) / 2
+    assert [cell.text for cell in plain[:3]] == [
+        *["0.3000 ± 0.0000"] * 2,
+        f"{over_seeds:.4f} ± 0.0000",
+    ]
+    assert [cell.text for cell in scaled[:3]] == ["0.0000 ± 0.0000"] * 2 + [f"{brier:.4f} ± 0.0000"]
+    assert [cell.best for cell in scaled[:3]] == [True] * 3
+    # By chance, 36 of 64 are off by 1.96 standard deviations, +-1.
+    assert 64 * float(scaled[3].text) == pytest.approx(2.24 * np.sqrt(64 * brier), abs=1)
+    assert scaled[4].text == "6"
+
+    points = reliability(found.calibration).loc[("muscle_unet_2ch_dice", "none")]
+    assert points["count"].to_dict() == {16: 384, 18: 384}
+    np.testing.assert_allclose(points["probability"], [0.82, 0.905], rtol=1e-6)
+    np.testing.assert_allclose(points["frequency"], frequency)
+    assert (tmp_path / "out" / "figures" / "reliability.svg").is_file()
+    figure = reliability_plot(pd.concat([found.calibration.assign(model=name) for name in "abcde"]))
+    figure.savefig(tmp_path / "several.svg")
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title() for axes in panels] == list("abcde")
+    for axes in panels:
+        _, line, after = axes.lines
+        np.testing.assert_allclose(line.get_xdata(), [0.82, 0.905], rtol=1e-6)
+        np.testing.assert_allclose(after.get_xydata(), [[frequency, frequency]])
+    # Models that have no probabilities have a dash in the tables of metrics.
+    overview = overview_table(found.rows, [])
+    column = overview.columns.index("ECE")
+    texts = {row[0].text: row[column].text for row in overview.rows}
+    assert texts["muscle_unet_1ch_dicece"] == "-"
+    assert texts["muscle_unet_2ch_dice"].startswith("0.300 ±")
+    assert class_table(found.rows).columns[-4:] == ["ECE", "Brier", "DSC where found", "failures"]
 
 
 def test_one_content_in_four_formats():
