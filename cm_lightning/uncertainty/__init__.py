@@ -1,4 +1,4 @@
-"""How sure a network is."""
+"""How sure a network is, and how far raters differ."""
 
 from cm_lightning.uncertainty.mc_dropout import MCDropout, SampledPrediction, entropy, sample_dropout, seeded_dropout
 from cm_lightning.uncertainty.temperature import draw_voxels, fit_temperature
