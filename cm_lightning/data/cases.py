@@ -80,7 +80,7 @@ def read_case(case: Case, axes: Axes, classes: dict[str, int], spacing: tuple[fl
         raise InputError(f"{case.image} holds NaN or infinite values; expected finite intensities.")
     if image.min() == image.max():
         raise InputError(f"{case.image} is constant ({image.flat[0]}); expected an ultrasound image.")
-    label = None if case.label is None else _read_label(case, file.array.shape, axes, classes)
+    label = None if case.label is None else read_label(case.label, case.image, file.array.shape, axes, classes)
     in_file = spacing or file.spacing
     if in_file is not None and len(in_file) != expected:
         raise InputError(f"spacing_mm must have {expected} values, one for each of {axes.text!r}, found {in_file}.")
@@ -93,6 +93,41 @@ def read_case(case: Case, axes: Axes, classes: dict[str, int], spacing: tuple[fl
     )
 
 
+def read_label(
+    path: Path, image: Path, shape: tuple[int, ...], axes: Axes, classes: dict[str, int]
+) -> NDArray[np.uint8]:
+    """Read a label file and turn its values into class indices.
+
+    Args:
+        path: Label file.
+        image: Image file that it labels, for messages.
+        shape: Shape of that image in file order.
+        axes: Which file axis is which.
+        classes: Value in the label file of every class.
+
+    Returns:
+        Class indices (0 background, then the classes in order), ``(depth, lateral[, elevation])``.
+
+    Raises:
+        MissingInputError: There is no such file.
+        InputError: It has another shape than the image, or values that no class has.
+    """
+    array = read_image(path, is_label=True).array
+    if array.shape != shape:
+        raise InputError(f"{path} has shape {array.shape}; expected that of its image {image}, {shape}.")
+    values = pd.unique(array.ravel(order="K"))
+    unknown = sorted(set(values.tolist()) - {0, *classes.values()})
+    if unknown:
+        raise InputError(
+            f"{path} holds the values {unknown}, which no class has; expected 0 for background and "
+            f"{', '.join(f'{value} for {name}' for name, value in classes.items())} (data.classes)."
+        )
+    label = np.zeros(array.shape, dtype=np.uint8)
+    for index, value in enumerate(classes.values(), start=1):
+        label[array == value] = index
+    return axes.from_file(label)
+
+
 def file_digest(path: Path) -> str:
     """Give the BLAKE2 digest of a file's content, 32 hexadecimal digits."""
     with path.open("rb") as file:
@@ -103,22 +138,3 @@ def describe_axes(arrays: CaseArrays) -> str:
     """Say in words what is taken for depth, lateral and elevation, so that a wrong setting is seen."""
     sides = zip(AXIS_NAMES, arrays.image.shape, arrays.spacing, strict=False)
     return ", ".join(f"{name} {size} x {step:.3g} {arrays.unit}" for name, size, step in sides)
-
-
-def _read_label(case: Case, shape: tuple[int, ...], axes: Axes, classes: dict[str, int]) -> NDArray[np.uint8]:
-    """Read the label file and turn its values into class indices."""
-    assert case.label is not None
-    array = read_image(case.label, is_label=True).array
-    if array.shape != shape:
-        raise InputError(f"{case.label} has shape {array.shape}; expected that of its image {case.image}, {shape}.")
-    values = pd.unique(array.ravel(order="K"))
-    unknown = sorted(set(values.tolist()) - {0, *classes.values()})
-    if unknown:
-        raise InputError(
-            f"{case.label} holds the values {unknown}, which no class has; expected 0 for background and "
-            f"{', '.join(f'{value} for {name}' for name, value in classes.items())} (data.classes)."
-        )
-    label = np.zeros(array.shape, dtype=np.uint8)
-    for index, value in enumerate(classes.values(), start=1):
-        label[array == value] = index
-    return axes.from_file(label)
