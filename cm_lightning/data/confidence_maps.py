@@ -79,6 +79,32 @@ def to_volume(frames: NDArray[Any]) -> NDArray[Any]:
     return frames if frames.ndim == 2 else np.moveaxis(frames, 0, 2)
 
 
+def frame_maps(
+    solver: ConfidenceMapSolver, image: NDArray[np.generic], domain: DomainName, spacing: tuple[float, ...]
+) -> Iterator[NDArray[np.floating[Any]]]:
+    """Compute the maps of an image's whole frames, some at a time.
+
+    Args:
+        solver: Computes them.
+        image: ``(depth, lateral[, elevation])``.
+        domain: Which pixels are insonified.
+        spacing: Voxel size in the order of the axes.
+
+    Yields:
+        Maps of the next frames, ``(frames, depth, lateral)``.
+    """
+    frames = to_frames(image)
+    stack = frames.reshape(-1, *frames.shape[-2:])
+    fan = find_probe_fan(image, domain, spacing)
+    for start in range(0, len(stack), FRAMES_AT_ONCE):
+        part = stack[start : start + FRAMES_AT_ONCE]
+        if fan is not None:
+            masks = fan.masks(part.shape[1:])
+            yield np.asarray(solver(part, masks.domain, masks.source, masks.sink))
+        else:
+            yield np.asarray(solver(part, None if domain == "whole" else linear_probe_domain(part)))
+
+
 @dataclass(frozen=True)
 class ConfidenceCache:
     """Maps on disk, each under a key made of the image file's content and everything the map depends on.
@@ -146,18 +172,12 @@ class ConfidenceCache:
         """
         path = self.path(image_file)
         frames = to_frames(image)
-        stack = frames.reshape(-1, *frames.shape[-2:])
-        fan = find_probe_fan(image, self.domain, spacing)
-        kept = np.empty(stack.shape, dtype=np.uint16)
-        for start in range(0, len(stack), FRAMES_AT_ONCE):
-            part = slice(start, start + FRAMES_AT_ONCE)
-            if fan is not None:
-                masks = fan.masks(stack.shape[1:])
-                maps = self.solver(stack[part], masks.domain, masks.source, masks.sink)
-            else:
-                maps = self.solver(stack[part], None if self.domain == "whole" else linear_probe_domain(stack[part]))
-            kept[part] = np.round(np.asarray(maps, dtype=np.float64) * LEVELS)
-            yield len(stack[part])
+        kept = np.empty((frames[..., 0, 0].size, *frames.shape[-2:]), dtype=np.uint16)
+        done = 0
+        for maps in frame_maps(self.solver, image, self.domain, spacing):
+            kept[done : done + len(maps)] = np.round(maps.astype(np.float64) * LEVELS)
+            done += len(maps)
+            yield len(maps)
         volume = to_volume(kept.reshape(frames.shape))
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".partial", delete=False) as partial:
