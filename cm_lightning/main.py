@@ -59,6 +59,9 @@ def write_phantom(words: Sequence[str]) -> None:
     phantom = Phantom(**parser.instantiate_classes(config).as_dict())
     phantom.write(root)
     print(f"Wrote {phantom.patients} {phantom.variant} phantoms to {root}.")
+    if phantom.raters is not None:
+        labels = phantom.raters.raters * phantom.raters.repeats
+        print(f"Each has {labels} labels of raters in {root / phantom.raters.folder}.")
 
 
 def run_crossval(words: Sequence[str]) -> None:

@@ -85,7 +85,8 @@ class UltrasoundDataModule(LightningDataModule):
         num_workers: Loader processes. Prepared cases are cached, so that few are needed.
         cache_rate: Share of the prepared cases kept in memory.
         cache_dir: Where maps and folds are kept between runs.
-        phantom: Write this phantom data set to ``root`` where there is none.
+        phantom: Write this phantom data set to ``root`` where there is none, and its raters' labels where these are
+            missing.
         predict_path: Image file or folder that ``predict`` runs on; the fold's test cases by default.
 
     Raises:
@@ -243,6 +244,12 @@ class UltrasoundDataModule(LightningDataModule):
             partial = self.root.with_name(f"{self.root.name}.partial")
             self.phantom.write(partial)
             partial.rename(self.root)
+        elif (
+            self.phantom is not None
+            and self.phantom.raters is not None
+            and not (self.root / self.phantom.raters.folder).is_dir()
+        ):
+            self.phantom.write(self.root)
         cases = self._cases_in_use()
         cache = self._confidence_cache()
         missing = []

@@ -1,17 +1,24 @@
 """A data set of phantoms, written in the folder format of the real sets."""
 
+import json
 import os
+import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
 
-from cm_lightning.data.images import write_meta_image, write_nifti
+from cm_lightning.confidence import ConfidenceMapSolver
+from cm_lightning.data.cases import Case
+from cm_lightning.data.confidence_maps import DomainName, frame_maps, to_volume
+from cm_lightning.data.images import Axes, read_image, write_meta_image, write_nifti
+from cm_lightning.data.layouts import LAYOUTS, LayoutName
 from cm_lightning.data.phantom.acoustics import BeamGrid, Scanner, log_compress, receive
 from cm_lightning.data.phantom.anatomy import (
     MUSCLE_CLASSES,
@@ -22,6 +29,7 @@ from cm_lightning.data.phantom.anatomy import (
     Variant,
     draw_body,
 )
+from cm_lightning.data.phantom.raters import RaterModel
 from cm_lightning.errors import InputError
 
 AXIAL_SAMPLE = 0.16  # mm; resolves the axial point spread function
@@ -49,7 +57,13 @@ class SimulatedVolume:
 class Phantom:
     """A synthetic 3D ultrasound data set.
 
-    Seeded: the same settings write the same bytes. Confidence maps take no part in it.
+    Seeded: the same settings write the same bytes. Confidence maps take no part in the images, nor in the raters unless
+    these are told to follow them.
+
+    Raters can be asked for at once or later, and several models can lie side by side::
+
+        python -m cm_lightning phantom DIR --raters.sd 0.5 --raters.depth 0.2
+        python -m cm_lightning phantom DIR --raters.confidence 1.5 --raters.folder ratersTr_confidence
 
     Args:
         variant: ``muscle`` writes the layout of LEG-3D-US (soleus, gastrocnemius medialis and lateralis), ``thyroid``
@@ -59,6 +73,8 @@ class Phantom:
         spacing: Voxel size in mm in depth, lateral and elevation.
         probe: ``linear``, or ``convex`` with black corners beside a fan.
         seed: Seed of the whole set.
+        raters: Also write labels of simulated raters, ``ratersTr/CASE/<rater>_<repeat>``; images and labels are the
+            same with and without them.
 
     Raises:
         InputError: A size, spacing or number of patients is not positive.
@@ -70,6 +86,7 @@ class Phantom:
     spacing: tuple[float, float, float] = (0.6, 0.6, 1.2)
     probe: Literal["linear", "convex"] = "linear"
     seed: int = 0
+    raters: RaterModel | None = None
 
     def __post_init__(self) -> None:
         """Refuse empty volumes."""
@@ -108,18 +125,94 @@ class Phantom:
     def write(self, root: Path) -> None:
         """Simulate every patient and write the data set, on all processors.
 
+        With raters, the images and labels that are already there are kept and only what is missing is written, so that
+        raters can be added to a data set.
+
         Args:
             root: Folder to write to; created where needed.
+
+        Raises:
+            InputError: Raters are asked for, and the folder holds these raters' labels or images of other settings.
         """
         root.mkdir(parents=True, exist_ok=True)
-        workers = min(os.cpu_count() or 1, self.patients)
-        # Threads: array operations release the interpreter, and new processes would import torch for ten seconds.
-        with ThreadPoolExecutor(workers) as pool:
-            jobs = [pool.submit(_write_patient, self, patient, root) for patient in range(self.patients)]
-            for job in tqdm(
-                as_completed(jobs), total=len(jobs), desc=f"Simulating {self.variant} phantoms", unit="patient"
-            ):
-                job.result()
+        patients = list(range(self.patients))
+        if self.raters is not None:
+            folder = root / self.raters.folder
+            if folder.exists():
+                raise InputError(f"{folder} already holds labels of raters; remove it or choose another raters.folder.")
+            self._refuse_other_images(root)
+            patients = [
+                patient for patient in patients if not all(file.is_file() for file in self._files(patient, root))
+            ]
+        _run_on_all_cores(
+            lambda patient: self._write_patient(patient, root),
+            patients,
+            f"Simulating {self.variant} phantoms",
+            "patient",
+        )
+        if self.raters is not None:
+            self._write_raters(self.raters, root, folder)
+
+    @property
+    def _layout(self) -> LayoutName:
+        return "leg3d" if self.variant == "muscle" else "segthy"
+
+    def _files(self, patient: int, root: Path) -> tuple[Path, Path]:
+        """Name the image and the label file of a patient."""
+        if self.variant == "muscle":
+            # The official split of LEG-3D-US keeps about 2 / 16 for validation and 3 / 16 for testing.
+            held_out = round(self.patients * 3 / 16), round(self.patients * 5 / 16)
+            subset = "test" if patient < held_out[0] else "val" if patient < held_out[1] else "train"
+            folder = root / subset / f"phantom{patient:02d}"
+            return folder / "x1.mha", folder / "masksX1.mha"
+        name = f"{patient:03d}_P1_1_{'left' if patient % 2 else 'right'}"
+        folder = root / "US_volunteer_dataset" / "ground_truth_data"
+        return folder / "US" / f"{name}_US.nii", folder / "US_thyroid_label" / f"{name}.nii"
+
+    def _write_patient(self, patient: int, root: Path) -> None:
+        """Simulate and write one patient."""
+        volume = self.simulate(patient)
+        for path, array in zip(self._files(patient, root), (volume.image, volume.label), strict=True):
+            _write_volume(path, array, self.spacing)
+
+    def _refuse_other_images(self, root: Path) -> None:
+        """Raters must not be added to something else than what these settings write."""
+        expected = {self._files(patient, root)[0] for patient in range(self.patients)}
+        shape, spacing = ((lateral, depth, *rest) for depth, lateral, *rest in (self.size, self.spacing))
+        for case in LAYOUTS[self._layout].find(root):
+            file = read_image(case.image)
+            same_grid = file.array.shape == shape and np.allclose(file.spacing or np.nan, spacing)
+            if case.image not in expected or not same_grid:
+                raise InputError(
+                    f"{case.image} is not of a set of {self.patients} {self.variant} phantoms of {self.size} voxels of "
+                    f"{self.spacing} mm; give the settings that the images were written with, or another folder."
+                )
+
+    def _write_raters(self, model: RaterModel, root: Path, folder: Path) -> None:
+        """Write the raters' labels of all cases; their folder appears whole or not at all."""
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        cases = list(LAYOUTS[self._layout].find(root))
+        _run_on_all_cores(
+            lambda case: self._write_raters_of(model, case, partial / case.id), cases, "Drawing raters' labels", "case"
+        )
+        (partial / "model.json").write_text(json.dumps(asdict(model), indent=2) + "\n")
+        partial.rename(folder)
+
+    def _write_raters_of(self, model: RaterModel, case: Case, folder: Path) -> None:
+        """Write the raters' labels of one case, from its files."""
+        assert case.label is not None
+        axes = Axes(LAYOUTS[self._layout].axes)
+        image, label = (axes.from_file(read_image(path).array) for path in (case.image, case.label))
+        confidence = None
+        if model.confidence > 0:
+            domain: DomainName = "whole" if self.probe == "linear" else "convex"
+            confidence = to_volume(np.concatenate(list(frame_maps(ConfidenceMapSolver(), image, domain, self.spacing))))
+        # Outside the fan of a convex probe, and only there, the image is black.
+        fan = image.max(axis=2) > 0 if self.probe == "convex" else None
+        suffix = ".mha" if self.variant == "muscle" else ".nii.gz"
+        for drawn in model.draw(label, self.spacing, case.id, confidence, fan):
+            _write_volume(folder / f"{drawn.rater}_{drawn.repeat:03d}{suffix}", drawn.label, self.spacing)
 
     def _pixel_centres(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Coordinates in mm of the pixels of the volume, broadcastable."""
@@ -192,21 +285,22 @@ def _paint_label(structures: list[Structure], classes: dict[str, int], size: tup
     return label
 
 
-def _write_patient(phantom: Phantom, patient: int, root: Path) -> None:
-    """Simulate and write one patient; files are (lateral, depth, elevation) like the real ones."""
-    volume = phantom.simulate(patient)
-    image, label = (np.transpose(array, (1, 0, 2)) for array in (volume.image, volume.label))
-    depth, lateral, elevation = phantom.spacing
-    if phantom.variant == "muscle":
-        # The official split of LEG-3D-US keeps about 2 / 16 for validation and 3 / 16 for testing.
-        held_out = round(phantom.patients * 3 / 16), round(phantom.patients * 5 / 16)
-        subset = "test" if patient < held_out[0] else "val" if patient < held_out[1] else "train"
-        folder = root / subset / f"phantom{patient:02d}"
-        write_meta_image(folder / "x1.mha", image, (lateral, depth, elevation))
-        write_meta_image(folder / "masksX1.mha", label, (lateral, depth, elevation))
+def _write_volume(path: Path, array: NDArray[np.uint8], spacing: tuple[float, float, float]) -> None:
+    """Write a volume; files are (lateral, depth, elevation) like the real ones."""
+    depth, lateral, elevation = spacing
+    array = np.transpose(array, (1, 0, 2))
+    if path.suffix == ".mha":
+        write_meta_image(path, array, (lateral, depth, elevation))
     else:
-        side = "left" if patient % 2 else "right"
-        affine = np.diag([lateral, depth, elevation, 1.0])
-        folder = root / "US_volunteer_dataset" / "ground_truth_data"
-        write_nifti(folder / "US" / f"{patient:03d}_P1_1_{side}_US.nii", image, affine)
-        write_nifti(folder / "US_thyroid_label" / f"{patient:03d}_P1_1_{side}.nii", label, affine)
+        write_nifti(path, array, np.diag([lateral, depth, elevation, 1.0]))
+
+
+def _run_on_all_cores(work: Callable[[Any], None], items: Sequence[Any], title: str, unit: str) -> None:
+    """Do the same work on all items, with a progress bar."""
+    if not items:
+        return
+    # Threads: array operations release the interpreter, and new processes would import torch for ten seconds.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, len(items))) as pool:
+        jobs = [pool.submit(work, item) for item in items]
+        for job in tqdm(as_completed(jobs), total=len(jobs), desc=title, unit=unit):
+            job.result()
