@@ -32,6 +32,7 @@ from cm_lightning.crossval import crossval
 from cm_lightning.data import Phantom, UltrasoundDataModule
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.evaluation.report import report
+from cm_lightning.evaluation.variability import variability
 from cm_lightning.loggers import ResumableCSVLogger
 from cm_lightning.settings import RUN_SPECIFIC, flatten
 from cm_lightning.tasks import BaseTask, DeepAtlasTask
@@ -41,6 +42,7 @@ DESCRIPTION = "Segmentation of ultrasound, guided by confidence maps, that knows
 OWN_COMMANDS_HELP = """further commands:
   crossval      run all folds, one process each, and evaluate them together
   report RUN..  tables, statistics and figures of finished runs, on one page
+  variability   where networks hesitate and raters differ, and whether confidence predicts it
   phantom DIR   write a synthetic ultrasound data set whose truth is known
 """
 
@@ -100,6 +102,7 @@ OWN_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "phantom": write_phantom,
     "crossval": run_crossval,
     "report": report,
+    "variability": variability,
 }
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from cm_lightning.callbacks.pictures import frame_spacing
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Augmentation, Batch
 from cm_lightning.errors import InputError
@@ -50,7 +51,7 @@ class SampledImage:
     patient: str
     frame: int
     unit: str
-    spacing: NDArray[np.float64]
+    spacing: tuple[float, float]
     image: NDArray[np.float32]
     domain: NDArray[np.bool_]
     label: NDArray[np.uint8]
@@ -81,7 +82,8 @@ class SampledImage:
                 values: dict[str, Any] = {field.name: stored[field.name] for field in fields(cls)}
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise InputError(f"{path} cannot be read: {error}. Delete it, and it is sampled again.") from error
-        return cls(**{name: value.item() if value.ndim == 0 else value for name, value in values.items()})
+        values["spacing"] = tuple(values["spacing"].tolist())
+        return cls(**{name: value.item() if np.ndim(value) == 0 else value for name, value in values.items()})
 
 
 class ImageSampler(Callback):
@@ -143,7 +145,7 @@ class ImageSampler(Callback):
                 patient=batch["patient"][0],
                 frame=frame,
                 unit=batch["unit"][0],
-                spacing=batch["native_spacing"][0, :2].cpu().numpy(),
+                spacing=frame_spacing(batch["native_spacing"][0]),
                 image=at(batch["image"][0])[0],
                 domain=domain,
                 label=(label if label.ndim == 2 else label[..., frame]).cpu().numpy(),

@@ -1,17 +1,16 @@
 """One self-contained page, and its tables and figures as files, from any set of finished runs."""
 
 import argparse
-import base64
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import jinja2
 from matplotlib.figure import Figure
 
 from cm_lightning.errors import InputError
 from cm_lightning.evaluation.comparison import Comparison, participant_values
 from cm_lightning.evaluation.figures import box_plot, critical_difference_plot, level_plot, reliability_plot
 from cm_lightning.evaluation.levels import participant_errors, regions
+from cm_lightning.evaluation.page import Page
 from cm_lightning.evaluation.pooling import split_seed_name, worst_case_picture
 from cm_lightning.evaluation.published import baseline_of
 from cm_lightning.evaluation.runs import Runs, load_runs
@@ -34,30 +33,6 @@ from cm_lightning.metrics import METRICS
 COMPARED = ("dice", "hd", "asd", "islands")
 DRAWN = ("dice", "hd", "asd")
 RANKED = ("dice", "hd")
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
-body {font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222}
-table {border-collapse: collapse; margin: 1rem 0; font-size: 13px; display: block; overflow-x: auto}
-th, td {padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap}
-th:first-child, td:first-child {text-align: left} th {border-bottom: 2px solid #888}
-p.note {color: #555; max-width: 55rem} img {max-width: 100%} code {background: #f4f4f4; padding: 0 .2rem}
-</style></head><body>
-<h1>{{ title }}</h1>
-<p class="note">{{ about }}</p>
-{% for table in tables %}<h2>{{ table.title }}</h2><p class="note">{{ table.note }}</p>
-{{ table.to_html() | safe }}
-{% endfor %}{% for name, title, image in figures %}<h2>{{ title }}</h2>
-<img alt="{{ title }}" src="data:image/png;base64,{{ image }}">
-{% endfor %}{% for model, images in worst if images %}{% if loop.first %}<h2>Worst cases</h2>
-<p class="note">Of all folds and seeds, in the frame that has most wrong pixels.</p>
-{% endif %}<details><summary>{{ model }}</summary>
-{% for image in images %}<img alt="a worst case of {{ model }}" src="data:image/png;base64,{{ image }}">
-{% endfor %}</details>
-{% endfor %}<h2>To do it again</h2><p class="note">{{ again }}</p>
-{% for name, config in configs %}<details><summary><code>{{ name }}</code></summary><pre>{{ config }}</pre></details>
-{% endfor %}</body></html>
-"""
 
 
 def report(words: Sequence[str]) -> None:
@@ -110,45 +85,25 @@ def write_report(
     rows = found.rows
     tables = make_tables(found, choose_comparisons(found.models, baseline, compare))
     output.mkdir(parents=True, exist_ok=True)
-    # A table or figure of an earlier report that this one does not have would pass for its own.
-    for pattern in ("tables/*.md", "tables/*.tex", "tables/*.csv", "figures/*.png", "figures/*.svg"):
-        for stale in output.glob(pattern):
-            stale.unlink()
     rows.to_csv(output / "rows.csv", index=False)
     found.levels.to_csv(output / "levels.csv", index=False)
     found.calibration.to_csv(output / "calibration.csv", index=False)
-    write_tables(tables, output / "tables")
-    (output / "figures").mkdir(exist_ok=True)
-    figures = []
-    for name, title, figure in draw_figures(found):
-        figure.savefig(output / "figures" / f"{name}.svg")
-        figure.savefig(output / "figures" / f"{name}.png", dpi=130)
-        figures.append((name, title, _embed(output / "figures" / f"{name}.png")))
     grouping, unit = rows["grouping"].iloc[0], rows["unit"].iloc[0]
-    title = f"{len(found.models)} models over {rows['patient'].nunique()} {grouping.split(' (')[0]}s"
-    about = (
-        f"Grouped by {grouping}; {rows['case'].nunique()} cases, {rows['seed'].nunique()} seed(s), distances in {unit}."
-    )
     tested = "; ".join(
         f"{number} folds with {what or 'unknown versions'}" for what, number in found.made_with().items()
     )
-    again = (
-        f"Tested: {tested}. Made from rows.csv, levels.csv and calibration.csv with "
-        f"{', '.join(f'{name} {number}' for name, number in versions().items())}."
+    page = Page(
+        title=f"{len(found.models)} models over {rows['patient'].nunique()} {grouping.split(' (')[0]}s",
+        about=f"Grouped by {grouping}; {rows['case'].nunique()} cases, {rows['seed'].nunique()} seed(s), distances in "
+        f"{unit}.",
+        tables=tables,
+        figures=draw_figures(found),
+        again=f"Tested: {tested}. Made from rows.csv, levels.csv and calibration.csv with "
+        f"{', '.join(f'{name} {number}' for name, number in versions().items())}.",
+        worst=[(model, worst_pictures(found, model)) for model in found.folders],
+        configs=_configs(found),
     )
-    worst = [(model, [_embed(path) for path in worst_pictures(found, model)]) for model in found.folders]
-    page = (
-        jinja2.Environment(autoescape=True)
-        .from_string(PAGE)
-        .render(
-            title=title, about=about, tables=tables, figures=figures, worst=worst, again=again, configs=_configs(found)
-        )
-    )
-    markdown = [f"# {title}\n\n{about}\n", *(table.to_markdown() for table in tables)]
-    markdown += [f"## {heading}\n\n![{heading}](figures/{name}.png)\n" for name, heading, _ in figures]
-    (output / "report.md").write_text("\n".join([*markdown, f"{again}\n"]))
-    (output / "report.html").write_text(page)
-    return output / "report.html"
+    return page.write(output)
 
 
 def make_tables(runs: Runs, comparisons: Sequence[Comparison]) -> list[ReportTable]:
@@ -254,20 +209,6 @@ def choose_comparisons(
         if name not in models:
             raise InputError(f"There is no model {name!r} to compare among the runs: {', '.join(models)}.")
     return chosen
-
-
-def write_tables(tables: Sequence[ReportTable], folder: Path) -> None:
-    """Write every table as Markdown, LaTeX and CSV."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for table in tables:
-        (folder / f"{table.name}.md").write_text(table.to_markdown())
-        (folder / f"{table.name}.tex").write_text(table.to_latex())
-        (folder / f"{table.name}.csv").write_text(table.to_csv())
-
-
-def _embed(path: Path) -> str:
-    """Read a picture as text that a page can hold."""
-    return base64.b64encode(path.read_bytes()).decode()
 
 
 def _configs(runs: Runs) -> list[tuple[str, str]]:

@@ -1,0 +1,111 @@
+"""A page of tables and figures that stands alone, with the same as files beside it."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+from matplotlib.figure import Figure
+
+from cm_lightning.evaluation.tables import ReportTable
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ page.title }}</title><style>
+body {font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222}
+table {border-collapse: collapse; margin: 1rem 0; font-size: 13px; display: block; overflow-x: auto}
+th, td {padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap}
+th:first-child, td:first-child {text-align: left} th {border-bottom: 2px solid #888}
+p.note {color: #555; max-width: 55rem} img {max-width: 100%} code {background: #f4f4f4; padding: 0 .2rem}
+</style></head><body>
+<h1>{{ page.title }}</h1>
+<p class="note">{{ page.about }}</p>
+{% macro show(figures) %}{% for name, title, image in figures %}<h2>{{ title }}</h2>
+<img alt="{{ title }}" src="data:image/png;base64,{{ image }}">
+{% endfor %}{% endmacro %}{{ show(first) }}{% for table in page.tables %}<h2>{{ table.title }}</h2>
+<p class="note">{{ table.note }}</p>
+{{ table.to_html() | safe }}
+{% endfor %}{{ show(last) }}{% for model, images in worst if images %}{% if loop.first %}<h2>Worst cases</h2>
+<p class="note">Of all folds and seeds, in the frame that has most wrong pixels.</p>
+{% endif %}<details><summary>{{ model }}</summary>
+{% for image in images %}<img alt="a worst case of {{ model }}" src="data:image/png;base64,{{ image }}">
+{% endfor %}</details>
+{% endfor %}<h2>To do it again</h2><p class="note">{{ page.again }}</p>
+{% for name, config in page.configs %}<details><summary><code>{{ name }}</code></summary>
+<pre>{{ config }}</pre></details>
+{% endfor %}</body></html>
+"""
+
+Drawing = tuple[str, str, Figure]  # name of its file, heading, figure
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page says.
+
+    Attributes:
+        title: Heading.
+        about: What it is of, in a sentence.
+        tables: Tables in order.
+        figures: Figures after the tables.
+        again: How it came about, for whoever does it again.
+        first: Figures before the tables.
+        worst: Pictures of the worst cases of every model.
+        configs: Settings of every model.
+    """
+
+    title: str
+    about: str
+    tables: Sequence[ReportTable]
+    figures: Iterable[Drawing]
+    again: str
+    first: Iterable[Drawing] = ()
+    worst: Sequence[tuple[str, Sequence[Path]]] = ()
+    configs: Sequence[tuple[str, str]] = field(default_factory=list)
+
+    def write(self, output: Path) -> Path:
+        """Write the page as HTML and Markdown, its tables (Markdown, LaTeX, CSV) and its figures (PNG, SVG).
+
+        Args:
+            output: Folder to write to. Tables and figures of an earlier page there are removed: they would pass for
+                this one's.
+
+        Returns:
+            The HTML file.
+        """
+        for pattern in ("tables/*.md", "tables/*.tex", "tables/*.csv", "figures/*.png", "figures/*.svg"):
+            for stale in output.glob(pattern):
+                stale.unlink()
+        write_tables(self.tables, output / "tables")
+        (output / "figures").mkdir(parents=True, exist_ok=True)
+        first, last = ([self._draw(drawing, output) for drawing in part] for part in (self.first, self.figures))
+        worst = [(model, [_embed(path) for path in paths]) for model, paths in self.worst]
+        html = jinja2.Environment(autoescape=True).from_string(PAGE)
+        (output / "report.html").write_text(html.render(page=self, first=first, last=last, worst=worst))
+        shown = (
+            [f"## {title}\n\n![{title}](figures/{name}.png)\n" for name, title, _ in part] for part in (first, last)
+        )
+        before, after = shown
+        parts = [f"# {self.title}\n\n{self.about}\n", *before, *(table.to_markdown() for table in self.tables), *after]
+        (output / "report.md").write_text("\n".join([*parts, f"{self.again}\n"]))
+        return output / "report.html"
+
+    def _draw(self, drawing: Drawing, output: Path) -> tuple[str, str, str]:
+        name, title, figure = drawing
+        figure.savefig(output / "figures" / f"{name}.svg")
+        figure.savefig(output / "figures" / f"{name}.png", dpi=130)
+        return name, title, _embed(output / "figures" / f"{name}.png")
+
+
+def write_tables(tables: Sequence[ReportTable], folder: Path) -> None:
+    """Write every table as Markdown, LaTeX and CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        (folder / f"{table.name}.md").write_text(table.to_markdown())
+        (folder / f"{table.name}.tex").write_text(table.to_latex())
+        (folder / f"{table.name}.csv").write_text(table.to_csv())
+
+
+def _embed(path: Path) -> str:
+    """Read a picture as text that a page can hold."""
+    return base64.b64encode(path.read_bytes()).decode()
