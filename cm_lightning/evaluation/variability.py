@@ -80,6 +80,7 @@ def variability(words: Sequence[str]) -> None:
         "--rater_pattern", default=RATER_PATTERN, help="How a file's name tells its rater and the repeat."
     )
     parser.add_argument("--output", type=Path, default=Path("variability"), help="Folder to write to.")
+    parser.add_argument("--sampled", type=Path, help="Where samples are kept; by default in the output's folder.")
     parser.add_argument("--samples", type=int, default=100, help="Passes with dropout.")
     parser.add_argument("--batch_size", type=int, default=1, help="Samples in one pass.")
     parser.add_argument("--inference", choices=["whole", "windows"], default="whole", help="Whole images or windows.")
@@ -93,7 +94,7 @@ def variability(words: Sequence[str]) -> None:
     settings = MCDropout(options.samples, options.batch_size, options.inference)
     images = sample_runs(
         find_experiments(options.runs),
-        options.output / "samples",
+        options.sampled or options.output / "samples",
         settings,
         options.frames,
         options.raters,
@@ -101,6 +102,7 @@ def variability(words: Sequence[str]) -> None:
         options.accelerator,
     )
     found = measure(images, options.raters, options.rater_pattern)
+    options.output.mkdir(parents=True, exist_ok=True)
     comparisons = choose_comparisons(list(dict.fromkeys(found.measures["model"])), options.baseline, options.compare)
     for name in ("measures", "raters", "profiles", "bins", "convergence"):
         getattr(found, name).to_csv(options.output / f"{name}.csv", index=False)

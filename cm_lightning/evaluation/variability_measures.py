@@ -10,6 +10,7 @@ from scipy import stats
 from scipy.special import entr
 
 from cm_lightning.callbacks import SampledImage
+from cm_lightning.metrics.calibration import null_calibration_error
 from cm_lightning.uncertainty.agreement import (
     DISAGREED,
     boundary_distance,
@@ -32,6 +33,7 @@ Labels = NDArray[np.uint8]
 
 BAND = 0.1  # of the frame's depth: how far from a boundary pixels are looked at
 DEPTH_BINS = 12
+CHANCE_DRAWS = 200
 POINTS_NEEDED = 20  # of a boundary, for a slope over it
 
 
@@ -119,7 +121,11 @@ def measure_model(frame: Frame, sampled: SampledImage, ensemble: Array | None) -
     if band.any():
         found["brier"] = brier_score(shares, predicted)
         found["divergence"] = float(divergence(shares, predicted).mean())
-        found["ece"] = calibration_error(*reliability(shares, predicted))
+        count, probability, share = reliability(shares, predicted)
+        found["ece"] = calibration_error(count, probability, share)
+        drawn = len(frame.labels)  # a pixel's share is of so many labels
+        chance = null_calibration_error(drawn * count, drawn * probability.astype(np.float64), draws=CHANCE_DRAWS)
+        found["ece_by_chance"] = float(chance)
     doubt = _entropy(sampled.mean)
     distance = boundary_distance(sampled.mean.argmax(axis=0).astype(np.uint8), sampled.spacing)
     for name, value in (("entropy", doubt), ("error", wrong.astype(float))):
