@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from cm_lightning.data import Phantom
 from cm_lightning.metrics import case_rows
+from cm_lightning.metrics.calibration import calibration_rows
 from cm_lightning.metrics.levels import confidence_levels, depth_levels, level_rows
 
 CLASSES = ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
@@ -53,12 +54,14 @@ def make_pair(phantom: Phantom, patient: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def ours(prediction: torch.Tensor, label: torch.Tensor, spacing: tuple[float, ...]) -> dict[str, float]:
-    """Measure a case as ``test`` does, the counts by level of confidence and depth included."""
+    """Measure a case as ``test`` does, calibration and the counts by level of confidence and depth included."""
     rows = case_rows(prediction, label, CLASSES, spacing)
+    stated = ((prediction == index).float().mul_(0.9).add_(0.05) for index in range(1, len(CLASSES) + 1))
     domain = torch.ones(label.shape, dtype=torch.bool)
     confidence = torch.linspace(1, 0, len(label))[:, None, None].expand(label.shape)
     levels = {"confidence": confidence_levels(confidence, domain), "depth": depth_levels(domain)}
     level_rows(prediction, label, CLASSES, levels)
+    calibration_rows(stated, label, CLASSES, domain)
     return {f"{row['metric']}/{row['class']}": row["value"] for row in rows}
 
 

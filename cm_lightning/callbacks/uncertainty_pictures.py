@@ -26,7 +26,7 @@ class UncertaintyPictures(Callback):
         samples: Passes with dropout.
     """
 
-    def __init__(self, every_n_epochs: int = 10, cases: int = 2, samples: int = 20) -> None:
+    def __init__(self, every_n_epochs: int = 20, cases: int = 1, samples: int = 10) -> None:
         self.every_n_epochs = every_n_epochs
         self.cases = cases
         self.settings = MCDropout(samples)
