@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from scipy.special import entr
 
 from cm_lightning.callbacks import SampledImage
-from cm_lightning.metrics.calibration import null_calibration_error
+from cm_lightning.metrics.calibration import expected_calibration_error, null_calibration_error
 from cm_lightning.uncertainty.agreement import (
     DISAGREED,
     boundary_distance,
     brier_score,
-    calibration_error,
     continuous_ranked_probability_score,
     correlation,
     detection,
@@ -26,7 +24,7 @@ from cm_lightning.uncertainty.agreement import (
 )
 from cm_lightning.uncertainty.boundary import boundary_deviation, boundary_sd
 from cm_lightning.uncertainty.confidence_question import Effect, confidence_effect
-from cm_lightning.uncertainty.raters import agreement, areas, label_distribution, majority, pairwise_dice
+from cm_lightning.uncertainty.raters import agreement, areas, entropy, label_distribution, majority, pairwise_dice
 
 Array = NDArray[np.floating[Any]]
 Labels = NDArray[np.uint8]
@@ -113,7 +111,7 @@ def measure_model(frame: Frame, sampled: SampledImage, ensemble: Array | None) -
         Values by name; see :data:`MEASURES`. NaN where an image has nothing to measure.
     """
     band, truth = frame.band, frame.distribution
-    found = {"entropy": float(_entropy(sampled.mean)[sampled.domain].mean())}
+    found = {"entropy": float(entropy(sampled.mean)[sampled.domain].mean())}
     scores = predictors(frame, sampled, ensemble)
     wrong = sampled.mean.argmax(axis=0) != sampled.label
     found |= {f"error_auroc/{name}": detection(score[band], wrong[band]) for name, score in scores.items()}
@@ -122,11 +120,11 @@ def measure_model(frame: Frame, sampled: SampledImage, ensemble: Array | None) -
         found["brier"] = brier_score(shares, predicted)
         found["divergence"] = float(divergence(shares, predicted).mean())
         count, probability, share = reliability(shares, predicted)
-        found["ece"] = calibration_error(count, probability, share)
+        found["ece"] = float(expected_calibration_error(count, probability, share))
         drawn = len(frame.labels)  # a pixel's share is of so many labels
-        chance = null_calibration_error(drawn * count, drawn * probability.astype(np.float64), draws=CHANCE_DRAWS)
+        chance = null_calibration_error(drawn * count, drawn * probability, draws=CHANCE_DRAWS)
         found["ece_by_chance"] = float(chance)
-    doubt = _entropy(sampled.mean)
+    doubt = entropy(sampled.mean)
     distance = boundary_distance(sampled.mean.argmax(axis=0).astype(np.uint8), sampled.spacing)
     for name, value in (("entropy", doubt), ("error", wrong.astype(float))):
         effect = _effect(value[band], sampled.confidence[band], [frame.depth[band], distance[band]])
@@ -145,24 +143,24 @@ def predictors(frame: Frame, sampled: SampledImage, ensemble: Array | None = Non
     Returns:
         Maps ``(depth, lateral)`` by name.
     """
-    doubt = _entropy(sampled.mean)
+    doubt = entropy(sampled.mean)
     boundary = boundary_distance(sampled.single.argmax(axis=0).astype(np.uint8), sampled.spacing)
     scores = {
         "MC entropy": doubt,
         "MC mutual information": doubt - sampled.expected_entropy,
-        "softmax entropy": _entropy(sampled.single),
-        "test-time augmentation": _entropy(sampled.augmented),
+        "softmax entropy": entropy(sampled.single),
+        "test-time augmentation": entropy(sampled.augmented),
         "low confidence": 1 - sampled.confidence,
         "depth alone": frame.depth,
         "distance alone": -np.minimum(boundary, 1e6),
     }
-    return scores if ensemble is None else {**scores, "ensemble over seeds": _entropy(ensemble)}
+    return scores if ensemble is None else {**scores, "ensemble over seeds": entropy(ensemble)}
 
 
 def _against_raters(frame: Frame, sampled: SampledImage, scores: dict[str, Array]) -> dict[str, float]:
     band, truth = frame.band, frame.distribution
-    apart = entr(truth).sum(axis=0)
-    doubt, information = _entropy(sampled.mean), scores["MC mutual information"]
+    apart = entropy(truth)
+    doubt, information = entropy(sampled.mean), scores["MC mutual information"]
     disagreed = truth.max(axis=0) < DISAGREED
     found = {
         "ncc": correlation(doubt[band], apart[band]),
@@ -229,7 +227,7 @@ def measure_raters(frame: Frame, other: Array) -> tuple[dict[str, float], Bounda
     image, band = frame.image, frame.band
     dice = agreement(pairwise_dice(frame.labels, frame.n_classes), frame.raters)
     boundary = boundary_points(frame, other)
-    apart = entr(frame.distribution).sum(axis=0)
+    apart = entropy(frame.distribution)
     distance = boundary_distance(frame.consensus, image.spacing)
     found = {
         "intra_dice": _mean(dice.intra),
@@ -289,12 +287,12 @@ def depth_profile(frame: Frame, sampled: SampledImage, bins: int = DEPTH_BINS) -
     part = np.clip((frame.depth[band] / height * bins).astype(int), 0, bins - 1)
     count = np.bincount(part, minlength=bins)
     values = {
-        "doubt": _entropy(sampled.mean),
+        "doubt": entropy(sampled.mean),
         "error": (sampled.mean.argmax(axis=0) != sampled.label).astype(float),
         "confidence": sampled.confidence,
     }
     if frame.repeated:
-        values["disagreement"] = entr(frame.distribution).sum(axis=0)
+        values["disagreement"] = entropy(frame.distribution)
     return {
         name: np.divide(np.bincount(part, value[band], bins), count, out=np.full(bins, np.nan), where=count > 0)
         for name, value in values.items()
@@ -318,11 +316,6 @@ def _spread(frame: Frame, labels: Labels, index: int) -> tuple[Array, Array]:
     spread, present = boundary_sd(deviation.offsets)
     # A corner has no one normal: labels seem further apart there than they are.
     return deviation.points, np.where((present > 0.5) & ~deviation.corner, spread, np.nan)
-
-
-def _entropy(probabilities: Array) -> Array:
-    found: Array = entr(probabilities).sum(axis=0)
-    return found
 
 
 def _mean(values: Any) -> float:

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
-from scipy.special import entr
 
 from cm_lightning.callbacks import SampledImage
 from cm_lightning.callbacks.drawing import CONFIDENCE, Panel, Scale, class_colour, draw_panels
@@ -23,6 +22,7 @@ from cm_lightning.evaluation.tables import Cell, ReportTable, comparison_table
 from cm_lightning.evaluation.variability_measures import DEPTH_BINS, Boundary, Frame
 from cm_lightning.evaluation.versions import versions
 from cm_lightning.uncertainty.confidence_question import explained_share
+from cm_lightning.uncertainty.raters import entropy
 
 Key = tuple[str, int]
 SHOWN = 3  # images, each of another patient
@@ -332,10 +332,10 @@ def image_figures(found: Variability) -> Iterator[Drawing]:
         row = [Panel(f"{key[0]}: label", image, spacing, unit, frame.consensus)]
         row.append(Panel("confidence map", np.nan_to_num(frame.image.confidence), spacing, unit, scale=CONFIDENCE))
         if repeated:
-            row.append(Panel("raters' entropy", entr(frame.distribution).sum(axis=0), spacing, unit, scale=scale))
+            row.append(Panel("raters' entropy", entropy(frame.distribution), spacing, unit, scale=scale))
         for model in found.models:
             if model in found.sampled[key]:
-                doubt = entr(found.sampled[key][model].mean).sum(axis=0)
+                doubt = entropy(found.sampled[key][model].mean)
                 row.append(Panel(model, doubt, spacing, unit, scale=scale))
         rows.append(row)
     heading = "Where networks hesitate" + (" and raters differ" if repeated else "")

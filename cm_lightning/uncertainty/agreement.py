@@ -10,6 +10,7 @@ from scipy import ndimage, stats
 
 Labels = NDArray[np.uint8]
 Array = NDArray[np.floating[Any]]
+Sums = NDArray[np.float64]
 
 DISAGREED = 0.9  # raters disagree on a pixel where fewer of their labels than this share agree
 BINS = 15
@@ -158,7 +159,7 @@ def brier_score(labels: Array, predicted: Array) -> float:
     return float(((predicted - labels) ** 2).sum(axis=0).mean())
 
 
-def reliability(labels: Array, predicted: Array, bins: int = BINS) -> tuple[NDArray[np.int64], Array, Array]:
+def reliability(labels: Array, predicted: Array, bins: int = BINS) -> tuple[NDArray[np.int64], Sums, Sums]:
     """Sort pixels and classes by their predicted probability, the background left out.
 
     Args:
@@ -173,11 +174,6 @@ def reliability(labels: Array, predicted: Array, bins: int = BINS) -> tuple[NDAr
     which = np.minimum((flat * bins).astype(int), bins - 1)
     count = np.bincount(which, minlength=bins).astype(np.int64)
     return count, np.bincount(which, flat, bins).astype(np.float64), np.bincount(which, share, bins).astype(np.float64)
-
-
-def calibration_error(count: NDArray[np.int64], probability: Array, share: Array) -> float:
-    """Expected calibration error of a reliability table: mean over all of how far a bin's two means are apart."""
-    return float(np.abs(probability - share).sum() / count.sum()) if count.sum() else float("nan")
 
 
 def continuous_ranked_probability_score(samples: Array, values: Array) -> float:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cm_lightning.metrics.calibration import expected_calibration_error
 from cm_lightning.uncertainty.agreement import (
     boundary_distance,
     brier_score,
-    calibration_error,
     continuous_ranked_probability_score,
     correlation,
     detection,
@@ -102,8 +102,8 @@ def test_calibration_to_the_labels_by_hand_and_of_perfect_predictions():
     labels = np.array([[1.0, 0.8, 0.4, 0.4], [0.0, 0.2, 0.6, 0.6]])
     count, probability, share = reliability(labels, predicted, bins=10)
     assert count.tolist() == [0, 2, 0, 0, 0, 0, 0, 0, 2, 0]
-    assert calibration_error(count, probability, share) == pytest.approx((2 * 0.0 + 2 * 0.2) / 4)
-    assert calibration_error(*reliability(labels, labels)) == 0
+    assert expected_calibration_error(count, probability, share) == pytest.approx((2 * 0.0 + 2 * 0.2) / 4)
+    assert expected_calibration_error(*reliability(labels, labels)) == 0
 
 
 def test_crps_is_that_of_a_normal_distribution_and_needs_no_many_samples():
