@@ -14,6 +14,7 @@ from cm_lightning.main import main
 from cm_lightning.metrics.calibration import calibration_errors
 from tests.test_main import metrics
 
+SMALL = "--model.network_options={channels: [4, 8], strides: [2]}"
 TASKS = {
     "segmentation": [],
     "atlas": [
@@ -28,8 +29,7 @@ TASKS = {
 @pytest.fixture(params=TASKS)
 def arguments(request, muscle_arguments):
     """The front door on tiny phantoms, with a small network, for each way of optimising."""
-    small = ["--model.network_options={channels: [4, 8], strides: [2]}", "--pictures.cases=0"]
-    return [*muscle_arguments, *TASKS[request.param], *small]
+    return [*muscle_arguments, *TASKS[request.param], SMALL, "--pictures.cases=0"]
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_early_stopping_and_its_checkpoints(arguments, run_folder):
 
 
 def test_fine_tuning_from_another_input_mode_and_loss(muscle_arguments, tmp_path, caplog):
-    small = [*muscle_arguments, "--model.network_options={channels: [4, 8], strides: [2]}", "--pictures.cases=0"]
+    small = [*muscle_arguments, SMALL, "--pictures.cases=0"]
     main(["fit", *small, "--experiment=first", "--model.input_mode=1ch"])
     path = tmp_path / "outputs" / "first" / "fold0" / "checkpoints" / "last.ckpt"
     tuned = [*small, "--experiment=second", f"--model.init_from={path}", "--model.loss=CEconf"]
@@ -158,8 +158,7 @@ def test_confidence_head_predicts_without_a_solver(muscle_arguments, run_folder)
 
 
 def test_temperature_is_fitted_kept_and_changes_probabilities_alone(muscle_arguments, run_folder, muscle_set):
-    small = "--model.network_options={channels: [4, 8], strides: [2]}"
-    arguments = [*muscle_arguments, small, "--pictures.cases=0"]
+    arguments = [*muscle_arguments, SMALL, "--pictures.cases=0"]
     words = [*arguments, "--model.temperature_scaling=true"]
     main(["fit", *words])
     fitted = checkpoint(run_folder)["temperature"]
@@ -214,6 +213,7 @@ def test_mc_dropout_writes_maps_and_sampled_segmentations(muscle_arguments, run_
     with pytest.raises(ValueError, match="MC dropout varies a network by its dropout"):
         main(["fit", *muscle_arguments, "--model.mc_dropout.samples=5", "--model.network_options={dropout: 0.0}"])
     assert not run_folder.is_dir()
+    muscle_arguments = [*muscle_arguments, SMALL]
     main(["fit", *muscle_arguments, "--pictures.cases=0", "--uncertainty.samples=3"])
     assert len(list((run_folder / "pictures").glob("uncertainty_epoch*.png"))) == 1
     assert "mc/entropy/mean" in pd.read_csv(run_folder / "metrics.csv").columns
@@ -244,7 +244,7 @@ def test_mc_dropout_writes_maps_and_sampled_segmentations(muscle_arguments, run_
 
 
 def test_patch_training_is_sampled_whole_or_in_windows(muscle_arguments, run_folder, tmp_path):
-    patches = [*muscle_arguments, "--data.spatial_size=null", "--data.patch_size=[16,16,16]"]
+    patches = [*muscle_arguments, SMALL, "--data.spatial_size=null", "--data.patch_size=[16,16,16]"]
     main(["fit", *patches, "--pictures.cases=0", "--uncertainty.cases=0"])
     predict = ["predict", *patches, "--ckpt_path=last"]
     entropies = []
