@@ -64,8 +64,9 @@ def arguments_of(config, data_sets, output):
 @pytest.mark.parametrize("config", ALL)
 def test_every_configuration_fits_tests_and_predicts(config, data_sets, tmp_path, caplog, monkeypatch):
     # Each picture takes seconds, and is looked at elsewhere.
-    for name in ("draw_panels", "_save"):
-        monkeypatch.setattr(f"cm_lightning.callbacks.pictures.{name}", lambda *_: None)
+    for module in ("pictures", "uncertainty_pictures"):
+        for name in ("draw_panels", "save_figure"):
+            monkeypatch.setattr(f"cm_lightning.callbacks.{module}.{name}", lambda *_: None)
     arguments = arguments_of(config, data_sets, tmp_path)
     # As quick as a dry run, and with the checkpoint that it does not write.
     main(["fit", *arguments, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--pictures.cases=0"])

@@ -245,7 +245,8 @@ def test_mc_dropout_writes_maps_and_sampled_segmentations(muscle_arguments, run_
 
 def test_patch_training_is_sampled_whole_or_in_windows(muscle_arguments, run_folder, tmp_path):
     patches = [*muscle_arguments, SMALL, "--data.spatial_size=null", "--data.patch_size=[16,16,16]"]
-    main(["fit", *patches, "--pictures.cases=0", "--uncertainty.cases=0"])
+    main(["fit", *patches, "--pictures.cases=0", "--uncertainty.samples=2"])
+    assert len(list((run_folder / "pictures").glob("uncertainty_epoch*.png"))) == 1
     predict = ["predict", *patches, "--ckpt_path=last"]
     entropies = []
     for inference in ("whole", "windows"):

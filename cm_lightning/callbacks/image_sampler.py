@@ -1,6 +1,8 @@
 """Samples of single images, kept for a comparison with the labels that raters gave the same images."""
 
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -80,7 +82,7 @@ class SampledImage:
         try:
             with np.load(path) as stored:
                 values: dict[str, Any] = {field.name: stored[field.name] for field in fields(cls)}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path} cannot be read: {error}. Delete it, and it is sampled again.") from error
         values["spacing"] = tuple(values["spacing"].tolist())
         return cls(**{name: value.item() if np.ndim(value) == 0 else value for name, value in values.items()})
@@ -96,10 +98,17 @@ class ImageSampler(Callback):
         folder: Where to: ``<case>_frame<k>.npz``.
         settings: How networks are sampled.
         frames: Frames of a volume.
-        cases: Ids of the cases to sample; all by default.
+        cases: The cases to sample, by id, each with the frames to choose from, or None for all of it; all cases by
+            default.
     """
 
-    def __init__(self, folder: Path, settings: MCDropout, frames: int = 3, cases: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: MCDropout,
+        frames: int = 3,
+        cases: Mapping[str, Sequence[int] | None] | None = None,
+    ) -> None:
         self.folder = folder
         self.settings = settings
         self.frames = frames
@@ -121,8 +130,10 @@ class ImageSampler(Callback):
         case = batch["case"][0]
         label = batch["native_label"][0, 0]
         shape = [int(n) for n in batch["native_shape"][0]]
-        frames = choose_frames(label, self.frames)
-        if not frames or (self.cases is not None and case not in self.cases):
+        if self.cases is not None and case not in self.cases:
+            return
+        frames = choose_frames(label, self.frames, None if self.cases is None else self.cases[case])
+        if not frames:
             return
         running = [_RunningFrame(shape, frame, self.settings.samples) for frame in frames]
 
@@ -170,7 +181,7 @@ class ImageSampler(Callback):
             torch.manual_seed(self.settings.seed)
             for number in range(AUGMENTED_VERSIONS):
                 change = _flip if flips and number % 2 else _leave
-                changed = change(knobs.intensity(batch))
+                changed = change(data.add_maps(knobs.intensity(batch)))
                 found = change({"image": task.infer(changed).float().softmax(dim=1)})["image"][0]
                 total = found if total is None else total + found
         assert total is not None
@@ -209,19 +220,20 @@ class _RunningFrame:
         return np.array(found)
 
 
-def choose_frames(label: Tensor, number: int) -> list[int]:
+def choose_frames(label: Tensor, number: int, among: Sequence[int] | None = None) -> list[int]:
     """Spread frames evenly over those of a volume that have a label.
 
     Args:
         label: Class indices, ``(depth, lateral[, elevation])``.
         number: How many, at most.
+        among: Frames to choose from in place of the labelled ones.
 
     Returns:
         Positions along elevation; ``[0]`` for an image, none where nothing is labelled.
     """
     if label.ndim == 2:
         return [0] if label.any() else []
-    labelled = (label > 0).any(dim=0).any(dim=0).nonzero()[:, 0].tolist()
+    labelled = (label > 0).any(dim=0).any(dim=0).nonzero()[:, 0].tolist() if among is None else list(among)
     places = [int((step + 0.5) / number * len(labelled)) for step in range(number)]
     return [labelled[place] for place in dict.fromkeys(places)] if labelled else []
 

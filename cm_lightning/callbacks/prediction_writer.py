@@ -1,6 +1,7 @@
 """Predictions as image files in the geometry of their input."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,17 @@ from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.data.images import is_picture, read_image, write_nifti
 from cm_lightning.uncertainty import entropy
+
+QUANTITIES = (
+    "probabilities",
+    "entropy",
+    "expected_entropy",
+    "mutual_information",
+    "variance",
+    "votes",
+    "confidence",
+    "predicted_confidence",
+)
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -55,6 +67,7 @@ class PredictionWriter(BasePredictionWriter):
         folder.mkdir(parents=True, exist_ok=True)
         image_file = next(case.image for case in data.cases_of("predict") if case.id == prediction["case"])
         affine = read_image(image_file).affine
+        _remove_earlier(folder, prediction["case"])
         values = np.array([0, *data.classes.values()])
         in_file_order = data.axes.to_file
 
@@ -78,22 +91,34 @@ class PredictionWriter(BasePredictionWriter):
         if not self.maps:
             return
         maps = {**prediction, "entropy": prediction.get("entropy", entropy(prediction["probabilities"].float(), dim=0))}
-        for name, highest in self._highest(prediction, len(values)).items():
+        for name in QUANTITIES:
             if name in maps:
+                highest = _highest(name, prediction, len(values))
                 array = maps[name].float().cpu().numpy()
                 if array.ndim > len(data.axes.names):
                     write(name, np.stack([in_file_order(of_class) for of_class in array], axis=-1), (0.0, highest))
                 else:
                     write(name, in_file_order(array), (0.0, highest))
 
-    def _highest(self, prediction: Batch, classes: int) -> dict[str, float]:
-        """The value of every quantity that viewers show as white: the largest that it can have."""
-        shares = ("probabilities", "confidence", "predicted_confidence")
-        entropies = ("entropy", "expected_entropy", "mutual_information")
-        samples = float(prediction["votes"].sum(dim=0).max()) if "votes" in prediction else 0.0
-        return {
-            **dict.fromkeys(shares, 1.0),
-            **dict.fromkeys(entropies, math.log(classes)),
-            "variance": 0.25,
-            "votes": samples,
-        }
+
+def _highest(name: str, prediction: Batch, classes: int) -> float:
+    """The value of a quantity that viewers show as white: the largest that it can have."""
+    match name:
+        case "entropy" | "expected_entropy" | "mutual_information":
+            return math.log(classes)
+        case "variance":
+            return 0.25
+        case "votes":
+            return float(prediction["votes"].sum(dim=0).max())
+        case _:
+            return 1.0
+
+
+def _remove_earlier(folder: Path, case: str) -> None:
+    """Remove what an earlier prediction wrote of a case: maps of two settings would contradict one another."""
+    written = re.compile(
+        rf"{re.escape(case)}_({'|'.join([*QUANTITIES, 'segmentation', 'samples'])}|sample\d+)\.\w+(\.gz)?"
+    )
+    for path in folder.iterdir():
+        if written.fullmatch(path.name):
+            path.unlink()

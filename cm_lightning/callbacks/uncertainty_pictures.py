@@ -29,7 +29,7 @@ class UncertaintyPictures(Callback):
     def __init__(self, every_n_epochs: int = 20, cases: int = 1, samples: int = 10) -> None:
         self.every_n_epochs = every_n_epochs
         self.cases = cases
-        self.settings = MCDropout(samples)
+        self.samples = samples
         self._rows: list[list[Panel]] = []
         self._entropies: list[float] = []
 
@@ -51,9 +51,11 @@ class UncertaintyPictures(Callback):
             return
         if not is_due(trainer, self.every_n_epochs):
             return
+        # Whole volumes at the resolution of patches may not fit into memory beside training.
+        settings = MCDropout(self.samples, inference="whole" if pl_module.window is None else "windows")
         for index in range(min(len(batch["case"]), self.cases - len(self._rows))):
             one = {key: value[index : index + 1] for key, value in batch.items() if key != "partner"}
-            self._rows.append(self._row(one, pl_module.sample(one, self.settings)))
+            self._rows.append(self._row(one, pl_module.sample(one, settings)))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the mean entropy of the cases that were drawn."""
@@ -66,7 +68,7 @@ class UncertaintyPictures(Callback):
         if not (self._rows and isinstance(pl_module, SegmentationTask)):
             return
         epoch = trainer.current_epoch
-        title = f"{self.settings.samples} samples with dropout, epoch {epoch}"
+        title = f"{self.samples} samples with dropout, epoch {epoch}"
         figure = draw_panels(self._rows, pl_module.class_names, title)
         save_figure(figure, run_folder(trainer) / "pictures" / f"uncertainty_epoch{epoch:04d}.png")
         self._rows = []

@@ -307,10 +307,10 @@ class UltrasoundDataModule(LightningDataModule):
         """
         training = self.trainer is not None and self.trainer.training
         if "partner" in batch:
-            change = self.augment if training else self._add_maps
+            change = self.augment if training else self.add_maps
             return {**change(batch), "partner": change(batch["partner"])}
         parts = batch if isinstance(batch, list) else [batch]
-        done = [self.augment(part) if training else self._add_maps(part) for part in parts]
+        done = [self.augment(part) if training else self.add_maps(part) for part in parts]
         if not (training and self._crop is not None):
             return done[0]
         return default_collate([patch for part in done for patch in self._cut_patches(part)])
@@ -324,9 +324,17 @@ class UltrasoundDataModule(LightningDataModule):
         Returns:
             An augmented one.
         """
-        return self.augmentation.geometry(self._add_maps(self.augmentation.intensity(batch)))
+        return self.augmentation.geometry(self.add_maps(self.augmentation.intensity(batch)))
 
-    def _add_maps(self, batch: Batch) -> Batch:
+    def add_maps(self, batch: Batch) -> Batch:
+        """Compute the maps of a batch where they are made on the fly; else leave it as it is.
+
+        Args:
+            batch: A collated batch on its device.
+
+        Returns:
+            The batch, with the maps of its images.
+        """
         if self.confidence_mode != "on_the_fly":
             return batch
         return {**batch, "confidence": self._maps(batch)}

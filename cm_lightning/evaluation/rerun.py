@@ -18,6 +18,25 @@ from cm_lightning.tasks import SegmentationTask
 CHECKPOINT = Path("checkpoints") / "best.ckpt"
 
 
+def load_settings(fold: Path) -> dict[str, Any]:
+    """Read the settings that a fold was trained with.
+
+    Args:
+        fold: The fold's folder.
+
+    Returns:
+        The settings as fit wrote them.
+
+    Raises:
+        MissingInputError: There are none.
+    """
+    path = fold / "config.yaml"
+    if not path.is_file():
+        raise MissingInputError(f"There is no {path}; expected the settings that fit wrote there.")
+    settings: dict[str, Any] = yaml.safe_load(path.read_text())
+    return settings
+
+
 def load_data(fold: Path, root: Path | None = None) -> UltrasoundDataModule:
     """Build the data module that a fold was trained with.
 
@@ -31,7 +50,7 @@ def load_data(fold: Path, root: Path | None = None) -> UltrasoundDataModule:
     Raises:
         MissingInputError: There is no configuration.
     """
-    settings = _settings(fold)
+    settings = load_settings(fold)
     chosen = dict(settings["data"])
     if root is not None:
         chosen["root"] = str(root)
@@ -61,7 +80,7 @@ def load_task(fold: Path) -> SegmentationTask:
     checkpoint = fold / CHECKPOINT
     if not checkpoint.is_file():
         raise MissingInputError(f"There is no {checkpoint}; expected the best weights that fit kept there.")
-    module, _, name = _settings(fold)["model"]["class_path"].rpartition(".")
+    module, _, name = load_settings(fold)["model"]["class_path"].rpartition(".")
     kind = getattr(importlib.import_module(module), name)
     if not issubclass(kind, SegmentationTask):
         raise InputError(f"{fold} is a run of {name}; expected a SegmentationTask.")
@@ -93,11 +112,3 @@ def run_test(
             enable_checkpointing=False,
         )
         trainer.test(task, data, verbose=False)
-
-
-def _settings(fold: Path) -> dict[str, Any]:
-    path = fold / "config.yaml"
-    if not path.is_file():
-        raise MissingInputError(f"There is no {path}; expected the settings that fit wrote there.")
-    settings: dict[str, Any] = yaml.safe_load(path.read_text())
-    return settings

@@ -3,38 +3,42 @@
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-from lightning_utilities.core.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cm_lightning.callbacks import ImageSampler, SampledImage
 from cm_lightning.callbacks.image_sampler import CONVERGENCE
+from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.cases import Case, file_digest
-from cm_lightning.data.images import Axes
-from cm_lightning.data.raters import RATER_PATTERN, read_rater_labels
-from cm_lightning.errors import InputError
-from cm_lightning.evaluation.pooling import split_seed_name
+from cm_lightning.data.images import Axes, read_image
+from cm_lightning.data.raters import RATER_PATTERN, RaterLabels, find_rater_files, read_rater_labels
+from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.evaluation.pooling import PLAN_FILE, split_seed_name
 from cm_lightning.evaluation.report import choose_comparisons
-from cm_lightning.evaluation.rerun import CHECKPOINT, load_data, load_task, run_test
+from cm_lightning.evaluation.rerun import CHECKPOINT, load_data, load_settings, load_task, run_test
 from cm_lightning.evaluation.runs import find_experiments
 from cm_lightning.evaluation.variability_measures import (
     Boundary,
+    ConsensusName,
     Frame,
     depth_profile,
     measure_model,
     measure_raters,
 )
-from cm_lightning.evaluation.variability_page import Variability, variability_page
+from cm_lightning.evaluation.variability_page import ShownImage, Variability, variability_page
+from cm_lightning.models.networks import takes_any_grid
 from cm_lightning.uncertainty import MCDropout
 from cm_lightning.uncertainty.agreement import reliability
 
 INDEX = "images.json"
+
+Key = tuple[str, int]  # a case's id and a frame
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Sampled:
         model: Which model.
         seed: Of its training.
         path: Its file.
+        frame: Which frame of the case.
         case: The case, for its raters' labels.
         axes: File axes of the data set.
         classes: Value in the label files of every class.
@@ -53,6 +58,7 @@ class Sampled:
     model: str
     seed: int
     path: Path
+    frame: int
     case: Case
     axes: str
     classes: dict[str, int]
@@ -65,7 +71,7 @@ def variability(words: Sequence[str]) -> None:
         words: Command line after ``variability``.
 
     Raises:
-        InputError: The runs cannot be sampled, or the raters' labels not be read.
+        InputError: None of the runs can be sampled, or the raters' labels not be read.
     """
     parser = argparse.ArgumentParser(
         prog="cm_lightning variability",
@@ -79,11 +85,11 @@ def variability(words: Sequence[str]) -> None:
     parser.add_argument(
         "--rater_pattern", default=RATER_PATTERN, help="How a file's name tells its rater and the repeat."
     )
+    parser.add_argument("--consensus", choices=get_args(ConsensusName), default="majority", help="Of the labels.")
     parser.add_argument("--output", type=Path, default=Path("variability"), help="Folder to write to.")
     parser.add_argument("--sampled", type=Path, help="Where samples are kept; by default in the output's folder.")
     parser.add_argument("--samples", type=int, default=100, help="Passes with dropout.")
     parser.add_argument("--batch_size", type=int, default=1, help="Samples in one pass.")
-    parser.add_argument("--inference", choices=["whole", "windows"], default="whole", help="Whole images or windows.")
     parser.add_argument("--frames", type=int, default=3, help="Frames of every volume that are compared.")
     parser.add_argument("--data_root", type=Path, help="The data set, where it is not where the runs were trained.")
     parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device.")
@@ -91,22 +97,30 @@ def variability(words: Sequence[str]) -> None:
     planned.add_argument("--baseline", help="Model that all others are compared with.")
     planned.add_argument("--compare", nargs="+", metavar="MODEL=BASELINE", help="The planned comparisons.")
     options = parser.parse_args(list(words))
-    settings = MCDropout(options.samples, options.batch_size, options.inference)
-    images = sample_runs(
-        find_experiments(options.runs),
+    experiments = find_experiments(options.runs)
+    names = [split_seed_name(experiment.name) for experiment in experiments]
+    twice = sorted({f"{model} (seed {seed})" for model, seed in names if names.count((model, seed)) > 1})
+    if twice:
+        raise InputError(f"Several of the runs are the same model with the same seed: {', '.join(twice)}.")
+    comparisons = choose_comparisons(
+        list(dict.fromkeys(model for model, _ in names)), options.baseline, options.compare
+    )
+    images, problems = sample_runs(
+        experiments,
         options.sampled or options.output / "samples",
-        settings,
+        MCDropout(options.samples, options.batch_size),
         options.frames,
         options.raters,
+        options.rater_pattern,
         options.data_root,
         options.accelerator,
     )
-    found = measure(images, options.raters, options.rater_pattern)
+    found = measure(images, options.raters, options.rater_pattern, options.consensus)
     options.output.mkdir(parents=True, exist_ok=True)
-    comparisons = choose_comparisons(list(dict.fromkeys(found.measures["model"])), options.baseline, options.compare)
     for name in ("measures", "raters", "profiles", "bins", "convergence"):
         getattr(found, name).to_csv(options.output / f"{name}.csv", index=False)
-    page = variability_page(found, comparisons, settings.samples).write(options.output)
+    measured = [pair for pair in comparisons if {pair.model, pair.baseline} <= set(found.models)]
+    page = variability_page(found, measured, options.samples, problems).write(options.output)
     print(f"Wrote {page}.")
 
 
@@ -116,101 +130,206 @@ def sample_runs(
     settings: MCDropout,
     frames: int = 3,
     raters: Path | None = None,
+    pattern: str = RATER_PATTERN,
     data_root: Path | None = None,
     accelerator: str = "auto",
-) -> list[Sampled]:
-    """Sample the test cases of all folds of experiments; folds that were sampled before with these settings are kept.
+) -> tuple[list[Sampled], list[tuple[str, str]]]:
+    """Sample the test cases of all folds of experiments; what was sampled before in the same way is kept.
 
     Args:
         experiments: Folders of experiments.
         output: Where samples are kept.
-        settings: How networks are sampled.
+        settings: How networks are sampled. UNETR is sampled in windows where it was trained on patches.
         frames: Frames of every volume.
-        raters: Folder of repeated labels; only cases that have any are sampled. None for all cases.
+        raters: Folder of repeated labels; only cases that have any are sampled, in frames that have. None for all.
+        pattern: How a file's name tells its rater and the repeat.
         data_root: The data set, where it has moved.
         accelerator: Lightning's name of the device.
 
     Returns:
-        All sampled images.
+        All sampled images, and the experiments that could not be sampled, each with the reason.
 
     Raises:
         InputError: There is nothing to sample.
     """
     found: list[Sampled] = []
-    folds = [fold for experiment in experiments for fold in sorted(experiment.glob("fold*/"))]
-    if not folds:
-        raise InputError(f"No folds in {', '.join(str(path) for path in experiments)}; expected finished experiments.")
-    for fold in tqdm(folds, desc="Sampling", unit="fold"):
-        folder = output / fold.parent.name / fold.name
-        data, task = load_data(fold, data_root), load_task(fold)
-        cases = {case.id: case for case in data.cases_of("test")}
-        chosen = [name for name in cases if raters is None or (raters / name).is_dir()]
-        wanted: dict[str, Any] = {
-            "checkpoint": file_digest(fold / CHECKPOINT),
-            "settings": {**asdict(settings), "batch_size": 1},  # changes no result
-            "frames": frames,
-            "cases": chosen,
-        }
-        index = folder / INDEX
-        if not (index.is_file() and json.loads(index.read_text()) == wanted):
-            for stale in folder.glob("*.npz"):
-                stale.unlink()
-            run_test(task, data, [ImageSampler(folder, settings, frames, chosen)], accelerator)
-            folder.mkdir(parents=True, exist_ok=True)
-            index.write_text(json.dumps(wanted))
-        name, seed = split_seed_name(fold.parent.name)
-        for path in sorted(folder.glob("*.npz")):
-            case = cases[path.stem.rpartition("_frame")[0]]
-            found.append(Sampled(name, seed, path, case, data.axes.text, data.classes))
+    problems: list[tuple[str, str]] = []
+    for experiment in tqdm(experiments, desc="Sampling", unit="experiment"):
+        model, seed = split_seed_name(experiment.name)
+        of_experiment: list[Sampled] = []
+        try:
+            for fold in sorted(experiment.glob("fold*/")):
+                data, cases = _tested_cases(fold, data_root)
+                chosen = {
+                    name: None if raters is None else _rated_frames(case, raters, pattern, data)
+                    for name, case in cases.items()
+                    if raters is None or (raters / name).is_dir()
+                }
+                folder = output / experiment.name / fold.name
+                paths = _sample_fold(fold, folder, data, chosen, settings, frames, accelerator) if chosen else []
+                for path in paths:
+                    name, _, number = path.stem.rpartition("_frame")
+                    of_experiment.append(
+                        Sampled(model, seed, path, int(number), cases[name], data.axes.text, data.classes)
+                    )
+        except (InputError, MissingInputError) as error:
+            problems.append((str(experiment), str(error)))
+        else:
+            found += of_experiment
     if not found:
-        where = "has no label" if raters is None else f"has labels in {raters} (a folder named like the case)"
-        raise InputError(f"None of the runs' test cases {where}; there is nothing to compare.")
-    return found
+        what = "a label" if raters is None else f"labels in {raters} (in a folder named like the case)"
+        reasons = "".join(f"\n{folder}: {reason}" for folder, reason in problems)
+        raise InputError(f"No test case of the runs that can be read has {what}; there is nothing to compare.{reasons}")
+    _refuse_unequal_coverage(found)
+    return found, problems
 
 
-def measure(images: Sequence[Sampled], raters: Path | None, pattern: str = RATER_PATTERN) -> Variability:
-    """Measure all sampled images.
+def _tested_cases(fold: Path, data_root: Path | None) -> tuple[UltrasoundDataModule, dict[str, Case]]:
+    """The data of a fold and its test cases, which must be those that it was tested with: others were trained on."""
+    data = load_data(fold, data_root)
+    cases = {case.id: case for case in data.cases_of("test")}
+    plan = fold / PLAN_FILE
+    if plan.is_file():
+        planned = set(json.loads(plan.read_text())["test_cases"][data.fold])
+        if planned != set(cases):
+            raise InputError(
+                f"{fold} was tested with other cases than the data at {data.root} give (differing: "
+                f"{', '.join(sorted(planned ^ set(cases)))}), and may have been trained on these. Expected the data "
+                "set of the training."
+            )
+    return data, cases
+
+
+def _rated_frames(case: Case, raters: Path, pattern: str, data: UltrasoundDataModule) -> list[int] | None:
+    """Frames of a volume in which a rater labelled anything, by the first label; None for an image."""
+    file = find_rater_files(raters / case.id, pattern)[0]
+    label = data.axes.from_file(read_image(file.path, is_label=True).array)
+    return None if label.ndim == 2 else np.flatnonzero((label > 0).any(axis=(0, 1))).tolist()
+
+
+def _sample_fold(
+    fold: Path,
+    folder: Path,
+    data: UltrasoundDataModule,
+    chosen: dict[str, list[int] | None],
+    settings: MCDropout,
+    frames: int,
+    accelerator: str,
+) -> list[Path]:
+    """Sample a fold, or find what was sampled with the same weights, settings, images and labels."""
+    task = load_task(fold)
+    if task.window is not None and not takes_any_grid(task.network):
+        settings = replace(settings, inference="windows")
+    files = [path for case in data.cases_of("test") if case.id in chosen for path in (case.image, case.label) if path]
+    wanted: dict[str, Any] = {
+        "checkpoint": file_digest(fold / CHECKPOINT),
+        "settings": {**asdict(settings), "batch_size": 1},  # changes no result
+        "data": {**load_settings(fold)["data"], "root": None, "cache_dir": None},
+        "frames": frames,
+        "cases": chosen,
+        "files": [file_digest(path) for path in files],
+    }
+    index = folder / INDEX
+    if index.is_file():
+        stored = json.loads(index.read_text())
+        kept = [folder / name for name in stored.pop("sampled")]
+        if stored == wanted and all(path.is_file() for path in kept):
+            return kept
+        index.unlink()  # first: whatever is interrupted now is sampled again
+    for stale in folder.glob("*.npz"):
+        stale.unlink()
+    run_test(task, data, [ImageSampler(folder, settings, frames, chosen)], accelerator)
+    sampled = sorted(folder.glob("*.npz"))
+    folder.mkdir(parents=True, exist_ok=True)
+    index.write_text(json.dumps({**wanted, "sampled": [path.name for path in sampled]}))
+    return sampled
+
+
+def _refuse_unequal_coverage(images: Sequence[Sampled]) -> None:
+    """Refuse models and seeds that do not have the same images: their means would be of other patients."""
+    covered: dict[tuple[str, int], set[Key]] = {}
+    for one in images:
+        covered.setdefault((one.model, one.seed), set()).add((one.case.id, one.frame))
+    everything = set().union(*covered.values())
+    for (model, seed), keys in covered.items():
+        if keys != everything:
+            raise InputError(
+                f"{model} (seed {seed}) was tested on {len(keys)} of the {len(everything)} images of the runs; "
+                "expected the same of all, to compare like with like. Finish its folds, or leave it out."
+            )
+
+
+def measure(
+    images: Sequence[Sampled],
+    raters: Path | None,
+    pattern: str = RATER_PATTERN,
+    consensus: ConsensusName = "majority",
+) -> Variability:
+    """Measure all sampled images, one after the other.
 
     Args:
         images: Those of all models and seeds.
         raters: Folder of repeated labels, or None.
         pattern: How a file's name tells its rater and the repeat.
+        consensus: How labels are made one.
 
     Returns:
         Long tables, and the images to show.
+
+    Raises:
+        InputError: Images measure in different units.
     """
-    by_image: dict[tuple[str, int], list[tuple[Sampled, SampledImage]]] = {}
-    for one in images:
-        number = int(one.path.stem.rpartition("_frame")[2])
-        by_image.setdefault((one.case.id, number), []).append((one, SampledImage.load(one.path)))
-    classes = images[0].classes
-    frames = {key: _frame(key[1], versions, raters, pattern) for key, versions in by_image.items()}
+    by_image: dict[Key, list[Sampled]] = {}
+    for one in sorted(images, key=lambda one: (one.case.id, one.frame)):
+        by_image.setdefault((one.case.id, one.frame), []).append(one)
+    first = {key: SampledImage.load(versions[0].path) for key, versions in by_image.items()}
+    units = {image.unit for image in first.values()}
+    if len(units) > 1:
+        raise InputError(f"The images do not share one unit: {', '.join(sorted(units))}. Compare them apart.")
+    outlines = {key: (image.patient, len(image.domain) * image.spacing[0]) for key, image in first.items()}
+    del first
+    deepest = max(height for _, height in outlines.values())
     measures, of_raters, profiles, bins, convergence = [], [], [], [], []
-    boundaries: dict[tuple[str, int], Boundary] = {}
+    boundaries: dict[Key, Boundary] = {}
+    labels: dict[Key, RaterLabels] = {}
+    patients = {key: patient for key, (patient, _) in outlines.items()}
+    shown: dict[Key, ShownImage] = {}
     for key, versions in tqdm(by_image.items(), desc="Comparing", unit="image"):
-        frame = frames[key]
-        about = {"patient": frame.image.patient, "case": key[0], "frame": key[1]}
+        if raters is not None and key not in labels:
+            labels = _read_raters(versions[0], [number for case, number in by_image if case == key[0]], raters, pattern)
+        sampled = [SampledImage.load(one.path) for one in versions]
+        frame = _frame(sampled, labels.get(key), len(versions[0].classes) + 1, consensus)
+        if not frame.labels.any():
+            continue  # nobody labelled anything: there is nothing to agree on
+        about = {"patient": patients[key], "case": key[0], "frame": key[1]}
         if frame.repeated:
-            values, boundaries[key] = measure_raters(frame, _other_map(key, frames))
+            values, boundaries[key] = measure_raters(frame, _other_map(key, frame, by_image, patients))
             of_raters += [{**about, "measure": name, "value": value} for name, value in values.items()]
-        for one, sampled in versions:
+        for one, image in zip(versions, sampled, strict=True):
             whose = {"model": one.model, "seed": one.seed, **about}
-            same = [other.single for who, other in versions if who.model == one.model]
+            same = [other.single for who, other in zip(versions, sampled, strict=True) if who.model == one.model]
             ensemble = np.mean(same, axis=0) if len(same) > 1 else None
-            values = measure_model(frame, sampled, ensemble)
+            values = measure_model(frame, image, ensemble)
             measures += [{**whose, "measure": name, "value": value} for name, value in values.items()]
-            for name, profile in depth_profile(frame, sampled).items():
+            for name, profile in depth_profile(frame, image, deepest).items():
                 profiles += [{**whose, "quantity": name, "part": part, "value": v} for part, v in enumerate(profile)]
-            counted = zip(*reliability(frame.distribution[:, frame.band], sampled.mean[:, frame.band]), strict=True)
+            counted = zip(*reliability(frame.distribution[:, frame.band], image.mean[:, frame.band]), strict=True)
             bins += [
                 {**whose, "bin": number, "count": count, "probability": probability, "share": share}
                 for number, (count, probability, share) in enumerate(counted)
             ]
-            convergence.append({**whose, **_convergence(sampled)})
+            steps = zip(CONVERGENCE, image.convergence.tolist(), strict=True)
+            convergence.append({**whose, **{str(number): value for number, value in steps}})
+        if patients[key] not in {patients[other] for other in shown}:
+            by_model: dict[str, SampledImage] = {}
+            for one, image in zip(versions, sampled, strict=True):
+                by_model.setdefault(one.model, image)
+            shown[key] = ShownImage(frame, by_model)
     return Variability(
-        class_names=list(classes),
-        frames=frames,
-        sampled={key: {one.model: image for one, image in reversed(versions)} for key, versions in by_image.items()},
+        class_names=list(images[0].classes),
+        unit=units.pop(),
+        deepest=deepest,
+        shown=shown,
         boundaries=boundaries,
         measures=pd.DataFrame(measures),
         raters=pd.DataFrame(of_raters),
@@ -220,29 +339,39 @@ def measure(images: Sequence[Sampled], raters: Path | None, pattern: str = RATER
     )
 
 
-def _frame(number: int, versions: Sequence[tuple[Sampled, SampledImage]], raters: Path | None, pattern: str) -> Frame:
-    one, image = versions[0]
-    n_classes = len(one.classes) + 1
-    if raters is None:
+def _frame(
+    sampled: Sequence[SampledImage], labels: RaterLabels | None, n_classes: int, consensus: ConsensusName
+) -> Frame:
+    """An image with its labels, seen by a model that had its confidence map where there is one."""
+    image = next((one for one in sampled if np.isfinite(one.confidence).any()), sampled[0])
+    if labels is None:
         return Frame(image, image.label[None], ("label",), n_classes)
+    return Frame(image, labels.labels, labels.raters, n_classes, consensus)
+
+
+def _read_raters(one: Sampled, frames: list[int], raters: Path, pattern: str) -> dict[Key, RaterLabels]:
+    """Read the labels of all sampled frames of a case at once."""
     volume = len(one.axes.split()) == 3
-    read = read_rater_labels(
-        raters, one.case, Axes(one.axes), one.classes, pattern, frames=[number] if volume else None
-    )
-    return Frame(image, read.labels[..., 0] if volume else read.labels, read.raters, n_classes)
+    read = read_rater_labels(raters, one.case, Axes(one.axes), one.classes, pattern, frames if volume else None)
+    if not volume:
+        return {(one.case.id, 0): read}
+    return {
+        (one.case.id, frame): RaterLabels(np.ascontiguousarray(read.labels[..., place]), read.raters)
+        for place, frame in enumerate(frames)
+    }
 
 
-def _other_map(key: tuple[str, int], frames: dict[tuple[str, int], Frame]) -> NDArray[np.float32]:
+def _other_map(
+    key: Key, frame: Frame, by_image: dict[Key, list[Sampled]], patients: dict[Key, str]
+) -> NDArray[np.float32]:
     """Confidence map of an image of another patient, in this image's shape; NaN where there is none."""
-    own = frames[key].image
-    others = [frame.image for frame in frames.values() if frame.image.patient != own.patient]
+    others = [other for other in by_image if patients[other] != patients[key]]
     if not others:
-        rank_zero_info("Images of one patient alone: there is no other patient's map to compare with.")
-        return np.full_like(own.confidence, np.nan)
-    drawn = others[int(np.random.default_rng([key[1], *key[0].encode()]).integers(len(others)))].confidence
-    places = [(np.arange(n) * m) // n for n, m in zip(own.confidence.shape, drawn.shape, strict=True)]
-    return drawn[np.ix_(*places)]
-
-
-def _convergence(sampled: SampledImage) -> dict[str, float]:
-    return {str(number): value for number, value in zip(CONVERGENCE, sampled.convergence.tolist(), strict=True)}
+        return np.full(frame.image.confidence.shape, np.nan, np.float32)
+    drawn = others[int(np.random.default_rng([key[1], *key[0].encode()]).integers(len(others)))]
+    maps = (SampledImage.load(one.path).confidence for one in by_image[drawn])
+    found = next((one for one in maps if np.isfinite(one).any()), None)
+    if found is None:
+        return np.full(frame.image.confidence.shape, np.nan, np.float32)
+    places = [(np.arange(n) * m) // n for n, m in zip(frame.image.confidence.shape, found.shape, strict=True)]
+    return found[np.ix_(*places)]

@@ -1,8 +1,10 @@
 """What is measured on one image: a network's samples against the labels of raters, and the raters on their own."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +24,27 @@ from cm_lightning.uncertainty.agreement import (
     rank_correlation,
     reliability,
 )
-from cm_lightning.uncertainty.boundary import boundary_deviation, boundary_sd
+from cm_lightning.uncertainty.boundary import (
+    BoundaryDeviation,
+    between_rater_sd,
+    boundary_deviation,
+    boundary_sd,
+    within_rater_sd,
+)
 from cm_lightning.uncertainty.confidence_question import Effect, confidence_effect
-from cm_lightning.uncertainty.raters import agreement, areas, entropy, label_distribution, majority, pairwise_dice
+from cm_lightning.uncertainty.raters import (
+    agreement,
+    areas,
+    entropy,
+    label_distribution,
+    majority,
+    pairwise_dice,
+    staple,
+)
 
 Array = NDArray[np.floating[Any]]
 Labels = NDArray[np.uint8]
+ConsensusName = Literal["majority", "staple"]
 
 BAND = 0.1  # of the frame's depth: how far from a boundary pixels are looked at
 DEPTH_BINS = 12
@@ -40,40 +57,54 @@ class Frame:
     """An image and its labels, whatever a network says.
 
     Attributes:
-        image: The image, as one of the models saw it.
+        image: The image, as a model saw it that had its confidence map.
         labels: Class indices that raters gave it, ``(labels, depth, lateral)``; the label file alone where there are no
             raters.
         raters: Who drew each of them.
         n_classes: Number of classes, background included.
+        consensus_by: How labels are made one: by ``majority``, or by ``staple``.
     """
 
     image: SampledImage
     labels: Labels
     raters: tuple[str, ...]
     n_classes: int
+    consensus_by: ConsensusName = "majority"
 
     @property
     def repeated(self) -> bool:
         """Whether there is anything to compare the variability of samples with."""
         return len(self.labels) > 1
 
-    @property
+    @cached_property
     def consensus(self) -> Labels:
-        """The class that most labels give a pixel."""
-        return majority(self.labels, self.n_classes)
+        """Class indices that the labels have in common, ``(depth, lateral)``."""
+        return (staple if self.consensus_by == "staple" else majority)(self.labels, self.n_classes)
 
-    @property
+    @cached_property
     def distribution(self) -> Array:
         """Share of the labels of every class, ``(C, depth, lateral)``."""
         return label_distribution(self.labels, self.n_classes)
 
-    @property
-    def depth(self) -> Array:
-        """Depth below the first insonified pixel of the column, ``(depth, lateral)``, in the image's unit."""
-        rows = np.arange(len(self.image.domain))[:, None]
-        return (rows - self.image.domain.argmax(axis=0)) * self.image.spacing[0]
+    @cached_property
+    def depths(self) -> list[Array]:
+        """Depth below the first insonified row and, in a fan, also below the probe, ``(depth, lateral)`` each.
+
+        In the image's unit. Beside a curved probe the two are not the same, and either may be what labels go with.
+        """
+        domain = self.image.domain
+        rows = np.arange(len(domain))[:, None] * self.image.spacing[0]
+        first = domain.argmax(axis=0)[domain.any(axis=0)]
+        top = np.broadcast_to(rows - first.min(initial=0) * self.image.spacing[0], domain.shape)
+        below = rows - domain.argmax(axis=0) * self.image.spacing[0]
+        return [top] if len(first) == 0 or np.ptp(first) == 0 else [top, below]
 
     @property
+    def depth(self) -> Array:
+        """Depth below the first insonified row, ``(depth, lateral)``."""
+        return self.depths[0]
+
+    @cached_property
     def band(self) -> NDArray[np.bool_]:
         """Insonified pixels about the boundaries of the consensus, where there is something to be unsure of."""
         reach = BAND * len(self.image.domain) * self.image.spacing[0]
@@ -87,15 +118,17 @@ class Boundary:
 
     Attributes:
         sd: SD over labels along the normal, ``(points,)``.
-        depth: Depth of the points.
+        depths: Depth of the points, as those of the frame.
         confidence: The map there.
         other: Another patient's map there.
+        pixel: The smaller side of a pixel: the SD is not known better than to about a third of it.
     """
 
     sd: Array
-    depth: Array
+    depths: list[Array]
     confidence: Array
     other: Array
+    pixel: float
 
 
 def measure_model(frame: Frame, sampled: SampledImage, ensemble: Array | None) -> dict[str, float]:
@@ -127,7 +160,7 @@ def measure_model(frame: Frame, sampled: SampledImage, ensemble: Array | None) -
     doubt = entropy(sampled.mean)
     distance = boundary_distance(sampled.mean.argmax(axis=0).astype(np.uint8), sampled.spacing)
     for name, value in (("entropy", doubt), ("error", wrong.astype(float))):
-        effect = _effect(value[band], sampled.confidence[band], [frame.depth[band], distance[band]])
+        effect = _effect(value[band], frame.image.confidence[band], _at(frame.depths, band), distance[band])
         found |= {f"{name}_confidence": effect.alone, f"{name}_confidence_given": effect.given}
     return {**found, **_against_raters(frame, sampled, scores)} if frame.repeated else found
 
@@ -150,7 +183,7 @@ def predictors(frame: Frame, sampled: SampledImage, ensemble: Array | None = Non
         "MC mutual information": doubt - sampled.expected_entropy,
         "softmax entropy": entropy(sampled.single),
         "test-time augmentation": entropy(sampled.augmented),
-        "low confidence": 1 - sampled.confidence,
+        "low confidence": 1 - frame.image.confidence,
         "depth alone": frame.depth,
         "distance alone": -np.minimum(boundary, 1e6),
     }
@@ -190,7 +223,7 @@ def _boundary_slopes(frame: Frame, sampled: SampledImage) -> dict[str, float]:
     ]
     own, raters = (np.concatenate(parts) for parts in zip(*spreads, strict=True))
     both = np.isfinite(own) & np.isfinite(raters)
-    if both.sum() < POINTS_NEEDED:
+    if both.sum() < POINTS_NEEDED or np.ptp(raters[both]) < 1e-9:
         return dict.fromkeys(("boundary_slope", "boundary_ratio", "boundary_spearman"), float("nan"))
     fit = stats.linregress(raters[both], own[both])
     return {
@@ -233,15 +266,15 @@ def measure_raters(frame: Frame, other: Array) -> tuple[dict[str, float], Bounda
         "intra_dice": _mean(dice.intra),
         "inter_dice": _mean(dice.inter),
         "boundary_sd": _mean(boundary.sd),
+        **_rater_sds(frame),
         "entropy": float(apart[image.domain].mean()),
     }
-    at_points, in_band = [boundary.depth], [frame.depth[band], distance[band]]
     for suffix, of_points, of_pixels in (
         ("", boundary.confidence, image.confidence[band]),
         ("_shuffled", boundary.other, other[band]),
     ):
-        along = _effect(boundary.sd, of_points, at_points)
-        across = _effect(apart[band], of_pixels, in_band)
+        along = _effect(boundary.sd, of_points, boundary.depths)
+        across = _effect(apart[band], of_pixels, _at(frame.depths, band), distance[band])
         found |= {
             f"sd_alone{suffix}": along.alone,
             f"sd_given{suffix}": along.given,
@@ -261,35 +294,41 @@ def boundary_points(frame: Frame, other: Array) -> Boundary:
     Returns:
         The points, with the SD of the labels there.
     """
-    parts = []
+    spreads, places = [], []
     for index in range(1, frame.n_classes):
-        points, spread = _spread(frame, frame.labels, index)
-        kept = np.isfinite(spread)
-        rows, columns = np.round(points[kept].T).astype(int)
-        at = [value[rows, columns] for value in (frame.depth, frame.image.confidence, other)]
-        parts.append([spread[kept], *at])
-    return Boundary(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        deviation, spread = _spread(frame, frame.labels, index)
+        known = np.isfinite(spread)
+        spreads.append(spread[known])
+        places.append(np.round(deviation.points[known]).astype(int))
+    rows, columns = np.concatenate(places).T
+    return Boundary(
+        sd=np.concatenate(spreads),
+        depths=[depth[rows, columns] for depth in frame.depths],
+        confidence=frame.image.confidence[rows, columns],
+        other=other[rows, columns],
+        pixel=min(frame.image.spacing),
+    )
 
 
-def depth_profile(frame: Frame, sampled: SampledImage, bins: int = DEPTH_BINS) -> dict[str, Array]:
+def depth_profile(frame: Frame, sampled: SampledImage, deepest: float, bins: int = DEPTH_BINS) -> dict[str, Array]:
     """Average doubt, disagreement, error and confidence by depth, over the band about the boundaries.
 
     Args:
         frame: The image and its labels.
         sampled: What a network says of it.
-        bins: Equal parts of the frame's depth.
+        deepest: Depth of the deepest of all frames, in their unit.
+        bins: Equal parts of that depth.
 
     Returns:
         Means by name, ``(bins,)`` each; NaN where a part has no pixels.
     """
     band = frame.band
-    height = len(band) * sampled.spacing[0]
-    part = np.clip((frame.depth[band] / height * bins).astype(int), 0, bins - 1)
+    part = np.clip((frame.depth[band] / deepest * bins).astype(int), 0, bins - 1)
     count = np.bincount(part, minlength=bins)
     values = {
         "doubt": entropy(sampled.mean),
         "error": (sampled.mean.argmax(axis=0) != sampled.label).astype(float),
-        "confidence": sampled.confidence,
+        "confidence": frame.image.confidence,
     }
     if frame.repeated:
         values["disagreement"] = entropy(frame.distribution)
@@ -299,23 +338,40 @@ def depth_profile(frame: Frame, sampled: SampledImage, bins: int = DEPTH_BINS) -
     }
 
 
-def _effect(variability: Array, confidence: Array, conditions: Sequence[Array]) -> Effect:
+def _effect(variability: Array, confidence: Array, depths: Sequence[Array], distance: Array | None = None) -> Effect:
     known = np.isfinite(confidence) & np.isfinite(variability)
-    for condition in conditions:
-        known = known & np.isfinite(condition)
+    if distance is not None:
+        known = known & np.isfinite(distance)
     if known.sum() < POINTS_NEEDED:
         return Effect(float("nan"), float("nan"))
-    return confidence_effect(variability[known], confidence[known], [condition[known] for condition in conditions])
+    off = None if distance is None else distance[known]
+    return confidence_effect(variability[known], confidence[known], _at(depths, known), off)
 
 
-def _spread(frame: Frame, labels: Labels, index: int) -> tuple[Array, Array]:
-    """Points of the consensus' boundary of a class, and the SD of labels there; NaN where half of them have none."""
+def _spread(frame: Frame, labels: Labels, index: int) -> tuple[BoundaryDeviation, Array]:
+    """How labels are off along the consensus' boundary of a class, and their SD; NaN where half of them have none."""
     image = frame.image
     reach = 2 * BAND * len(image.domain) * image.spacing[0]
     deviation = boundary_deviation(labels, frame.consensus, index, image.spacing, reach, image.domain)
     spread, present = boundary_sd(deviation.offsets)
     # A corner has no one normal: labels seem further apart there than they are.
-    return deviation.points, np.where((present > 0.5) & ~deviation.corner, spread, np.nan)
+    return deviation, np.where((present > 0.5) & ~deviation.corner, spread, np.nan)
+
+
+def _rater_sds(frame: Frame) -> dict[str, float]:
+    """Root of the mean variance along the boundaries, of repeats by one rater and of the raters' own means."""
+    within, between = [], []
+    for index in range(1, frame.n_classes):
+        deviation, spread = _spread(frame, frame.labels, index)
+        offsets = deviation.offsets[:, np.isfinite(spread)]
+        within.append(within_rater_sd(offsets, frame.raters))
+        between.append(between_rater_sd(offsets, frame.raters))
+    parts = {"within_rater_sd": within, "between_rater_sd": between}
+    return {name: math.sqrt(_mean(np.concatenate(sds) ** 2)) for name, sds in parts.items()}
+
+
+def _at(maps: Sequence[Array], where: NDArray[np.bool_]) -> list[Array]:
+    return [one[where] for one in maps]
 
 
 def _mean(values: Any) -> float:

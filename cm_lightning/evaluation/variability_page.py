@@ -18,7 +18,7 @@ from cm_lightning.callbacks.image_sampler import CONVERGENCE
 from cm_lightning.evaluation.comparison import Comparison
 from cm_lightning.evaluation.page import Drawing, Page
 from cm_lightning.evaluation.statistics import mean_interval, signed_rank_p
-from cm_lightning.evaluation.tables import Cell, ReportTable, comparison_table
+from cm_lightning.evaluation.tables import Cell, ReportTable, comparison_table, problem_table
 from cm_lightning.evaluation.variability_measures import DEPTH_BINS, Boundary, Frame
 from cm_lightning.evaluation.versions import versions
 from cm_lightning.uncertainty.confidence_question import explained_share
@@ -67,14 +67,27 @@ QUESTIONS = {
 }
 
 
+class ShownImage(NamedTuple):
+    """An image for the page.
+
+    Attributes:
+        frame: The image and its labels.
+        sampled: What the first seed of every model says of it.
+    """
+
+    frame: Frame
+    sampled: dict[str, SampledImage]
+
+
 @dataclass(frozen=True)
 class Variability:
     """What was measured on all images.
 
     Attributes:
         class_names: Names of the classes 1, 2, ...
-        frames: Images and their labels by case and frame.
-        sampled: What the first seed of every model says of each.
+        unit: Of distances.
+        deepest: Depth of the deepest frame.
+        shown: An image of every patient by case and frame.
         boundaries: Points of the consensus' boundaries, where labels are repeated.
         measures: Long table by model, seed, patient, case, frame and measure.
         raters: The same of the labels alone; empty without repeated labels.
@@ -84,8 +97,9 @@ class Variability:
     """
 
     class_names: list[str]
-    frames: dict[Key, Frame]
-    sampled: dict[Key, dict[str, SampledImage]]
+    unit: str
+    deepest: float
+    shown: dict[Key, ShownImage]
     boundaries: dict[Key, Boundary]
     measures: pd.DataFrame
     raters: pd.DataFrame
@@ -110,24 +124,31 @@ class Variability:
         return rows.groupby("patient", sort=False)["value"].mean()
 
 
-def variability_page(found: Variability, comparisons: Sequence[Comparison], samples: int) -> Page:
+def variability_page(
+    found: Variability,
+    comparisons: Sequence[Comparison],
+    samples: int,
+    problems: Sequence[tuple[str, str]] = (),
+) -> Page:
     """Put everything on a page.
 
     Args:
         found: What was measured.
         comparisons: Those that were planned.
         samples: Number of passes with dropout.
+        problems: Experiments that were left out, each with the reason.
 
     Returns:
         The page.
     """
     repeated = len(found.raters) > 0
-    any_frame = next(iter(found.frames.values()))
     patients = found.measures["patient"].nunique()
-    numbers = sorted({len(frame.labels) for frame in found.frames.values()})
-    drawn_by = len({rater for frame in found.frames.values() for rater in frame.raters})
+    numbers = sorted({len(one.frame.labels) for one in found.shown.values()})
+    drawn_by = len({rater for one in found.shown.values() for rater in one.frame.raters})
+    images = len(found.measures.drop_duplicates(["case", "frame"]))
     labels = f"{' or '.join(map(str, numbers))} labels by {drawn_by} rater(s) each" if repeated else "one label each"
     tables = [
+        problem_table(list(problems)),
         *([question_table(found), explained_table(found), rater_table(found)] if repeated else []),
         *([agreement_table(found)] if repeated else []),
         *([predictor_table(found, "disagreement")] if repeated else []),
@@ -137,9 +158,9 @@ def variability_page(found: Variability, comparisons: Sequence[Comparison], samp
     ]
     return Page(
         title="Where networks hesitate" + (", and where raters do" if repeated else ""),
-        about=f"{len(found.frames)} images of {patients} patients, {labels}; {len(found.models)} models, "
+        about=f"{images} images of {patients} patients, {labels}; {len(found.models)} models, "
         f"{found.measures['seed'].nunique()} seed(s), {samples} samples with dropout. A patient's value is the mean "
-        f"over images and seeds; patients are what is counted. Distances in {any_frame.image.unit}. What is said of "
+        f"over images and seeds; patients are what is counted. Distances in {found.unit}. What is said of "
         "pixels is said of those near a boundary of the labels' consensus (a tenth of the frame's depth).",
         tables=[table for table in tables if table is not None],
         first=image_figures(found),
@@ -175,18 +196,19 @@ def question_table(found: Variability) -> ReportTable:
 
 def explained_table(found: Variability) -> ReportTable | None:
     """How much of the labels' spread depth, confidence and both predict in patients not learnt from."""
-    keys = [key for key, boundary in found.boundaries.items() if len(boundary.sd) and (boundary.sd > 0).all()]
-    keys = [key for key in keys if np.isfinite(found.boundaries[key].confidence).all()]
-    patients = [found.frames[key].image.patient for key in keys]
+    used = {key: one for key, one in found.boundaries.items() if len(one.sd) and np.isfinite(one.confidence).all()}
+    of_key = found.measures.drop_duplicates(["case", "frame"]).set_index(["case", "frame"])["patient"]
+    patients = [str(of_key[key]) for key in used]
     if len(set(patients)) < 3:
         return None
-    points = [found.boundaries[key] for key in keys]
-    spread = [np.log(one.sd) for one in points]
+    points = list(used.values())
+    # Labels lie on pixels: an SD below the quantisation is not known, and its logarithm would be an outlier.
+    spread = [np.log(np.maximum(one.sd, one.pixel / math.sqrt(12))) for one in points]
     predictors = {
-        "depth": [[one.depth] for one in points],
+        "depth": [one.depths for one in points],
         "confidence": [[one.confidence] for one in points],
-        "depth and confidence": [[one.depth, one.confidence] for one in points],
-        "depth and another patient's map": [[one.depth, np.nan_to_num(one.other)] for one in points],
+        "depth and confidence": [[*one.depths, one.confidence] for one in points],
+        "depth and another patient's map": [[*one.depths, np.nan_to_num(one.other)] for one in points],
     }
     shares = {name: explained_share(spread, of, patients) for name, of in predictors.items()}
     lines = []
@@ -198,7 +220,8 @@ def explained_table(found: Variability) -> ReportTable | None:
         "explained",
         "How much of the labels' spread is predicted",
         "Share of the variance of the logarithm of the boundary SD that a smooth curve predicts in a patient, learnt "
-        "from the others; below 0 where guessing the others' mean is better. Gain is over depth alone.",
+        "from the others; below 0 where guessing the others' mean is better. Gain is over depth alone. "
+        f"{len(points)} images.",
         ["predicted by", "share", "95 %", "gain", "p", "patients"],
         lines,
     )
@@ -209,7 +232,9 @@ def rater_table(found: Variability) -> ReportTable:
     titles = {
         "intra_dice": "Dice of two labels by one rater (intra)",
         "inter_dice": "Dice of two labels by two raters (inter)",
-        "boundary_sd": f"boundary SD ({next(iter(found.frames.values())).image.unit})",
+        "boundary_sd": f"boundary SD over all labels ({found.unit})",
+        "within_rater_sd": f"boundary SD within a rater ({found.unit})",
+        "between_rater_sd": f"boundary SD between raters, without that within ({found.unit})",
         "entropy": "entropy, mean over insonified pixels (nats)",
     }
     lines = []
@@ -327,16 +352,13 @@ def image_figures(found: Variability) -> Iterator[Drawing]:
     scale = Scale("entropy [nats]", math.log(classes), "magma")
     rows = []
     for key in keys:
-        frame = found.frames[key]
+        frame, sampled = found.shown[key]
         image, spacing, unit = frame.image.image, frame.image.spacing, frame.image.unit
         row = [Panel(f"{key[0]}: label", image, spacing, unit, frame.consensus)]
         row.append(Panel("confidence map", np.nan_to_num(frame.image.confidence), spacing, unit, scale=CONFIDENCE))
         if repeated:
             row.append(Panel("raters' entropy", entropy(frame.distribution), spacing, unit, scale=scale))
-        for model in found.models:
-            if model in found.sampled[key]:
-                doubt = entropy(found.sampled[key][model].mean)
-                row.append(Panel(model, doubt, spacing, unit, scale=scale))
+        row += [Panel(name, entropy(one.mean), spacing, unit, scale=scale) for name, one in sampled.items()]
         rows.append(row)
     heading = "Where networks hesitate" + (" and raters differ" if repeated else "")
     yield "entropy", heading, draw_panels(rows, found.class_names)
@@ -354,30 +376,28 @@ def number_figures(found: Variability) -> Iterator[Drawing]:
 
 def _shown(found: Variability) -> list[Key]:
     """One image each of the patients whose labels differ least, middlingly and most; without repeats, of the first."""
-    first: dict[str, Key] = {}
-    for key, frame in found.frames.items():
-        first.setdefault(frame.image.patient, key)
     if not len(found.raters):
-        return list(first.values())[:SHOWN]
-    order = found.of_raters("entropy").sort_values().index.tolist()
+        return list(found.shown)[:SHOWN]
+    entropies = found.of_raters("entropy")
+    order = sorted(found.shown, key=lambda key: entropies[found.shown[key].frame.image.patient])
     places = np.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().astype(int)
-    return [first[order[place]] for place in places]
+    return [order[place] for place in places]
 
 
 def _contours(found: Variability, keys: Sequence[Key]) -> Figure:
     repeated = len(found.raters) > 0
     columns = [*(["raters"] if repeated else []), *found.models]
-    shape = next(iter(found.frames.values())).image.image.shape
+    shape = found.shown[keys[0]].frame.image.image.shape
     figure = Figure(figsize=(3.1 * len(columns), 3.3 * len(keys) * min(1.6, shape[0] / shape[1])), layout="constrained")
     places = figure.subplots(len(keys), len(columns), squeeze=False)
     for key, line in zip(keys, places, strict=True):
-        frame = found.frames[key]
-        of = {"raters": frame.labels, **{model: one.samples for model, one in found.sampled[key].items()}}
+        frame, sampled = found.shown[key]
+        of = {"raters": frame.labels, **{model: one.samples for model, one in sampled.items()}}
         for name, axes in zip(columns, line, strict=True):
             height, width = (n * s for n, s in zip(frame.image.image.shape, frame.image.spacing, strict=True))
             corners = (0.0, width, height, 0.0)
             axes.imshow(frame.image.image, cmap="gray", vmin=0, vmax=1, extent=corners)
-            for labels in of.get(name, np.empty((0, *frame.image.image.shape)))[:CONTOURS]:
+            for labels in of[name][:CONTOURS]:
                 _outline(axes, labels, len(found.class_names), corners)
             axes.set_title(f"{key[0]}: {name}" if name == columns[0] else name, fontsize=9)
             axes.tick_params(labelsize=7)
@@ -419,8 +439,7 @@ def _profiles(found: Variability) -> Figure:
         "error": "share of wrong pixels",
         "confidence": "confidence",
     }
-    image = next(iter(found.frames.values())).image
-    middles = (np.arange(DEPTH_BINS) + 0.5) / DEPTH_BINS * len(image.domain) * image.spacing[0]
+    middles = (np.arange(DEPTH_BINS) + 0.5) / DEPTH_BINS * found.deepest
     figure = Figure(figsize=(3.6 * len(kinds) + 1.6, 3.6), layout="constrained")
     places = figure.subplots(1, len(kinds), squeeze=False)[0]
     for axes, kind in zip(places, kinds, strict=True):
@@ -433,7 +452,7 @@ def _profiles(found: Variability) -> Figure:
             colour = {} if kind in ("doubt", "error") else {"color": "black"}
             (line,) = axes.plot(middles, means, label=model, **colour)
             axes.fill_between(middles, *zip(*bands, strict=True), alpha=0.2, color=line.get_color(), linewidth=0)
-        axes.set_xlabel(f"depth [{image.unit}]")
+        axes.set_xlabel(f"depth [{found.unit}]")
         axes.set_title(titles[kind], fontsize=9)
         axes.grid(alpha=0.3)
     figure.legend(*places[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)

@@ -114,6 +114,11 @@ def refuse_size(network: nn.Module, size: tuple[int, ...]) -> None:
             pass
 
 
+def takes_any_grid(network: nn.Module) -> bool:
+    """Whether a network runs on images of any size, padded by some voxels, or was built for one grid."""
+    return isinstance(network, UNet | AttentionUnet)
+
+
 def pad_to_fit(network: nn.Module, inputs: Tensor) -> Tensor:
     """Pad images with zeros at the ends of their axes, up to the next grid that a network takes.
 

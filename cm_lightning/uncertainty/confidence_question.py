@@ -33,23 +33,27 @@ class Effect(NamedTuple):
     given: float
 
 
-def confidence_effect(variability: Array, confidence: Array, conditions: Sequence[Array]) -> Effect:
+def confidence_effect(
+    variability: Array, confidence: Array, depths: Sequence[Array], distance: Array | None = None
+) -> Effect:
     """Correlate confidence with the variability of labels in one image.
 
     Args:
         variability: Of labels, at points or pixels, ``(n,)``: boundary SD or entropy.
         confidence: The map there, ``(n,)``.
-        conditions: What else is known of the points, each ``(n,)``: depth, and for pixels the distance to the boundary.
+        depths: Depth of the points, ``(n,)``; in a fan both that below the top of the picture and that below the probe,
+            as either may be what variability goes with.
+        distance: Distance of pixels to the boundary, ``(n,)``; None for points of the boundary.
 
     Returns:
         The correlation with and without the conditions; NaN where nothing varies, or with fewer than ten points for
-        every number of the curve that clears the conditions away.
+        every number of the surfaces that clear the conditions away.
     """
     ranks = [stats.rankdata(variability), stats.rankdata(confidence)]
-    curve = smooth_basis(conditions)
-    if len(variability) < 10 * curve.shape[1]:
+    surfaces = np.hstack([smooth_basis([depth] if distance is None else [depth, distance]) for depth in depths])
+    if len(variability) < 10 * surfaces.shape[1]:
         return Effect(correlation(*ranks), float("nan"))
-    left = [_without(curve, rank) for rank in ranks]
+    left = [_without(surfaces, rank) for rank in ranks]
     # What conditions explain whole leaves rounding errors alone.
     tiny = 1e-6 * len(variability)
     given = float("nan") if min(np.ptp(rest) for rest in left) < tiny else correlation(*left)

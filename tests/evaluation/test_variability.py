@@ -1,5 +1,6 @@
 """``variability``: trained networks against simulated raters, on one page."""
 
+import json
 import shutil
 
 import pandas as pd
@@ -47,18 +48,40 @@ def test_networks_against_raters_and_again(trained_runs, tmp_path, capsys):
     assert len(kept) == 2 * measures.groupby("case")["frame"].nunique().sum()
     main([*with_raters, "--batch_size", "2"])  # which changes no result
     assert {path: path.stat().st_mtime_ns for path in (output / "samples").rglob("*.npz")} == kept
-    next(iter(kept)).write_bytes(b"damaged")
+    damaged = next(iter(kept))
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
     with pytest.raises(ValueError, match=r"npz cannot be read: .*Delete it, and it is sampled again"):
         main(with_raters)
+    damaged.unlink()
 
-    main([*words, "--samples", "2"])  # without raters
+    # Sampled again is the fold whose file is gone; then without raters, and of a run that is damaged the rest.
+    shutil.copytree(runs / "1ch_seed0", runs / "other_seed0")
+    shutil.rmtree(runs / "other_seed0" / "fold0" / "checkpoints")
+    main(with_raters)
+    assert damaged.is_file()
+    assert "There is no" in (output / "report.md").read_text()
+    main([*words, "--samples", "2"])
     markdown = (output / "report.md").read_text()
     assert "What finds error" in markdown
     assert "predict where labels differ" not in markdown
     assert not (output / "figures" / "question.png").exists()
 
-    with pytest.raises(ValueError, match="None of the runs' test cases has labels in"):
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_sampled(trained_runs, tmp_path):
+    runs, _ = trained_runs
+    words = ["variability", str(runs), "--output", str(tmp_path / "page"), "--samples", "2"]
+    with pytest.raises(ValueError, match="There is no model 'nonsense' to compare"):
+        main([*words, "--baseline", "nonsense"])
+    with pytest.raises(ValueError, match="No test case of the runs that can be read has labels in"):
         main([*words, "--raters", str(tmp_path / "nowhere")])
-    shutil.rmtree(runs / "1ch_seed0" / "fold0" / "checkpoints")
-    with pytest.raises(ValueError, match=r"There is no .*best\.ckpt; expected the best weights that fit kept there"):
+    assert not list((tmp_path / "page").rglob("*.npz"))
+    shutil.copytree(runs / "1ch_seed0", tmp_path / "elsewhere" / "1ch_seed0")
+    with pytest.raises(ValueError, match=r"same model with the same seed: 1ch \(seed 0\)"):
+        main(["variability", str(tmp_path / "elsewhere"), *words[1:]])
+
+    # A plan of other cases: these may have been trained on.
+    plan = {"test_cases": [["somebody_x1"], [], []]}
+    for fold in runs.glob("*/fold0"):
+        (fold / "test_plan.json").write_text(json.dumps(plan))
+    with pytest.raises(ValueError, match=r"was tested with other cases .*may have been trained on these"):
         main(words)

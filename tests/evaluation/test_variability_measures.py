@@ -101,16 +101,30 @@ def test_raters_are_kept_apart_and_confidence_is_asked_for(rng):
     raters = ("a",) * 10 + ("b",) * 5 + ("c",) * 5
     found, boundary = measure_raters(frame(labels, raters), np.full(SHAPE, np.nan, np.float32))
     assert found["intra_dice"] > found["inter_dice"]
+    assert found["within_rater_sd"] < found["between_rater_sd"]
     assert math.isnan(found["sd_given_shuffled"])
-    assert len(boundary.sd) == len(boundary.depth) > 100
+    assert len(boundary.sd) == len(boundary.depths[0]) > 100
     assert np.isfinite(boundary.sd).all()
 
 
 def test_profile_over_depth_is_where_the_boundaries_are(labels):
-    profile = depth_profile(frame(labels), image(labels), bins=10)
+    profile = depth_profile(frame(labels), image(labels), deepest=50.0, bins=10)
     np.testing.assert_allclose(profile["doubt"], profile["disagreement"], equal_nan=True)
     assert np.nanargmax(profile["doubt"]) in (3, 6)
     assert np.isnan(profile["doubt"][0])
     assert np.nanmax(profile["error"]) == 0
     known = np.isfinite(profile["confidence"])
     assert (np.diff(profile["confidence"][known]) < 0).all()
+
+
+def test_labels_that_all_agree_have_no_spread_to_compare_with(labels, rng):
+    agreeing = np.repeat(labels[:1], 3, axis=0)
+    found = measure_model(frame(agreeing), image(band(rng, 60, 3.0)), None)
+    assert math.isnan(found["boundary_slope"])
+    assert math.isnan(found["diversity"])
+
+
+def test_consensus_can_be_staple(labels):
+    one = Frame(image(labels), labels, ("one",) * len(labels), 2, "staple")
+    assert one.consensus.shape == SHAPE
+    assert (one.consensus == frame(labels).consensus).mean() > 0.97
