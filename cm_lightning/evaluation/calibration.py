@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from cm_lightning.metrics.calibration import SUMS, calibration_errors, null_calibration_error, sums_by_bin
+from cm_lightning.metrics.calibration import SUMS, calibration_errors, chance_calibration_errors, sums_by_bin
 
-NULL_DRAWS = 200  # for orientation: it is shown with three digits
+WHOSE = ["model", "calibration", "patient"]
+CHANCE_DRAWS = 200  # for orientation: it is shown with three digits
 
 
 def participant_calibration(calibration: pd.DataFrame) -> pd.DataFrame:
@@ -16,16 +17,25 @@ def participant_calibration(calibration: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row per model, calibration ("none" or "temperature") and participant, indexed by them: the mean over scans and
-        seeds of each class, then over classes, of ``ece``, ``ace``, ``brier``, and ``null``, the 97.5th percentile of
-        the ECE of a perfectly calibrated model.
+        seeds of each class, then over classes, of ``ece``, ``ace`` and ``brier``.
     """
-    whose = ["model", "calibration", "patient"]
-    by = [*whose, "class", "seed", "case"]
-    errors = calibration_errors(calibration, by)
-    groups, sums = sums_by_bin(calibration, by)
-    null = null_calibration_error(sums["count"], sums["probability"], draws=NULL_DRAWS)
-    errors = errors.assign(null=pd.Series(null, index=groups))
-    return errors.groupby([*whose, "class"]).mean().groupby(whose).mean()
+    errors = calibration_errors(calibration, [*WHOSE, "class", "seed", "case"])
+    return errors.groupby([*WHOSE, "class"]).mean().groupby(WHOSE).mean()
+
+
+def chance_calibration(calibration: pd.DataFrame) -> pd.Series:
+    """Find the mean ECE that a perfectly calibrated model would hardly exceed.
+
+    Args:
+        calibration: Long table, as for :func:`participant_calibration`.
+
+    Returns:
+        By model and calibration, the 97.5th percentile over draws of the mean that is taken as of the ECE itself.
+    """
+    groups, sums = sums_by_bin(calibration, [*WHOSE, "class", "seed", "case"])
+    drawn = chance_calibration_errors(sums["count"], sums["probability"], CHANCE_DRAWS)
+    means = pd.DataFrame(drawn.T, index=groups).groupby([*WHOSE, "class"]).mean().groupby(WHOSE).mean()
+    return means.groupby(WHOSE[:2]).mean().quantile(0.975, axis=1)
 
 
 def reliability(calibration: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from html import escape
 
 import pandas as pd
 
-from cm_lightning.evaluation.calibration import participant_calibration
+from cm_lightning.evaluation.calibration import chance_calibration, participant_calibration
 from cm_lightning.evaluation.comparison import Comparison, compare_models, participant_values
 from cm_lightning.evaluation.levels import error_profile, participant_errors, regions
 from cm_lightning.evaluation.pooling import summarise_folds
@@ -270,7 +270,7 @@ def calibration_table(calibration: pd.DataFrame) -> ReportTable | None:
     """
     if calibration.empty:
         return None
-    measured = participant_calibration(calibration)
+    measured, chance = participant_calibration(calibration), chance_calibration(calibration)
     names = ("ece", "ace", "brier")
     means = measured.groupby(["model", "calibration"]).mean()
     lines = []
@@ -281,15 +281,15 @@ def calibration_table(calibration: pd.DataFrame) -> ReportTable | None:
             mean = means.loc[(model, done), name]
             text = f"{_number(mean, digits=4)} ± {_number(values[name].std(), digits=4)}"
             line.append(Cell(text, bool(mean == means[name].min())))
-        lines.append([*line, Cell(_number(values["null"].mean(), digits=5)), Cell(str(len(values)))])
+        lines.append([*line, Cell(_number(chance[model, done], digits=5)), Cell(str(len(values)))])
     return ReportTable(
         "calibration",
         "Calibration",
         "Mean ± SD over participants, of the mean over classes, each against the rest, over insonified voxels at file "
         "resolution in 20 bins of probability. ECE is the distance between stated probability and frequency, mean over "
         "voxels, most of them background; ACE the mean over bins, in which boundaries weigh more; Brier the squared "
-        "error of the probability. The ECE of a perfectly calibrated model is not 0: with independent voxels, chance "
-        "keeps it below the ECE by chance 39 times of 40 (97.5th percentile). After scaling with the temperature, "
+        "error of the probability. The mean ECE of a perfectly calibrated model is not 0: with independent voxels it "
+        "is below the ECE by chance 39 times of 40 (97.5th percentile). After scaling with the temperature, "
         "segmentations are the same.",
         ["model", "scaling", *(METRICS[name].title for name in names), "ECE by chance", "participants"],
         lines,

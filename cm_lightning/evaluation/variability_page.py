@@ -271,8 +271,8 @@ def agreement_table(found: Variability) -> ReportTable:
         "labels, 1 where networks vary as raters do; slope and ratio of the boundary SD likewise. In distribution: the "
         "unbiased squared generalised energy distance and its terms. In probability: Brier, Kullback-Leibler and "
         "calibration error against the labels' distribution; of networks that were calibrated perfectly, and labels "
-        "that were drawn pixel by pixel, 39 in 40 would have an ECE below that by chance. In area: in shares of the "
-        "labels' mean area. Bold is nearest to what it should be.",
+        "that were drawn pixel by pixel, 39 in 40 would have an ECE below that by chance in an image. In area: in "
+        "shares of the labels' mean area. Bold is nearest to what it should be.",
         ["model", *(measure.title for measure in MEASURES.values())],
         lines,
     )

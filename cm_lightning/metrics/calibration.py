@@ -103,28 +103,43 @@ def brier_score(count: Numbers, squared_error: Numbers) -> NDArray[np.float64]:
         return squared_error.sum(axis=-1) / np.asarray(count.sum(axis=-1), dtype=np.float64)
 
 
-def null_calibration_error(
-    count: Numbers, probability: Numbers, quantile: float = 0.975, draws: int = 1000, seed: int = 0
-) -> NDArray[np.float64]:
-    """Give the ECE that a perfectly calibrated model would hardly exceed: by chance alone it is not 0.
+def chance_calibration_errors(count: Numbers, probability: Numbers, draws: int, seed: int = 0) -> NDArray[np.float64]:
+    """Draw ECEs of a perfectly calibrated model: by chance alone they are not 0.
 
     Labels are drawn from the stated probabilities, voxel by voxel: binomial in every bin, with the bin's mean
     probability, which in narrow bins is as good as every voxel's own. Neighbouring voxels are taken for independent,
-    which they are not: an ECE below this value is chance's, one just above may be.
+    which they are not: chance's true ECEs are larger.
+
+    Args:
+        count: Voxels of every bin, ``(..., bins)``.
+        probability: Sum of their probabilities.
+        draws: How often labels are drawn.
+        seed: Of the draws.
+
+    Returns:
+        ``(draws, ...)``; NaN where there is no voxel.
+    """
+    mean = np.clip(probability / np.maximum(count, 1), 0, 1)
+    drawn = np.random.default_rng(seed).binomial(count.astype(np.int64), mean, (draws, *count.shape))
+    return expected_calibration_error(count, probability, drawn)
+
+
+def null_calibration_error(
+    count: Numbers, probability: Numbers, quantile: float = 0.975, draws: int = 1000, seed: int = 0
+) -> NDArray[np.float64]:
+    """Give the ECE that a perfectly calibrated model would hardly exceed.
 
     Args:
         count: Voxels of every bin, ``(..., bins)``.
         probability: Sum of their probabilities.
         quantile: Which quantile of the ECE.
-        draws: How often labels are drawn.
+        draws: How often labels are drawn, as by :func:`chance_calibration_errors`.
         seed: Of the draws.
 
     Returns:
-        ``(...)``; NaN where there is no voxel.
+        ``(...)``; NaN where there is no voxel. An ECE below it is chance's, one just above may be.
     """
-    mean = np.clip(probability / np.maximum(count, 1), 0, 1)
-    drawn = np.random.default_rng(seed).binomial(count.astype(np.int64), mean, (draws, *count.shape))
-    return np.asarray(np.quantile(expected_calibration_error(count, probability, drawn), quantile, axis=0))
+    return np.asarray(np.quantile(chance_calibration_errors(count, probability, draws, seed), quantile, axis=0))
 
 
 def sums_by_bin(rows: pd.DataFrame, by: Sequence[str]) -> tuple[pd.Index, dict[str, Numbers]]:

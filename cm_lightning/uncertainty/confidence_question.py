@@ -46,12 +46,12 @@ def confidence_effect(
         distance: Distance of pixels to the boundary, ``(n,)``; None for points of the boundary.
 
     Returns:
-        The correlation with and without the conditions; NaN where nothing varies, or with fewer than ten points for
+        The correlation with and without the conditions; NaN where nothing varies, or with fewer than five points for
         every number of the surfaces that clear the conditions away.
     """
     ranks = [stats.rankdata(variability), stats.rankdata(confidence)]
     surfaces = np.hstack([smooth_basis([depth] if distance is None else [depth, distance]) for depth in depths])
-    if len(variability) < 10 * surfaces.shape[1]:
+    if len(variability) < 5 * surfaces.shape[1]:
         return Effect(correlation(*ranks), float("nan"))
     left = [_without(surfaces, rank) for rank in ranks]
     # What conditions explain whole leaves rounding errors alone.

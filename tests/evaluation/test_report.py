@@ -213,8 +213,9 @@ def test_calibration_where_it_was_measured(runs, tmp_path):
     ]
     assert [cell.text for cell in scaled[:3]] == ["0.0000 ± 0.0000"] * 2 + [f"{brier:.4f} ± 0.0000"]
     assert [cell.best for cell in scaled[:3]] == [True] * 3
-    # By chance, 36 of 64 are off by 1.96 standard deviations, +-1.
-    assert 64 * float(scaled[3].text) == pytest.approx(2.24 * np.sqrt(64 * brier), abs=1)
+    # By chance, 36 of 64 are off by 0.798 +- 0.603 standard deviations; this is a mean over two seeds of six patients.
+    bound = (0.798 + 1.96 * 0.603 / np.sqrt(12)) * np.sqrt(64 * brier)
+    assert 64 * float(scaled[3].text) == pytest.approx(bound, rel=0.1)
     assert scaled[4].text == "6"
 
     points = reliability(found.calibration).loc[("muscle_unet_2ch_dice", "none")]

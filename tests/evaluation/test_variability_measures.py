@@ -7,6 +7,11 @@ import pytest
 from scipy import ndimage
 
 from cm_lightning.callbacks import SampledImage
+from cm_lightning.confidence import ConfidenceMapSolver
+from cm_lightning.data import Phantom
+from cm_lightning.data.confidence_maps import frame_maps
+from cm_lightning.data.phantom import RaterModel
+from cm_lightning.evaluation.statistics import signed_rank_p
 from cm_lightning.evaluation.variability_measures import Frame, depth_profile, measure_model, measure_raters
 
 SHAPE, SPACING = (100, 120), (0.5, 0.4)
@@ -128,3 +133,35 @@ def test_consensus_can_be_staple(labels):
     one = Frame(image(labels), labels, ("one",) * len(labels), 2, "staple")
     assert one.consensus.shape == SHAPE
     assert (one.consensus == frame(labels).consensus).mean() > 0.97
+
+
+@pytest.mark.parametrize("probe", ["linear", "convex"])
+def test_simulated_raters_who_go_by_depth_alone_show_no_effect_of_confidence(probe):
+    """From simulated images over maps and labels to the answer, whether or not rows are distances to the probe."""
+    phantom = Phantom("thyroid", patients=8, size=(96, 96, 1), spacing=(0.5, 0.5, 2.0), probe=probe)
+    raters, found = RaterModel(repeats=20, sd=0.3, depth=0.3), []
+    for patient in range(phantom.patients):
+        volume = phantom.simulate(patient)
+        picture, label = volume.image[..., 0], np.searchsorted([1, 2, 3], volume.label[..., 0], side="right")
+        (confidence,) = next(frame_maps(ConfidenceMapSolver(), picture, "auto", (0.5, 0.5)))
+        drawn = raters.draw(label.astype(np.uint8), (0.5, 0.5), str(patient), domain=volume.domain)
+        labels = np.stack([one.label for one in drawn])
+        blank = {name: np.zeros(1, np.float32) for name in ("mean", "expected_entropy", "single", "augmented")}
+        seen = SampledImage(
+            case=str(patient),
+            patient=str(patient),
+            frame=0,
+            unit="mm",
+            spacing=(0.5, 0.5),
+            image=picture / 255,
+            domain=volume.domain,
+            label=labels[0],
+            samples=labels[:1],
+            **{"confidence": confidence.astype(np.float32), "convergence": np.zeros(8), **blank},
+        )
+        found.append(measure_raters(Frame(seen, labels, ("one",) * 20, 4), confidence)[0])
+    for name in ("sd", "entropy"):
+        alone, given = (np.array([one[f"{name}_{kind}"] for one in found]) for kind in ("alone", "given"))
+        assert signed_rank_p(given) > 0.05
+        assert abs(given.mean()) < abs(alone.mean())
+    assert signed_rank_p(np.array([one["sd_alone"] for one in found])) < 0.05
