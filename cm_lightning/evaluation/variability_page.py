@@ -232,9 +232,9 @@ def rater_table(found: Variability) -> ReportTable:
     titles = {
         "intra_dice": "Dice of two labels by one rater (intra)",
         "inter_dice": "Dice of two labels by two raters (inter)",
-        "boundary_sd": f"boundary SD over all labels ({found.unit})",
-        "within_rater_sd": f"boundary SD within a rater ({found.unit})",
-        "between_rater_sd": f"boundary SD between raters, without that within ({found.unit})",
+        "boundary_sd": f"boundary SD over all labels, mean along the boundaries ({found.unit})",
+        "within_rater_sd": f"boundary SD within a rater, root of the mean variance ({found.unit})",
+        "between_rater_sd": f"boundary SD between raters without that within, likewise ({found.unit})",
         "entropy": "entropy, mean over insonified pixels (nats)",
     }
     lines = []
@@ -254,13 +254,12 @@ def rater_table(found: Variability) -> ReportTable:
 def agreement_table(found: Variability) -> ReportTable:
     """Agreement of every model's samples with the labels."""
     values = {name: found.values(name) for name in MEASURES}
-    best = {name: _closeness(table, MEASURES[name].target).mean().max() for name, table in values.items()}
+    near = {name: _closeness(table, MEASURES[name].target).mean() for name, table in values.items()}
     lines = []
     for model in found.models:
         line = [Cell(model)]
         for name, table in values.items():
-            near = _closeness(table[model], MEASURES[name].target).mean()
-            is_best = MEASURES[name].target is not None and bool(near == best[name])
+            is_best = MEASURES[name].target is not None and bool(near[name][model] == near[name].max())
             line.append(Cell(f"{_number(table[model].mean())} ± {_number(table[model].std())}", is_best))
         lines.append(line)
     return ReportTable(
