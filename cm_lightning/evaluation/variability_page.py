@@ -467,7 +467,7 @@ def _convergence(found: Variability) -> Figure:
         axes.plot([int(number) for number in means.index], means, "o-", markersize=4, label=model)
     axes.set_xscale("log")
     axes.set_xlabel("samples")
-    axes.set_ylabel("entropy: mean difference to that of all samples [nats]")
+    axes.set_ylabel("mean difference of the entropy\nto that of all samples [nats]")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     return figure
