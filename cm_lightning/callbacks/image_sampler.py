@@ -144,11 +144,14 @@ class ImageSampler(Callback):
         pl_module.sample(batch, self.settings, show)
         single = pl_module.infer(batch).float().softmax(dim=1)[0]
         augmented = self._augmented(pl_module, data, batch)
-        own = batch.get("own_confidence", batch.get("confidence"))
+        own = pl_module.own_confidence(batch)
         for frame, one in zip(frames, running, strict=True):
 
             def at(value: Tensor, frame: int = frame) -> NDArray[np.float32]:
                 return resize_frame(value.float(), shape, frame).cpu().numpy()
+
+            def cut(native: Tensor, frame: int = frame) -> NDArray[Any]:
+                return (native if native.ndim == 2 else native[..., frame]).cpu().numpy()
 
             domain = at(batch["domain"][0])[0] > 0.5
             sampled = SampledImage(
@@ -159,8 +162,8 @@ class ImageSampler(Callback):
                 spacing=frame_spacing(batch["native_spacing"][0]),
                 image=at(batch["image"][0])[0],
                 domain=domain,
-                label=(label if label.ndim == 2 else label[..., frame]).cpu().numpy(),
-                confidence=np.full(domain.shape, np.nan, np.float32) if own is None else at(own[0])[0],
+                label=cut(label),
+                confidence=np.full(domain.shape, np.nan, np.float32) if own is None else cut(own),
                 samples=np.stack(one.samples),
                 mean=one.mean.cpu().numpy(),
                 expected_entropy=(one.entropies / len(one.samples)).cpu().numpy(),

@@ -282,17 +282,17 @@ def measure(
     by_image: dict[Key, list[Sampled]] = {}
     for one in sorted(images, key=lambda one: (one.case.id, one.frame)):
         by_image.setdefault((one.case.id, one.frame), []).append(one)
-    first = {key: SampledImage.load(versions[0].path) for key, versions in by_image.items()}
-    units = {image.unit for image in first.values()}
+    units, patients, heights = set(), {}, {}
+    for key, versions in by_image.items():
+        image = SampledImage.load(versions[0].path)  # one at a time: all together may not fit into memory
+        units.add(image.unit)
+        patients[key], heights[key] = image.patient, len(image.domain) * image.spacing[0]
     if len(units) > 1:
         raise InputError(f"The images do not share one unit: {', '.join(sorted(units))}. Compare them apart.")
-    outlines = {key: (image.patient, len(image.domain) * image.spacing[0]) for key, image in first.items()}
-    del first
-    deepest = max(height for _, height in outlines.values())
+    deepest = max(heights.values())
     measures, of_raters, profiles, bins, convergence = [], [], [], [], []
     boundaries: dict[Key, Boundary] = {}
     labels: dict[Key, RaterLabels] = {}
-    patients = {key: patient for key, (patient, _) in outlines.items()}
     shown: dict[Key, ShownImage] = {}
     for key, versions in tqdm(by_image.items(), desc="Comparing", unit="image"):
         if raters is not None and key not in labels:

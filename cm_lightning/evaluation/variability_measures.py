@@ -111,6 +111,11 @@ class Frame:
         near: NDArray[np.bool_] = boundary_distance(self.consensus, self.image.spacing) <= reach
         return near & self.image.domain
 
+    @cached_property
+    def spreads(self) -> list[tuple[BoundaryDeviation, Array]]:
+        """Of every class, how the labels are off along the consensus' boundary and their SD there."""
+        return [_spread(self, self.labels, index) for index in range(1, self.n_classes)]
+
 
 @dataclass(frozen=True)
 class Boundary:
@@ -141,7 +146,7 @@ def measure_model(frame: Frame, sampled: SampledImage, ensemble: Array | None) -
             for one network.
 
     Returns:
-        Values by name; see :data:`MEASURES`. NaN where an image has nothing to measure.
+        Values by name; NaN where an image has nothing to measure.
     """
     band, truth = frame.band, frame.distribution
     found = {"entropy": float(entropy(sampled.mean)[sampled.domain].mean())}
@@ -217,11 +222,8 @@ def _against_raters(frame: Frame, sampled: SampledImage, scores: dict[str, Array
 
 def _boundary_slopes(frame: Frame, sampled: SampledImage) -> dict[str, float]:
     """Compare how far samples and labels are apart along the consensus' normals."""
-    spreads = [
-        [_spread(frame, labels, index)[1] for labels in (sampled.samples, frame.labels)]
-        for index in range(1, frame.n_classes)
-    ]
-    own, raters = (np.concatenate(parts) for parts in zip(*spreads, strict=True))
+    own = np.concatenate([_spread(frame, sampled.samples, index)[1] for index in range(1, frame.n_classes)])
+    raters = np.concatenate([spread for _, spread in frame.spreads])
     both = np.isfinite(own) & np.isfinite(raters)
     if both.sum() < POINTS_NEEDED or np.ptp(raters[both]) < 1e-9:
         return dict.fromkeys(("boundary_slope", "boundary_ratio", "boundary_spearman"), float("nan"))
@@ -295,8 +297,7 @@ def boundary_points(frame: Frame, other: Array) -> Boundary:
         The points, with the SD of the labels there.
     """
     spreads, places = [], []
-    for index in range(1, frame.n_classes):
-        deviation, spread = _spread(frame, frame.labels, index)
+    for deviation, spread in frame.spreads:
         known = np.isfinite(spread)
         spreads.append(spread[known])
         places.append(np.round(deviation.points[known]).astype(int))
@@ -361,8 +362,7 @@ def _spread(frame: Frame, labels: Labels, index: int) -> tuple[BoundaryDeviation
 def _rater_sds(frame: Frame) -> dict[str, float]:
     """Root of the mean variance along the boundaries, of repeats by one rater and of the raters' own means."""
     within, between = [], []
-    for index in range(1, frame.n_classes):
-        deviation, spread = _spread(frame, frame.labels, index)
+    for deviation, spread in frame.spreads:
         offsets = deviation.offsets[:, np.isfinite(spread)]
         within.append(within_rater_sd(offsets, frame.raters))
         between.append(between_rater_sd(offsets, frame.raters))

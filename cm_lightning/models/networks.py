@@ -133,7 +133,7 @@ def pad_to_fit(network: nn.Module, inputs: Tensor) -> Tensor:
         InputError: The network takes no other grid than one.
     """
     size = tuple(inputs.shape[2:])
-    if not isinstance(network, UNet | AttentionUnet):
+    if not takes_any_grid(network):
         refuse_size(network, size)
         return inputs
     factors = _total_strides(network, len(size))
