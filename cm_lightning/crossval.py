@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from rich.table import Table
 from cm_lightning.data.splits import STUDY_FOLDS
 from cm_lightning.errors import InputError
 from cm_lightning.evaluation.pooling import ROWS_FILE, pool_folds, seeded_name, summarise_folds
+from cm_lightning.evaluation.summary_run import log_summary_run
 from cm_lightning.metrics import METRICS
 from cm_lightning.settings import MAY_DIFFER, Settings, flatten
+from cm_lightning.tracking import WandbSettings
 
 
 @dataclass
@@ -183,6 +185,7 @@ def crossval(words: Sequence[str], resolve: Callable[[list[str]], Settings]) -> 
             ]
         for line, asked in variants:
             experiments.append(Path(asked["output_dir"]) / asked["experiment"])
+            tracking = WandbSettings(**{field.name: asked[f"wandb.{field.name}"] for field in fields(WandbSettings)})
             jobs += plan_jobs(line, asked, experiments[-1], own.folds, own.overwrite)
     if len(set(experiments)) < len(experiments):
         names = [path.name for path in experiments]
@@ -191,6 +194,7 @@ def crossval(words: Sequence[str], resolve: Callable[[list[str]], Settings]) -> 
     for experiment in experiments:
         if own.folds is None:
             report(experiment)
+            log_summary_run(experiment, tracking)
 
 
 def plan_jobs(

@@ -1,12 +1,17 @@
-"""A CSV logger that goes on where an interrupted run stopped."""
+"""Loggers that go on where an interrupted run stopped, and never stop a run themselves."""
 
 import csv
 import warnings
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from cm_lightning.tracking import RunIdentity, WandbSettings, start_run
 
 
 class ResumableCSVLogger(CSVLogger):
@@ -44,3 +49,70 @@ class ResumableCSVLogger(CSVLogger):
             writer.metrics.extend(rows)
             return writer
         return self._experiment
+
+
+class WandbRunLogger(WandbLogger):
+    """Lightning's W&B logger for a run that has a folder; what fails in W&B is said once and does not stop training.
+
+    Args:
+        settings: Where the run is shown.
+        identity: What it is called.
+    """
+
+    def __init__(self, settings: WandbSettings, identity: RunIdentity) -> None:
+        super().__init__(name=identity.name, save_dir=identity.folder.absolute(), project=settings.project)
+        self.settings = settings
+        self.identity = identity
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run, started where it is first needed."""
+        if self._experiment is None:
+            self._experiment = start_run(self.settings, self.identity)
+            self._experiment.define_metric("trainer/global_step")
+            self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log values or media.
+
+        Args:
+            metrics: By name.
+            step: Training step that they belong to.
+        """
+        self._attempt(lambda: super(WandbRunLogger, self).log_metrics(metrics, step))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Leave it to :meth:`log_config`, which knows all settings and not the model's alone."""
+
+    @rank_zero_only
+    def log_config(self, config: dict[str, Any]) -> None:
+        """Show the run's settings.
+
+        Args:
+            config: All of them, nested.
+        """
+        self._attempt(lambda: self.experiment.config.update(config, allow_val_change=True))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End the run, so that its file is whole and another one can begin in this process.
+
+        Args:
+            status: "success" or how it failed.
+        """
+        run, self._experiment = self._experiment, None
+        if run is not None:
+            self._attempt(lambda: run.finish(exit_code=0 if status == "success" else 1))
+
+    def _attempt(self, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except Exception as error:  # a full disk or a lost service must not cost a training
+            import wandb
+
+            warnings.warn(f"W&B is left out from here on: {error}", stacklevel=3)
+            self._experiment = wandb.init(mode="disabled", reinit="create_new")

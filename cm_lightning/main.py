@@ -12,19 +12,26 @@ from typing import Any, cast, get_args
 import yaml
 from jsonargparse import ArgumentParser
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from cm_lightning import __version__
 from cm_lightning.callbacks import (
     AugmentationPicture,
+    BestScore,
+    CaseTable,
     ConfidenceCost,
+    ConfusionPicture,
     PredictionWriter,
+    ReliabilityPicture,
     ResultTable,
     SegmentationPictures,
+    Throughput,
     UncertaintyPictures,
+    ValidationMetrics,
     WorstCasePictures,
 )
 from cm_lightning.confidence import ConfidenceMapSolver
@@ -33,16 +40,19 @@ from cm_lightning.data import Phantom, UltrasoundDataModule
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.evaluation.report import report
 from cm_lightning.evaluation.variability import variability
-from cm_lightning.loggers import ResumableCSVLogger
+from cm_lightning.loggers import ResumableCSVLogger, WandbRunLogger
 from cm_lightning.settings import RUN_SPECIFIC, flatten
 from cm_lightning.tasks import BaseTask, DeepAtlasTask
 from cm_lightning.tasks.base import Stage
+from cm_lightning.tracking import RunIdentity, WandbSettings, resolve_mode
+from cm_lightning.wandb_sync import sync
 
 DESCRIPTION = "Segmentation of ultrasound, guided by confidence maps, that knows where it can be trusted."
 OWN_COMMANDS_HELP = """further commands:
   crossval      run all folds, one process each, and evaluate them together
   report RUN..  tables, statistics and figures of finished runs, on one page
   variability   where networks hesitate and raters differ, and whether confidence predicts it
+  sync RUN..    upload runs that W&B could not be told of
   phantom DIR   write a synthetic ultrasound data set whose truth is known
 """
 
@@ -102,8 +112,35 @@ OWN_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "phantom": write_phantom,
     "crossval": run_crossval,
     "report": report,
+    "sync": sync,
     "variability": variability,
 }
+
+
+# What every run has beside the callbacks that have settings of their own.
+CALLBACKS = (
+    AugmentationPicture,
+    BestScore,
+    ConfidenceCost,
+    Throughput,
+    ValidationMetrics,
+    ResultTable,
+    WorstCasePictures,
+    CaseTable,  # shows what WorstCasePictures has drawn
+    ReliabilityPicture,
+    ConfusionPicture,
+)
+
+
+class RunConfig(SaveConfigCallback):
+    """Write the resolved settings to the run's folder, and show those of a training in W&B."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Show the settings, nested."""
+        settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_link_targets=False))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbRunLogger) and stage == "fit":
+                logger.log_config(settings)
 
 
 class CommandLine(LightningCLI):
@@ -128,6 +165,8 @@ class CommandLine(LightningCLI):
         parser.add_argument("--experiment", type=str, default="experiment", help="Name of the experiment.")
         parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="Where experiments are kept.")
         parser.add_argument("--overwrite", type=bool, default=False, help="Replace an earlier run of this fold.")
+        parser.add_class_arguments(WandbSettings, "wandb")
+        parser.add_argument("--tensorboard", type=bool, default=False, help="Write files for TensorBoard, too.")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -213,18 +252,14 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has, and what Lightning leaves to a task of manual optimisation.
 
-        Every run has the CSV logger before the configured ones, and the checkpoint of the last epoch. For a task that
-        takes its steps itself, clipping and accumulation of gradients go from the trainer's settings to the task, and
-        several processes expect that not all parameters get a gradient in every step.
+        Every run has the checkpoint of the last epoch, and the CSV logger before W&B and the configured ones; with
+        ``trainer.logger false`` it has none. For a task that takes its steps itself, clipping and accumulation of
+        gradients go from the trainer's settings to the task, and several processes expect that not all parameters get a
+        gradient in every step.
         """
         settings = self._get(self.config_init, "trainer")
         folder = Path(settings["default_root_dir"])
-        configured = settings["logger"]
-        if isinstance(configured, bool) or configured is None:
-            loggers = [] if configured is False else [ResumableCSVLogger(folder)]
-        else:
-            several = configured if isinstance(configured, list) else [configured]
-            loggers = [ResumableCSVLogger(folder), *several]
+        loggers = self._loggers(folder, settings["logger"])
         task = self._get(self.config_init, "model")
 
         def build(**more: Any) -> Trainer:
@@ -247,6 +282,21 @@ class CommandLine(LightningCLI):
         if settings["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
             return build(strategy="ddp_find_unused_parameters_true")
         return trainer
+
+    def _loggers(self, folder: Path, configured: Any) -> list[Logger]:
+        """The run's loggers; Lightning takes the folder of the first as the run's own."""
+        if configured is False:
+            return []
+        loggers: list[Logger] = [ResumableCSVLogger(folder)]
+        wandb_settings: WandbSettings = self._get(self.config_init, "wandb")
+        if self.subcommand in ("fit", "test") and resolve_mode(wandb_settings)[0] != "disabled":
+            name, group = f"{folder.parent.name}/{folder.name}", folder.parent.name
+            loggers.append(WandbRunLogger(wandb_settings, RunIdentity(folder, name, group, "fold")))
+        if self._get(self.config_init, "tensorboard"):
+            loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+        if isinstance(configured, list):
+            return [*loggers, *configured]
+        return loggers if isinstance(configured, bool) or configured is None else [*loggers, configured]
 
 
 def last_checkpoint(folder: Path) -> ModelCheckpoint:
@@ -304,7 +354,7 @@ def _clear(folder: Path, overwrite: bool) -> None:
             f"{folder} already holds a run. Resume it with --ckpt_path last, replace it with --overwrite true, or "
             "choose another --experiment."
         )
-    for name in ("checkpoints", "pictures", "predictions"):
+    for name in ("checkpoints", "pictures", "predictions", "wandb", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for file in [*folder.glob("*.csv"), *folder.glob("*config.yaml"), *folder.glob("*.json")]:
         file.unlink()
@@ -343,9 +393,9 @@ def _run(words: Sequence[str], args: Sequence[str] | None) -> None:
         stage,
         model_class=BaseTask,
         datamodule_class=UltrasoundDataModule,
-        save_config_callback=SaveConfigCallback,
+        save_config_callback=RunConfig,
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={"callbacks": [AugmentationPicture(), ConfidenceCost(), ResultTable(), WorstCasePictures()]},
+        trainer_defaults={"callbacks": [callback() for callback in CALLBACKS]},
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,

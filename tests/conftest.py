@@ -13,6 +13,9 @@ from cm_lightning.main import main
 CONFIGS = Path(__file__).parents[1] / "configs"
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
+# Tests of W&B ask for it; no other starts its service, and none knows a login.
+os.environ["WANDB_MODE"] = "disabled"
+os.environ.pop("WANDB_API_KEY", None)
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 

@@ -1,20 +1,30 @@
 """Callbacks, one job each."""
 
+from cm_lightning.callbacks.best_score import BestScore
 from cm_lightning.callbacks.confidence_cost import ConfidenceCost
 from cm_lightning.callbacks.image_sampler import ImageSampler, SampledImage
 from cm_lightning.callbacks.pictures import AugmentationPicture, SegmentationPictures, WorstCasePictures
 from cm_lightning.callbacks.prediction_writer import PredictionWriter
+from cm_lightning.callbacks.result_pictures import CaseTable, ConfusionPicture, ReliabilityPicture
 from cm_lightning.callbacks.result_table import ResultTable
+from cm_lightning.callbacks.throughput import Throughput
 from cm_lightning.callbacks.uncertainty_pictures import UncertaintyPictures
+from cm_lightning.callbacks.validation_metrics import ValidationMetrics
 
 __all__ = [
     "AugmentationPicture",
+    "BestScore",
+    "CaseTable",
     "ConfidenceCost",
+    "ConfusionPicture",
     "ImageSampler",
     "PredictionWriter",
+    "ReliabilityPicture",
     "ResultTable",
     "SampledImage",
     "SegmentationPictures",
+    "Throughput",
     "UncertaintyPictures",
+    "ValidationMetrics",
     "WorstCasePictures",
 ]

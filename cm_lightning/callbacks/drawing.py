@@ -31,6 +31,7 @@ class Scale:
 
 GREY = Scale("", colours="gray")
 CONFIDENCE = Scale("confidence")
+WRONG = Scale("wrong", colours="inferno")
 
 
 @dataclass(frozen=True)

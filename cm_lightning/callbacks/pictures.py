@@ -1,6 +1,7 @@
 """Pictures of what the network sees and says, written as PNG files beside the checkpoints."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from cm_lightning.callbacks.drawing import CONFIDENCE, GREY, Frame, Panel, draw_panels
+from cm_lightning.callbacks.drawing import CONFIDENCE, GREY, WRONG, Frame, Panel, draw_panels
+from cm_lightning.callbacks.publishing import Picture, make_picture, publish_pictures
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.evaluation.pooling import worst_case_picture
@@ -22,12 +24,15 @@ from cm_lightning.tasks import BaseTask
 class SegmentationPictures(Callback):
     """Draw image, confidence map, label and prediction of fixed validation cases; nothing in a ``fast_dev_run``.
 
+    The first cases of the validation set, always the same, as one PNG file. Loggers that show pictures have them as
+    ``media/val/overlay`` (label and prediction as masks), ``media/val/confidence`` and ``media/val/error``.
+
     Args:
         every_n_epochs: How often; the last epoch is always drawn.
         cases: How many cases.
     """
 
-    def __init__(self, every_n_epochs: int = 10, cases: int = 3) -> None:
+    def __init__(self, every_n_epochs: int = 10, cases: int = 8) -> None:
         self.every_n_epochs = every_n_epochs
         self.cases = cases
         self._rows: list[list[Panel]] = []
@@ -45,22 +50,37 @@ class SegmentationPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Predict the first cases where a picture is due, with the weights that validation sees."""
+        """Keep the first cases where a picture is due."""
         if not (
             isinstance(pl_module, BaseTask) and is_due(trainer, self.every_n_epochs) and len(self._rows) < self.cases
         ):
             return
-        with torch.inference_mode():
-            prediction = pl_module.infer(batch).argmax(dim=1, keepdim=True)
-        self._rows += [self._row(batch, prediction, index) for index in range(len(batch["case"]))]
+        prediction = outputs["prediction"].unsqueeze(1)
+        taken = min(len(batch["case"]), self.cases - len(self._rows))
+        self._rows += [self._row(batch, prediction, index) for index in range(taken)]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the cases that were kept."""
         if not (self._rows and trainer.is_global_zero and isinstance(pl_module, BaseTask)):
             return
         epoch = trainer.current_epoch
-        figure = draw_panels(self._rows[: self.cases], pl_module.class_names, f"validation, epoch {epoch}")
+        figure = draw_panels(self._rows, pl_module.class_names, f"validation, epoch {epoch}")
         save_figure(figure, run_folder(trainer) / "pictures" / f"validation_epoch{epoch:04d}.png")
+        shown: dict[str, list[Picture]] = {}
+        for row in self._rows:
+            case, label, prediction = row[0].title.removesuffix(": image"), row[-2].label, row[-1].label
+            assert label is not None
+            assert prediction is not None
+            overlay = replace(row[0], title=case)
+            wrong = np.where(prediction != label, 1.0, 0.0)
+            error = replace(row[0], title=f"{case}: wrong", frame=wrong, scale=WRONG)
+            pictures = {"overlay": make_picture(overlay, label=label, prediction=prediction)}
+            pictures |= {"confidence": make_picture(replace(row[1], title=case))} if row[1].scale == CONFIDENCE else {}
+            pictures |= {"error": make_picture(error)}
+            for name, picture in pictures.items():
+                shown.setdefault(name, []).append(picture)
+        for name, of_cases in shown.items():
+            publish_pictures(trainer, f"media/val/{name}", of_cases, pl_module.class_names)
         self._rows = []
 
     def _row(self, batch: Batch, prediction: Tensor, index: int) -> list[Panel]:
@@ -182,6 +202,11 @@ def is_due(trainer: Trainer, every_n_epochs: int) -> bool:
     """Whether pictures are drawn in this validation: every so many epochs, in the last, and in ``validate``."""
     if trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
         return False
+    return epoch_is_due(trainer, every_n_epochs)
+
+
+def epoch_is_due(trainer: Trainer, every_n_epochs: int) -> bool:
+    """Whether something is done in this validation, in all processes alike."""
     epoch = trainer.current_epoch + 1
     return epoch % every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.state.fn == "validate"
 

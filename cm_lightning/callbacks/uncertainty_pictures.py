@@ -1,13 +1,18 @@
 """Pictures of where a network hesitates."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from cm_lightning.callbacks.drawing import Panel, Scale, draw_panels
 from cm_lightning.callbacks.pictures import frame_spacing, fullest_frame, is_due, run_folder, save_figure
+from cm_lightning.callbacks.publishing import make_picture, publish_pictures
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.metrics.calibration import calibration_errors, calibration_rows
 from cm_lightning.models import dropout_layers
 from cm_lightning.tasks import SegmentationTask
 from cm_lightning.uncertainty import MCDropout, SampledPrediction
@@ -18,7 +23,9 @@ class UncertaintyPictures(Callback):
 
     A row a case: image with label, mean prediction, entropy of the mean, mutual information of the samples, and the
     pixels that are wrong. Entropies are on one scale in all pictures, from 0 to that of all classes being as likely.
-    Their mean over insonified voxels is logged as ``mc/entropy/mean``. A network without dropout is left alone.
+    Loggers that show pictures have the entropy as ``media/val/entropy``. Logged are its mean over insonified voxels
+    (``mc/entropy/mean``) and over each class's own (``mc/entropy/<class>``), and the ECE of the mean probabilities,
+    mean over classes (``mc/ece``). A network without dropout is left alone.
 
     Args:
         every_n_epochs: How often; the last epoch is always drawn.
@@ -31,11 +38,11 @@ class UncertaintyPictures(Callback):
         self.cases = cases
         self.samples = samples
         self._rows: list[list[Panel]] = []
-        self._entropies: list[float] = []
+        self._values: list[dict[str, float]] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the cases of the last epoch."""
-        self._rows, self._entropies = [], []
+        self._rows, self._values = [], []
 
     def on_validation_batch_end(
         self,
@@ -55,13 +62,14 @@ class UncertaintyPictures(Callback):
         settings = MCDropout(self.samples, inference="whole" if pl_module.window is None else "windows")
         for index in range(min(len(batch["case"]), self.cases - len(self._rows))):
             one = {key: value[index : index + 1] for key, value in batch.items() if key != "partner"}
-            self._rows.append(self._row(one, pl_module.sample(one, settings)))
+            sampled = pl_module.sample(one, settings)
+            self._values.append(_values(one, sampled, pl_module.class_names))
+            self._rows.append(self._row(one, sampled))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the mean entropy of the cases that were drawn."""
-        if self._entropies:
-            mean = sum(self._entropies) / len(self._entropies)
-            pl_module.log("mc/entropy/mean", mean, rank_zero_only=True)
+        """Log the mean of the cases that were drawn."""
+        for key, value in pd.DataFrame(self._values).mean().dropna().items():
+            pl_module.log(str(key), value, rank_zero_only=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the cases that were kept."""
@@ -71,11 +79,12 @@ class UncertaintyPictures(Callback):
         title = f"{self.samples} samples with dropout, epoch {epoch}"
         figure = draw_panels(self._rows, pl_module.class_names, title)
         save_figure(figure, run_folder(trainer) / "pictures" / f"uncertainty_epoch{epoch:04d}.png")
+        entropies = [make_picture(replace(row[2], title=row[0].title.removesuffix(": label"))) for row in self._rows]
+        publish_pictures(trainer, "media/val/entropy", entropies, pl_module.class_names)
         self._rows = []
 
     def _row(self, batch: Batch, sampled: SampledPrediction) -> list[Panel]:
         label, spacing, unit = batch["label"][0], frame_spacing(batch["spacing"][0]), batch["unit"][0]
-        self._entropies.append(sampled.entropy[batch["domain"][0, 0].bool()].mean().item())
         frame = fullest_frame(label)
         image, prediction = frame(batch["image"][0]), sampled.mean.argmax(dim=0, keepdim=True)
         scale = Scale("entropy [nats]", math.log(len(sampled.mean)), "magma")
@@ -86,3 +95,16 @@ class UncertaintyPictures(Callback):
             Panel("mutual information", frame(sampled.mutual_information[None]), spacing, unit, scale=scale),
             Panel("wrong", frame((prediction != label).float()), spacing, unit),
         ]
+
+
+def _values(batch: Batch, sampled: SampledPrediction, class_names: Sequence[str]) -> dict[str, float]:
+    """What is logged of one case, by key; NaN for a class that it does not have."""
+    label, domain = batch["label"][0, 0], batch["domain"][0, 0].bool()
+    bins = pd.DataFrame(calibration_rows(sampled.mean[1:], label, class_names, domain))
+    values = {
+        "mc/entropy/mean": sampled.entropy[domain].mean().item(),
+        "mc/ece": float(calibration_errors(bins, ["class"])["ece"].mean()),
+    }
+    for index, name in enumerate(class_names, start=1):
+        values[f"mc/entropy/{name}"] = sampled.entropy[label == index].mean().item()
+    return values

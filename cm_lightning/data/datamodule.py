@@ -477,7 +477,10 @@ class UltrasoundDataModule(LightningDataModule):
                     bar.update(done)
 
             list(pool.map(compute, (case for case, _ in missing)))
-        milliseconds = 1000 * (time.perf_counter() - start) / total
+        seconds = time.perf_counter() - start
+        self.solve_seconds += seconds
+        self.solved_frames += total
+        milliseconds = 1000 * seconds / total
         rank_zero_info(f"Computed {total} confidence maps at file resolution, {milliseconds:.1f} ms a frame.")
 
     def _dataset(self, subset: Literal["train", "val", "test", "predict"]) -> CacheDataset:

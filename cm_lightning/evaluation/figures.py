@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from cm_lightning.evaluation.calibration import reliability
 from cm_lightning.evaluation.comparison import participant_values
@@ -38,6 +40,20 @@ def box_plot(rows: pd.DataFrame, metric: str) -> Figure:
     axes.set_xlabel(f"{heading}, mean over classes; a point is a participant")
     axes.grid(axis="x", alpha=0.3)
     return figure
+
+
+def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """Draw a figure into an array.
+
+    Args:
+        figure: Which.
+
+    Returns:
+        ``(height, width, 3)``.
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.array(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
 
 
 def level_plot(levels: pd.DataFrame) -> Figure:

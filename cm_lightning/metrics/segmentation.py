@@ -112,7 +112,7 @@ def case_rows(
     """
     if prediction.shape != label.shape:
         raise InputError(f"prediction and label must have one shape, found {prediction.shape} and {label.shape}.")
-    confusion = _confusion(prediction, label, len(class_names) + 1)
+    confusion = confusion_counts(prediction, label, len(class_names) + 1)
     diagonal = math.hypot(*(n * step for n, step in zip(label.shape, spacing, strict=True)))
     rows = []
     for index, name in enumerate(class_names, start=1):
@@ -147,8 +147,42 @@ def dice_per_class(prediction: Tensor, label: Tensor, classes: int) -> list[floa
     return found
 
 
-def _confusion(prediction: Tensor, label: Tensor, classes: int) -> NDArray[np.int64]:
-    """Count the voxels of every pair of classes, ``[label, prediction]``."""
+def study_metrics(
+    prediction: Tensor, label: Tensor, classes: int, spacing: Sequence[float] | None = None
+) -> list[dict[str, float]]:
+    """Measure one case by the study's metrics alone, as :func:`case_rows` defines them: often, during training.
+
+    Args:
+        prediction: Class indices, ``(depth, lateral[, elevation])``.
+        label: Class indices of the same shape.
+        classes: Their number, with the background.
+        spacing: Voxel size along every axis; without it, ``asd`` and ``hd``, which take far longer, are left out.
+
+    Returns:
+        Of each of the classes 1, 2, ..., values by name; NaN where one is undefined.
+    """
+    confusion = confusion_counts(prediction, label, classes)
+    found = []
+    for index in range(1, classes):
+        values = _overlap(confusion, index)
+        if spacing is not None:
+            distances = _distances(prediction == index, label == index, spacing, tolerance=0.0)
+            values |= {name: distances[name] for name in ("asd", "hd")}
+        found.append(values)
+    return found
+
+
+def confusion_counts(prediction: Tensor, label: Tensor, classes: int) -> NDArray[np.int64]:
+    """Count the voxels of every pair of classes.
+
+    Args:
+        prediction: Class indices, ``(depth, lateral[, elevation])``.
+        label: Class indices of the same shape.
+        classes: Their number, with the background.
+
+    Returns:
+        ``[label, prediction]``.
+    """
     # Row by row: as int64, all pairs of a volume of the calf would take 4 GB.
     counts = torch.zeros(classes**2, dtype=torch.int64, device=label.device)
     for truth, guess in zip(label, prediction, strict=True):

@@ -223,8 +223,12 @@ class BaseTask(LightningModule):
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["case"]))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the loss and keep the Dice of every case, and the voxels that the temperature is fitted to."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Log the loss and keep the Dice of every case, and the voxels that the temperature is fitted to.
+
+        Returns:
+            ``prediction``, class indices on the network's grid, ``(B, ...)``.
+        """
         outputs = self.outputs(batch)
         logits = self.class_logits(outputs)
         loss = self.loss(outputs, batch)
@@ -241,6 +245,7 @@ class BaseTask(LightningModule):
             if self.temperature_scaling:
                 inside = batch["domain"][index, 0].bool()
                 self._validation_voxels[case] = draw_voxels(logits[index], label, inside)
+        return {"prediction": prediction}
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over cases of every class's Dice, and fit the temperature where it is asked for.

@@ -1,0 +1,162 @@
+"""What a test says at a glance: cases from the worst on, probabilities against frequencies, classes mixed up."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from torchmetrics.utilities.plot import plot_confusion_matrix
+
+from cm_lightning.callbacks.pictures import run_folder, save_figure
+from cm_lightning.callbacks.publishing import publish_figure
+from cm_lightning.data.augmentation import Batch
+from cm_lightning.evaluation.figures import reliability_plot
+from cm_lightning.evaluation.pooling import worst_case_picture
+from cm_lightning.loggers import WandbRunLogger
+from cm_lightning.metrics import METRICS, apply_empty_policy
+from cm_lightning.metrics.segmentation import confusion_counts
+from cm_lightning.tasks import BaseTask
+from cm_lightning.tasks.base import gather_objects
+
+MOST_ROWS = 100  # a table of thousands of cases would not be looked at
+
+
+class CaseTable(Callback):
+    """Show the cases of a test from the worst on: ``test_cases.csv``, and ``tables/test_cases`` in loggers.
+
+    A row a case with the mean over classes of the study's metrics and every class's Dice; classes lost or invented
+    count with their worst value. In loggers at most 100 rows, in W&B with the pictures of the worst.
+    """
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write and show the table."""
+        if not (trainer.is_global_zero and isinstance(pl_module, BaseTask)) or pl_module.test_rows.empty:
+            return
+        folder = run_folder(trainer)
+        table = case_table(pl_module.test_rows)
+        table.to_csv(folder / "test_cases.csv", index=False)
+        shown = table.head(MOST_ROWS).round(4)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbRunLogger):
+                import wandb
+
+                pictures: list[wandb.Image | None] = []
+                for case in shown["case"]:
+                    file = worst_case_picture(folder, case)
+                    drawn = logger.settings.pictures and file.is_file()
+                    pictures.append(wandb.Image(str(file)) if drawn else None)
+                logger.log_metrics(
+                    {
+                        "tables/test_cases": wandb.Table(
+                            dataframe=shown.assign(picture=pd.Series(pictures, dtype=object))
+                        )
+                    }
+                )
+            elif isinstance(logger, TensorBoardLogger):
+                lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy(object).tolist()]
+                text = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+                logger.experiment.add_text("tables/test_cases", text)
+
+
+class ReliabilityPicture(Callback):
+    """Draw how often a class is where the network states it with some probability, after ``test``."""
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw it to ``pictures/reliability.png`` and ``plots/reliability``."""
+        if not (trainer.is_global_zero and isinstance(pl_module, BaseTask)) or pl_module.test_calibration.empty:
+            return
+        folder = run_folder(trainer)
+        name = f"{folder.parent.name}/{folder.name}"
+        figure = reliability_plot(pl_module.test_calibration.assign(model=name))
+        save_figure(figure, folder / "pictures" / "reliability.png")
+        publish_figure(trainer, "plots/reliability", figure)
+
+
+class ConfusionPicture(Callback):
+    """Draw which class is taken for which, after ``test``; nothing in a ``fast_dev_run``.
+
+    Voxels of all cases at file resolution, without post-processing: ``test_confusion.csv`` has their number, a row a
+    label; the picture ``pictures/confusion.png`` and ``plots/confusion`` the share of every label's.
+    """
+
+    def __init__(self) -> None:
+        self._cases: dict[str, NDArray[np.int64]] = {}
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count the voxels of a case."""
+        if isinstance(pl_module, BaseTask) and outputs:
+            counts = confusion_counts(
+                outputs["prediction"], batch["native_label"][0, 0], len(pl_module.class_names) + 1
+            )
+            self._cases[batch["case"][0]] = counts
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather the cases of all processes; one that the sampler repeats counts once."""
+        self._cases = dict(gather_objects(list(self._cases.items())))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the sum over cases."""
+        cases, self._cases = self._cases, {}
+        if not (trainer.is_global_zero and isinstance(pl_module, BaseTask) and cases):
+            return
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        folder, names = run_folder(trainer), ["background", *pl_module.class_names]
+        counts = np.sum(list(cases.values()), axis=0)
+        pd.DataFrame(counts, index=pd.Index(names, name="label"), columns=names).to_csv(folder / "test_confusion.csv")
+        figure = confusion_plot(counts, names)
+        save_figure(figure, folder / "pictures" / "confusion.png")
+        publish_figure(trainer, "plots/confusion", figure)
+
+
+def case_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sort the cases of a test from the worst on.
+
+    Args:
+        rows: Long table of a test.
+
+    Returns:
+        A row a case: ``case``, ``patient``, the mean over classes of each of the study's metrics, and ``dice_<class>``;
+        in the order of the mean Dice. A case that has no class and was given none is last.
+    """
+    study = [name for name, metric in METRICS.items() if metric.in_study]
+    plain = rows[(rows["postprocessing"] == "none") & rows["metric"].isin(study)]
+    scored = apply_empty_policy(plain, "worst")
+    means = scored.pivot_table(index=["case", "patient"], columns="metric", values="value", dropna=False)
+    dice = scored[scored["metric"] == "dice"].pivot_table(index=["case", "patient"], columns="class", values="value")
+    dice = dice[[name for name in dict.fromkeys(rows["class"]) if name in dice]].add_prefix("dice_")
+    everyone = pd.MultiIndex.from_frame(rows[["case", "patient"]].drop_duplicates())
+    table = means.reindex(columns=study).join(dice).reindex(everyone)
+    return table.sort_values("dice", kind="stable", na_position="last").reset_index()
+
+
+def confusion_plot(counts: NDArray[np.int64], names: list[str]) -> Figure:
+    """Draw the share of every label's voxels that each class was given.
+
+    Args:
+        counts: Voxels, ``[label, prediction]``.
+        names: Names of all classes.
+
+    Returns:
+        The figure.
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(1.3 * len(names) + 2.4, 1.1 * len(names) + 1.8), layout="constrained")
+    axes = figure.subplots()
+    plot_confusion_matrix(torch.from_numpy(shares), ax=axes, labels=list(names), cmap="Blues")
+    axes.set_title("share of every label's voxels", fontsize=11)
+    axes.set_xlabel("predicted class", fontsize=11)
+    axes.set_ylabel("label", fontsize=11)
+    return figure

@@ -1,0 +1,39 @@
+"""How fast training is, and how much of the GPU's memory it takes."""
+
+import time
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from cm_lightning.data.augmentation import Batch
+
+
+class Throughput(Callback):
+    """Log seconds an epoch with its validation, training cases a second, and on a GPU the largest memory so far.
+
+    As ``time/epoch_s``, ``time/cases_per_s`` (of all processes together, waiting for data included) and
+    ``memory/gpu_peak_gb`` (of the process that takes most).
+    """
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._start = self._last = time.perf_counter()
+        self._cases = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count the batch's cases."""
+        self._last = time.perf_counter()
+        self._cases += len(batch["case"])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log."""
+        training = max(self._last - self._start, 1e-9)
+        rate = trainer.world_size * self._cases / training
+        pl_module.log("time/epoch_s", time.perf_counter() - self._start, rank_zero_only=True)
+        pl_module.log("time/cases_per_s", rate, rank_zero_only=True)
+        if pl_module.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
+            pl_module.log("memory/gpu_peak_gb", peak, sync_dist=True, reduce_fx="max")
