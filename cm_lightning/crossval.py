@@ -23,6 +23,7 @@ from cm_lightning.evaluation.pooling import ROWS_FILE, pool_folds, seeded_name, 
 from cm_lightning.evaluation.summary_run import log_summary_run
 from cm_lightning.metrics import METRICS
 from cm_lightning.settings import MAY_DIFFER, Settings, flatten
+from cm_lightning.sweeps import SEED, Combination, combination_name, combination_words, read_combinations
 from cm_lightning.tracking import WandbSettings
 
 
@@ -94,7 +95,9 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         default=[],
         type=Path,
         help="Several configurations, each with all folds and named after its file. As with --config, what comes later "
-        "on the command line overrides: --config BASE --grid OVERLAY OVERLAY, or --grid FULL FULL --config OVERLAY.",
+        "on the command line overrides: --config BASE --grid OVERLAY OVERLAY, or --grid FULL FULL --config OVERLAY. "
+        "A sweep file of Weights & Biases stands for all combinations of its parameters but the fold, which are given "
+        "to fit last: --config BASE --grid SWEEP.",
     )
     parser.add_argument(
         "--seeds",
@@ -129,12 +132,36 @@ def command_lines(own: argparse.Namespace, rest: Sequence[str]) -> list[list[str
 
     Returns:
         Words of ``fit``; one command line where there is no grid.
+
+    Raises:
+        InputError: A sweep in the grid cannot be expanded, has nothing to change, or brings seeds beside ``--seeds``.
     """
     shared = [f"--config={path}" for path in own.config]
     if not own.grid:
         return [[*shared, *rest]]
     before, after = shared[: own.configs_before_grid], shared[own.configs_before_grid :]
-    return [[*before, f"--config={path}", *after, f"--experiment={path.stem}", *rest] for path in own.grid]
+    lines: list[list[str]] = []
+    for path in own.grid:
+        combinations = read_combinations(path)
+        if combinations is None:
+            lines.append([*before, f"--config={path}", *after, f"--experiment={path.stem}", *rest])
+            continue
+        _refuse_sweep(path, combinations, own)
+        for combination in combinations:
+            # Values come last, as an agent gives them: the experiment's name says that they hold.
+            name = f"--experiment={path.stem}{combination_name(combination)}"
+            lines.append([*shared, name, *rest, *combination_words(combination)])
+    return lines
+
+
+def _refuse_sweep(path: Path, combinations: list[Combination], own: argparse.Namespace) -> None:
+    """Check that a sweep can be run with the other words."""
+    if not own.config:
+        raise InputError(
+            f"The sweep {path} says only what to vary; expected what it varies: --config BASE --grid {path}."
+        )
+    if own.seeds is not None and SEED in combinations[0]:
+        raise InputError(f"{path} has values of {SEED}, and so has --seeds {own.seeds}; expected one of the two.")
 
 
 class Grid(argparse.Action):

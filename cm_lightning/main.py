@@ -42,6 +42,7 @@ from cm_lightning.evaluation.report import report
 from cm_lightning.evaluation.variability import variability
 from cm_lightning.loggers import ResumableCSVLogger, WandbRunLogger
 from cm_lightning.settings import RUN_SPECIFIC, flatten
+from cm_lightning.sweeps import sweep_experiment
 from cm_lightning.tasks import BaseTask, DeepAtlasTask
 from cm_lightning.tasks.base import Stage
 from cm_lightning.tracking import RunIdentity, WandbSettings, resolve_mode
@@ -105,7 +106,9 @@ def resolve_settings(words: list[str]) -> dict[str, Any]:
     except SystemExit as end:
         if end.code:
             raise InputError("fit does not take these settings (see above).") from None
-    return flatten(yaml.safe_load(printed.getvalue()))
+    settings = flatten(yaml.safe_load(printed.getvalue()))
+    # The parser prints before fit renames.
+    return settings | {"experiment": sweep_experiment(settings["experiment"])}
 
 
 OWN_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -191,6 +194,7 @@ class CommandLine(LightningCLI):
         super().parse_arguments(parser, args)
         subcommand = self.config["subcommand"]
         config = self.config[subcommand]
+        config.experiment = sweep_experiment(config.experiment)
         folder = Path(config.output_dir) / config.experiment / f"fold{config.data.fold}"
         config.ckpt_path = find_checkpoint(subcommand, config.ckpt_path, folder)
         if subcommand == "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:

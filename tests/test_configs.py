@@ -18,7 +18,10 @@ from cm_lightning.main import main
 from tests.conftest import CONFIGS
 
 OVERLAYS = {"demo", "demo_thyroid"}
-ALL = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OVERLAYS)
+# Sweeps say what to vary, and are no configurations: see test_sweeps.py.
+ALL = sorted(
+    path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OVERLAYS and not path.stem.startswith("sweep_")
+)
 # UNETR has 93 million parameters, of which a checkpoint of training keeps 1.1 GB.
 SMALL_UNETR = "--model.network_options={hidden_size: 24, mlp_dim: 24, num_heads: 2, feature_size: 8}"
 LOSSES = ("dice", "CE", "diceCE", "CEconf", "diceCEconf")
