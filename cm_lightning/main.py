@@ -38,6 +38,7 @@ from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.crossval import crossval
 from cm_lightning.data import Phantom, UltrasoundDataModule
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.evaluation.dashboard import dashboard
 from cm_lightning.evaluation.report import report
 from cm_lightning.evaluation.variability import variability
 from cm_lightning.loggers import ResumableCSVLogger, WandbRunLogger
@@ -54,6 +55,7 @@ OWN_COMMANDS_HELP = """further commands:
   report RUN..  tables, statistics and figures of finished runs, on one page
   variability   where networks hesitate and raters differ, and whether confidence predicts it
   sync RUN..    upload runs that W&B could not be told of
+  dashboard     build the workspace of Weights & Biases that shows a project's runs
   phantom DIR   write a synthetic ultrasound data set whose truth is known
 """
 
@@ -84,6 +86,15 @@ def run_crossval(words: Sequence[str]) -> None:
         words: Command line after ``crossval``.
     """
     crossval(words, resolve_settings)
+
+
+def run_dashboard(words: Sequence[str]) -> None:
+    """Build the workspace of Weights & Biases that shows a project's runs.
+
+    Args:
+        words: Command line after ``dashboard``.
+    """
+    dashboard(words, resolve_settings)
 
 
 def resolve_settings(words: list[str]) -> dict[str, Any]:
@@ -117,6 +128,7 @@ OWN_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "report": report,
     "sync": sync,
     "variability": variability,
+    "dashboard": run_dashboard,
 }
 
 

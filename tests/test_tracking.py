@@ -22,6 +22,7 @@ from cm_lightning import tracking
 from cm_lightning.callbacks.drawing import Panel, Scale
 from cm_lightning.callbacks.publishing import make_picture, publish_pictures
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.evaluation.dashboard import MUSCLES, build_dashboard, panel_keys
 from cm_lightning.loggers import WandbRunLogger
 from cm_lightning.main import main
 from cm_lightning.tracking import RunIdentity, WandbSettings, resolve_mode
@@ -182,6 +183,16 @@ def test_cross_validation_is_a_run_beside_its_folds(folds):
     shown = json.loads((run / "files" / summary["summary"]["tables/cv_folds"]["path"]).read_text())
     assert [row[0] for row in shown["data"]] == ["0", "1", "mean", "SD over patients", "SD over folds"]
     assert "plots/cv_box" in summary["summary"]
+
+
+def test_every_panel_of_the_dashboard_is_logged(folds):
+    pytest.importorskip("wandb_workspaces")
+    shown = panel_keys(build_dashboard("team", "muscles", "dashboard", MUSCLES))
+    logged = [logged_keys(read(run)[0]) for run in offline_runs(folds / "fold0")]
+    (summary,) = (logged_keys(read(run)[0]) for run in offline_runs(folds))
+    assert sorted(shown - summary.union(*logged)) == []
+    # Means over folds are of folds alone.
+    assert {key for key in shown & summary if any(key in keys for keys in logged)} == set()
 
 
 def test_copied_folder_is_uploaded_from_where_it_is(folds, tmp_path, monkeypatch, capsys):
