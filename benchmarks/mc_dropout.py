@@ -1,6 +1,6 @@
 """Time and memory of sampling networks with dropout, beside as many plain passes.
 
-    python benchmarks/mc_dropout.py [--size 96] [--samples 10] [--repeats 5] [--threads 2]
+    python benchmarks/mc_dropout.py [--size 64] [--samples 5] [--repeats 5] [--threads 2]
 
 In one process, turn about: passes without dropout, passes with torch's own dropout switched on, and ``sample_dropout``,
 which seeds every mask and sums up mean, entropies, variance and votes. Memory is the largest resident set of a process
@@ -24,7 +24,7 @@ from cm_lightning.models import create_network, dropout_layers
 from cm_lightning.uncertainty import MCDropout, sample_dropout
 
 Run = Callable[[nn.Module, torch.Tensor, int], None]
-NETWORKS = {"UNet": {}, "AttentionUnet": {}, "UNETR": {"hidden_size": 192, "mlp_dim": 768, "num_heads": 6}}
+NETWORKS = {"UNet": {}, "AttentionUnet": {}, "UNETR": {"hidden_size": 96, "mlp_dim": 384, "num_heads": 4, "feature_size": 8}}
 
 
 def build(name: str, size: int) -> nn.Module:
@@ -70,8 +70,8 @@ def peak(name: str, size: int, samples: int) -> float:
 def main() -> None:
     """Print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--samples", type=int, default=10)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peak", help=argparse.SUPPRESS)
