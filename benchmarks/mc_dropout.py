@@ -24,7 +24,11 @@ from cm_lightning.models import create_network, dropout_layers
 from cm_lightning.uncertainty import MCDropout, sample_dropout
 
 Run = Callable[[nn.Module, torch.Tensor, int], None]
-NETWORKS = {"UNet": {}, "AttentionUnet": {}, "UNETR": {"hidden_size": 96, "mlp_dim": 384, "num_heads": 4, "feature_size": 8}}
+NETWORKS = {
+    "UNet": {},
+    "AttentionUnet": {},
+    "UNETR": {"hidden_size": 96, "mlp_dim": 384, "num_heads": 4, "feature_size": 8},
+}
 
 
 def build(name: str, size: int) -> nn.Module:
