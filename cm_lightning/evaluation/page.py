@@ -92,8 +92,9 @@ class Page:
 
     def _draw(self, drawing: Drawing, output: Path) -> tuple[str, str, str]:
         name, title, figure = drawing
-        figure.savefig(output / "figures" / f"{name}.svg")
         figure.savefig(output / "figures" / f"{name}.png", dpi=130)
+        figure.set_layout_engine(None)  # everything has its place now; finding it again takes longer than drawing
+        figure.savefig(output / "figures" / f"{name}.svg")
         return name, title, _embed(output / "figures" / f"{name}.png")
 
 
