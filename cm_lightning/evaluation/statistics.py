@@ -89,12 +89,14 @@ def friedman(values: pd.DataFrame, seed: int = 0) -> FriedmanResult:
         # All ties: the statistic is 0 / 0, and there is no difference to be found.
         return FriedmanResult(participants, models, 0.0, 1.0, 1.0, 0.0)
     statistic, p = stats.friedmanchisquare(*table.T)
-    permuted = stats.permutation_test(  # type: ignore[call-overload]
-        list(table.T),
-        lambda *columns: stats.friedmanchisquare(*columns).statistic,
+    # Permuting within participants leaves their ranks and ties: Friedman's statistic grows with the squared rank sums,
+    # which are had for all permutations at once.
+    permuted = stats.permutation_test(
+        list(stats.rankdata(table, axis=1).T),
+        lambda *ranks, axis: (np.sum(ranks, axis=axis) ** 2).sum(axis=0),
         permutation_type="samples",
         alternative="greater",
-        vectorized=False,
+        vectorized=True,
         n_resamples=PERMUTATIONS,
         rng=seed,
     )
