@@ -53,7 +53,7 @@ def confidence_effect(
     surfaces = np.hstack([smooth_basis([depth] if distance is None else [depth, distance]) for depth in depths])
     if len(variability) < 5 * surfaces.shape[1]:
         return Effect(correlation(*ranks), float("nan"))
-    left = [_without(surfaces, rank) for rank in ranks]
+    left = _without(surfaces, np.stack(ranks, axis=1)).T
     # What conditions explain whole leaves rounding errors alone.
     tiny = 1e-6 * len(variability)
     given = float("nan") if min(np.ptp(rest) for rest in left) < tiny else correlation(*left)
@@ -117,7 +117,7 @@ def _sum_of_curves(predictors: Sequence[Array], learnt: Sequence[Array]) -> Arra
 
 
 def _without(basis: Array, values: Array) -> Array:
-    """What the best fit of the basis leaves of the values."""
+    """What the best fit of the basis leaves of the values, column by column."""
     weights, *_ = np.linalg.lstsq(basis, values, rcond=1e-10)
     rest: Array = values - basis @ weights
     return rest
