@@ -1,11 +1,15 @@
 """Shared fixtures: small phantoms, small configurations, and real data that tests skip without."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from cm_lightning.data import Phantom
 from cm_lightning.main import main
@@ -46,17 +50,16 @@ def thyroid_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def muscle_arguments(muscle_set: Path, tmp_path: Path) -> list[str]:
-    """The front-door configuration on the tiny phantoms, in a folder of the test's own."""
+def arguments_in(folder: Path, muscle_set: Path) -> list[str]:
+    """The front-door configuration on the tiny phantoms, with everything that it writes in one folder."""
     return [
         "--config",
         str(CONFIGS / "muscle_2ch.yaml"),
         f"--data.root={muscle_set}",
         "--data.spatial_size=[16,16,16]",
         "--data.num_workers=0",
-        f"--data.cache_dir={tmp_path / 'cache'}",
-        f"--output_dir={tmp_path / 'outputs'}",
+        f"--data.cache_dir={folder / 'cache'}",
+        f"--output_dir={folder / 'outputs'}",
         "--trainer.accelerator=cpu",
         "--trainer.max_epochs=2",
         "--trainer.enable_progress_bar=false",
@@ -65,13 +68,43 @@ def muscle_arguments(muscle_set: Path, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
+def muscle_arguments(muscle_set: Path, tmp_path: Path) -> list[str]:
+    """The front-door configuration on the tiny phantoms, in a folder of the test's own."""
+    return arguments_in(tmp_path, muscle_set)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put together what pictures of runs show, but leave it undrawn: drawing takes longer than a tiny run itself."""
+    for module in ("pictures", "uncertainty_pictures"):
+        for name in ("draw_panels", "save_figure"):
+            monkeypatch.setattr(f"cm_lightning.callbacks.{module}.{name}", lambda *_: None)
+
+
+@pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     """Where :func:`muscle_arguments` puts the run of fold 0."""
     return tmp_path / "outputs" / "muscle_2ch" / "fold0"
 
 
+@contextmanager
+def blank_figures() -> Iterator[None]:
+    """Put figures of reports together, but leave their files empty: drawing takes most of a report's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda _, path, **__: Path(path).touch())
+        yield
+
+
+@pytest.fixture(scope="session")
+def trained_once(muscle_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of a run that was trained, with its pictures; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    main(["fit", *arguments_in(folder, muscle_set)])
+    return folder / "outputs"
+
+
 @pytest.fixture
-def trained(muscle_arguments: list[str]) -> list[str]:
-    """Arguments of a run that was trained."""
-    main(["fit", *muscle_arguments])
+def trained(muscle_arguments: list[str], trained_once: Path, tmp_path: Path) -> list[str]:
+    """Arguments of a run that was trained, which is the test's own."""
+    shutil.copytree(trained_once, tmp_path / "outputs")
     return muscle_arguments

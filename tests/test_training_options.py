@@ -27,7 +27,7 @@ TASKS = {
 
 
 @pytest.fixture(params=TASKS)
-def arguments(request, muscle_arguments):
+def arguments(request, muscle_arguments, undrawn):
     """The front door on tiny phantoms, with a small network, for each way of optimising."""
     return [*muscle_arguments, *TASKS[request.param], SMALL, "--pictures.cases=0"]
 
@@ -123,7 +123,7 @@ def test_early_stopping_and_its_checkpoints(arguments, run_folder):
     assert checkpoint(run_folder, "best")["epoch"] == max(dice, key=dice.get)
 
 
-def test_fine_tuning_from_another_input_mode_and_loss(muscle_arguments, tmp_path, caplog):
+def test_fine_tuning_from_another_input_mode_and_loss(muscle_arguments, tmp_path, caplog, undrawn):
     small = [*muscle_arguments, SMALL, "--pictures.cases=0"]
     main(["fit", *small, "--experiment=first", "--model.input_mode=1ch"])
     path = tmp_path / "outputs" / "first" / "fold0" / "checkpoints" / "last.ckpt"
@@ -144,7 +144,7 @@ def test_fine_tuning_from_another_input_mode_and_loss(muscle_arguments, tmp_path
         main(["fit", *tuned, "--overwrite=true"])
 
 
-def test_confidence_head_predicts_without_a_solver(muscle_arguments, run_folder):
+def test_confidence_head_predicts_without_a_solver(muscle_arguments, run_folder, undrawn):
     head = [*muscle_arguments, "--model.input_mode=1ch", "--model.confidence_head=1", "--model.learning_rate=0.005"]
     main(["fit", *head, "--trainer.max_epochs=12", "--pictures.cases=0"])
     errors = [float(row["val/confidence_error"]) for row in metrics(run_folder) if row["val/confidence_error"]]
@@ -157,7 +157,7 @@ def test_confidence_head_predicts_without_a_solver(muscle_arguments, run_folder)
     assert "confidence.nii.gz" not in names
 
 
-def test_temperature_is_fitted_kept_and_changes_probabilities_alone(muscle_arguments, run_folder, muscle_set):
+def test_temperature_is_fitted_kept_and_changes_probabilities_alone(muscle_arguments, run_folder, muscle_set, undrawn):
     arguments = [*muscle_arguments, SMALL, "--pictures.cases=0"]
     words = [*arguments, "--model.temperature_scaling=true"]
     main(["fit", *words])
@@ -209,7 +209,8 @@ def test_temperature_is_fitted_kept_and_changes_probabilities_alone(muscle_argum
             main([command, *words, "--ckpt_path=last"])
 
 
-def test_mc_dropout_writes_maps_and_sampled_segmentations(muscle_arguments, run_folder):
+def test_mc_dropout_writes_maps_and_sampled_segmentations(muscle_arguments, run_folder, monkeypatch):
+    monkeypatch.setattr("cm_lightning.callbacks.AugmentationPicture.on_train_start", lambda *_: None)
     with pytest.raises(ValueError, match="MC dropout varies a network by its dropout"):
         main(["fit", *muscle_arguments, "--model.mc_dropout.samples=5", "--model.network_options={dropout: 0.0}"])
     assert not run_folder.is_dir()
@@ -243,7 +244,8 @@ def test_mc_dropout_writes_maps_and_sampled_segmentations(muscle_arguments, run_
     np.testing.assert_allclose(np.asarray(again["entropy"].dataobj), five["entropy"], atol=1e-5)
 
 
-def test_patch_training_is_sampled_whole_or_in_windows(muscle_arguments, run_folder, tmp_path):
+def test_patch_training_is_sampled_whole_or_in_windows(muscle_arguments, run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("cm_lightning.callbacks.AugmentationPicture.on_train_start", lambda *_: None)
     patches = [*muscle_arguments, SMALL, "--data.spatial_size=null", "--data.patch_size=[16,16,16]"]
     main(["fit", *patches, "--pictures.cases=0", "--uncertainty.samples=2"])
     assert len(list((run_folder / "pictures").glob("uncertainty_epoch*.png"))) == 1
