@@ -28,7 +28,7 @@ from cm_lightning.evaluation.tables import (
 from cm_lightning.main import main
 from cm_lightning.metrics.calibration import calibration_errors, calibration_rows
 from cm_lightning.metrics.levels import depth_levels, level_rows
-from tests.conftest import CONFIGS
+from tests.conftest import CONFIGS, blank_figures
 from tests.evaluation.test_pooling import write_fold
 
 LABEL = np.zeros((8, 8), np.uint8)
@@ -114,7 +114,8 @@ def test_report_names_the_damaged_run_and_goes_on(runs, tmp_path, capsys):
     # Made again from the same rows, it is the same.
     (tmp_path / "again" / "tables").mkdir(parents=True)
     (tmp_path / "again" / "tables" / "of_an_earlier_report.md").touch()
-    write_report([runs], tmp_path / "again")
+    with blank_figures():
+        write_report([runs], tmp_path / "again")
     assert (tmp_path / "again" / "report.md").read_text() == (folder / "report.md").read_text()
     assert not (tmp_path / "again" / "tables" / "of_an_earlier_report.md").exists()
 
@@ -193,7 +194,8 @@ def test_calibration_where_it_was_measured(runs, tmp_path):
     add_calibration(runs / "muscle_unet_2ch_dice_seed1", {"none": 0.905, "temperature": 36 / 64})
     add_calibration(runs / "muscle_unet_1ch_ceconf", {"none": 0.7})
     (runs / "muscle_unet_1ch_ceconf" / "fold1" / "test_calibration.csv").write_text("case\n")
-    write_report([runs], tmp_path / "out")
+    with blank_figures():
+        write_report([runs], tmp_path / "out")
     found = load_runs([runs])
     assert "muscle_unet_1ch_ceconf" in found.models
     name = f"{runs / 'muscle_unet_1ch_ceconf'}, calibration"

@@ -9,19 +9,31 @@ import pytest
 from cm_lightning.data import Phantom
 from cm_lightning.data.phantom import RaterModel
 from cm_lightning.main import main
+from tests.conftest import arguments_in, blank_figures
 
 
-@pytest.fixture
-def trained_runs(muscle_set, muscle_arguments, tmp_path):
+@pytest.fixture(scope="module")
+def trained_once(muscle_set, tmp_path_factory):
     """One fold each of a network with one channel and of one with two, and raters of its cases."""
-    root = tmp_path / "data"
+    folder = tmp_path_factory.mktemp("variability")
+    root = folder / "data"
     shutil.copytree(muscle_set, root)
     phantom = Phantom("muscle", 11, (16, 24, 16), (3.0, 2.4, 6.0), raters=RaterModel(repeats=4, sd=3.0))
     phantom.write(root)
     small = ["--model.network_options={channels: [4, 8], strides: [2]}", "--trainer.max_epochs=1"]
     quiet = ["--pictures.cases=0", "--uncertainty.cases=0", f"--data.root={root}"]
-    for mode in ("1ch", "2ch"):
-        main(["fit", *muscle_arguments, *small, *quiet, f"--model.input_mode={mode}", f"--experiment={mode}_seed0"])
+    with blank_figures():
+        for mode in ("1ch", "2ch"):
+            words = [*arguments_in(folder, muscle_set), *small, *quiet]
+            main(["fit", *words, f"--model.input_mode={mode}", f"--experiment={mode}_seed0"])
+    return folder / "outputs", root
+
+
+@pytest.fixture
+def trained_runs(trained_once, tmp_path):
+    """The runs, which are the test's own, and the raters."""
+    outputs, root = trained_once
+    shutil.copytree(outputs, tmp_path / "outputs")
     return tmp_path / "outputs", root
 
 
@@ -46,7 +58,8 @@ def test_networks_against_raters_and_again(trained_runs, tmp_path, capsys):
 
     kept = {path: path.stat().st_mtime_ns for path in (output / "samples").rglob("*.npz")}
     assert len(kept) == 2 * measures.groupby("case")["frame"].nunique().sum()
-    main([*with_raters, "--batch_size", "2"])  # which changes no result
+    with blank_figures():
+        main([*with_raters, "--batch_size", "2"])  # which changes no result
     assert {path: path.stat().st_mtime_ns for path in (output / "samples").rglob("*.npz")} == kept
     damaged = next(iter(kept))
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
@@ -57,7 +70,8 @@ def test_networks_against_raters_and_again(trained_runs, tmp_path, capsys):
     # Sampled again is the fold whose file is gone; then without raters, and of a run that is damaged the rest.
     shutil.copytree(runs / "1ch_seed0", runs / "other_seed0")
     shutil.rmtree(runs / "other_seed0" / "fold0" / "checkpoints")
-    main(with_raters)
+    with blank_figures():
+        main(with_raters)
     assert damaged.is_file()
     assert "There is no" in (output / "report.md").read_text()
     main([*words, "--samples", "2"])
