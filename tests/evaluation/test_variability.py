@@ -74,7 +74,8 @@ def test_networks_against_raters_and_again(trained_runs, tmp_path, capsys):
         main(with_raters)
     assert damaged.is_file()
     assert "There is no" in (output / "report.md").read_text()
-    main([*words, "--samples", "2"])
+    with blank_figures():
+        main([*words, "--samples", "2"])
     markdown = (output / "report.md").read_text()
     assert "What finds error" in markdown
     assert "predict where labels differ" not in markdown
