@@ -36,6 +36,12 @@ def metrics(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def timeless(folder: Path) -> list[dict[str, str]]:
+    """What a run logged, but how long it took."""
+    clock = ("time/", "cm/solve_ms_per_frame")
+    return [{key: value for key, value in row.items() if not key.startswith(clock)} for row in metrics(folder)]
+
+
 def test_help_version_and_print_config(tmp_path, capsys):
     for words, expected in (
         (["--help"], "phantom"),
@@ -178,7 +184,7 @@ def test_modes_run_through_fit_and_test(muscle_arguments, tmp_path, undrawn, cha
     main(["test", *arguments, "--ckpt_path=last"])
     (table,) = (tmp_path / "outputs").rglob("test_metrics.csv")
     costs = [float(row.get("cm/solve_ms_per_frame") or 0) for row in metrics(table.parent)]
-    assert (max(costs) > 0) == ("--data.confidence_mode=on_the_fly" in change)
+    assert max(costs) > 0
     assert np.isfinite(pd.read_csv(table).query("metric == 'fall_out'")["value"]).all()
 
 
@@ -225,7 +231,7 @@ def test_two_runs_with_one_seed_are_the_same(muscle_arguments, tmp_path, undrawn
         arguments = [*muscle_arguments, f"--experiment={name}", "--data.augmentation.rotation=5"]
         main(["fit", *arguments])
         main(["test", *arguments, "--ckpt_path=last"])
-        found.append(metrics(tmp_path / "outputs" / name / "fold0"))
+        found.append(timeless(tmp_path / "outputs" / name / "fold0"))
     assert found[0] == found[1]
 
 
@@ -233,7 +239,7 @@ def test_sampling_pictures_does_not_change_training(muscle_arguments, tmp_path, 
     main(["fit", *muscle_arguments, "--experiment=with"])
     monkeypatch.setattr("cm_lightning.callbacks.AugmentationPicture.on_train_start", lambda *_: None)
     main(["fit", *muscle_arguments, "--experiment=without"])
-    assert metrics(tmp_path / "outputs/with/fold0") == metrics(tmp_path / "outputs/without/fold0")
+    assert timeless(tmp_path / "outputs/with/fold0") == timeless(tmp_path / "outputs/without/fold0")
 
 
 def test_interrupted_run_resumes_where_it_stopped(muscle_arguments, run_folder, undrawn):
