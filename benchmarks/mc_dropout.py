@@ -1,6 +1,6 @@
 """Time and memory of sampling networks with dropout, beside as many plain passes.
 
-    python benchmarks/mc_dropout.py [--size 64] [--samples 5] [--repeats 5] [--threads 2]
+    python benchmarks/mc_dropout.py [--size 64] [--samples 5] [--repeats 5] [--threads 2] [--networks UNet]
 
 In one process, turn about: passes without dropout, passes with torch's own dropout switched on, and ``sample_dropout``,
 which seeds every mask and sums up mean, entropies, variance and votes. Memory is the largest resident set of a process
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -90,7 +91,7 @@ def main() -> None:
     table = Table(
         "network", "plain pass [ms]", "sampled / plain", "sampled / torch's dropout", "MB, few", "MB, ten times"
     )
-    for name in NETWORKS:
+    for name in options.networks:
         network = build(name, options.size)
         found: dict[str, list[float]] = {"plain": [], "dropped": [], "sample": []}
         with torch.inference_mode():
