@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from cm_lightning.data import Phantom
-from cm_lightning.data.images import read_image
+from cm_lightning.io import read_image
 from cm_lightning.main import main
 from tests.conftest import CONFIGS
 

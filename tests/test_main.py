@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 from scipy import ndimage
 
-from cm_lightning.data.images import read_image
+from cm_lightning.io import read_image
 from cm_lightning.main import main
 from cm_lightning.metrics import METRICS
 from cm_lightning.tasks import SegmentationTask

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from cm_lightning.data.images import read_image
+from cm_lightning.io import read_image
 from cm_lightning.main import main
 from cm_lightning.metrics.calibration import calibration_errors
 from tests.test_main import metrics

@@ -2,7 +2,6 @@
 
 from cm_lightning.callbacks.best_score import BestScore
 from cm_lightning.callbacks.confidence_cost import ConfidenceCost
-from cm_lightning.callbacks.image_sampler import ImageSampler, SampledImage
 from cm_lightning.callbacks.pictures import AugmentationPicture, SegmentationPictures, WorstCasePictures
 from cm_lightning.callbacks.prediction_writer import PredictionWriter
 from cm_lightning.callbacks.result_pictures import CaseTable, ConfusionPicture, ReliabilityPicture
@@ -17,11 +16,9 @@ __all__ = [
     "CaseTable",
     "ConfidenceCost",
     "ConfusionPicture",
-    "ImageSampler",
     "PredictionWriter",
     "ReliabilityPicture",
     "ResultTable",
-    "SampledImage",
     "SegmentationPictures",
     "Throughput",
     "UncertaintyPictures",

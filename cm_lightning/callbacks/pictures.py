@@ -2,23 +2,31 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from cm_lightning.callbacks.drawing import CONFIDENCE, GREY, WRONG, Frame, Panel, draw_panels
-from cm_lightning.callbacks.publishing import Picture, make_picture, publish_pictures
+from cm_lightning.callbacks.trainer_state import fold_folder, is_due
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
-from cm_lightning.evaluation.pooling import worst_case_picture
+from cm_lightning.drawing import (
+    CONFIDENCE,
+    GREY,
+    WRONG,
+    FullestFrame,
+    Panel,
+    case_panels,
+    draw_panels,
+    frame_spacing,
+    save_figure,
+)
 from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.tasks import BaseTask
+from cm_lightning.tracking.publishing import Picture, make_picture, publish_pictures
 
 
 class SegmentationPictures(Callback):
@@ -65,7 +73,7 @@ class SegmentationPictures(Callback):
             return
         epoch = trainer.current_epoch
         figure = draw_panels(self._rows, pl_module.class_names, f"validation, epoch {epoch}")
-        save_figure(figure, run_folder(trainer) / "pictures" / f"validation_epoch{epoch:04d}.png")
+        save_figure(figure, fold_folder(trainer).pictures / f"validation_epoch{epoch:04d}.png")
         shown: dict[str, list[Picture]] = {}
         for row in self._rows:
             case, label, prediction = row[0].title.removesuffix(": image"), row[-2].label, row[-1].label
@@ -84,8 +92,8 @@ class SegmentationPictures(Callback):
         self._rows = []
 
     def _row(self, batch: Batch, prediction: Tensor, index: int) -> list[Panel]:
-        frame = fullest_frame(batch["label"][index])
-        return _case_panels(
+        frame = FullestFrame(batch["label"][index])
+        return case_panels(
             batch["case"][index],
             frame(batch["image"][index]),
             frame(batch["confidence"][index]) if "confidence" in batch else None,
@@ -124,9 +132,9 @@ class WorstCasePictures(Callback):
         if math.isnan(dice) or (len(self._worst) == self.cases and dice >= self._worst[-1][0]):
             return
         case = batch["case"][0]
-        frame = fullest_frame((prediction != label)[None])
+        frame = FullestFrame((prediction != label)[None])
         confidence = pl_module.own_confidence(batch)
-        row = _case_panels(
+        row = case_panels(
             case,
             frame(next(pl_module.to_native(batch["image"], batch))[None]),
             None if confidence is None else frame(confidence[None]),
@@ -142,7 +150,7 @@ class WorstCasePictures(Callback):
         """Draw the cases that were kept."""
         if isinstance(pl_module, BaseTask) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             for _, case, row in self._worst:
-                save_figure(draw_panels([row], pl_module.class_names), worst_case_picture(run_folder(trainer), case))
+                save_figure(draw_panels([row], pl_module.class_names), fold_folder(trainer).test_picture(case))
         self._worst = []
 
 
@@ -176,14 +184,14 @@ class AugmentationPicture(Callback):
                 if "confidence" in changed[0]:
                     rows.append(self._panels(sample, changed, maps=True))
         figure = draw_panels(rows, pl_module.class_names, "training cases, and what augmentation makes of them")
-        save_figure(figure, run_folder(trainer) / "pictures" / "augmentation.png")
+        save_figure(figure, fold_folder(trainer).pictures / "augmentation.png")
 
     def _panels(self, sample: Batch, changed: list[Batch], maps: bool) -> list[Panel]:
         """Panels of images, or of maps; the original has a map only where it was computed natively."""
         panels = []
         for number, batch in enumerate([sample, *changed]):
             key = "confidence" if maps and "confidence" in batch else "image"
-            frame = fullest_frame(sample["label"][0])
+            frame = FullestFrame(sample["label"][0])
             title = f"augmented {number}" if number else f"{sample['case'][0]}: original"
             panels.append(
                 Panel(
@@ -196,69 +204,3 @@ class AugmentationPicture(Callback):
                 )
             )
         return panels
-
-
-def is_due(trainer: Trainer, every_n_epochs: int) -> bool:
-    """Whether pictures are drawn in this validation: every so many epochs, in the last, and in ``validate``."""
-    if trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
-        return False
-    return epoch_is_due(trainer, every_n_epochs)
-
-
-def epoch_is_due(trainer: Trainer, every_n_epochs: int) -> bool:
-    """Whether something is done in this validation, in all processes alike."""
-    epoch = trainer.current_epoch + 1
-    return epoch % every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.state.fn == "validate"
-
-
-def run_folder(trainer: Trainer) -> Path:
-    """Folder of the run on rank 0, without asking the other processes as ``trainer.log_dir`` would."""
-    return Path(trainer.default_root_dir)
-
-
-class fullest_frame:  # noqa: N801 (used like a function)
-    """Pick the frame of a volume with the most labelled pixels; of a 2D image, the image.
-
-    Args:
-        label: ``(1, depth, lateral[, elevation])``.
-    """
-
-    def __init__(self, label: Tensor) -> None:
-        self.index = None if label.ndim == 3 else int((label[0] > 0).sum(dim=(0, 1)).argmax())
-
-    def __call__(self, value: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
-        """Cut the frame from ``(1, depth, lateral[, elevation])``."""
-        picked = value[0] if self.index is None else value[0, :, :, self.index]
-        array: np.ndarray[Any, np.dtype[Any]] = picked.detach().cpu().numpy()
-        return array
-
-
-def _case_panels(
-    case: str,
-    image: Frame,
-    confidence: Frame | None,
-    label: Frame,
-    prediction: Frame,
-    spacing: tuple[float, float],
-    unit: str,
-    title: str = "prediction",
-) -> list[Panel]:
-    """Panels of a case: image, map where there is one, label, and prediction under a title."""
-    panels = [Panel(f"{case}: image", image, spacing, unit)]
-    if confidence is not None:
-        panels.append(Panel("confidence map", confidence, spacing, unit, scale=CONFIDENCE))
-    panels.append(Panel("label", image, spacing, unit, label))
-    panels.append(Panel(title, image, spacing, unit, prediction))
-    return panels
-
-
-def frame_spacing(spacing: Tensor) -> tuple[float, float]:
-    """Give the pixel size in depth and lateral."""
-    depth, lateral = spacing[:2].tolist()
-    return depth, lateral
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, in a folder that need not be there yet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)

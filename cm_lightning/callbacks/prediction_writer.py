@@ -14,10 +14,10 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 
-from cm_lightning.callbacks.pictures import run_folder
+from cm_lightning.callbacks.trainer_state import fold_folder
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
-from cm_lightning.data.images import is_picture, read_image, write_nifti
+from cm_lightning.io import is_picture, read_image, write_nifti
 from cm_lightning.uncertainty import entropy
 
 QUANTITIES = (
@@ -63,7 +63,7 @@ class PredictionWriter(BasePredictionWriter):
         """Write one case's files."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, UltrasoundDataModule)
-        folder = self.folder or run_folder(trainer) / "predictions"
+        folder = self.folder or fold_folder(trainer).predictions
         folder.mkdir(parents=True, exist_ok=True)
         image_file = next(case.image for case in data.cases_of("predict") if case.id == prediction["case"])
         affine = read_image(image_file).affine

@@ -11,16 +11,15 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torchmetrics.utilities.plot import plot_confusion_matrix
 
-from cm_lightning.callbacks.pictures import run_folder, save_figure
-from cm_lightning.callbacks.publishing import publish_figure
+from cm_lightning.callbacks.trainer_state import fold_folder
 from cm_lightning.data.augmentation import Batch
-from cm_lightning.evaluation.figures import reliability_plot
-from cm_lightning.evaluation.pooling import worst_case_picture
-from cm_lightning.loggers import WandbRunLogger
+from cm_lightning.drawing import reliability_plot, save_figure
 from cm_lightning.metrics import METRICS, apply_empty_policy
 from cm_lightning.metrics.segmentation import confusion_counts
 from cm_lightning.tasks import BaseTask
 from cm_lightning.tasks.base import gather_objects
+from cm_lightning.tracking.loggers import WandbRunLogger
+from cm_lightning.tracking.publishing import publish_figure
 
 MOST_ROWS = 100  # a table of thousands of cases would not be looked at
 
@@ -36,9 +35,9 @@ class CaseTable(Callback):
         """Write and show the table."""
         if not (trainer.is_global_zero and isinstance(pl_module, BaseTask)) or pl_module.test_rows.empty:
             return
-        folder = run_folder(trainer)
+        folder = fold_folder(trainer)
         table = case_table(pl_module.test_rows)
-        table.to_csv(folder / "test_cases.csv", index=False)
+        table.to_csv(folder.test_cases, index=False)
         shown = table.head(MOST_ROWS).round(4)
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger):
@@ -46,7 +45,7 @@ class CaseTable(Callback):
 
                 pictures: list[wandb.Image | None] = []
                 for case in shown["case"]:
-                    file = worst_case_picture(folder, case)
+                    file = folder.test_picture(case)
                     drawn = logger.settings.pictures and file.is_file()
                     pictures.append(wandb.Image(str(file)) if drawn else None)
                 logger.log_metrics(
@@ -69,10 +68,9 @@ class ReliabilityPicture(Callback):
         """Draw it to ``pictures/reliability.png`` and ``plots/reliability``."""
         if not (trainer.is_global_zero and isinstance(pl_module, BaseTask)) or pl_module.test_calibration.empty:
             return
-        folder = run_folder(trainer)
-        name = f"{folder.parent.name}/{folder.name}"
-        figure = reliability_plot(pl_module.test_calibration.assign(model=name))
-        save_figure(figure, folder / "pictures" / "reliability.png")
+        folder = fold_folder(trainer)
+        figure = reliability_plot(pl_module.test_calibration.assign(model=folder.name))
+        save_figure(figure, folder.pictures / "reliability.png")
         publish_figure(trainer, "plots/reliability", figure)
 
 
@@ -113,11 +111,11 @@ class ConfusionPicture(Callback):
             return
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder, names = run_folder(trainer), ["background", *pl_module.class_names]
+        folder, names = fold_folder(trainer), ["background", *pl_module.class_names]
         counts = np.sum(list(cases.values()), axis=0)
-        pd.DataFrame(counts, index=pd.Index(names, name="label"), columns=names).to_csv(folder / "test_confusion.csv")
+        pd.DataFrame(counts, index=pd.Index(names, name="label"), columns=names).to_csv(folder.test_confusion)
         figure = confusion_plot(counts, names)
-        save_figure(figure, folder / "pictures" / "confusion.png")
+        save_figure(figure, folder.pictures / "confusion.png")
         publish_figure(trainer, "plots/confusion", figure)
 
 

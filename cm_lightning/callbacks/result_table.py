@@ -7,13 +7,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from cm_lightning.callbacks.pictures import run_folder
+from cm_lightning.callbacks.trainer_state import fold_folder
 from cm_lightning.data import UltrasoundDataModule
-from cm_lightning.evaluation.pooling import CALIBRATION_FILE, LEVELS_FILE, PLAN_FILE, ROWS_FILE
-from cm_lightning.evaluation.versions import versions
 from cm_lightning.metrics import METRICS
 from cm_lightning.metrics.empty import detection_rate
 from cm_lightning.metrics.summary import summarise
+from cm_lightning.runs import versions
 from cm_lightning.tasks import BaseTask
 
 
@@ -24,8 +23,8 @@ class ResultTable(Callback):
         """Write rows, summary and the plan of the folds' test cases to the run's folder."""
         if not (trainer.is_global_zero and isinstance(pl_module, BaseTask)) or pl_module.test_rows.empty:
             return
-        folder = run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = fold_folder(trainer)
+        folder.path.mkdir(parents=True, exist_ok=True)
         rows, levels, calibration = pl_module.test_rows, pl_module.test_levels, pl_module.test_calibration
         summaries = [
             summarise(part, policy).assign(policy=policy, postprocessing=done)
@@ -33,18 +32,18 @@ class ResultTable(Callback):
             for policy in ("worst", "detected")
         ]
         summary = pd.concat(summaries).assign(grouping=rows["grouping"].iloc[0], unit=rows["unit"].iloc[0])
-        summary.to_csv(folder / "test_summary.csv", index=False)
+        summary.to_csv(folder.test_summary, index=False)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, UltrasoundDataModule):
             rows, levels, calibration = (table.assign(fold=data.fold) for table in (rows, levels, calibration))
             plan = {**data.test_plan(), "made_with": versions()}
-            (folder / PLAN_FILE).write_text(json.dumps(plan, indent=1))
-        levels.to_csv(folder / LEVELS_FILE, index=False)
-        calibration.to_csv(folder / CALIBRATION_FILE, index=False)
+            folder.test_plan.write_text(json.dumps(plan, indent=1))
+        levels.to_csv(folder.test_levels, index=False)
+        calibration.to_csv(folder.test_calibration, index=False)
         # Last, and under another name until it is whole: a fold that has its rows is done.
-        partial = folder / f"{ROWS_FILE}.partial"
+        partial = folder.test_metrics.with_suffix(".csv.partial")
         rows.to_csv(partial, index=False)
-        partial.replace(folder / ROWS_FILE)
+        partial.replace(folder.test_metrics)
         worst = summary[summary["policy"] == "worst"]
         for done, part in worst.groupby("postprocessing", sort=False):
             Console().print(_table(rows[rows["postprocessing"] == done], part, str(done)))

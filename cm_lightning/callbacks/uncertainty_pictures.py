@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from cm_lightning.callbacks.drawing import Panel, Scale, draw_panels
-from cm_lightning.callbacks.pictures import frame_spacing, fullest_frame, is_due, run_folder, save_figure
-from cm_lightning.callbacks.publishing import make_picture, publish_pictures
+from cm_lightning.callbacks.trainer_state import fold_folder, is_due
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.drawing import FullestFrame, Panel, Scale, draw_panels, frame_spacing, save_figure
 from cm_lightning.metrics.calibration import calibration_errors, calibration_rows
 from cm_lightning.models import dropout_layers
 from cm_lightning.tasks import SegmentationTask
+from cm_lightning.tracking.publishing import make_picture, publish_pictures
 from cm_lightning.uncertainty import MCDropout, SampledPrediction
 
 
@@ -78,14 +78,14 @@ class UncertaintyPictures(Callback):
         epoch = trainer.current_epoch
         title = f"{self.samples} samples with dropout, epoch {epoch}"
         figure = draw_panels(self._rows, pl_module.class_names, title)
-        save_figure(figure, run_folder(trainer) / "pictures" / f"uncertainty_epoch{epoch:04d}.png")
+        save_figure(figure, fold_folder(trainer).pictures / f"uncertainty_epoch{epoch:04d}.png")
         entropies = [make_picture(replace(row[2], title=row[0].title.removesuffix(": label"))) for row in self._rows]
         publish_pictures(trainer, "media/val/entropy", entropies, pl_module.class_names)
         self._rows = []
 
     def _row(self, batch: Batch, sampled: SampledPrediction) -> list[Panel]:
         label, spacing, unit = batch["label"][0], frame_spacing(batch["spacing"][0]), batch["unit"][0]
-        frame = fullest_frame(label)
+        frame = FullestFrame(label)
         image, prediction = frame(batch["image"][0]), sampled.mean.argmax(dim=0, keepdim=True)
         scale = Scale("entropy [nats]", math.log(len(sampled.mean)), "magma")
         return [

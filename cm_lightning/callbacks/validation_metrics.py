@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from cm_lightning.callbacks.pictures import epoch_is_due
+from cm_lightning.callbacks.trainer_state import epoch_is_due
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.metrics.segmentation import study_metrics
 from cm_lightning.tasks import BaseTask

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cm_lightning.data.images import AXIS_NAMES, Axes, FileImage, read_image
 from cm_lightning.errors import InputError
+from cm_lightning.io import AXIS_NAMES, Axes, FileImage, read_image
 
 Subset = str  # "train", "val" or "test" of a data set's official split
 

@@ -25,13 +25,13 @@ from cm_lightning.data.augmentation import INTERPOLATION, Augmentation, Batch
 from cm_lightning.data.cases import Case, describe_axes, read_case
 from cm_lightning.data.confidence_maps import ConfidenceCache, DomainName, find_domain, find_probe_fan
 from cm_lightning.data.duplicates import near_duplicate_groups
-from cm_lightning.data.images import Axes, is_image, stem
 from cm_lightning.data.layouts import LAYOUTS, LayoutName, find_cases
 from cm_lightning.data.pairs import PairDataset
 from cm_lightning.data.phantom import Phantom
 from cm_lightning.data.preparation import ConfidenceOf, DepthRamp, PrepareCase, StoredMap
 from cm_lightning.data.splits import Fold, SplitName, load_or_make_folds, split_file_name
 from cm_lightning.errors import InputError
+from cm_lightning.io import Axes, is_image, stem
 
 ConfidenceMode = Literal["native", "on_the_fly", "none"]
 ConfidenceSource = Literal["solver", "depth", "shuffled"]

@@ -10,8 +10,8 @@ from typing import Literal
 import pandas as pd
 
 from cm_lightning.data.cases import Case
-from cm_lightning.data.images import is_image, stem
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.io import is_image, stem
 
 LayoutName = Literal["leg3d", "segthy", "nnunet", "folder"]
 

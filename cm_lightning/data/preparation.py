@@ -23,7 +23,7 @@ from cm_lightning.data.confidence_maps import (
     to_frames,
     to_volume,
 )
-from cm_lightning.data.images import Axes
+from cm_lightning.io import Axes
 
 ConfidenceOf = Callable[[Case, Tensor], Tensor]  # a case and its domain, (1, depth, lateral[, elevation]), to its map
 

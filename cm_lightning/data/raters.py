@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cm_lightning.data.cases import Case, read_label
-from cm_lightning.data.images import Axes, is_image, read_image, stem
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.io import Axes, is_image, read_image, stem
 
 RATER_FOLDER = "ratersTr"
 RATER_PATTERN = r"(?P<rater>.+?)(_(?P<repeat>[0-9]+))?"

@@ -1,8 +1,8 @@
-"""Whether models' probabilities mean what they say: errors over participants, and frequency against probability."""
+"""Whether models' probabilities mean what they say: calibration errors over participants."""
 
 import pandas as pd
 
-from cm_lightning.metrics.calibration import SUMS, calibration_errors, chance_calibration_errors, sums_by_bin
+from cm_lightning.metrics.calibration import calibration_errors, chance_calibration_errors, sums_by_bin
 
 WHOSE = ["model", "calibration", "patient"]
 CHANCE_DRAWS = 200  # for orientation: it is shown with three digits
@@ -36,19 +36,3 @@ def chance_calibration(calibration: pd.DataFrame) -> pd.Series:
     drawn = chance_calibration_errors(sums["count"], sums["probability"], CHANCE_DRAWS)
     means = pd.DataFrame(drawn.T, index=groups).groupby([*WHOSE, "class"]).mean().groupby(WHOSE).mean()
     return means.groupby(WHOSE[:2]).mean().quantile(0.975, axis=1)
-
-
-def reliability(calibration: pd.DataFrame) -> pd.DataFrame:
-    """Find how often what a model states with some probability is so.
-
-    Args:
-        calibration: Long table, as for :func:`participant_calibration`.
-
-    Returns:
-        A row per model, calibration and bin that holds voxels, indexed by them: the ``count`` of voxels of all classes,
-        scans and seeds, one class against the rest, their mean ``probability`` and the ``frequency`` of the class.
-    """
-    sums = calibration.groupby(["model", "calibration", "bin"], sort=False)[SUMS].sum().sort_index()
-    sums = sums[sums["count"] > 0]
-    shares = sums[["probability", "positive"]].div(sums["count"], axis=0)
-    return shares.rename(columns={"positive": "frequency"}).assign(count=sums["count"])

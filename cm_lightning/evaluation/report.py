@@ -1,17 +1,16 @@
 """One self-contained page, and its tables and figures as files, from any set of finished runs."""
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from cm_lightning.drawing import reliability_plot
 from cm_lightning.errors import InputError
 from cm_lightning.evaluation.comparison import Comparison, participant_values
-from cm_lightning.evaluation.figures import box_plot, critical_difference_plot, level_plot, reliability_plot
+from cm_lightning.evaluation.figures import box_plot, critical_difference_plot, level_plot
 from cm_lightning.evaluation.levels import participant_errors, regions
 from cm_lightning.evaluation.page import Page
-from cm_lightning.evaluation.pooling import split_seed_name, worst_case_picture
 from cm_lightning.evaluation.published import baseline_of
 from cm_lightning.evaluation.runs import Runs, load_runs
 from cm_lightning.evaluation.tables import (
@@ -27,40 +26,12 @@ from cm_lightning.evaluation.tables import (
     settings_table,
     supplement_table,
 )
-from cm_lightning.evaluation.versions import versions
 from cm_lightning.metrics import METRICS
+from cm_lightning.runs import versions
 
 COMPARED = ("dice", "hd", "asd", "islands")
 DRAWN = ("dice", "hd", "asd")
 RANKED = ("dice", "hd")
-
-
-def report(words: Sequence[str]) -> None:
-    """Write a report.
-
-    Args:
-        words: Command line after ``report``.
-
-    Raises:
-        InputError: None of the runs can be read.
-    """
-    parser = argparse.ArgumentParser(
-        prog="cm_lightning report",
-        description="Write one page, with its tables and figures as files beside it, from the folders of experiments.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, help="Folders of experiments, or folders that hold such.")
-    parser.add_argument("--output", type=Path, default=Path("report"), help="Folder to write to.")
-    planned = parser.add_mutually_exclusive_group()
-    planned.add_argument("--baseline", help="Model that all others are compared with; by default the study's.")
-    planned.add_argument(
-        "--compare",
-        nargs="+",
-        metavar="MODEL=BASELINE",
-        help="The planned comparisons, corrected for together; a model may have several baselines.",
-    )
-    options = parser.parse_args(list(words))
-    page = write_report(options.runs, options.output, options.baseline, options.compare)
-    print(f"Wrote {page}.")
 
 
 def write_report(
@@ -171,13 +142,13 @@ def worst_pictures(runs: Runs, model: str, number: int = 3) -> list[Path]:
     """
     rows = runs.rows[(runs.rows["model"] == model) & (runs.rows["metric"] == "dice")]
     dice = rows.groupby(["seed", "fold", "case"])["value"].mean().sort_values()
-    of_seed = {split_seed_name(folder.name)[1]: folder for folder in runs.folders[model]}
-    found: dict[str, Path] = {}
+    experiments = {experiment.seed: experiment for experiment in runs.folders[model]}
+    pictures: dict[str, Path] = {}
     for seed, fold, case in dice.index:
-        path = worst_case_picture(of_seed[seed] / f"fold{fold}", case)
-        if case not in found and path.is_file():
-            found[case] = path
-    return list(found.values())[:number]
+        path = experiments[seed].fold(fold).test_picture(case)
+        if case not in pictures and path.is_file():
+            pictures[case] = path
+    return list(pictures.values())[:number]
 
 
 def choose_comparisons(
@@ -213,5 +184,5 @@ def choose_comparisons(
 
 def _configs(runs: Runs) -> list[tuple[str, str]]:
     """Settings of the first fold of every model."""
-    paths = {model: folders[0] / "fold0" / "config.yaml" for model, folders in runs.folders.items()}
+    paths = {model: experiments[0].fold(0).config for model, experiments in runs.folders.items()}
     return [(model, path.read_text()) for model, path in paths.items() if path.is_file()]

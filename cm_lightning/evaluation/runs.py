@@ -1,27 +1,18 @@
 """What is read from the folders of finished experiments."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.evaluation.levels import COUNTS
-from cm_lightning.evaluation.pooling import (
-    CALIBRATION_FILE,
-    LEVELS_FILE,
-    PLAN_FILE,
-    pool_folds,
-    read_table,
-    split_seed_name,
-    tested_folds,
-)
+from cm_lightning.evaluation.pooling import pool_folds, read_table
 from cm_lightning.metrics.calibration import SUMS
-from cm_lightning.settings import MAY_DIFFER, Settings, flatten
+from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, find_experiments, flatten
+from cm_lightning.runs.settings import MAY_DIFFER
 
 
 @dataclass(frozen=True)
@@ -39,7 +30,7 @@ class Runs:
     rows: pd.DataFrame
     levels: pd.DataFrame
     calibration: pd.DataFrame
-    folders: dict[str, list[Path]]
+    folders: dict[str, list[ExperimentFolder]]
     problems: list[tuple[str, str]]
 
     @property
@@ -47,31 +38,28 @@ class Runs:
         """All models, those after post-processing included, in the order of the folders."""
         return list(dict.fromkeys(self.rows["model"]))
 
-    def folds(self, model: str) -> list[Path]:
+    def folds(self, model: str) -> list[FoldFolder]:
         """Folders of all tested folds of all seeds of a model."""
-        return [fold for folder in self.folders[model] for fold in tested_folds(folder)]
+        return [fold for experiment in self.folders[model] for fold in experiment.tested_folds()]
 
     def settings(self, model: str) -> Settings:
         """Settings of a model's first run, with dotted names; none where they were not kept."""
-        path = self.folders[model][0] / "fold0" / "config.yaml"
-        return flatten(yaml.safe_load(path.read_text())) if path.is_file() else {}
+        fold = self.folders[model][0].fold(0)
+        return flatten(fold.read_settings()) if fold.config.is_file() else {}
 
     def made_with(self) -> pd.Series:
         """Count the folds that were tested with each set of versions."""
-        found = []
-        for model in self.folders:
-            for fold in self.folds(model):
-                plan = json.loads((fold / PLAN_FILE).read_text())
-                found.append(", ".join(f"{name} {version}" for name, version in plan.get("made_with", {}).items()))
-        return pd.Series(found).value_counts()
+        plans = [fold.read_test_plan() for model in self.folders for fold in self.folds(model)]
+        versions = [plan.get("made_with", {}) for plan in plans]
+        named = [", ".join(f"{name} {version}" for name, version in one.items()) for one in versions]
+        return pd.Series(named).value_counts()
 
     def learning_curves(self, model: str) -> list[pd.Series]:
         """Validation Dice over epochs of every fold and seed of a model."""
         curves = []
         for fold in self.folds(model):
-            path = fold / "metrics.csv"
-            if path.is_file():
-                logged = pd.read_csv(path)
+            if fold.metrics.is_file():
+                logged = pd.read_csv(fold.metrics)
                 if "val/dice/mean" in logged:
                     curves.append(logged.dropna(subset="val/dice/mean").set_index("epoch")["val/dice/mean"])
         return curves
@@ -92,16 +80,16 @@ def load_runs(folders: Sequence[Path]) -> Runs:
         InputError: Nothing could be read, or the experiments measure in different units or groups.
     """
     tables, levels, calibration, problems = [], [], [], []
-    read: dict[str, list[Path]] = {}
-    taken: dict[tuple[str, int], Path] = {}
+    read: dict[str, list[ExperimentFolder]] = {}
+    taken: dict[tuple[str, int], ExperimentFolder] = {}
     for experiment in find_experiments(folders):
-        name, seed = split_seed_name(experiment.name)
+        name, seed = experiment.model, experiment.seed
         try:
             if (name, seed) in taken:
-                raise InputError(f"{taken[name, seed]} is the same model with the same seed; expected each once.")
+                raise InputError(f"{taken[name, seed].path} is the same model with the same seed; expected each once.")
             rows, counts = pool_folds(experiment), _read_levels(experiment)
         except (InputError, MissingInputError) as error:
-            problems.append((str(experiment), str(error)))
+            problems.append((str(experiment.path), str(error)))
         else:
             tables.append(rows)
             levels.append(counts.assign(model=name, seed=seed))
@@ -110,7 +98,7 @@ def load_runs(folders: Sequence[Path]) -> Runs:
             try:
                 calibration.append(_read_calibration(experiment).assign(model=name, seed=seed))
             except InputError as error:
-                problems.append((f"{experiment}, calibration", str(error)))
+                problems.append((f"{experiment.path}, calibration", str(error)))
     if not tables:
         reasons = "\n".join(f"{folder}: {reason}" for folder, reason in problems)
         raise InputError(f"None of the runs can be reported:\n{reasons}")
@@ -122,18 +110,6 @@ def load_runs(folders: Sequence[Path]) -> Runs:
     measured = [bins for bins in calibration if len(bins)]
     pooled = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame()
     return Runs(rows, pd.concat(levels, ignore_index=True), pooled, read, problems)
-
-
-def find_experiments(folders: Sequence[Path]) -> list[Path]:
-    """Find the folders that hold folds: those given, or those one level below them."""
-    found: list[Path] = []
-    for folder in folders:
-        if any(folder.glob("fold*/")):
-            found.append(folder)
-        else:
-            below = sorted(inner for inner in folder.glob("*/") if any(inner.glob("fold*/")))
-            found += below or [folder]
-    return list(dict.fromkeys(found))
 
 
 def differing_settings(settings: dict[str, Settings]) -> pd.DataFrame:
@@ -156,16 +132,17 @@ def differing_settings(settings: dict[str, Settings]) -> pd.DataFrame:
     return pd.DataFrame(values, index=list(settings))
 
 
-def _read_levels(experiment: Path) -> pd.DataFrame:
-    return _read_folds(experiment, LEVELS_FILE, {"case", "patient", "class", "by", "level", *COUNTS})
+def _read_levels(experiment: ExperimentFolder) -> pd.DataFrame:
+    paths = [fold.test_levels for fold in experiment.tested_folds()]
+    return _read_tables(paths, {"case", "patient", "class", "by", "level", *COUNTS})
 
 
-def _read_calibration(experiment: Path) -> pd.DataFrame:
-    return _read_folds(experiment, CALIBRATION_FILE, {"case", "patient", "class", "calibration", "bin", *SUMS})
+def _read_calibration(experiment: ExperimentFolder) -> pd.DataFrame:
+    paths = [fold.test_calibration for fold in experiment.tested_folds()]
+    return _read_tables(paths, {"case", "patient", "class", "calibration", "bin", *SUMS})
 
 
-def _read_folds(experiment: Path, name: str, needed: set[str]) -> pd.DataFrame:
-    """Join the tables of a name that the tested folds have."""
-    paths = [fold / name for fold in tested_folds(experiment)]
+def _read_tables(paths: Sequence[Path], needed: set[str]) -> pd.DataFrame:
+    """Join those of the tables that are there."""
     tables = [read_table(path, needed) for path in paths if path.is_file()]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

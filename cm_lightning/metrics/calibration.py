@@ -174,3 +174,19 @@ def calibration_errors(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         "brier": brier_score(sums["count"], sums["squared_error"]),
     }
     return pd.DataFrame(values, index=groups)
+
+
+def reliability(calibration: pd.DataFrame) -> pd.DataFrame:
+    """Find how often what a model states with some probability is so.
+
+    Args:
+        calibration: Long table of :func:`calibration_rows`, with the columns ``model`` and ``calibration``.
+
+    Returns:
+        A row per model, calibration and bin that holds voxels, indexed by them: the ``count`` of voxels of all classes,
+        scans and seeds, one class against the rest, their mean ``probability`` and the ``frequency`` of the class.
+    """
+    sums = calibration.groupby(["model", "calibration", "bin"], sort=False)[SUMS].sum().sort_index()
+    sums = sums[sums["count"] > 0]
+    shares = sums[["probability", "positive"]].div(sums["count"], axis=0)
+    return shares.rename(columns={"positive": "frequency"}).assign(count=sums["count"])

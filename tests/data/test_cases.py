@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from cm_lightning.data.cases import Case, read_case
 from cm_lightning.data.duplicates import near_duplicate_groups
-from cm_lightning.data.images import Axes, read_image, write_meta_image, write_nifti
 from cm_lightning.data.layouts import find_cases
+from cm_lightning.io import Axes, read_image, write_meta_image, write_nifti
 
 CLASSES = {"soleus": 100, "medialis": 150}
 AXES = Axes("lateral depth elevation")

@@ -10,11 +10,11 @@ from scipy import ndimage
 
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import Phantom, UltrasoundDataModule
-from cm_lightning.data.images import Axes
 from cm_lightning.data.layouts import find_cases
 from cm_lightning.data.phantom import RaterModel
 from cm_lightning.data.phantom.raters import _Displacement
 from cm_lightning.data.raters import read_rater_labels
+from cm_lightning.io import Axes
 from cm_lightning.main import main
 from cm_lightning.uncertainty.boundary import between_rater_sd, boundary_deviation, boundary_sd, within_rater_sd
 from cm_lightning.uncertainty.raters import majority

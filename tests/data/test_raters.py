@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from cm_lightning.data.cases import Case
-from cm_lightning.data.images import Axes, write_meta_image
 from cm_lightning.data.raters import read_rater_labels
+from cm_lightning.io import Axes, write_meta_image
 from cm_lightning.uncertainty.raters import agreement, pairwise_dice
 
 CLASSES = {"soleus": 100, "medialis": 150}

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cm_lightning.evaluation.pooling import PLAN_FILE, ROWS_FILE, pool_folds, summarise_folds
+from cm_lightning.evaluation.pooling import pool_folds, summarise_folds
 from cm_lightning.metrics import case_rows
+from cm_lightning.runs import ExperimentFolder
 
 LABEL = np.array([[1, 1, 0, 0], [1, 1, 0, 0]], np.uint8)
 HALF = np.array([[1, 1, 0, 0], [0, 0, 0, 0]], np.uint8)
@@ -22,9 +23,9 @@ def write_fold(experiment, fold, predictions, plan=PLAN, split="study"):
     for case, prediction in predictions.items():
         about = {"case": case, "patient": case[0], "grouping": "patient", "unit": "mm"}
         rows += case_rows(torch.as_tensor(prediction), torch.as_tensor(LABEL), ["muscle"], (1.0, 1.0), **about)
-    pd.DataFrame(rows).assign(fold=fold).to_csv(folder / ROWS_FILE, index=False)
+    pd.DataFrame(rows).assign(fold=fold).to_csv(folder / "test_metrics.csv", index=False)
     about = {"split": split, "split_seed": 0, "fold": fold, "test_cases": plan}
-    (folder / PLAN_FILE).write_text(json.dumps(about))
+    (folder / "test_plan.json").write_text(json.dumps(about))
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def experiment(tmp_path):
 
 
 def test_every_case_once_with_its_fold(experiment):
-    rows = pool_folds(experiment)
+    rows = pool_folds(ExperimentFolder(experiment))
     assert dict(rows.drop_duplicates("case")[["case", "fold"]].to_numpy().tolist()) == {
         "a1": 0,
         "a2": 0,
@@ -48,12 +49,16 @@ def test_every_case_once_with_its_fold(experiment):
 
 
 def test_means_are_over_patients_and_the_two_spreads_are_kept_apart(experiment):
-    table = summarise_folds(pool_folds(experiment)).set_index(["class", "metric"]).loc[("muscle", "recall")]
+    table = (
+        summarise_folds(pool_folds(ExperimentFolder(experiment)))
+        .set_index(["class", "metric"])
+        .loc[("muscle", "recall")]
+    )
     # Patient a has 1 and 0.5, b has 1, c lost the class.
     assert table["mean"] == pytest.approx((0.75 + 1 + 0) / 3)
     assert table["sd_patients"] == table["sd_folds"] == pytest.approx(np.std([0.75, 1, 0], ddof=1))
     assert (table["patients"], table["folds"], table["failures"]) == (3, 3, 1)
-    detected = summarise_folds(pool_folds(experiment), "detected").set_index(["class", "metric"])
+    detected = summarise_folds(pool_folds(ExperimentFolder(experiment)), "detected").set_index(["class", "metric"])
     assert detected.loc[("muscle", "recall")]["mean"] == pytest.approx(0.875)
 
 
@@ -77,27 +82,27 @@ def test_one_dead_fold_makes_the_studys_plus_minus():
 
 def test_refusals(experiment, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no fold\*/test_metrics.csv in .*nothing"):
-        pool_folds(tmp_path / "nothing")
+        pool_folds(ExperimentFolder(tmp_path / "nothing"))
 
     write_fold(experiment, 1, {"a1": LABEL})
     with pytest.raises(ValueError, match="cases a1 are in more than one fold"):
-        pool_folds(experiment)
+        pool_folds(ExperimentFolder(experiment))
     write_fold(experiment, 1, {"d1": LABEL})
     with pytest.raises(ValueError, match=r"Fold 1 .* missing: \['b1'\], not planned: \['d1'\]"):
-        pool_folds(experiment)
+        pool_folds(ExperimentFolder(experiment))
     write_fold(experiment, 1, {"b1": LABEL}, plan=[["a1"], ["b1"], ["c1"]])
     with pytest.raises(ValueError, match="another plan of folds"):
-        pool_folds(experiment)
+        pool_folds(ExperimentFolder(experiment))
     write_fold(experiment, 1, {"b1": LABEL})
-    pool_folds(experiment)
+    pool_folds(ExperimentFolder(experiment))
 
-    (experiment / "fold2" / ROWS_FILE).write_text("case,value\n")
+    (experiment / "fold2" / "test_metrics.csv").write_text("case,value\n")
     with pytest.raises(ValueError, match=r"fold2/test_metrics.csv has 0 rows and lacks the columns .*'class'"):
-        pool_folds(experiment)
-    (experiment / "fold2" / ROWS_FILE).unlink()
+        pool_folds(ExperimentFolder(experiment))
+    (experiment / "fold2" / "test_metrics.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"Of the 3 folds of .*, fold 2 has not been tested"):
-        pool_folds(experiment)
+        pool_folds(ExperimentFolder(experiment))
     write_fold(experiment, 2, {"c1": LABEL})
-    (experiment / "fold2" / PLAN_FILE).unlink()
+    (experiment / "fold2" / "test_plan.json").unlink()
     with pytest.raises(FileNotFoundError, match="expected the plan of the folds that test writes"):
-        pool_folds(experiment)
+        pool_folds(ExperimentFolder(experiment))

@@ -9,9 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cm_lightning.evaluation.calibration import reliability
+from cm_lightning.drawing import reliability_plot
 from cm_lightning.evaluation.comparison import participant_values
-from cm_lightning.evaluation.figures import reliability_plot
 from cm_lightning.evaluation.published import PUBLISHED, baseline_of, setting_of
 from cm_lightning.evaluation.report import choose_comparisons, write_report
 from cm_lightning.evaluation.runs import load_runs
@@ -26,7 +25,7 @@ from cm_lightning.evaluation.tables import (
     settings_table,
 )
 from cm_lightning.main import main
-from cm_lightning.metrics.calibration import calibration_errors, calibration_rows
+from cm_lightning.metrics.calibration import calibration_errors, calibration_rows, reliability
 from cm_lightning.metrics.levels import depth_levels, level_rows
 from tests.conftest import CONFIGS, blank_figures
 from tests.evaluation.test_pooling import write_fold

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data.cases import Case
 from cm_lightning.data.confidence_maps import DomainName, frame_maps, to_volume
-from cm_lightning.data.images import Axes, read_image, write_meta_image, write_nifti
 from cm_lightning.data.layouts import LAYOUTS, LayoutName
 from cm_lightning.data.phantom.acoustics import BeamGrid, Scanner, log_compress, receive
 from cm_lightning.data.phantom.anatomy import (
@@ -31,6 +30,7 @@ from cm_lightning.data.phantom.anatomy import (
 )
 from cm_lightning.data.phantom.raters import RaterModel
 from cm_lightning.errors import InputError
+from cm_lightning.io import Axes, read_image, write_meta_image, write_nifti
 
 AXIAL_SAMPLE = 0.16  # mm; resolves the axial point spread function
 BEAM_PITCH = 0.32  # mm; resolves the lateral one

@@ -1,0 +1,46 @@
+"""The pooled tables of a cross-validation, as files and in the terminal."""
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from cm_lightning.evaluation.pooling import pool_folds, summarise_folds
+from cm_lightning.metrics import METRICS
+from cm_lightning.runs import ExperimentFolder
+
+
+def write_summary(experiment: ExperimentFolder) -> None:
+    """Pool the folds of an experiment, write its tables and print the summary.
+
+    Args:
+        experiment: The experiment's folder; ``cv_metrics.csv`` and ``cv_summary.csv`` are written to it.
+    """
+    rows = pool_folds(experiment)
+    summaries = {policy: summarise_folds(rows, policy) for policy in ("worst", "detected")}
+    rows.to_csv(experiment.metrics, index=False)
+    pd.concat([table.assign(policy=policy) for policy, table in summaries.items()]).to_csv(
+        experiment.summary, index=False
+    )
+    # With and without post-processing are two models.
+    summary = summaries["worst"]
+    for model in dict.fromkeys(rows["model"]):
+        Console().print(_table(rows[rows["model"] == model], summary[summary["model"] == model]))
+
+
+def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:
+    mean = summary[summary["class"] == "mean"].set_index("metric")
+    grouping, unit = rows["grouping"].iloc[0], rows["unit"].iloc[0]
+    table = Table(
+        title=f"{rows['model'].iloc[0]}: {rows['fold'].nunique()} folds, {rows['patient'].nunique()} "
+        f"{grouping.split(' (')[0]}s, {rows['case'].nunique()} cases, mean over classes",
+        caption=f"Grouped by {grouping}. {mean['failures'].iloc[0]} times a class was lost or invented; it counts "
+        "with its worst value.",
+    )
+    for column in ("metric", "mean", "SD over patients", "SD over folds"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for name, metric in METRICS.items():
+        if name in mean.index:
+            row = mean.loc[name]
+            cells = (f"{row[column]:.3f}" for column in ("mean", "sd_patients", "sd_folds"))
+            table.add_row(metric.heading(unit), *cells)
+    return table

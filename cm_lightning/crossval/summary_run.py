@@ -1,0 +1,89 @@
+"""A cross-validation as one run in W&B, built from the folders of its folds, wherever they were run."""
+
+import pandas as pd
+
+from cm_lightning.drawing import figure_pixels
+from cm_lightning.evaluation.figures import box_plot
+from cm_lightning.evaluation.pooling import pool_folds, summarise_folds
+from cm_lightning.metrics import METRICS
+from cm_lightning.metrics.summary import patient_means
+from cm_lightning.runs import ExperimentFolder
+from cm_lightning.tracking.policy import RunIdentity, WandbSettings, resolve_mode, start_run
+
+
+def log_summary_run(experiment: ExperimentFolder, settings: WandbSettings) -> None:
+    """Show a finished cross-validation beside the runs of its folds: a run of the type ``cv-summary`` in their group.
+
+    It has ``cv/<metric>/mean`` and ``cv/<metric>/std`` (over patients, mean over classes), ``tables/cv_folds`` and the
+    box plot ``plots/cv_box``. Built again, it is the same run.
+
+    Args:
+        experiment: Folder with all folds, tested; the run is written to ``wandb`` in it.
+        settings: Where it is shown.
+
+    Raises:
+        InputError: The folds are not one complete cross-validation.
+    """
+    if resolve_mode(settings)[0] == "disabled":
+        return
+    import wandb
+
+    rows = pool_folds(experiment)
+    rows = rows[rows["postprocessing"] == "none"]
+    table = fold_table(rows)
+    name = experiment.name
+    run = start_run(settings, RunIdentity(experiment.path, f"{name}/cv-summary", name, "cv-summary"))
+    run.config.update(  # type: ignore[no-untyped-call]
+        {
+            "experiment": name,
+            "folds": int(rows["fold"].nunique()),
+            "cases": int(rows["case"].nunique()),
+            "patients": int(rows["patient"].nunique()),
+            "grouping": rows["grouping"].iloc[0],
+        },
+        allow_val_change=True,
+    )
+    overall = table.set_index("fold")
+    values: dict[str, object] = {}
+    for metric in table.columns.drop(["fold", "cases", "failures"]):
+        values[f"cv/{metric}/mean"] = overall[metric]["mean"].item()
+        values[f"cv/{metric}/std"] = overall[metric]["SD over patients"].item()
+    values["tables/cv_folds"] = wandb.Table(dataframe=table)
+    values["plots/cv_box"] = wandb.Image(figure_pixels(box_plot(_by_fold(rows), "dice")))
+    run.log(values)
+    run.finish()
+
+
+def fold_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Give the results of every fold, and what they say together.
+
+    Args:
+        rows: Long table of a cross-validation, of one model.
+
+    Returns:
+        A row a ``fold``, then "mean", "SD over patients" and "SD over folds": the number of ``cases`` and of
+        ``failures`` (times a class was lost or invented), and every metric's mean over the fold's patients, each being
+        her mean over classes.
+    """
+    by_fold = patient_means(rows, by=["fold"])
+    means = (
+        by_fold[by_fold["class"] == "mean"].groupby(["fold", "metric"], sort=False)["value"].mean().unstack("metric")
+    )
+    summary = summarise_folds(rows)
+    summary = summary[summary["class"] == "mean"].set_index("metric")
+    names = [metric for metric in METRICS if metric in means]
+    failed = rows[rows["pred_empty"] ^ rows["truth_empty"]].drop_duplicates(["case", "class"]).groupby("fold").size()
+    folds = means[names].assign(cases=rows.groupby("fold")["case"].nunique(), failures=failed)
+    folds["failures"] = folds["failures"].fillna(0)
+    together = summary.loc[names, ["mean", "sd_patients", "sd_folds"]].T
+    together.index = pd.Index(["mean", "SD over patients", "SD over folds"])
+    together.loc["mean", ["cases", "failures"]] = folds[["cases", "failures"]].sum()
+    folds.index = folds.index.astype(str)
+    table = pd.concat([folds, together])[["cases", "failures", *names]]
+    return table.rename_axis("fold").reset_index()
+
+
+def _by_fold(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of every fold as those of a model, and of all as one more."""
+    every = rows.assign(model="all folds")
+    return pd.concat([every, rows.assign(model=[f"fold {fold}" for fold in rows["fold"]])])

@@ -1,0 +1,7 @@
+"""What a run leaves on disk: names of files and folders, settings, sweeps, versions, and finding runs."""
+
+from cm_lightning.runs.layout import ExperimentFolder, FoldFolder, find_experiments
+from cm_lightning.runs.settings import Settings, flatten
+from cm_lightning.runs.versions import versions
+
+__all__ = ["ExperimentFolder", "FoldFolder", "Settings", "find_experiments", "flatten", "versions"]

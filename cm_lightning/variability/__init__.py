@@ -1,0 +1,1 @@
+"""How networks vary, how raters do, and whether confidence predicts either."""

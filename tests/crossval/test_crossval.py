@@ -1,0 +1,116 @@
+"""Cross-validation: planned, stopped, gone on with, pooled."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cm_lightning.commands.crossval import parse
+from cm_lightning.crossval.grid import Grid
+from cm_lightning.crossval.jobs import Job, run_jobs
+from cm_lightning.main import main
+from cm_lightning.runs import ExperimentFolder
+from tests.conftest import CONFIGS
+from tests.test_main import metrics
+
+
+@pytest.fixture
+def arguments(muscle_arguments):
+    """Two folds of the front door with a small network, without pictures."""
+    small = ["--model.network_options={channels: [4, 8], strides: [2]}"]
+    table = "--trainer.callbacks=[{class_path: cm_lightning.callbacks.ResultTable}]"
+    undrawn = [table, "--pictures.cases=0", "--uncertainty.cases=0"]
+    return [*muscle_arguments, *small, *undrawn, "--data.split=kfold", "--data.n_folds=2"]
+
+
+def test_stopped_and_started_again(arguments, tmp_path, capsys):
+    experiment = tmp_path / "outputs" / "muscle_2ch"
+    words = ["crossval", *arguments, "--trainer.max_epochs=80", "--devices", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cm_lightning", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # As a script does with what it starts in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    last = experiment / "fold0" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 240
+    while not last.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert last.is_file()
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)  # as a scheduler does; Ctrl-C takes the same way
+    said = process.communicate(timeout=120)[0].decode()
+    assert process.returncode != 0, said
+    assert not (experiment / "fold0" / "test_metrics.csv").exists()
+    done = len([row for row in metrics(experiment / "fold0") if row["train/loss"]])
+    assert 0 < done < 80
+
+    main([*words, "--folds", "0"])
+    assert "fold0: goes on on cpu" in capsys.readouterr().out
+    epochs = [int(row["epoch"]) for row in metrics(experiment / "fold0") if row["train/loss"]]
+    # No epoch is run twice. Lightning logs an epoch after its checkpoint: a stop between the two costs its row.
+    assert epochs == sorted(set(epochs))
+    assert len(epochs) >= 79
+    assert epochs[-1] == 79
+    assert (experiment / "fold0" / "test_metrics.csv").is_file()
+    assert not (experiment / "cv_metrics.csv").exists()  # one fold of two is no cross-validation
+
+
+def test_folds_are_pooled_and_kept(arguments, tmp_path, capsys):
+    experiment = tmp_path / "outputs" / "muscle_2ch_seed3"
+    words = ["crossval", *arguments, "--trainer.max_epochs=2", "--seeds", "3", "--model.largest_component=true"]
+    # Trained elsewhere, and not yet tested.
+    elsewhere = ["--data.fold=1", "--seed_everything=3", "--experiment=muscle_2ch_seed3"]
+    main(["fit", *arguments, "--trainer.max_epochs=2", *elsewhere])
+    main([*words, "--devices", "cpu", "cpu"])
+    said = capsys.readouterr().out
+    assert "fold0: starts on cpu" in said
+    assert "fold1: goes on on cpu" in said
+    rows = pd.read_csv(experiment / "cv_metrics.csv")
+    models = {"muscle_2ch", "muscle_2ch + largest component"}
+    assert (set(rows["model"]), set(rows["seed"])) == (models, {3})
+    assert "muscle_2ch + largest component: 2 folds" in " ".join(said.split())
+    assert rows.groupby("fold")["patient"].nunique().sum() == rows["patient"].nunique() == 11
+    summary = pd.read_csv(experiment / "cv_summary.csv")
+    assert {"mean", "sd_patients", "sd_folds", "failures"} <= set(summary.columns)
+
+    before = {path: path.stat().st_mtime_ns for path in experiment.glob("fold*/*")}
+    main(words)
+    assert {path: path.stat().st_mtime_ns for path in experiment.glob("fold*/*")} == before
+    with pytest.raises(
+        ValueError, match=r"fold0 was run with other settings \(model.init_args.loss 'dice', now 'CE'\)"
+    ):
+        main([*words, "--model.loss=CE"])
+    with pytest.raises(ValueError, match=r"split kfold has the folds 0 to 1; found --folds \[2\]"):
+        main([*words, "--folds", "0", "2"])
+
+
+def test_a_failed_fold_is_named_and_the_others_run(tmp_path):
+    jobs = [Job(["--nonsense"], ExperimentFolder(tmp_path / "a").fold(fold), [["fit"]]) for fold in range(2)]
+    with pytest.raises(ValueError, match=r"2 of 2 folds failed:\n.*fold0.log: .*nonsense.*\n.*fold1.log: "):
+        run_jobs(jobs, ["cpu", "cpu"])
+
+
+def test_command_line():
+    own, grid, rest = parse(["--config", "a.yaml", "--config=b.yaml", "--folds", "0", "2", "--model.loss", "CE"])
+    assert grid == Grid([Path("a.yaml"), Path("b.yaml")], [], [])
+    assert own.folds == [0, 2]
+    assert rest == ["--model.loss", "CE"]
+    with pytest.raises(SystemExit):
+        parse(["--folds", "1"])
+    # As everywhere, what comes later overrides.
+    words = ["--config", "base.yaml", "--grid", "x/a.yaml", "x/b.yaml", "--config", "over.yaml", "--model.loss", "CE"]
+    own, grid, rest = parse(words)
+    assert grid.command_lines(rest, own.seeds)[1] == [
+        *("--config=base.yaml", "--config=x/b.yaml", "--config=over.yaml", "--experiment=b"),
+        *("--model.loss", "CE"),
+    ]
+    with pytest.raises(ValueError, match="fit does not take these settings"):
+        main(["crossval", f"--config={CONFIGS / 'muscle_2ch.yaml'}", "--nonsense=1"])

@@ -1,0 +1,156 @@
+"""Sweep files: every combination is one that fit takes, and carries the same name with and without an agent."""
+
+import itertools
+
+import pytest
+import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+from cm_lightning.cli import resolve_settings
+from cm_lightning.commands.crossval import parse
+from cm_lightning.main import main
+from cm_lightning.runs.sweeps import combination_name, read_combinations, sweep_experiment
+from tests.conftest import CONFIGS
+
+
+def command_lines(argv):
+    """What cross-validation gives to fit."""
+    own, grid, rest = parse(argv)
+    return grid.command_lines(rest, own.seeds)
+
+
+SWEEPS = sorted(CONFIGS.glob("sweep_*.yaml"))
+
+
+@pytest.fixture
+def agent(tmp_path, monkeypatch):
+    """What an agent of Weights & Biases leaves for its runs: a variable and a file."""
+
+    def run(**parameters):
+        file = tmp_path / "config-abc.yaml"
+        items = {name: {"value": value} for name, value in parameters.items()}
+        file.write_text("wandb_version: 1\n\n" + yaml.safe_dump(items, sort_keys=False))
+        monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(file))
+
+    return run
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_fit_takes_every_combination(path, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    sweep = yaml.safe_load(path.read_text())
+    assert (sweep["name"], sweep["method"]) == (path.stem, "grid")
+    assert sweep["metric"] == {"name": "best/val/dice/mean", "goal": "maximize"}
+    assert sweep["parameters"]["data.fold"] == {"values": [0, 1, 2]}
+    *command, args = sweep["command"]
+    assert command[:5] == ["${env}", "python", "-m", "cm_lightning", "fit"]
+    assert args == "${args}"
+    # Whatever the fold; the last will do.
+    values = {name: item["values"] for name, item in sweep["parameters"].items()} | {"data.fold": [2]}
+    for chosen in itertools.product(*values.values()):
+        given = dict(zip(values, chosen, strict=True))
+        flags = create_sweep_command_args({"args": {name: {"value": value} for name, value in given.items()}})["args"]
+        settings = resolve_settings([*command[5:], *flags])
+        assert {name: settings[name] for name in given} == given
+    # The same grid as cross-validation runs it.
+    lines = command_lines([*command[5:], "--grid", str(path), "--data.n_folds=4"])
+    combinations = read_combinations(path)
+    assert len(lines) == len(combinations) == len({line[1] for line in lines})
+    settings = resolve_settings(lines[-1])
+    assert settings["experiment"] == path.stem + combination_name(combinations[-1])
+    assert {name: settings[name] for name in combinations[-1]} == combinations[-1]
+
+
+def test_names_and_words(tmp_path):
+    path = tmp_path / "maps.yaml"
+    sweep = {
+        "method": "grid",
+        "parameters": {
+            "solver.beta": {"values": [100.0, 400]},
+            "solver.alpha": {"value": 0.2},
+            "data.fold": {"values": [0, 1]},
+            "seed_everything": {"values": [0, 1]},
+            "model.network_options": {"value": {"channels": [4, 8]}},
+            "model.temperature_scaling": {"value": True},
+        },
+    }
+    path.write_text(yaml.safe_dump(sweep))
+    lines = command_lines(["--grid", str(path), "--config", "a.yaml", "--data.root", "x"])
+    assert len(lines) == 4
+    # What varies holds, whatever comes before or after --grid.
+    assert lines[0] == [
+        "--config=a.yaml",
+        "--experiment=maps_network_optionschannels-4-8_temperature_scalingtrue_alpha0.2_beta100_seed0",
+        *("--data.root", "x"),
+        '--model.network_options={"channels": [4, 8]}',
+        *("--model.temperature_scaling=true", "--seed_everything=0", "--solver.alpha=0.2", "--solver.beta=100.0"),
+    ]
+    with pytest.raises(ValueError, match=r"maps.yaml has values of seed_everything, and so has --seeds \[0, 1\]"):
+        command_lines(["--config", "a.yaml", "--grid", str(path), "--seeds", "0", "1"])
+    with pytest.raises(ValueError, match="says only what to vary; expected what it varies: --config BASE"):
+        command_lines(["--grid", str(path)])
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        {"min": 0.0, "max": 1.0},
+        {"distribution": "categorical", "values": [1, 2]},
+        {"values": []},
+        {"values": "12"},
+        {"parameters": {"alpha": {"value": 1}}},
+        0.5,
+    ],
+)
+def test_a_grid_needs_values(parameter, tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"parameters": {"solver.alpha": parameter}}))
+    with pytest.raises(ValueError, match=r"parameter solver.alpha in .*sweep.yaml must have values"):
+        main(["crossval", "--config", str(CONFIGS / "muscle_2ch.yaml"), "--grid", str(path)])
+
+
+def test_configurations_are_no_sweeps(tmp_path):
+    assert read_combinations(CONFIGS / "muscle_2ch.yaml") is None
+    assert read_combinations(tmp_path / "missing.yaml") is None
+    (tmp_path / "broken.yaml").write_text("a: [")
+    assert read_combinations(tmp_path / "broken.yaml") is None
+
+
+def test_runs_of_an_agent_have_folders_of_their_own(agent, muscle_arguments, tmp_path):
+    arguments = [
+        *muscle_arguments,
+        *("--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--pictures.cases=0"),
+        "--model.network_options={channels: [4, 8], strides: [2]}",
+        "--data.confidence_mode=none",
+        "--model.input_mode=1ch",
+    ]
+    for fold in (0, 1):
+        # JSON knows one kind of number, and objects in any order.
+        parameters = {"solver.beta": 100.0, "data.fold": fold, "solver.alpha": 0.2}
+        agent(**parameters)
+        main(["fit", *arguments, *(f"--{name}={value}" for name, value in parameters.items())])
+    experiment = tmp_path / "outputs" / "muscle_2ch_alpha0.2_beta100"
+    assert list(experiment.parent.iterdir()) == [experiment]
+    assert {path.name for path in experiment.iterdir()} == {"fold0", "fold1"}
+    assert yaml.safe_load((experiment / "fold1" / "config.yaml").read_text())["experiment"] == experiment.name
+    # As cross-validation calls it.
+    sweep = CONFIGS / "sweep_alpha_beta.yaml"
+    lines = command_lines(["--config", "a.yaml", "--grid", str(sweep)])
+    assert f"--experiment=sweep_alpha_beta{experiment.name.removeprefix('muscle_2ch')}" in lines[0]
+    assert resolve_settings(arguments)["experiment"] == experiment.name
+    # Resumed from its stored configuration, and with another seed.
+    assert sweep_experiment(experiment.name) == experiment.name
+    assert sweep_experiment(f"{experiment.name}_seed1") == f"{experiment.name}_seed1"
+    assert sweep_experiment("muscle_2ch_alpha0.2_beta1000") == "muscle_2ch_alpha0.2_beta1000_alpha0.2_beta100"
+
+
+def test_what_an_agent_says_is_checked(monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_SWEEP_PARAM_PATH", raising=False)
+    assert sweep_experiment("muscle_2ch") == "muscle_2ch"
+    file = tmp_path / "parameters.yaml"
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(file))
+    with pytest.raises(FileNotFoundError, match=r"WANDB_SWEEP_PARAM_PATH names .*parameters.yaml, which is not there"):
+        sweep_experiment("muscle_2ch")
+    file.write_text("wandb_version: 1\nsolver.alpha: 0.5\n")
+    with pytest.raises(ValueError, match=r"must hold the agent's parameters, each with a value; found .*0\.5"):
+        sweep_experiment("muscle_2ch")

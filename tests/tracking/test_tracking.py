@@ -1,0 +1,320 @@
+"""Runs in W&B, read back from the files of real offline runs."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+import pandas as pd
+import pytest
+import wandb
+from matplotlib import colormaps
+from PIL import Image
+from pytorch_lightning import Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cm_lightning.drawing.panels import Panel, Scale
+from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.main import main
+from cm_lightning.tracking.dashboard import MUSCLES, build_dashboard, panel_keys
+from cm_lightning.tracking.loggers import WandbRunLogger
+from cm_lightning.tracking.policy import RunIdentity, WandbSettings, resolve_mode
+from cm_lightning.tracking.publishing import make_picture, publish_pictures
+from cm_lightning.tracking.sync import correct_paths, sync
+
+KEY = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)*")
+
+
+def set_environment(monkeypatch, folder, mode="offline"):
+    """No login, no network, and everything that wandb writes in one folder."""
+    for name in ("WANDB_API_KEY", "WANDB_RUN_ID", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(folder / "home" / name))
+    if mode is None:
+        monkeypatch.delenv("WANDB_MODE", raising=False)
+    else:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    wandb.teardown()  # it remembers the environment of an earlier test
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    set_environment(monkeypatch, tmp_path)
+
+
+def offline_runs(folder):
+    return sorted((folder / "wandb").glob("offline-run-*"))
+
+
+def read(run):
+    """Everything in a run's file, and what it comes to."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    summary = subprocess.run([*command, "--summary"], capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in lines], json.loads(summary)
+
+
+def run_record(records):
+    return next(record["run"] for record in records if record["type"] == "run")
+
+
+def history(records):
+    return [record["history"]["item"] for record in records if record["type"] == "history"]
+
+
+def logged_keys(records):
+    """Names of what was logged; wandb writes media as NAME._type and the like."""
+    keys = {key.split("._")[0] for item in history(records) for key in item}
+    return {key.split(".")[0] for key in keys} - {""} - {key for key in keys if key.startswith("_")}
+
+
+def file_of(run, summary, key):
+    return run / "files" / summary["summary"][key]["filenames"][0]
+
+
+@pytest.fixture(scope="module")
+def folds(muscle_set, tmp_path_factory):
+    """Two folds of a cross-validation, trained, one of them resumed, tested, and summed up."""
+    folder = tmp_path_factory.mktemp("tracked")
+    configs = Path(__file__).parents[1] / "configs"
+    arguments = [
+        "--config",
+        str(configs / "muscle_2ch.yaml"),
+        f"--data.root={muscle_set}",
+        "--data.spatial_size=[16,16,16]",
+        "--data.num_workers=0",
+        "--data.split=kfold",
+        "--data.n_folds=2",
+        f"--data.cache_dir={folder / 'cache'}",
+        f"--output_dir={folder / 'outputs'}",
+        "--wandb.project=muscles",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+    ]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        set_environment(monkeypatch, folder)
+        main(["fit", *arguments, "--data.fold=0", "--trainer.max_epochs=1", "--tensorboard=true"])
+        main(["fit", *arguments, "--data.fold=0", "--trainer.max_epochs=2", "--ckpt_path=last"])
+        main(["fit", *arguments, "--data.fold=1", "--trainer.max_epochs=2"])
+        for fold in (0, 1):
+            main(["test", *arguments, f"--data.fold={fold}", "--trainer.max_epochs=2", "--ckpt_path=best"])
+        # Nothing is left to run: the folds might be from other machines.
+        main(["crossval", *arguments, "--trainer.max_epochs=2", "--devices", "cpu"])
+    return folder / "outputs" / "muscle_2ch"
+
+
+def test_folds_are_runs_of_one_group(folds):
+    first, resumed, tested = (read(run) for run in offline_runs(folds / "fold0"))
+    begun = [run_record(records) for records, _ in (first, resumed, tested)]
+    other = run_record(read(offline_runs(folds / "fold1")[0])[0])
+    assert len({run["run_id"] for run in begun}) == 1
+    assert other["run_id"] != begun[0]["run_id"]
+    for fold, run in enumerate([begun[0], other]):
+        assert (run["run_group"], run["job_type"], run["project"]) == ("muscle_2ch", "fold", "muscles")
+        assert run["display_name"] == f"muscle_2ch/fold{fold}"
+    config = first[1]["config"]
+    assert config["data"]["fold"] == 0
+    assert config["model"]["init_args"]["input_mode"] == "2ch"
+    assert config["solver"]["beta"] == 100
+    # All of the folds' values are in the CSV file, too.
+    table = pd.read_csv(folds / "fold0" / "metrics.csv")
+    best = resumed[1]["summary"]["best/val/dice/mean"]
+    assert best == pytest.approx(table["val/dice/mean"].max())
+    epochs = [item["epoch"] for item in history(resumed[0]) if "val/dice/mean" in item]
+    assert epochs == [1]
+    keys = logged_keys(first[0]) | logged_keys(tested[0])
+    assert not [key for key in keys if not KEY.fullmatch(key)]
+    for name in ("dice", "iou", "precision", "recall", "miss_rate", "fall_out", "asd", "hd"):
+        assert {f"{stage}/{name}/{whose}" for stage in ("val", "test") for whose in ("mean", "soleus")} <= keys
+    expected = "train/loss train/lr val/loss mc/entropy/mean mc/entropy/soleus mc/ece cm/mean cm/solve_ms_per_frame"
+    media = " time/epoch_s time/cases_per_s tables/test_cases plots/reliability plots/confusion"
+    media += "".join(f" media/val/{name}" for name in ("overlay", "confidence", "error", "entropy"))
+    assert set((expected + media).split()) <= keys
+
+
+def test_pictures_and_tables_of_a_fold(folds):
+    fitted, _, tested = offline_runs(folds / "fold0")
+    _, summary = read(fitted)
+    overlay = summary["summary"]["media/val/overlay"]
+    assert overlay["count"] == len(overlay["filenames"]) == 1  # there is one validation case
+    pixels = np.asarray(Image.open(file_of(fitted, summary, "media/val/overlay")))
+    assert pixels.dtype == np.uint8
+    assert 40 < pixels.mean() < 215
+    masks = overlay["all_masks"][0]
+    assert set(masks) == {"label", "prediction"}
+    label = np.asarray(Image.open(fitted / "files" / masks["label"]["path"]))
+    assert label.shape[:2] == pixels.shape[:2]
+    assert {1, 2, 3} <= set(np.unique(label)) <= {0, 1, 2, 3}
+    # The error is where label and prediction differ.
+    prediction = np.asarray(Image.open(fitted / "files" / masks["prediction"]["path"]))
+    error = np.asarray(Image.open(file_of(fitted, summary, "media/val/error")).convert("L"))
+    assert np.mean((error > 100) == (label != prediction)) > 0.95
+    _, summary = read(tested)
+    table = json.loads((tested / "files" / summary["summary"]["tables/test_cases"]["path"]).read_text())
+    dice = [row[table["columns"].index("dice")] for row in table["data"]]
+    stored = pd.read_csv(folds / "fold0" / "test_cases.csv")
+    assert dice == sorted(dice)
+    assert dice == pytest.approx(stored["dice"].to_list(), abs=1e-4)
+    assert [row[table["columns"].index("case")] for row in table["data"]] == stored["case"].to_list()
+    counts = pd.read_csv(folds / "fold0" / "test_confusion.csv", index_col="label")
+    assert counts.to_numpy().sum() == len(stored) * 16 * 24 * 16
+    assert Image.open(file_of(tested, summary, "plots/confusion")).size > (100, 100)
+
+
+def test_cross_validation_is_a_run_beside_its_folds(folds):
+    (run,) = offline_runs(folds)
+    records, summary = read(run)
+    begun = run_record(records)
+    assert (begun["run_group"], begun["job_type"]) == ("muscle_2ch", "cv-summary")
+    table = pd.read_csv(folds / "cv_summary.csv")
+    table = table[(table["class"] == "mean") & (table["policy"] == "worst")].set_index("metric")
+    for metric in ("dice", "hd"):
+        assert summary["summary"][f"cv/{metric}/mean"] == pytest.approx(table["mean"][metric])
+        assert summary["summary"][f"cv/{metric}/std"] == pytest.approx(table["sd_patients"][metric])
+    shown = json.loads((run / "files" / summary["summary"]["tables/cv_folds"]["path"]).read_text())
+    assert [row[0] for row in shown["data"]] == ["0", "1", "mean", "SD over patients", "SD over folds"]
+    assert "plots/cv_box" in summary["summary"]
+
+
+def test_every_panel_of_the_dashboard_is_logged(folds):
+    pytest.importorskip("wandb_workspaces")
+    shown = panel_keys(build_dashboard("team", "muscles", "dashboard", MUSCLES))
+    logged = [logged_keys(read(run)[0]) for run in offline_runs(folds / "fold0")]
+    (summary,) = (logged_keys(read(run)[0]) for run in offline_runs(folds))
+    assert sorted(shown - summary.union(*logged)) == []
+    # Means over folds are of folds alone.
+    assert {key for key in shown & summary if any(key in keys for keys in logged)} == set()
+
+
+def test_copied_folder_is_uploaded_from_where_it_is(folds, tmp_path, monkeypatch, capsys):
+    copied = shutil.copytree(folds / "fold0", tmp_path / "elsewhere" / "fold0")
+    tested = offline_runs(copied)[-1]
+    before, _ = read(tested)
+    sync([copied], dry_run=True)
+    assert "0 paths" not in capsys.readouterr().out.splitlines()[-1]
+    after, _ = read(tested)
+
+    def entries(records):
+        artifacts = [record["artifact"] for record in records if record["type"] == "artifact"]
+        return [entry for artifact in artifacts for entry in artifact["manifest"]["contents"]]
+
+    assert entries(before)
+    assert all(Path(entry["local_path"]).is_relative_to(copied) for entry in entries(after))
+    assert all(Path(entry["local_path"]).is_file() for entry in entries(after))
+    for one, other in zip(before, after, strict=True):
+        if one["type"] != "artifact":
+            assert one == other
+    assert correct_paths(tested) == 0
+    with pytest.raises(MissingInputError, match="no wandb/offline-run"):
+        sync([tmp_path / "home"])
+    file = next(tested.glob("*.wandb"))
+    file.write_bytes(file.read_bytes()[:20] + b"?" + file.read_bytes()[21:])
+    with pytest.raises(InputError, match="damaged"):
+        correct_paths(tested)
+
+
+def test_tensorboard_has_scalars_and_pictures(folds):
+    events = EventAccumulator(str(folds / "fold0" / "tensorboard"))
+    events.Reload()
+    assert {"train/loss", "val/dice/mean", "val/hd/soleus"} <= set(events.Tags()["scalars"])
+    assert {"media/val/overlay/label/0", "media/val/entropy/0"} <= set(events.Tags()["images"])
+
+
+def test_a_logged_picture_is_what_was_meant(offline, tmp_path):
+    identity = RunIdentity(tmp_path / "fold0", "x/fold0", "x", "fold")
+    logger = WandbRunLogger(WandbSettings(), identity)
+    trainer = Trainer(logger=logger, accelerator="cpu", enable_progress_bar=False, default_root_dir=tmp_path)
+    ramp = np.tile(np.linspace(0, 1, 64), (32, 1))
+    label = (ramp > 0.5) * np.uint8(2)
+    grey = make_picture(Panel("ramp", ramp, (1.0, 1.0), "mm"), label=label)
+    half = Panel("half", np.full((32, 64), 0.5 * np.log(4)), (2.0, 1.0), "mm", scale=Scale("H", np.log(4), "magma"))
+    publish_pictures(trainer, "media/grey", [grey], ["a", "b"])
+    publish_pictures(trainer, "media/half", [make_picture(half)], ["a", "b"])
+    logger.finalize("success")
+    (run,) = offline_runs(tmp_path / "fold0")
+    _, summary = read(run)
+    shown = np.asarray(Image.open(file_of(run, summary, "media/grey")).convert("L")).astype(float)
+    assert shown.shape == (192, 384)
+    expected = np.interp((np.arange(384) + 0.5) / 6 - 0.5, np.arange(64), 255 * ramp[0])
+    assert np.abs(shown - expected).max() < 6
+    mask = summary["summary"]["media/grey"]["all_masks"][0]["label"]["path"]
+    assert np.array_equal(np.asarray(Image.open(run / "files" / mask)), np.repeat(np.repeat(label, 6, 0), 6, 1))
+    colour = np.asarray(Image.open(file_of(run, summary, "media/half"))).reshape(-1, 3)
+    assert np.abs(colour.mean(axis=0) - 255 * np.array(colormaps["magma"](0.5)[:3])).max() < 4
+    assert Image.open(file_of(run, summary, "media/half")).size == (384, 384)
+
+
+def test_training_goes_on_without_network_and_without_wandb(
+    muscle_arguments, run_folder, tmp_path, monkeypatch, caplog
+):
+    set_environment(monkeypatch, tmp_path, mode="online")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("cm_lightning.tracking.policy.SECONDS_TO_CONNECT", 2.0)
+    from wandb import Run
+
+    kept = Run.log
+
+    def fail_later(run, data, *rest, **more):
+        if data.get("epoch", 0) >= 1:
+            raise OSError("disk full")
+        return kept(run, data, *rest, **more)
+
+    monkeypatch.setattr(Run, "log", fail_later)
+    with caplog.at_level("INFO"), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        main(["fit", *muscle_arguments, "--trainer.max_epochs=3"])
+    assert any("offline, as it could not be reached" in message for message in caplog.messages)
+    assert sum("left out from here on: disk full" in str(warning.message) for warning in caught) == 1
+    assert (pd.read_csv(run_folder / "metrics.csv")["epoch"].max()) == 2
+    assert len(offline_runs(run_folder)) == 1
+
+
+def test_no_logger_leaves_pictures(muscle_arguments, run_folder, offline):
+    main(["fit", *muscle_arguments, "--trainer.max_epochs=1", "--trainer.logger=false"])
+    assert (run_folder / "pictures" / "validation_epoch0000.png").is_file()
+    assert not (run_folder / "wandb").exists()
+    assert not (run_folder / "metrics.csv").exists()
+
+
+def test_two_processes_are_one_run(muscle_arguments, run_folder, tmp_path, monkeypatch):
+    set_environment(monkeypatch, tmp_path)
+    words = [*muscle_arguments, "--trainer.max_epochs=1", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    command = [sys.executable, "-m", "cm_lightning", "fit", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr[-3000:]
+    (run,) = offline_runs(run_folder)
+    records, summary = read(run)
+    assert summary["state"] == "finished"
+    table = pd.read_csv(run_folder / "metrics.csv")
+    assert summary["summary"]["val/dice/mean"] == pytest.approx(table["val/dice/mean"].dropna().iloc[-1])
+    assert {"media/val/overlay", "mc/entropy/mean", "val/recall/mean", "time/epoch_s"} <= logged_keys(records)
+
+
+@pytest.mark.parametrize(
+    ("mode", "environment", "expected"),
+    [
+        ("auto", None, "offline"),
+        ("auto", "online", "offline"),  # nobody is logged in
+        ("auto", "disabled", "disabled"),
+        ("offline", "online", "offline"),
+        ("disabled", "online", "disabled"),
+        ("auto", "dryrun", "offline"),
+    ],
+)
+def test_the_more_private_mode_holds(mode, environment, expected, tmp_path, monkeypatch):
+    set_environment(monkeypatch, tmp_path, mode=environment)
+    assert resolve_mode(WandbSettings(mode))[0] == expected
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    host = urlparse(wandb.setup().settings.base_url).hostname
+    (tmp_path / "netrc").write_text(f"machine {host} login user password {'0123456789' * 4}\n")
+    online = (mode, environment) in [("auto", None), ("auto", "online")]
+    assert resolve_mode(WandbSettings(mode))[0] == ("online" if online else expected)
