@@ -34,6 +34,7 @@ from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.errors import InputError
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
+from cm_lightning.runs.layout import BEST, LAST
 from cm_lightning.runs.settings import RUN_SPECIFIC
 from cm_lightning.runs.sweeps import sweep_experiment
 from cm_lightning.tasks import BaseTask, DeepAtlasTask
@@ -96,7 +97,7 @@ class CommandLine(LightningCLI):
             {
                 "checkpoint.monitor": "val/dice/mean",
                 "checkpoint.mode": "max",
-                "checkpoint.filename": "best",
+                "checkpoint.filename": BEST,
                 "checkpoint.enable_version_counter": False,
                 "model": {"class_path": "cm_lightning.tasks.SegmentationTask"},
             }
@@ -232,7 +233,7 @@ def last_checkpoint(fold: FoldFolder) -> ModelCheckpoint:
         The callback. (ModelCheckpoint's own ``save_last`` writes it only when the best changes.)
     """
     return ModelCheckpoint(
-        fold.checkpoints, filename=fold.last_checkpoint.stem, save_on_train_epoch_end=True, enable_version_counter=False
+        fold.checkpoints, filename=LAST, save_on_train_epoch_end=True, enable_version_counter=False
     )
 
 

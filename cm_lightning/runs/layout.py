@@ -11,6 +11,8 @@ from typing import Any
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.runs.settings import read_settings
 
+# Checkpoints by name: of the best validation, and of the last finished epoch.
+BEST, LAST = "best", "last"
 CONFIG_FILE = "config.yaml"
 TEST_METRICS_FILE = "test_metrics.csv"
 
@@ -43,12 +45,12 @@ class FoldFolder:
     @property
     def best_checkpoint(self) -> Path:
         """Weights of the best validation."""
-        return self.checkpoints / "best.ckpt"
+        return self.checkpoints / f"{BEST}.ckpt"
 
     @property
     def last_checkpoint(self) -> Path:
         """Weights of the last finished epoch."""
-        return self.checkpoints / "last.ckpt"
+        return self.checkpoints / f"{LAST}.ckpt"
 
     @property
     def config(self) -> Path:
@@ -149,7 +151,7 @@ class FoldFolder:
         Raises:
             MissingInputError: There is none.
         """
-        path = {"best": self.best_checkpoint, "last": self.last_checkpoint}.get(name, Path(name))
+        path = {BEST: self.best_checkpoint, LAST: self.last_checkpoint}.get(name, Path(name))
         if not path.is_file():
             raise MissingInputError(
                 f"There is no checkpoint {path} (--ckpt_path {name}); expected one that an earlier fit with this "

@@ -1,0 +1,53 @@
+"""Pictures of cases: the frame that is shown, what its panels hold, and figures as pixels."""
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from cm_lightning.drawing import (
+    CONFIDENCE,
+    GREY,
+    FullestFrame,
+    case_panels,
+    draw_panels,
+    figure_pixels,
+    frame_spacing,
+    save_figure,
+)
+
+
+def test_the_fullest_frame_of_a_volume_and_the_image_itself():
+    label = torch.zeros(1, 4, 5, 3, dtype=torch.uint8)
+    label[0, :2, :2, 1] = 2
+    label[0, 0, 0, 2] = 1
+    frame = FullestFrame(label)
+    image = torch.arange(60.0).reshape(1, 4, 5, 3)
+    np.testing.assert_array_equal(frame(image), image[0, :, :, 1])
+    flat = image[..., 0]
+    np.testing.assert_array_equal(FullestFrame(label[..., 1])(flat), flat[0])
+    assert frame_spacing(torch.tensor([0.5, 2.0, 7.0])) == (0.5, 2.0)
+
+
+def test_panels_of_a_case_with_and_without_a_map(rng, tmp_path):
+    image = rng.random((20, 30))
+    label = np.zeros((20, 30), dtype=int)
+    label[5:10, 5:10] = 2
+    panels = case_panels("a", image, image, label, np.zeros_like(label), (0.5, 0.25), "mm", "prediction, Dice 0.00")
+    assert [panel.title for panel in panels] == ["a: image", "confidence map", "label", "prediction, Dice 0.00"]
+    assert [panel.scale for panel in panels] == [GREY, CONFIDENCE, GREY, GREY]
+    assert len(case_panels("a", image, None, label, label, (0.5, 0.25), "mm")) == 3
+    figure = draw_panels([panels, panels], ["nerve", "vessel"], "validation")
+    shown = [axes for axes in figure.axes if axes.images]
+    assert shown[0].get_xlim() == (0, 7.5)  # mm
+    assert shown[0].get_ylim() == (10, 0)  # depth grows downwards
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["nerve", "vessel"]
+    save_figure(figure, tmp_path / "new" / "picture.png")
+    assert (tmp_path / "new" / "picture.png").stat().st_size > 1000
+
+
+def test_pixels_are_those_of_the_figure():
+    figure = Figure(figsize=(2, 1), dpi=50, facecolor=(1, 0, 0))
+    pixels = figure_pixels(figure)
+    assert pixels.shape == (50, 100, 3)
+    assert pixels.dtype == np.uint8
+    assert (pixels == [255, 0, 0]).all()

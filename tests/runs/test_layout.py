@@ -1,0 +1,100 @@
+"""What a run leaves on disk: names that older runs have, too, and how runs are found."""
+
+import json
+
+import pytest
+
+from cm_lightning.runs import ExperimentFolder, FoldFolder, find_experiments
+from cm_lightning.runs.settings import conflicting_settings, flatten
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Two folds of which the second was tested, and the first has everything that a run can leave."""
+    for fold in (0, 1):
+        (tmp_path / f"nerve_2ch_seed3/fold{fold}/checkpoints").mkdir(parents=True)
+    first = tmp_path / "nerve_2ch_seed3" / "fold0"
+    for folder in ("pictures", "predictions", "wandb", "tensorboard"):
+        (first / folder).mkdir()
+    for name in ("config.yaml", "test_config.yaml", "metrics.csv", "test_plan.json", "notes.txt"):
+        (first / name).touch()
+    (tmp_path / "nerve_2ch_seed3" / "fold1" / "test_metrics.csv").touch()
+    return ExperimentFolder(tmp_path / "nerve_2ch_seed3")
+
+
+def test_names_are_those_of_all_runs(experiment):
+    fold = experiment.fold(1)
+    names = {
+        "best_checkpoint": "checkpoints/best.ckpt",
+        "last_checkpoint": "checkpoints/last.ckpt",
+        "config": "config.yaml",
+        "metrics": "metrics.csv",
+        "test_metrics": "test_metrics.csv",
+        "test_summary": "test_summary.csv",
+        "test_levels": "test_levels.csv",
+        "test_calibration": "test_calibration.csv",
+        "test_cases": "test_cases.csv",
+        "test_confusion": "test_confusion.csv",
+        "test_plan": "test_plan.json",
+        "pictures": "pictures",
+        "predictions": "predictions",
+        "tensorboard": "tensorboard",
+        "log": "../fold1.log",
+    }
+    for name, path in names.items():
+        assert getattr(fold, name).resolve() == (fold.path / path).resolve()
+    assert fold.test_picture("a").relative_to(fold.path).as_posix() == "pictures/test_a.png"
+    assert (fold.settings_of("fit"), fold.settings_of("test").name) == (fold.config, "test_config.yaml")
+    assert (fold.name, fold.experiment) == ("nerve_2ch_seed3/fold1", experiment)
+    assert (experiment.metrics.name, experiment.summary.name) == ("cv_metrics.csv", "cv_summary.csv")
+
+
+def test_experiments_are_found_from_above_and_know_model_and_seed(experiment, tmp_path):
+    assert find_experiments([tmp_path, experiment.path]) == [experiment]
+    assert (experiment.model, experiment.seed) == ("nerve_2ch", 3)
+    assert (ExperimentFolder(tmp_path / "plain").model, ExperimentFolder(tmp_path / "plain").seed) == ("plain", 0)
+    assert [fold.path.name for fold in experiment.folds()] == ["fold0", "fold1"]
+    assert experiment.tested_folds() == [experiment.fold(1)]
+    missing = tmp_path / "missing"
+    assert find_experiments([missing]) == [ExperimentFolder(missing)]
+
+
+def test_only_an_allowed_new_run_removes_an_earlier_one(experiment):
+    fold = experiment.fold(0)
+    with pytest.raises(ValueError, match=r"fold0 already holds a run. Resume it with --ckpt_path last"):
+        fold.make_room(overwrite=False)
+    fold.make_room(overwrite=True)
+    assert [path.name for path in fold.path.iterdir()] == ["notes.txt"]
+    fold.make_room(overwrite=False)  # there is none any more
+
+
+def test_checkpoints_by_name_and_by_path(experiment, tmp_path):
+    fold = experiment.fold(1)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*best\.ckpt \(--ckpt_path best\)"):
+        fold.find_checkpoint("best")
+    fold.best_checkpoint.touch()
+    assert fold.find_checkpoint("best") == fold.best_checkpoint
+    assert fold.find_checkpoint(str(fold.best_checkpoint)) == fold.best_checkpoint
+
+
+def test_damaged_files_are_named(experiment):
+    fold = experiment.fold(1)
+    with pytest.raises(FileNotFoundError, match=r"no .*fold1/config\.yaml"):
+        fold.read_settings()
+    with pytest.raises(FileNotFoundError, match=r"no .*fold1/test_plan\.json"):
+        fold.read_test_plan()
+    fold.test_plan.write_text("{")
+    with pytest.raises(ValueError, match=r"fold1/test_plan\.json cannot be read as JSON"):
+        fold.read_test_plan()
+    fold.test_plan.write_text(json.dumps({"fold": 1}))
+    assert fold.read_test_plan() == {"fold": 1}
+
+
+def test_folds_of_one_experiment_may_differ_in_where_they_run_and_not_in_what_they_do():
+    before = flatten({"data": {"root": "/a", "fold": 0}, "model": {"init_args": {"loss": "dice"}}, "seed": 1})
+    after = flatten({"data": {"root": "/b", "fold": 1}, "model": {"init_args": {"loss": "CE"}}, "new": 2})
+    assert conflicting_settings(before, after) == {"model.init_args.loss": ("dice", "CE")}
+
+
+def test_a_fold_need_not_be_there(tmp_path):
+    assert not FoldFolder(tmp_path / "x" / "fold0").config.exists()
