@@ -35,7 +35,7 @@ from scipy import sparse
 from scipy.sparse import linalg
 
 from cm_lightning.confidence import ConfidenceMapSolver
-from cm_lightning.confidence.compiled import memory_per_frame
+from cm_lightning.confidence.cpu.solver import memory_per_frame
 from cm_lightning.confidence.network import Network
 from cm_lightning.confidence.solver import Problem
 from cm_lightning.confidence.weights import EDGE_ENDS

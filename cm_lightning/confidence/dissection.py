@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.lanes import LANES
+from cm_lightning.confidence.cpu.lanes import LANES
 
 Integers = NDArray[Any]
 

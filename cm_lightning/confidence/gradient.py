@@ -7,7 +7,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from cm_lightning.confidence.arrays import to_numpy
-from cm_lightning.confidence.compiled import ThreadSolvers, run_on_all_cores
+from cm_lightning.confidence.cpu.solver import ThreadSolvers, run_on_all_cores
 from cm_lightning.confidence.network import weight_gradients
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from cm_lightning.confidence.arrays import (
     unit_of,
 )
 from cm_lightning.confidence.boundary import Boundary, SinkMode, find_boundary
-from cm_lightning.confidence.compiled import Method, ThreadSolvers, compile_once, run_on_all_cores
-from cm_lightning.confidence.equations import frame_equations
+from cm_lightning.confidence.cpu.equations import frame_equations
+from cm_lightning.confidence.cpu.solver import Method, ThreadSolvers, compile_once, run_on_all_cores
 from cm_lightning.confidence.network import Network
 from cm_lightning.confidence.weights import Formulation, Normalise, WeightFunction
 
@@ -55,7 +55,7 @@ class ConfidenceMapSolver:
     the probability that a random walk from the pixel reaches a source before a sink.
 
     The linear system is solved by conjugate gradients in float64, preconditioned with a subtraction-free elimination in
-    float32 (:mod:`cm_lightning.confidence.elimination`). One or two steps suffice whatever the image and the
+    float32 (:mod:`cm_lightning.confidence.cpu.elimination`). One or two steps suffice whatever the image and the
     parameters; a frame on which they do not is solved directly in float64, and :meth:`solve` says so.
 
     Defaults are those of the study (alpha 0.5, beta 100); it does not print gamma, for which MONAI's default is taken.

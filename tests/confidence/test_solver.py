@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as hnp
 from monai.data.ultrasound_confidence_map import UltrasoundConfidenceMap
 from PIL import Image
 
-from cm_lightning.confidence import ConfidenceMapSolver, column_sink, column_source, compiled
+from cm_lightning.confidence import ConfidenceMapSolver, column_sink, column_source
+from cm_lightning.confidence.cpu import solver as compiled
 from cm_lightning.data.phantom import Phantom
 from tests.confidence.oracle import dense_map
 

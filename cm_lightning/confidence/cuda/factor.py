@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cm_lightning.confidence.cells import FACTOR, INNER, PATTERN, RING, WEIGHTS
+from cm_lightning.confidence.cpu.cells import FACTOR, INNER, PATTERN, RING, WEIGHTS
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.schedule import ASSEMBLED_ROWS, TILE, schedule
 from cm_lightning.confidence.network import Network

@@ -1,16 +1,16 @@
 """Conjugate gradients, the direct solve and the error bound for many frames at a time, in float64.
 
-Each is that of :mod:`cm_lightning.confidence.conjugate_gradients`. A frame that is done is left as it is while others
-go on. Sums over a frame's pixels are taken by kernels, in an order that is the same in every batch; maxima depend on no
-order.
+Each is that of :mod:`cm_lightning.confidence.cpu.conjugate_gradients`. A frame that is done is left as it is while
+others go on. Sums over a frame's pixels are taken by kernels, in an order that is the same in every batch; maxima
+depend on no order.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from cm_lightning.confidence.compiled import MOST_STEPS
-from cm_lightning.confidence.conjugate_gradients import ROUNDING
+from cm_lightning.confidence.cpu.conjugate_gradients import ROUNDING
+from cm_lightning.confidence.cpu.solver import MOST_STEPS
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.factor import BatchFactor, network_arguments
 from cm_lightning.confidence.network import Network

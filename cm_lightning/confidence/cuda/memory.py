@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from cm_lightning.confidence.cells import FACTOR, INNER, RING
+from cm_lightning.confidence.cpu.cells import FACTOR, INNER, RING
 from cm_lightning.confidence.cuda.device import Device, Precision
 from cm_lightning.confidence.cuda.factor import CELL_UPDATE
 from cm_lightning.confidence.cuda.schedule import schedule

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cm_lightning.confidence.arrays import to_numpy, unit_of
 from cm_lightning.confidence.boundary import Boundary
-from cm_lightning.confidence.compiled import LEAST_CONTRAST
+from cm_lightning.confidence.cpu.solver import LEAST_CONTRAST
 from cm_lightning.confidence.cuda.device import Array, Device
 from cm_lightning.confidence.cuda.memory import bytes_per_frame, in_chunks
 from cm_lightning.confidence.network import Network, known_values, make_network

@@ -12,12 +12,12 @@ import torch
 
 from cm_lightning.confidence import ConfidenceMapSolver, column_sink, column_source
 from cm_lightning.confidence.cuda import bytes_per_frame
-from cm_lightning.confidence.cuda.adjoint import fill_gradients
-from cm_lightning.confidence.cuda.batches import fill_maps
 from cm_lightning.confidence.cuda.device import OPTIONS, SOURCE
+from cm_lightning.confidence.cuda.gradients import fill_gradients
+from cm_lightning.confidence.cuda.maps import fill_maps
 from cm_lightning.confidence.cuda.memory import in_chunks
 from cm_lightning.confidence.solver import Problem
-from tests.confidence.host_device import HostDevice
+from tests.confidence.cuda.host_device import HostDevice
 
 SHAPES = [(1, 1), (1, 9), (8, 1), (3, 5), (9, 9), (16, 17), (40, 33), (70, 70)]
 

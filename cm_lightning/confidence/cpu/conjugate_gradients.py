@@ -1,15 +1,15 @@
 """Preconditioned conjugate gradients and the error bound: compiled for the CPU, one frame and one thread at a time.
 
 Everything here is in float64. The preconditioner is the subtraction-free factor of
-:mod:`cm_lightning.confidence.elimination`, in float32 by default: it approximates the inverse of the matrix entry by
-entry to some 1e-6, so that a single step reaches that, and every further step gains as much again.
+:mod:`cm_lightning.confidence.cpu.elimination`, in float32 by default: it approximates the inverse of the matrix entry
+by entry to some 1e-6, so that a single step reaches that, and every further step gains as much again.
 """
 
 import numpy as np
 from numba import njit
 
+from cm_lightning.confidence.cpu.elimination import Factor, Numbers, Workspace, substitute
 from cm_lightning.confidence.dissection import Dissection
-from cm_lightning.confidence.elimination import Factor, Numbers, Workspace, substitute
 from cm_lightning.confidence.network import Network
 
 # Bound on the rounding error of a computed (A x)_i, relative to the sum of its terms' magnitudes: at most 17 roundings
@@ -93,7 +93,7 @@ def conjugate_gradients(
         network: The system.
         right: ``b``, ``(depth, lateral)``.
         plan: Of the grid.
-        scale: As given to :func:`cm_lightning.confidence.elimination.factorise`.
+        scale: As given to :func:`cm_lightning.confidence.cpu.elimination.factorise`.
         factor: From there.
         work: Of the thread.
         tolerance: Estimated largest error at which to stop.
@@ -171,7 +171,7 @@ def direct(
         network: The system.
         right: ``b``, ``(depth, lateral)``.
         plan: Of the grid.
-        scale: As given to :func:`cm_lightning.confidence.elimination.factorise`.
+        scale: As given to :func:`cm_lightning.confidence.cpu.elimination.factorise`.
         factor: From there, in float64.
         work: Of the thread.
         relative: Whether the error is meant relative to the solution's largest entry.
@@ -213,7 +213,7 @@ def certify(
         network: The system.
         right: ``b``, ``(depth, lateral)``.
         plan: Of the grid.
-        scale: As given to :func:`cm_lightning.confidence.elimination.factorise`.
+        scale: As given to :func:`cm_lightning.confidence.cpu.elimination.factorise`.
         factor: From there.
         work: Of the thread.
         x: The solution, ``(depth, lateral)``, float64.

@@ -5,10 +5,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from cm_lightning.confidence.compiled import CompiledSolver
-from cm_lightning.confidence.conjugate_gradients import certify
+from cm_lightning.confidence.cpu.conjugate_gradients import certify
+from cm_lightning.confidence.cpu.elimination import factorise, make_factor, make_workspace
+from cm_lightning.confidence.cpu.solver import CompiledSolver
 from cm_lightning.confidence.dissection import CELL, dissect
-from cm_lightning.confidence.elimination import factorise, make_factor, make_workspace
 from cm_lightning.confidence.network import Network
 from cm_lightning.confidence.weights import EDGE_ENDS
 

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.cells import (
+from cm_lightning.confidence.cpu.cells import (
     ABOVE_SUBNORMAL,
     FACTOR,
     FAST,
@@ -33,8 +33,8 @@ from cm_lightning.confidence.cells import (
     ring_pixels,
     substitute_cells,
 )
+from cm_lightning.confidence.cpu.lanes import LANES
 from cm_lightning.confidence.dissection import Dissection
-from cm_lightning.confidence.lanes import LANES
 from cm_lightning.confidence.network import Network
 
 Numbers = NDArray[Any]

@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cm_lightning.confidence.cpu.lanes import LANES, add_product
 from cm_lightning.confidence.dissection import CELL
-from cm_lightning.confidence.lanes import LANES, add_product
 
 Numbers = NDArray[Any]
 

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cm_lightning.confidence.boundary import find_boundary
-from cm_lightning.confidence.conjugate_gradients import certify, conjugate_gradients, direct
-from cm_lightning.confidence.dissection import Dissection, dissect
-from cm_lightning.confidence.elimination import (
+from cm_lightning.confidence.cpu.conjugate_gradients import certify, conjugate_gradients, direct
+from cm_lightning.confidence.cpu.elimination import (
     Factor,
     Workspace,
     factorise,
     make_factor,
     make_workspace,
 )
-from cm_lightning.confidence.equations import frame_equations
+from cm_lightning.confidence.cpu.equations import frame_equations
+from cm_lightning.confidence.dissection import Dissection, dissect
 from cm_lightning.confidence.network import Network
 from cm_lightning.confidence.weights import WeightFunction
 
