@@ -34,10 +34,10 @@ from rich.table import Table
 from scipy import sparse
 from scipy.sparse import linalg
 
-from cm_lightning.confidence import ConfidenceMapSolver
-from cm_lightning.confidence.cpu.solver import memory_per_frame
+from cm_lightning.confidence import ConfidenceMapSolver, cpu
+from cm_lightning.confidence.cpu.equations import set_up
 from cm_lightning.confidence.network import Network
-from cm_lightning.confidence.solver import Problem
+from cm_lightning.confidence.problem import Problem
 from cm_lightning.confidence.weights import EDGE_ENDS
 from cm_lightning.data.phantom import Phantom
 
@@ -237,7 +237,7 @@ def solve_on_gpu(solver: ConfidenceMapSolver) -> Solve:
 
 def system_of(solver: ConfidenceMapSolver, frame: Frames) -> tuple[Network, NDArray[np.float64]]:
     """One frame's equations and known values, as our solver sets them up."""
-    system = Problem(replace(solver, backend="cpu"), frame[None], None, None, None).system(0)
+    system = set_up(Problem(replace(solver, backend="cpu"), frame[None], None, None, None), 0)
     assert system is not None
     return system.network, system.values
 
@@ -367,11 +367,12 @@ def memory(
 ) -> float | None:
     """Memory per frame in flight, in float32 frames: counted for ours, the peak of a fresh process for others."""
     if method.startswith("ours"):
+        precision = np.float64 if "direct" in method else np.float32
         if device == "GPU":
-            from cm_lightning.confidence.cuda import bytes_per_frame
+            from cm_lightning.confidence import cuda
 
-            return bytes_per_frame(frame.shape, np.float64 if "direct" in method else np.float32) / frame.nbytes
-        return memory_per_frame(frame.shape, "direct" if "direct" in method else "cg") / frame.nbytes
+            return cuda.bytes_per_frame(frame.shape, precision) / frame.nbytes
+        return cpu.bytes_per_frame(frame.shape, precision) / frame.nbytes
     if device == "GPU" or arguments.no_memory or frame.size < 50000:
         return None
     key = (method, frame.shape)

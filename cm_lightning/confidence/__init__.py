@@ -2,7 +2,8 @@
 
 from cm_lightning.confidence.boundary import column_sink, column_source
 from cm_lightning.confidence.domain import Fan, Insonified, find_fan, find_insonified, linear_probe_domain
-from cm_lightning.confidence.solver import ConfidenceMapSolver, SolveInfo
+from cm_lightning.confidence.problem import SolveInfo
+from cm_lightning.confidence.solver import ConfidenceMapSolver
 
 __all__ = [
     "ConfidenceMapSolver",

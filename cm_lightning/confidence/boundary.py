@@ -33,7 +33,7 @@ class Boundary:
         """Number of different masks."""
         return len(self.domain)
 
-    def of(self, frames: slice) -> "Boundary":
+    def take(self, frames: slice) -> "Boundary":
         """Take the masks of some frames."""
         if len(self) == 1:
             return self
@@ -115,6 +115,19 @@ def column_sink(domain: BoolArray) -> BoolArray:
         Mask of the same shape with at most one pixel a column.
     """
     return column_source(domain[..., ::-1, :])[..., ::-1, :]
+
+
+def rectangle_around(domain: BoolArray) -> tuple[slice, slice]:
+    """Give the smallest rectangle that holds a domain.
+
+    Args:
+        domain: Insonified pixels, ``(depth, lateral)``, at least one.
+
+    Returns:
+        Its rows and its columns.
+    """
+    rows, columns = (np.flatnonzero(domain.any(axis=axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _choose(sink: BoolArray, frames: NDArray[np.generic] | None, sink_mode: SinkMode) -> BoolArray:

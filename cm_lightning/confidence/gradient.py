@@ -1,26 +1,21 @@
 """Derivatives of confidence maps by the intensities of their frames."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from cm_lightning.confidence.arrays import to_numpy
-from cm_lightning.confidence.cpu.solver import ThreadSolvers, run_on_all_cores
-from cm_lightning.confidence.network import weight_gradients
-
-if TYPE_CHECKING:
-    from cm_lightning.confidence.solver import ConfidenceMapSolver
+from cm_lightning.confidence.engine import choose_engine
+from cm_lightning.confidence.problem import Problem, SolverParameters
 
 
 def differentiable_maps(
-    solver: "ConfidenceMapSolver", frames: torch.Tensor, domain: Any = None, source: Any = None, sink: Any = None
+    parameters: SolverParameters, frames: torch.Tensor, domain: Any = None, source: Any = None, sink: Any = None
 ) -> torch.Tensor:
     """Compute maps through which gradients flow back to the frames.
 
     Args:
-        solver: Computes them; with ``normalise="fixed"`` and ``mode="B"``.
+        parameters: How to compute them; with ``normalise="fixed"`` and ``mode="B"``.
         frames: As in the solver's call.
         domain: The same.
         source: The same.
@@ -32,14 +27,16 @@ def differentiable_maps(
     Raises:
         ValueError: The solver rescales by each frame's extremes, where a map has no derivative, or takes an envelope.
     """
-    if solver.normalise != "fixed":
+    if parameters.normalise != "fixed":
         raise ValueError(
             "Gradients of a confidence map need normalise='fixed': with 'frame' every pixel depends on the frame's "
             "minimum, maximum and largest step."
         )
-    if solver.mode != "B":
+    if parameters.mode != "B":
         raise ValueError("Gradients of a confidence map need mode='B'; take the envelope of RF lines beforehand.")
-    maps: torch.Tensor = _ConfidenceMaps.apply(frames, solver, domain, source, sink)  # type: ignore[no-untyped-call]
+    maps: torch.Tensor = _ConfidenceMaps.apply(  # type: ignore[no-untyped-call]
+        frames, parameters, domain, source, sink
+    )
     return maps
 
 
@@ -53,45 +50,22 @@ class _ConfidenceMaps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, frames: torch.Tensor, solver: "ConfidenceMapSolver", domain: Any, source: Any, sink: Any
+        context: Any, frames: torch.Tensor, parameters: SolverParameters, domain: Any, source: Any, sink: Any
     ) -> torch.Tensor:
         """Solve in float64: neighbours differ by little, and the way back lives on their differences."""
-        maps, _ = solver.solve(frames.detach().double(), domain, source, sink)
+        problem = Problem(parameters, frames.detach().double(), domain, source, sink)
+        maps: torch.Tensor
+        maps, _ = choose_engine(problem).solve(problem, certify=False)
         context.save_for_backward(frames, maps)
-        context.arguments = (solver, domain, source, sink)
+        context.arguments = (parameters, domain, source, sink)
         return maps if frames.dtype == torch.float64 else maps.float()
 
     @staticmethod
     @once_differentiable
-    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+    def backward(context: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         """Carry the gradient from the maps to the frames."""
-        from cm_lightning.confidence.solver import Problem
-
         frames, maps = context.saved_tensors
-        solver, *masks = context.arguments
-        problem = Problem(solver, frames.detach(), *masks)
-        if problem.backend == "cuda":
-            from cm_lightning.confidence.cuda import gradient_on_gpu
-
-            back = gradient_on_gpu(problem, maps, gradient.double()).reshape(gradient.shape)
-            return back.to(frames.dtype), None, None, None, None
-        upstream = to_numpy(gradient.double()).reshape(problem.shape)
-        solved = to_numpy(maps).reshape(problem.shape)
-        result = np.zeros(problem.shape)
-
-        solvers = ThreadSolvers(solver.method, solver.tolerance, proven=False)
-
-        def differentiate(index: int) -> None:
-            system = problem.system(index)
-            if system is None:
-                return
-            part = (index, system.rows, system.columns)
-            right = upstream[part] * system.network.unknown
-            adjoint = solvers.of(system.values.shape)(system.network, right)
-            by_weight = weight_gradients(adjoint.values, solved[part])
-            domain = system.boundary.domain[0]
-            result[part] = problem.weight_function.gradient(system.frame, domain, by_weight)
-
-        run_on_all_cores(differentiate, len(result), solver.max_batch)
-        back = torch.from_numpy(result.reshape(gradient.shape)).to(frames.device, frames.dtype)
-        return back, None, None, None, None
+        parameters, *masks = context.arguments
+        problem = Problem(parameters, frames.detach(), *masks)
+        gradient = choose_engine(problem).gradient(problem, maps, upstream.double())
+        return gradient.reshape(frames.shape).to(frames.dtype), None, None, None, None

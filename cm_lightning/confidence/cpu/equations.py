@@ -2,7 +2,7 @@
 
 The same as :class:`cm_lightning.confidence.weights.WeightFunction` followed by
 :func:`cm_lightning.confidence.network.make_network`, which work on whole batches of NumPy or CuPy arrays; here a thread
-makes one frame's without holding the GIL.
+sets up one frame's without holding the GIL.
 """
 
 from typing import Any
@@ -10,14 +10,41 @@ from typing import Any
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from scipy.signal import hilbert
 
-from cm_lightning.confidence.boundary import Boundary
+from cm_lightning.confidence.arrays import unit_of
+from cm_lightning.confidence.boundary import Boundary, rectangle_around
 from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.problem import Problem, System
 from cm_lightning.confidence.weights import EDGE_ENDS, EDGE_FLOOR, WeightFunction
 
 Numbers = NDArray[Any]
 # How far down and to the right the end of each kind of edge lies, in the order of EDGE_ENDS.
 STEPS = ((1, 0), (0, 1), (1, 1), (1, -1))
+
+
+def set_up(problem: Problem, index: int) -> System | None:
+    """Set up one frame's equations.
+
+    Args:
+        problem: The input of a call.
+        index: The frame's number.
+
+    Returns:
+        The equations, ``(depth, lateral)``; None if the frame's domain is empty.
+    """
+    boundary = problem.boundary.take(slice(index, index + 1))
+    if not boundary.domain.any():
+        return None
+    place = (index, *rectangle_around(boundary.domain[0]))
+    boundary = boundary.crop(*place[1:])
+    frame = problem.frames[place]
+    unit = unit_of(frame.dtype) if problem.parameters.normalise == "fixed" else 1.0
+    image = frame.astype(np.float64) / unit
+    if problem.parameters.mode == "RF":
+        image = np.abs(hilbert(image, axis=0))
+    values, network = frame_equations(problem.weight_function, image, boundary)
+    return System(place, image, boundary.domain[0], values, network)
 
 
 def frame_equations(

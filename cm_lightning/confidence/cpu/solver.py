@@ -1,18 +1,12 @@
-"""The solver on the CPU: frames side by side on all cores, each solved by compiled single-threaded code."""
+"""The solution of one frame's equations after the other in one thread, which keeps its memory from one to the next."""
 
-import os
-import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.boundary import find_boundary
+from cm_lightning.confidence.cpu.compilation import compile_once
 from cm_lightning.confidence.cpu.conjugate_gradients import certify, conjugate_gradients, direct
 from cm_lightning.confidence.cpu.elimination import (
     Factor,
@@ -21,12 +15,10 @@ from cm_lightning.confidence.cpu.elimination import (
     make_factor,
     make_workspace,
 )
-from cm_lightning.confidence.cpu.equations import frame_equations
 from cm_lightning.confidence.dissection import Dissection, dissect
 from cm_lightning.confidence.network import Network
-from cm_lightning.confidence.weights import WeightFunction
+from cm_lightning.confidence.problem import Method
 
-Method = Literal["cg", "direct"]
 FloatArray = NDArray[np.float64]
 
 # Weights are multiplied by this in float32: they are at most 1, so that the upper half of float32's range
@@ -75,18 +67,18 @@ class CompiledSolver:
         shape: ``(depth, lateral)``.
         method: ``cg``, with the direct solve where that fails, or ``direct``.
         tolerance: Largest error to stop at.
-        proven: Whether to bound the error.
+        certify: Whether to bound the error.
 
     Attributes:
         shape: As given.
     """
 
-    def __init__(self, shape: tuple[int, int], method: Method, tolerance: float, proven: bool) -> None:
+    def __init__(self, shape: tuple[int, int], method: Method, tolerance: float, certify: bool) -> None:
         self.shape = shape
         self._dissection = dissect(*shape)
         self._method = method
         self._tolerance = tolerance
-        self._proven = proven
+        self._certify = certify
         self._buffers: dict[type[np.floating], _Buffers] = {}
 
     def __call__(self, network: Network, right: FloatArray | None = None) -> Solution:
@@ -101,7 +93,7 @@ class CompiledSolver:
             The solution.
         """
         if not network.unknown.any():
-            return Solution(np.zeros(network.right.shape), 0, 0.0, 0.0 if self._proven else np.nan, fallback=False)
+            return Solution(np.zeros(network.right.shape), 0, 0.0, 0.0 if self._certify else np.nan, fallback=False)
         beyond = _contrast(network) < LEAST_CONTRAST
         if self._method == "cg" and not beyond:
             solution = self._solve(network, right, np.float32)
@@ -134,7 +126,7 @@ class CompiledSolver:
             iterations, estimate = conjugate_gradients(
                 network, given, *shared, self._tolerance / 2, right is not None, MOST_STEPS, values
             )
-        if self._proven:
+        if self._certify:
             bound = certify(network, given, *shared, values) if np.isfinite(estimate) else np.inf
         return Solution(values, int(iterations), float(estimate), float(bound), fallback=False)
 
@@ -145,14 +137,14 @@ class ThreadSolvers:
     Args:
         method: As for :class:`CompiledSolver`.
         tolerance: The same.
-        proven: The same.
+        certify: The same.
     """
 
-    def __init__(self, method: Method, tolerance: float, proven: bool) -> None:
-        self._arguments = (method, tolerance, proven)
+    def __init__(self, method: Method, tolerance: float, certify: bool) -> None:
+        self._arguments = (method, tolerance, certify)
         self._own = threading.local()
 
-    def of(self, shape: tuple[int, int]) -> CompiledSolver:
+    def for_shape(self, shape: tuple[int, int]) -> CompiledSolver:
         """Give the calling thread's solver.
 
         Args:
@@ -179,67 +171,3 @@ def _mirror(network: Network) -> Network:
     """Reverse the order of columns."""
     mirrored = Network(*(np.ascontiguousarray(array[:, ::-1]) for array in network))
     return mirrored._replace(down_right=mirrored.down_left, down_left=mirrored.down_right)
-
-
-@lru_cache
-def compile_once(double: bool) -> None:
-    """Solve a tiny system; if that takes long, tell on the error stream what the wait is for.
-
-    Args:
-        double: Whether for factors in float64 rather than float32.
-    """
-    said = "Compiling the confidence-map solver for this processor: up to a minute, once (kept on disk) ..."
-    patience = threading.Timer(3.0, lambda: print(said, file=sys.stderr, flush=True))
-    patience.daemon = True
-    patience.start()
-    shape = (9, 9)
-    dtype: type[np.floating] = np.float64 if double else np.float32
-    dissection = dissect(*shape)
-    shared = (dissection, 1.0, make_factor(dissection, dtype), make_workspace(dissection, dtype))
-    weight_function = WeightFunction("reference", "frame", alpha=1.0, beta=1.0, gamma=0.0)
-    boundary = find_boundary(shape, None, None, None, None, "all")
-    _, network = frame_equations(weight_function, np.zeros(shape), boundary)
-    factorise(network, *shared)
-    if double:
-        direct(network, network.right, *shared, False, np.empty(shape))
-    else:
-        conjugate_gradients(network, network.right, *shared, 1e-3, False, MOST_STEPS, np.empty(shape))
-    patience.cancel()
-
-
-def memory_per_frame(shape: tuple[int, int], method: Method) -> int:
-    """Count the bytes that one frame in flight takes on the CPU.
-
-    Args:
-        shape: ``(depth, lateral)``.
-        method: ``cg`` counts the factor in float32, which a fallback to ``direct`` would double.
-
-    Returns:
-        Bytes of factor, buffers, weights and vectors, without the plan that all frames of a shape share.
-    """
-    dissection = dissect(*shape)
-    dtype: type[np.floating] = np.float64 if method == "direct" else np.float32
-    buffers = _Buffers(dissection, dtype)
-    arrays = [*buffers.factor, *buffers.work]
-    # In float64: four weights, slack, right-hand side, known values and frame; then solution, residual, direction and
-    # product, of which the direct solve has two.
-    doubles = 8 + (2 if method == "direct" else 4)
-    return int(sum(array.nbytes for array in arrays)) + doubles * 8 * int(np.prod(shape))
-
-
-def run_on_all_cores(work: Callable[[int], None], count: int, most: int | None) -> None:
-    """Call ``work(0)`` to ``work(count - 1)`` on threads.
-
-    Args:
-        work: Releases the GIL for most of its time.
-        count: Number of calls.
-        most: Calls in flight at a time; one a core if None.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, count, most or cores)
-    if workers <= 1:
-        for index in range(count):
-            work(index)
-        return
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        list(pool.map(work, range(count)))

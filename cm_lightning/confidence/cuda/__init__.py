@@ -5,8 +5,7 @@ kernels are in ``kernels.cu``; what calls them takes its arrays and launches fro
 :class:`cm_lightning.confidence.cuda.device.Device`, of which the tests have one without a GPU.
 """
 
-from cm_lightning.confidence.cuda.gradients import gradient_on_gpu
-from cm_lightning.confidence.cuda.maps import solve_on_gpu
+from cm_lightning.confidence.cuda.engine import gradient, solve
 from cm_lightning.confidence.cuda.memory import bytes_per_frame
 
-__all__ = ["bytes_per_frame", "gradient_on_gpu", "solve_on_gpu"]
+__all__ = ["bytes_per_frame", "gradient", "solve"]

@@ -7,40 +7,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cm_lightning.confidence.arrays import to_numpy, unit_of
-from cm_lightning.confidence.boundary import Boundary
+from cm_lightning.confidence.boundary import BoolArray, Boundary, rectangle_around
 from cm_lightning.confidence.cpu.solver import LEAST_CONTRAST
 from cm_lightning.confidence.cuda.device import Array, Device
 from cm_lightning.confidence.cuda.memory import bytes_per_frame, in_chunks
 from cm_lightning.confidence.network import Network, known_values, make_network
-from cm_lightning.confidence.solver import Problem, extent
+from cm_lightning.confidence.problem import Problem, System
 
 # First and end row, first and end column.
 Box = tuple[int, int, int, int]
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Systems of some frames, each on the same rectangle.
+class Batch(System):
+    """Systems of some frames, each on the same rectangle; arrays are ``(frames, depth, lateral)``, on the device.
 
     Attributes:
-        place: Where they are in ``(frames, depth, lateral)`` arrays.
-        image: Intensities after envelope and unit, float64, ``(frames, depth, lateral)``.
-        domain: Insonified pixels, ``(frames or 1, depth, lateral)``.
-        values: Known values, 0 elsewhere, float64.
-        network: The systems.
-        beyond: Frames whose weights differ by too much for a residual in float64 to mean anything, on the host.
+        ill_conditioned: Frames whose weights differ by too much for a residual in float64 to mean anything, on the
+            host, ``(frames,)``.
     """
 
-    place: tuple[Any, slice, slice]
-    image: Array
-    domain: Array
-    values: Array
-    network: Network
-    beyond: BoolArray
+    ill_conditioned: BoolArray
 
 
 def for_all_frames(
@@ -57,25 +46,25 @@ def for_all_frames(
         problem: The input.
         certify: Whether errors will be bounded, which takes memory.
         iterate: Solves systems by conjugate gradients, and tells which frames that did not solve.
-        solve_directly: Solves those systems, or all if the solver's method is ``direct``.
+        solve_directly: Solves those systems, or all if the method is ``direct``.
     """
-    solver = problem.solver
+    parameters = problem.parameters
     for box, frames in _boxes(problem).items():
         shape = (box[1] - box[0], box[3] - box[2])
         left_over = frames
-        if solver.method == "cg":
+        if parameters.method == "cg":
             left_over = []
 
             def first_pass(chunk: Sequence[int], box: Box = box, left_over: list[int] = left_over) -> None:
                 unsolved = iterate(set_up(device, problem, box, chunk))
                 left_over.extend(np.asarray(chunk)[unsolved].tolist())
 
-            in_chunks(device, frames, bytes_per_frame(shape, np.float32, certify), solver.max_batch, first_pass)
+            in_chunks(device, frames, bytes_per_frame(shape, np.float32, certify), parameters.max_batch, first_pass)
 
         def second_pass(chunk: Sequence[int], box: Box = box) -> None:
             solve_directly(set_up(device, problem, box, chunk))
 
-        in_chunks(device, left_over, bytes_per_frame(shape, np.float64, certify), solver.max_batch, second_pass)
+        in_chunks(device, left_over, bytes_per_frame(shape, np.float64, certify), parameters.max_batch, second_pass)
 
 
 def set_up(device: Device, problem: Problem, box: Box, frames: Sequence[int]) -> Batch:
@@ -94,9 +83,9 @@ def set_up(device: Device, problem: Problem, box: Box, frames: Sequence[int]) ->
     contiguous = frames[-1] - frames[0] + 1 == len(frames)
     place = (slice(frames[0], frames[-1] + 1) if contiguous else list(frames), slice(*box[:2]), slice(*box[2:]))
     image = device.upload(_part(problem.frames, place))
-    unit = unit_of(image.dtype) if problem.solver.normalise == "fixed" else 1.0
+    unit = unit_of(image.dtype) if problem.parameters.normalise == "fixed" else 1.0
     image = image.astype(np.float64) / unit
-    if problem.solver.mode == "RF":
+    if problem.parameters.mode == "RF":
         # One at a time: how a transform is computed may depend on how many there are.
         image = xp.stack([_envelope(xp, frame) for frame in image])
     shared = (slice(None), *place[1:]) if len(problem.boundary) == 1 else place
@@ -104,13 +93,13 @@ def set_up(device: Device, problem: Problem, box: Box, frames: Sequence[int]) ->
         device.upload(np.ascontiguousarray(_part(getattr(problem.boundary, name), shared)))
         for name in Boundary.__dataclass_fields__
     )
-    virtual = problem.solver.formulation == "realtime"
+    virtual = problem.parameters.formulation == "realtime"
     known = known_values(domain, source, sink, virtual, reaches_source, reaches_sink)
     values, unknown = (xp.ascontiguousarray(xp.broadcast_to(array, image.shape)) for array in known)
     weights = problem.weight_function(image, domain)
     network = make_network(weights, values, unknown, source if virtual else None, sink if virtual else None)
-    beyond = to_numpy(_contrast(xp, network) < LEAST_CONTRAST).astype(bool)
-    return Batch(place, image, domain, values, network, beyond)
+    ill_conditioned = to_numpy(_contrast(xp, network) < LEAST_CONTRAST).astype(bool)
+    return Batch(place, image, domain, values, network, ill_conditioned)
 
 
 def finite_frames(frames: Any) -> BoolArray:
@@ -137,7 +126,7 @@ def _boxes(problem: Problem) -> dict[Box, list[int]]:
     frames: dict[Box, list[int]] = defaultdict(list)
     for number, domain in enumerate(problem.boundary.domain):
         if domain.any():
-            rows, columns = extent(domain.any(axis=1)), extent(domain.any(axis=0))
+            rows, columns = rectangle_around(domain)
             box = (rows.start, rows.stop, columns.start, columns.stop)
             frames[box] += [number] if len(problem.boundary) > 1 else range(problem.shape[0])
     return frames

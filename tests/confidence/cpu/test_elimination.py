@@ -63,7 +63,7 @@ def exact_solution(network):
 def test_every_entry_keeps_its_relative_accuracy_whatever_the_contrast(rng, decades):
     network = random_network(rng, (9, 5), decades)
     expected = exact_solution(network)
-    found = CompiledSolver((9, 5), "direct", 1e-3, proven=False)(network).values
+    found = CompiledSolver((9, 5), "direct", 1e-3, certify=False)(network).values
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -72,7 +72,7 @@ def test_bound_holds_for_any_wrong_solution_and_is_tight(rng):
     dissection = dissect(20, 17)
     shared = (dissection, 1.0, make_factor(dissection, np.float64), make_workspace(dissection, np.float64))
     factorise(network, *shared)
-    exact = CompiledSolver((20, 17), "direct", 1e-3, proven=False)(network).values
+    exact = CompiledSolver((20, 17), "direct", 1e-3, certify=False)(network).values
     for size in (0.0, 1e-9, 1e-3, 1.0):
         wrong = exact + size * rng.standard_normal(exact.shape)
         assert np.abs(wrong - exact).max() <= certify(network, network.right, *shared, wrong)

@@ -16,7 +16,7 @@ from cm_lightning.confidence.cuda.device import OPTIONS, SOURCE
 from cm_lightning.confidence.cuda.gradients import fill_gradients
 from cm_lightning.confidence.cuda.maps import fill_maps
 from cm_lightning.confidence.cuda.memory import in_chunks
-from cm_lightning.confidence.solver import Problem
+from cm_lightning.confidence.problem import Problem
 from tests.confidence.cuda.host_device import HostDevice
 
 SHAPES = [(1, 1), (1, 9), (8, 1), (3, 5), (9, 9), (16, 17), (40, 33), (70, 70)]
