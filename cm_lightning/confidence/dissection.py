@@ -17,12 +17,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.cpu.lanes import LANES
-
 Integers = NDArray[Any]
 
 CELL = 7  # side of a cell
 PITCH = CELL + 1  # from one cutting line to the next
+LANES = 8  # cells of a batch at most: the CPU eliminates them side by side in one vector register
 
 
 class Dissection(NamedTuple):

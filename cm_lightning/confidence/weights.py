@@ -42,6 +42,8 @@ EDGE_ENDS = {
     "down_right": ((..., _FIRST, _FIRST), (..., _LAST, _LAST)),
     "down_left": ((..., _FIRST, _LAST), (..., _LAST, _FIRST)),
 }
+# How far down and to the right the other end lies, in the same order.
+EDGE_STEPS = ((1, 0), (0, 1), (1, 1), (1, -1))
 
 
 @dataclass(frozen=True)

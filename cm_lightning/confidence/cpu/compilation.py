@@ -8,8 +8,9 @@ import numpy as np
 
 from cm_lightning.confidence.boundary import find_boundary
 from cm_lightning.confidence.cpu.conjugate_gradients import conjugate_gradients, direct
-from cm_lightning.confidence.cpu.elimination import factorise, make_factor, make_workspace
+from cm_lightning.confidence.cpu.elimination import factorise
 from cm_lightning.confidence.cpu.equations import frame_equations
+from cm_lightning.confidence.cpu.memory import make_factor, make_workspace
 from cm_lightning.confidence.dissection import dissect
 from cm_lightning.confidence.weights import WeightFunction
 

@@ -8,7 +8,8 @@ by entry to some 1e-6, so that a single step reaches that, and every further ste
 import numpy as np
 from numba import njit
 
-from cm_lightning.confidence.cpu.elimination import Factor, Numbers, Workspace, substitute
+from cm_lightning.confidence.cpu.elimination import Numbers, substitute
+from cm_lightning.confidence.cpu.memory import Factor, Workspace
 from cm_lightning.confidence.dissection import Dissection
 from cm_lightning.confidence.network import Network
 

@@ -16,11 +16,9 @@ from cm_lightning.confidence.arrays import unit_of
 from cm_lightning.confidence.boundary import Boundary, rectangle_around
 from cm_lightning.confidence.network import Network
 from cm_lightning.confidence.problem import Problem, System
-from cm_lightning.confidence.weights import EDGE_ENDS, EDGE_FLOOR, WeightFunction
+from cm_lightning.confidence.weights import EDGE_ENDS, EDGE_FLOOR, EDGE_STEPS, WeightFunction
 
 Numbers = NDArray[Any]
-# How far down and to the right the end of each kind of edge lies, in the order of EDGE_ENDS.
-STEPS = ((1, 0), (0, 1), (1, 1), (1, -1))
 
 
 def set_up(problem: Problem, index: int) -> System | None:
@@ -123,7 +121,7 @@ def _largest_steps(image: Numbers, domain: Numbers) -> tuple[Numbers, Numbers]:
     largest = np.zeros(4)
     exists = np.zeros(4, np.bool_)
     for kind in range(4):
-        down, right = STEPS[kind]
+        down, right = EDGE_STEPS[kind]
         for row in range(depth - down):
             for column in range(max(0, -right), lateral - max(0, right)):
                 if domain[row, column] and domain[row + down, column + right]:
@@ -179,7 +177,7 @@ def _weigh_edges(
     depth, lateral = image.shape
     unknown = network.unknown
     for kind in range(4):
-        down, right = STEPS[kind]
+        down, right = EDGE_STEPS[kind]
         penalty = penalties[kind]
         into = network.vertical
         if kind == 1:

@@ -11,8 +11,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-# Numbers that are handled at a time.
-LANES = 8
+from cm_lightning.confidence.dissection import LANES
 
 
 def _add_product(typing_context: Any, target: Any, i: Any, first: Any, j: Any, second: Any, k: Any) -> tuple[Any, Any]:

@@ -8,13 +8,8 @@ from numpy.typing import NDArray
 
 from cm_lightning.confidence.cpu.compilation import compile_once
 from cm_lightning.confidence.cpu.conjugate_gradients import certify, conjugate_gradients, direct
-from cm_lightning.confidence.cpu.elimination import (
-    Factor,
-    Workspace,
-    factorise,
-    make_factor,
-    make_workspace,
-)
+from cm_lightning.confidence.cpu.elimination import factorise
+from cm_lightning.confidence.cpu.memory import Factor, Workspace, make_factor, make_workspace
 from cm_lightning.confidence.dissection import Dissection, dissect
 from cm_lightning.confidence.network import Network
 from cm_lightning.confidence.problem import Method

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cm_lightning.confidence.cpu.cells import FACTOR, INNER, PATTERN, RING, WEIGHTS
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.schedule import ASSEMBLED_ROWS, TILE, schedule
 from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.pattern import FACTOR, INNER, PATTERN, RING, WEIGHTS
 
 # What a cell leaves behind: a weight for each pair of ring pixels, then their slacks.
 CELL_UPDATE = WEIGHTS - FACTOR + RING

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from cm_lightning.confidence.cpu.cells import FACTOR, INNER, RING
 from cm_lightning.confidence.cuda.device import Device, Precision
 from cm_lightning.confidence.cuda.factor import CELL_UPDATE
 from cm_lightning.confidence.cuda.schedule import schedule
+from cm_lightning.confidence.pattern import FACTOR, INNER, RING
 
 # Share of the free memory to plan with: allocators round up and leave gaps.
 SHARE = 0.8

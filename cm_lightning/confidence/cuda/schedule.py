@@ -7,8 +7,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.cpu.cells import RING, ring_pixels
 from cm_lightning.confidence.dissection import Dissection, dissect
+from cm_lightning.confidence.pattern import RING, ring_pixels
 
 # As in kernels.cu: pivots that are eliminated together, the side of an updated square, rows assembled by a block, and
 # the fields of the table of fronts.

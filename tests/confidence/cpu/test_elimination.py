@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cm_lightning.confidence.cpu.conjugate_gradients import certify
-from cm_lightning.confidence.cpu.elimination import factorise, make_factor, make_workspace
+from cm_lightning.confidence.cpu.elimination import factorise
+from cm_lightning.confidence.cpu.memory import make_factor, make_workspace
 from cm_lightning.confidence.cpu.solver import CompiledSolver
 from cm_lightning.confidence.dissection import CELL, dissect
 from cm_lightning.confidence.network import Network
