@@ -18,6 +18,15 @@ def is_cupy(array: object) -> bool:
     return type(array).__module__.partition(".")[0] == "cupy"
 
 
+def namespace(array: object) -> Any:
+    """Give the module whose functions work on an array: NumPy or CuPy."""
+    if is_cupy(array):
+        import cupy
+
+        return cupy
+    return np
+
+
 def on_gpu(array: object) -> bool:
     """Tell whether an array lies in a GPU's memory."""
     return is_cupy(array) or (isinstance(array, torch.Tensor) and array.is_cuda)

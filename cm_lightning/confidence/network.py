@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cm_lightning.confidence.arrays import namespace
 from cm_lightning.confidence.weights import EDGE_ENDS, EdgeWeights
 
 # A NumPy or CuPy array: everything here runs on both.
@@ -35,63 +36,124 @@ class Network(NamedTuple):
     right: Array
 
 
-def known_values(
-    domain: Array, source: Array, sink: Array, virtual: bool, reaches_source: Array, reaches_sink: Array
-) -> tuple[Array, Array]:
-    """Find the pixels whose value needs no solving.
+class BoundaryConditions(NamedTuple):
+    """What the boundary alone says about a system, before any edge weight is known.
+
+    Attributes:
+        values: Known values, 0 elsewhere, float64, ``(..., depth, lateral)``.
+        unknown: Pixels to solve for.
+        slack: Sum of each unknown pixel's weights to virtual nodes, float64.
+        right: The same times the nodes' values.
+    """
+
+    values: Array
+    unknown: Array
+    slack: Array
+    right: Array
+
+
+def boundary_conditions(
+    domain: Array, source: Array, sink: Array, reaches_source: Array, reaches_sink: Array, virtual: bool
+) -> BoundaryConditions:
+    """Find the pixels whose value needs no solving, and the links to a virtual boundary.
 
     Args:
         domain: Insonified pixels, ``(..., depth, lateral)``.
         source: Pixels of the domain at the probe.
         sink: Pixels of the domain where a walk is lost.
-        virtual: Whether source and sink are extra nodes behind these pixels, rather than the pixels themselves.
         reaches_source: Pixels whose connected part of the domain holds a source.
         reaches_sink: The same for a sink.
+        virtual: Whether source and sink are nodes of their own behind these pixels, of value 1 and 0 and linked to each
+            with weight 1, rather than the pixels themselves.
 
     Returns:
-        The values known (0 elsewhere), float64, and the mask of unknown pixels.
+        The conditions, in arrays of their own.
     """
     unknown = domain & reaches_source & reaches_sink
     values = (domain & reaches_source & ~reaches_sink).astype(np.float64)
-    if not virtual:
+    # Unlike zeros_like, zeros leaves memory untouched that nobody writes to, as most of this is.
+    xp = namespace(values)
+    slack, right = xp.zeros(values.shape), xp.zeros(values.shape)
+    if virtual:
+        right += source & unknown
+        slack += right
+        slack += sink & unknown
+    else:
         unknown = unknown & ~source & ~sink
         values[source] = 1.0
-    return values, unknown
+    return BoundaryConditions(values, unknown, slack, right)
 
 
-def make_network(
-    weights: EdgeWeights, values: Array, unknown: Array, virtual_source: Array | None, virtual_sink: Array | None
-) -> Network:
+def make_network(weights: EdgeWeights, conditions: BoundaryConditions) -> Network:
     """Set up the linear systems.
 
     Args:
-        weights: Edge weights of the frames.
-        values: Known values, ``(..., depth, lateral)``.
-        unknown: Pixels to solve for.
-        virtual_source: Pixels with an edge of weight 1 to a node of value 1, or None.
-        virtual_sink: Pixels with an edge of weight 1 to a node of value 0, or None.
+        weights: Edge weights of the frames, ``(..., depth, lateral)`` but for the shorter axes.
+        conditions: The boundary's, ``(..., depth, lateral)``; ``slack`` and ``right`` are changed and kept.
 
     Returns:
         The systems.
     """
-    slack = np.zeros_like(values)
-    right = np.zeros_like(values)
+    values, unknown, slack, right = conditions
     between = {}
     for name, (start, end) in EDGE_ENDS.items():
         weight = getattr(weights, name)
         both = unknown[start] & unknown[end]
         between[name] = weight * both
         outward = weight - between[name]
-        for here, there in ((start, end), (end, start)):
-            flow = outward * unknown[here]
-            slack[here] += flow
-            right[here] += flow * values[there]
-    if virtual_source is not None:
-        right += virtual_source & unknown
-        slack += virtual_source & unknown
-    if virtual_sink is not None:
-        slack += virtual_sink & unknown
+        for near, far in ((start, end), (end, start)):
+            flow = outward * unknown[near]
+            slack[near] += flow
+            right[near] += flow * values[far]
     return Network(**between, slack=slack, unknown=unknown, right=right)
+
+
+def mirror(network: Network) -> Network:
+    """Reverse the order of columns.
+
+    Args:
+        network: The systems.
+
+    Returns:
+        The same systems on mirrored grids, in arrays of their own.
+    """
+    mirrored = Network(*(array[..., ::-1].copy() for array in network))
+    return mirrored._replace(down_right=mirrored.down_left, down_left=mirrored.down_right)
+
+
+def diagonal(network: Network) -> Array:
+    """Sum up the diagonals of the matrices.
+
+    Args:
+        network: The systems.
+
+    Returns:
+        The diagonals, ``(..., depth, lateral)``.
+    """
+    total = network.slack.copy()
+    for name, ends in EDGE_ENDS.items():
+        for end in ends:
+            total[end] += getattr(network, name)
+    return total
+
+
+def contrast(network: Network) -> Array:
+    """Divide the smallest weight of each system by its largest.
+
+    Args:
+        network: The systems.
+
+    Returns:
+        Quotients, ``(...)``; 1 for systems without any weight.
+    """
+    smallest: Array = np.inf
+    largest: Array = 0.0
+    for name in (*EDGE_ENDS, "slack"):
+        weight = getattr(network, name)
+        if weight.size:
+            smallest = np.minimum(smallest, np.where(weight > 0, weight, np.inf).min(axis=(-2, -1)))
+            largest = np.maximum(largest, weight.max(axis=(-2, -1)))
+    return np.where(largest > 0, smallest / np.where(largest > 0, largest, 1.0), 1.0)
 
 
 def weight_gradients(adjoint: Array, maps: Array) -> EdgeWeights:

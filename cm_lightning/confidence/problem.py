@@ -6,8 +6,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.arrays import Backend, choose_backend, like, result_dtype, to_numpy
+from cm_lightning.confidence.arrays import Backend, choose_backend, like, result_dtype, to_numpy, unit_of
 from cm_lightning.confidence.boundary import BoolArray, SinkMode, find_boundary
+from cm_lightning.confidence.envelope import envelope
 from cm_lightning.confidence.network import Network
 from cm_lightning.confidence.weights import Formulation, Normalise, WeightFunction
 
@@ -220,6 +221,19 @@ class Problem:
             index = tuple(int(i) for i in np.unravel_index(first, self.leading)) if self.leading else ()
             place = f"frame {index}" if index else "the frame"
             raise ValueError(f"frames must be finite, found NaN or infinity in {place}.")
+
+    def intensities(self, frames: Array) -> Array:
+        """Bring frames to what weights are made of.
+
+        Args:
+            frames: Some of the problem's frames or a part of them, ``(..., depth, lateral)``; NumPy or CuPy.
+
+        Returns:
+            Intensities, float64, same shape: on a scale to 1 if that is fixed, the envelope of RF lines.
+        """
+        unit = unit_of(frames.dtype) if self.parameters.normalise == "fixed" else 1.0
+        image = frames.astype(np.float64) / unit
+        return envelope(image) if self.parameters.mode == "RF" else image
 
     def restore(self, maps: Any) -> Any:
         """Bring maps to the frames' shape, kind and device.

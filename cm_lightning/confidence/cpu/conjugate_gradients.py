@@ -1,4 +1,4 @@
-"""Preconditioned conjugate gradients and the error bound: compiled for the CPU, one frame and one thread at a time.
+"""Preconditioned conjugate gradients and the direct solve: compiled for the CPU, one frame and one thread at a time.
 
 Everything here is in float64. The preconditioner is the subtraction-free factor of
 :mod:`cm_lightning.confidence.cpu.elimination`, in float32 by default: it approximates the inverse of the matrix entry
@@ -12,10 +12,6 @@ from cm_lightning.confidence.cpu.elimination import Numbers, substitute
 from cm_lightning.confidence.cpu.memory import Factor, Workspace
 from cm_lightning.confidence.dissection import Dissection
 from cm_lightning.confidence.network import Network
-
-# Bound on the rounding error of a computed (A x)_i, relative to the sum of its terms' magnitudes: at most 17 roundings
-# of 1.1e-16.
-ROUNDING = 2e-15
 
 
 @njit(cache=True, nogil=True)
@@ -195,92 +191,3 @@ def direct(
         estimate = max(estimate, abs(work.solution[pixel]))
     largest = np.abs(x).max()
     return estimate / largest if relative and largest > 0.0 else estimate
-
-
-@njit(cache=True, nogil=True)
-def certify(
-    network: Network, right: Numbers, plan: Dissection, scale: float, factor: Factor, work: Workspace, x: Numbers
-) -> float:
-    """Bound the largest error of a solution, rounding included.
-
-    ``A`` is a nonsingular M-matrix, so its inverse has no negative entry, and for any ``v > 0`` with ``A v > 0``
-
-        |x - x_exact| <= (max_i |r_i| / (A v)_i) v,    r = b - A x.
-
-    ``v`` is close to ``A^-1 |r|``, which makes the bound nearly tight. What rounding may have done to ``r`` and ``A v``
-    is added to the former and taken off the latter.
-
-    Args:
-        network: The system.
-        right: ``b``, ``(depth, lateral)``.
-        plan: Of the grid.
-        scale: As given to :func:`cm_lightning.confidence.cpu.elimination.factorise`.
-        factor: From there.
-        work: Of the thread.
-        x: The solution, ``(depth, lateral)``, float64.
-
-    Returns:
-        The bound on ``max |x - x_exact|``; infinite where none could be proven.
-    """
-    depth, lateral = x.shape
-    residual = np.empty_like(x)
-    magnitude = np.empty_like(x)
-    multiply(network, x, residual, magnitude)
-    target = np.empty_like(x)
-    diagonal = np.empty_like(x)
-    _diagonal(network, diagonal)
-    for row in range(depth):
-        for column in range(lateral):
-            target[row, column] = (
-                abs(right[row, column] - residual[row, column])
-                + ROUNDING * (magnitude[row, column] + abs(right[row, column]))
-                # Keeps v positive where the residual is exactly 0.
-                + 1e-17 * diagonal[row, column]
-            )
-    v = np.zeros_like(x)
-    product = np.zeros_like(x)
-    lacking = target.copy()
-    for _ in range(6):
-        substitute(lacking.ravel(), plan, scale, factor, work, depth, lateral)
-        correction = work.solution.reshape(depth, lateral)
-        for row in range(depth):
-            for column in range(lateral):
-                v[row, column] += correction[row, column]
-        multiply(network, v, product, magnitude)
-        ratio = 0.0
-        for row in range(depth):
-            for column in range(lateral):
-                if network.unknown[row, column]:
-                    at_least = product[row, column] - ROUNDING * magnitude[row, column]
-                    if at_least > 0.0 and v[row, column] > 0.0:
-                        ratio = max(ratio, target[row, column] / at_least)
-                    else:
-                        ratio = np.inf
-        if ratio <= 2.0:
-            break
-        for row in range(depth):
-            for column in range(lateral):
-                # Where the residual is all but 0, A v must still stand out from its own rounding.
-                target[row, column] += 100.0 * ROUNDING * magnitude[row, column]
-                lacking[row, column] = target[row, column] - product[row, column]
-    return ratio * v.max() * (1.0 + 1e-12) if ratio > 0.0 else 0.0
-
-
-@njit(cache=True, nogil=True)
-def _diagonal(network: Network, diagonal: Numbers) -> None:
-    """Sum up the diagonal of ``A``."""
-    depth, lateral = diagonal.shape
-    diagonal[:] = network.slack
-    for row in range(depth):
-        for column in range(lateral - 1):
-            diagonal[row, column] += network.horizontal[row, column]
-            diagonal[row, column + 1] += network.horizontal[row, column]
-        if row + 1 < depth:
-            for column in range(lateral):
-                diagonal[row, column] += network.vertical[row, column]
-                diagonal[row + 1, column] += network.vertical[row, column]
-            for column in range(lateral - 1):
-                diagonal[row, column] += network.down_right[row, column]
-                diagonal[row + 1, column + 1] += network.down_right[row, column]
-                diagonal[row, column + 1] += network.down_left[row, column]
-                diagonal[row + 1, column] += network.down_left[row, column]

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.signal import hilbert
 
-from cm_lightning.confidence.arrays import unit_of
 from cm_lightning.confidence.boundary import Boundary, rectangle_around
-from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.network import Network, boundary_conditions
 from cm_lightning.confidence.problem import Problem, System
 from cm_lightning.confidence.weights import EDGE_ENDS, EDGE_FLOOR, EDGE_STEPS, WeightFunction
 
@@ -36,11 +34,7 @@ def set_up(problem: Problem, index: int) -> System | None:
         return None
     place = (index, *rectangle_around(boundary.domain[0]))
     boundary = boundary.crop(*place[1:])
-    frame = problem.frames[place]
-    unit = unit_of(frame.dtype) if problem.parameters.normalise == "fixed" else 1.0
-    image = frame.astype(np.float64) / unit
-    if problem.parameters.mode == "RF":
-        image = np.abs(hilbert(image, axis=0))
+    image = problem.intensities(problem.frames[place])
     values, network = frame_equations(problem.weight_function, image, boundary)
     return System(place, image, boundary.domain[0], values, network)
 
@@ -62,6 +56,7 @@ def frame_equations(
         np.ascontiguousarray(getattr(boundary, name)[0]) for name in boundary.__dataclass_fields__
     )
     virtual = weight_function.formulation == "realtime"
+    conditions = boundary_conditions(domain, source, sink, reaches_source, reaches_sink, virtual)
     image = np.empty(frame.shape)
     decay = weight_function.decay(domain)[:, 0]
     _weigh_intensity(frame, domain, decay, weight_function.normalise == "frame", image)
@@ -69,28 +64,18 @@ def frame_equations(
     scale, penalties = weight_function.exponent(
         dict(zip(EDGE_ENDS, largest, strict=True)), dict(zip(EDGE_ENDS, exists, strict=True))
     )
-    depth, lateral = frame.shape
-    values = np.empty(frame.shape)
-    network = Network(
-        np.zeros((depth - 1, lateral)),
-        np.zeros((depth, lateral - 1)),
-        np.zeros((max(depth - 1, 0), max(lateral - 1, 0))),
-        np.zeros((max(depth - 1, 0), max(lateral - 1, 0))),
-        np.zeros(frame.shape),
-        np.empty(frame.shape, dtype=bool),
-        np.zeros(frame.shape),
-    )
-    _know(domain, source, sink, reaches_source, reaches_sink, virtual, values, network)
+    edges = {name: np.zeros(frame[start].shape) for name, (start, _) in EDGE_ENDS.items()}
+    network = Network(**edges, slack=conditions.slack, unknown=conditions.unknown, right=conditions.right)
     _weigh_edges(
         image,
         domain,
-        values,
+        conditions.values,
         float(scale),
         np.array([float(penalty) for penalty in penalties.values()]),
         EDGE_FLOOR[weight_function.formulation],
         network,
     )
-    return values, network
+    return conditions.values, network
 
 
 @njit(cache=True, nogil=True)
@@ -132,38 +117,6 @@ def _largest_steps(image: Numbers, domain: Numbers) -> tuple[Numbers, Numbers]:
 
 
 @njit(cache=True, nogil=True)
-def _know(
-    domain: Numbers,
-    source: Numbers,
-    sink: Numbers,
-    reaches_source: Numbers,
-    reaches_sink: Numbers,
-    virtual: bool,
-    values: Numbers,
-    network: Network,
-) -> None:
-    """Tell known from unknown pixels, and start the equations of a virtual boundary."""
-    depth, lateral = domain.shape
-    for row in range(depth):
-        for column in range(lateral):
-            inside = domain[row, column] and reaches_source[row, column]
-            unknown = inside and reaches_sink[row, column]
-            values[row, column] = 1.0 if inside and not unknown else 0.0
-            if virtual:
-                if unknown and source[row, column]:
-                    network.slack[row, column] += 1.0
-                    network.right[row, column] += 1.0
-                if unknown and sink[row, column]:
-                    network.slack[row, column] += 1.0
-            elif source[row, column]:
-                values[row, column] = 1.0
-                unknown = False
-            elif sink[row, column]:
-                unknown = False
-            network.unknown[row, column] = unknown
-
-
-@njit(cache=True, nogil=True)
 def _weigh_edges(
     image: Numbers,
     domain: Numbers,
@@ -191,13 +144,13 @@ def _weigh_edges(
             for column in range(first_column, lateral - max(0, right)):
                 other_row, other = row + down, column + right
                 if domain[row, column] and domain[other_row, other]:
-                    here, there = unknown[row, column], unknown[other_row, other]
-                    if here or there:
+                    first, second = unknown[row, column], unknown[other_row, other]
+                    if first or second:
                         step = abs(image[row, column] - image[other_row, other])
                         weight = np.exp(-scale * step - penalty) + floor
-                        if here and there:
+                        if first and second:
                             into[row, column - first_column] = weight
-                        elif here:
+                        elif first:
                             network.slack[row, column] += weight
                             network.right[row, column] += weight * values[other_row, other]
                         else:

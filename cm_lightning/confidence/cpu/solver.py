@@ -6,12 +6,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cm_lightning.confidence.accuracy import (
+    MOST_STEPS,
+    STOPPING_SHARE,
+    difference_from_mirrored,
+    is_accepted,
+    is_ill_conditioned,
+)
+from cm_lightning.confidence.certificate import certify
 from cm_lightning.confidence.cpu.compilation import compile_once
-from cm_lightning.confidence.cpu.conjugate_gradients import certify, conjugate_gradients, direct
-from cm_lightning.confidence.cpu.elimination import factorise
+from cm_lightning.confidence.cpu.conjugate_gradients import conjugate_gradients, direct, multiply
+from cm_lightning.confidence.cpu.elimination import factorise, substitute
 from cm_lightning.confidence.cpu.memory import Factor, Workspace, make_factor, make_workspace
 from cm_lightning.confidence.dissection import Dissection, dissect
-from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.network import Network, mirror
 from cm_lightning.confidence.problem import Method
 
 FloatArray = NDArray[np.float64]
@@ -19,13 +27,6 @@ FloatArray = NDArray[np.float64]
 # Weights are multiplied by this in float32: they are at most 1, so that the upper half of float32's range
 # would go unused.
 SCALE = {np.float32: 2.0**96, np.float64: 1.0}
-# With this preconditioner one or two steps are the rule; after so many something is wrong with it.
-MOST_STEPS = 20
-# Where the smallest weight is a smaller share of the largest, no residual in float64 can tell a right map from a wrong
-# one: what is rounded within a cluster of pixels outweighs all that flows into it. Such a frame (only the paper's
-# formulation has them) is eliminated in float64, which does not notice contrast, and once more in mirrored order; the
-# difference is the error estimate.
-LEAST_CONTRAST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -89,18 +90,17 @@ class CompiledSolver:
         """
         if not network.unknown.any():
             return Solution(np.zeros(network.right.shape), 0, 0.0, 0.0 if self._certify else np.nan, fallback=False)
-        beyond = _contrast(network) < LEAST_CONTRAST
-        if self._method == "cg" and not beyond:
+        ill_conditioned = is_ill_conditioned(network)
+        if self._method == "cg" and not ill_conditioned:
             solution = self._solve(network, right, np.float32)
-            # The bound is NaN, and no reason to doubt, where it was not asked for.
-            if solution.error_estimate <= self._tolerance and not solution.error_bound > self._tolerance:
+            if is_accepted(solution.error_estimate, solution.error_bound, self._tolerance):
                 return solution
         solution = self._solve(network, right, np.float64)
-        if beyond and np.isfinite(solution.error_estimate):
-            mirrored = _mirror(network)
-            again = self._solve(mirrored, None if right is None else right[:, ::-1].copy(), np.float64)
-            difference = np.abs(solution.values - again.values[:, ::-1]).max()
-            solution = replace(solution, error_estimate=float(difference))
+        if ill_conditioned and np.isfinite(solution.error_estimate):
+            mirrored_right = None if right is None else right[:, ::-1].copy()
+            mirrored = self._solve(mirror(network), mirrored_right, np.float64)
+            estimate = difference_from_mirrored(solution.values, mirrored.values)
+            solution = replace(solution, error_estimate=float(estimate))
         return replace(solution, fallback=self._method == "cg")
 
     def _solve(self, network: Network, right: FloatArray | None, dtype: type[np.floating]) -> Solution:
@@ -109,21 +109,34 @@ class CompiledSolver:
         if dtype not in self._buffers:
             self._buffers[dtype] = _Buffers(self._dissection, dtype)
         buffers = self._buffers[dtype]
-        scale = SCALE[dtype]
         given = network.right if right is None else right
         values = np.zeros(given.shape)
-        shared = (self._dissection, scale, buffers.factor, buffers.work)
+        shared = (self._dissection, SCALE[dtype], buffers.factor, buffers.work)
         iterations, estimate, bound = 0, np.inf, np.nan
         lost = factorise(network, *shared)
         if lost == 0 and dtype is np.float64:
             estimate = direct(network, given, *shared, right is not None, values)
         elif lost == 0:
             iterations, estimate = conjugate_gradients(
-                network, given, *shared, self._tolerance / 2, right is not None, MOST_STEPS, values
+                network, given, *shared, STOPPING_SHARE * self._tolerance, right is not None, MOST_STEPS, values
             )
         if self._certify:
-            bound = certify(network, given, *shared, values) if np.isfinite(estimate) else np.inf
+            bound = self._bound(network, given, values, dtype) if np.isfinite(estimate) else np.inf
         return Solution(values, int(iterations), float(estimate), float(bound), fallback=False)
+
+    def _bound(self, network: Network, right: FloatArray, values: FloatArray, dtype: type[np.floating]) -> float:
+        """Bound the error of a solution with the factor that it was found with."""
+        buffers = self._buffers[dtype]
+
+        def multiply_all(x: FloatArray, product: FloatArray, magnitude: FloatArray, _: NDArray[np.int32]) -> None:
+            multiply(network, x, product, magnitude)
+
+        def substitute_all(vector: FloatArray, _: NDArray[np.int32]) -> NDArray[np.floating]:
+            shared = (self._dissection, SCALE[dtype], buffers.factor, buffers.work)
+            substitute(vector.ravel(), *shared, *self.shape)
+            return buffers.work.solution.reshape(self.shape)
+
+        return float(certify(network, right, values, multiply_all, substitute_all, np.zeros((), np.int32)))
 
 
 class ThreadSolvers:
@@ -152,17 +165,3 @@ class ThreadSolvers:
         if solver is None or solver.shape != shape:
             solver = self._own.solver = CompiledSolver(shape, *self._arguments)
         return solver
-
-
-def _contrast(network: Network) -> float:
-    """Divide the smallest weight by the largest."""
-    weights = (network.vertical, network.horizontal, network.down_right, network.down_left, network.slack)
-    smallest = min(float(np.min(weight, where=weight > 0, initial=np.inf)) for weight in weights)
-    largest = max(float(np.max(weight, initial=0.0)) for weight in weights)
-    return smallest / largest if largest > 0 else 1.0
-
-
-def _mirror(network: Network) -> Network:
-    """Reverse the order of columns."""
-    mirrored = Network(*(np.ascontiguousarray(array[:, ::-1]) for array in network))
-    return mirrored._replace(down_right=mirrored.down_left, down_left=mirrored.down_right)

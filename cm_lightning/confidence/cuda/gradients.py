@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from cm_lightning.confidence.accuracy import is_accepted
 from cm_lightning.confidence.arrays import to_numpy
 from cm_lightning.confidence.boundary import BoolArray
 from cm_lightning.confidence.cuda.device import Array, Device
@@ -36,11 +37,11 @@ def fill_gradients(device: Device, problem: Problem, maps: Array, upstream: Arra
         if batch.ill_conditioned.all():
             return batch.ill_conditioned
         system = BatchSystem(device, batch.network, np.float32)
-        solution = system.conjugate_gradients(tolerance / 2, right_of(batch))
+        solution = system.conjugate_gradients(tolerance, right_of(batch))
         del system  # its memory is needed
         store(batch, solution.values)
         estimate: Any = to_numpy(solution.error_estimate)
-        return batch.ill_conditioned | ~(estimate <= tolerance)
+        return batch.ill_conditioned | ~is_accepted(estimate, np.nan, tolerance)
 
     def solve_directly(batch: Batch) -> None:
         store(batch, BatchSystem(device, batch.network, np.float64).direct(right_of(batch)).values)

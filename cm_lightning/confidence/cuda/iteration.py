@@ -1,7 +1,7 @@
 """Conjugate gradients, the direct solve and the error bound for many frames at a time, in float64.
 
-Each is that of :mod:`cm_lightning.confidence.cpu.conjugate_gradients`. A frame that is done is left as it is while
-others go on. Sums over a frame's pixels are taken by kernels, in an order that is the same in every batch; maxima
+The methods are those of :mod:`cm_lightning.confidence.cpu.conjugate_gradients`. A frame that is done is left as it is
+while others go on. Sums over a frame's pixels are taken by kernels, in an order that is the same in every batch; maxima
 depend on no order.
 """
 
@@ -9,20 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cm_lightning.confidence.cpu.conjugate_gradients import ROUNDING
-from cm_lightning.confidence.cpu.solver import MOST_STEPS
+from cm_lightning.confidence.accuracy import MOST_STEPS, STOPPING_SHARE
+from cm_lightning.confidence.certificate import certify
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.factor import BatchFactor, network_arguments
 from cm_lightning.confidence.network import Network
-from cm_lightning.confidence.weights import EDGE_ENDS
 
 # As in kernels.cu.
 THREADS = 256
 PIXELS_A_BLOCK = 1024
 STATE_FIELDS, ESTIMATE = 5, 1
 CONVERGED, BROKEN = 1, 2
-# Steps of refinement of the vector that proves the bound.
-MOST_REFINEMENTS = 6
 
 
 class BatchSolution(NamedTuple):
@@ -68,7 +65,7 @@ class BatchSystem:
         """Solve by preconditioned conjugate gradients, starting from 0.
 
         Args:
-            tolerance: Estimated largest error at which to stop.
+            tolerance: Largest error to be reached.
             right: Another right-hand side than the network's own; errors then are relative to the largest entry of the
                 solution.
 
@@ -76,6 +73,7 @@ class BatchSystem:
             The solutions.
         """
         xp, launch = self._xp, self._launch
+        stop_at = STOPPING_SHARE * tolerance
         residual = (self._network.right if right is None else right).copy()
         x, direction, product = xp.zeros_like(residual), xp.zeros_like(residual), xp.empty_like(residual)
         dots, largest = xp.empty((2, self._frames, self._blocks))
@@ -86,7 +84,7 @@ class BatchSystem:
         for step in range(MOST_STEPS + 1):
             correction = self._factor.substitute(residual, stopped)
             launch("measure", self._grid, blocks, self._pixels, stopped, residual, correction, dots, largest)
-            judged = (self._blocks, dots, largest, step, tolerance, int(right is not None), state, stopped, steps)
+            judged = (self._blocks, dots, largest, step, stop_at, int(right is not None), state, stopped, steps)
             launch("judge", one_each, blocks, *judged)
             turned = (self._pixels, step, state, stopped, steps, correction, direction, x)
             launch("turn", self._grid, blocks, *turned)
@@ -135,37 +133,9 @@ class BatchSystem:
         Returns:
             The bound on ``max |x - x_exact|`` of every frame, ``(frames,)``; infinite where none could be proven.
         """
-        xp, network = self._xp, self._network
-        product, magnitude = xp.empty_like(x), xp.empty_like(x)
-        self._multiply(x, product, self._all, magnitude)
-        target = xp.abs(network.right - product) + ROUNDING * (magnitude + xp.abs(network.right))
-        target += 1e-17 * _diagonal(xp, network)  # keeps v positive where the residual is exactly 0
-        v, lacking = xp.zeros_like(x), target.copy()
-        ratio = xp.full(self._frames, np.inf)
-        settled = self._factor.lost.astype(np.int32)
-        for _ in range(MOST_REFINEMENTS):
-            going_on = (settled == 0)[:, None, None]
-            v += xp.where(going_on, self._factor.substitute(lacking, settled), 0.0)
-            self._multiply(v, product, settled, magnitude)
-            at_least = product - ROUNDING * magnitude
-            proven = (at_least > 0.0) & (v > 0.0)
-            shares = xp.where(proven, target / xp.where(proven, at_least, 1.0), np.inf)
-            found = xp.where(network.unknown, shares, 0.0).max(axis=(1, 2))
-            ratio = xp.where(settled > 0, ratio, found)
-            settled = ((settled > 0) | (ratio <= 2.0)).astype(np.int32)
-            if bool(settled.all()):
-                break
-            # Where the residual is all but 0, A v must still stand out from its own rounding.
-            target += xp.where((settled == 0)[:, None, None], 100.0 * ROUNDING * magnitude, 0.0)
-            xp.subtract(target, product, out=lacking)
-        bound = xp.where(ratio > 0.0, ratio * v.max(axis=(1, 2)) * (1.0 + 1e-12), 0.0)
-        return xp.where(xp.isfinite(bound), bound, np.inf)
 
+        def multiply(x: Array, product: Array, magnitude: Array, settled: Array) -> None:
+            self._multiply(x, product, settled, magnitude)
 
-def _diagonal(xp: Array, network: Network) -> Array:
-    """Sum up the diagonals of the matrices."""
-    diagonal = network.slack.copy()
-    for name, ends in EDGE_ENDS.items():
-        for end in ends:
-            diagonal[end] += getattr(network, name)
-    return diagonal
+        lost = self._factor.lost.astype(np.int32)
+        return certify(self._network, self._network.right, x, multiply, self._factor.substitute, lost)

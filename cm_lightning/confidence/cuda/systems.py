@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from cm_lightning.confidence.arrays import to_numpy, unit_of
+from cm_lightning.confidence.accuracy import is_ill_conditioned
+from cm_lightning.confidence.arrays import to_numpy
 from cm_lightning.confidence.boundary import BoolArray, Boundary, rectangle_around
-from cm_lightning.confidence.cpu.solver import LEAST_CONTRAST
-from cm_lightning.confidence.cuda.device import Array, Device
+from cm_lightning.confidence.cuda.device import Device
 from cm_lightning.confidence.cuda.memory import bytes_per_frame, in_chunks
-from cm_lightning.confidence.network import Network, known_values, make_network
+from cm_lightning.confidence.network import BoundaryConditions, boundary_conditions, make_network
 from cm_lightning.confidence.problem import Problem, System
 
 # First and end row, first and end column.
@@ -82,24 +82,23 @@ def set_up(device: Device, problem: Problem, box: Box, frames: Sequence[int]) ->
     xp = device.xp
     contiguous = frames[-1] - frames[0] + 1 == len(frames)
     place = (slice(frames[0], frames[-1] + 1) if contiguous else list(frames), slice(*box[:2]), slice(*box[2:]))
-    image = device.upload(_part(problem.frames, place))
-    unit = unit_of(image.dtype) if problem.parameters.normalise == "fixed" else 1.0
-    image = image.astype(np.float64) / unit
-    if problem.parameters.mode == "RF":
-        # One at a time: how a transform is computed may depend on how many there are.
-        image = xp.stack([_envelope(xp, frame) for frame in image])
+    image = problem.intensities(device.upload(_part(problem.frames, place)))
     shared = (slice(None), *place[1:]) if len(problem.boundary) == 1 else place
     domain, source, sink, reaches_source, reaches_sink = (
         device.upload(np.ascontiguousarray(_part(getattr(problem.boundary, name), shared)))
         for name in Boundary.__dataclass_fields__
     )
     virtual = problem.parameters.formulation == "realtime"
-    known = known_values(domain, source, sink, virtual, reaches_source, reaches_sink)
-    values, unknown = (xp.ascontiguousarray(xp.broadcast_to(array, image.shape)) for array in known)
-    weights = problem.weight_function(image, domain)
-    network = make_network(weights, values, unknown, source if virtual else None, sink if virtual else None)
-    ill_conditioned = to_numpy(_contrast(xp, network) < LEAST_CONTRAST).astype(bool)
-    return Batch(place, image, domain, values, network, ill_conditioned)
+    conditions = BoundaryConditions(
+        # One mask may serve all frames; every frame needs values of its own.
+        *(
+            array if array.shape == image.shape else xp.broadcast_to(array, image.shape).copy()
+            for array in boundary_conditions(domain, source, sink, reaches_source, reaches_sink, virtual)
+        )
+    )
+    network = make_network(problem.weight_function(image, domain), conditions)
+    ill_conditioned = to_numpy(is_ill_conditioned(network)).astype(bool)
+    return Batch(place, image, domain, conditions.values, network, ill_conditioned)
 
 
 def finite_frames(frames: Any) -> BoolArray:
@@ -135,23 +134,3 @@ def _boxes(problem: Problem) -> dict[Box, list[int]]:
 def _part(array: Any, place: tuple[Any, slice, slice]) -> Any:
     """Take a rectangle of some frames, of an array of any kind."""
     return array[place[0]][:, place[1], place[2]]
-
-
-def _envelope(xp: Any, lines: Array) -> Array:
-    """Take the magnitude of the analytic signal along depth, ``(depth, lateral)``."""
-    spectrum = xp.fft.fft(lines, axis=0)
-    depth = len(lines)
-    spectrum[1 : (depth + 1) // 2] *= 2.0
-    spectrum[depth // 2 + 1 :] = 0.0
-    return xp.abs(xp.fft.ifft(spectrum, axis=0))
-
-
-def _contrast(xp: Any, network: Network) -> Array:
-    """Divide each frame's smallest weight by its largest; 1 where it has none."""
-    smallest, largest = np.inf, 0.0
-    for name in ("vertical", "horizontal", "down_right", "down_left", "slack"):
-        weight = getattr(network, name)
-        if weight.size:
-            smallest = xp.minimum(smallest, xp.where(weight > 0, weight, np.inf).min(axis=(1, 2)))
-            largest = xp.maximum(largest, weight.max(axis=(1, 2)))
-    return xp.where(largest > 0, smallest / xp.where(largest > 0, largest, 1.0), 1.0)
