@@ -1,11 +1,18 @@
 """Ultrasound confidence maps (Karamalis et al. 2012): arrays in, arrays out."""
 
 from cm_lightning.confidence.boundary import column_sink, column_source
-from cm_lightning.confidence.domain import Fan, Insonified, find_fan, find_insonified, linear_probe_domain
+from cm_lightning.confidence.domain import (
+    Fan,
+    Insonified,
+    find_fan,
+    find_insonified,
+    linear_probe_domain,
+)
 from cm_lightning.confidence.problem import SolveInfo
-from cm_lightning.confidence.solver import ConfidenceMapSolver
+from cm_lightning.confidence.solver import SOLVER_VERSION, ConfidenceMapSolver
 
 __all__ = [
+    "SOLVER_VERSION",
     "ConfidenceMapSolver",
     "Fan",
     "Insonified",

@@ -13,6 +13,9 @@ from cm_lightning.confidence.gradient import differentiable_maps
 from cm_lightning.confidence.problem import Problem, SolveInfo, SolverParameters
 from cm_lightning.confidence.weights import Formulation
 
+# Raise it when the maps change: it is part of the key under which maps are kept on disk.
+SOLVER_VERSION = 2
+
 
 @dataclass(frozen=True)
 class ConfidenceMapSolver(SolverParameters):

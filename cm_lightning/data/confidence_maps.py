@@ -11,14 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_lightning.confidence import ConfidenceMapSolver, Fan, find_fan, linear_probe_domain
+from cm_lightning.confidence import SOLVER_VERSION, ConfidenceMapSolver, Fan, find_fan, linear_probe_domain
 from cm_lightning.data.cases import file_digest
 from cm_lightning.errors import InputError, MissingInputError
 
 DomainName = Literal["whole", "linear", "convex", "auto"]
 
-# Part of every key: raise it when the solver's results change.
-SOLVER_VERSION = 2
 # Maps are kept as 16-bit fractions of 1: half the disk of float32, and wrong by at most 8e-6.
 LEVELS = np.iinfo(np.uint16).max
 FRAMES_AT_ONCE = 64
