@@ -4,7 +4,10 @@ from cm_lightning.confidence.boundary import column_sink, column_source
 from cm_lightning.confidence.domain import (
     Fan,
     Insonified,
+    ProbeGeometry,
+    ProbeName,
     find_fan,
+    find_geometry,
     find_insonified,
     linear_probe_domain,
 )
@@ -16,10 +19,13 @@ __all__ = [
     "ConfidenceMapSolver",
     "Fan",
     "Insonified",
+    "ProbeGeometry",
+    "ProbeName",
     "SolveInfo",
     "column_sink",
     "column_source",
     "find_fan",
+    "find_geometry",
     "find_insonified",
     "linear_probe_domain",
 ]

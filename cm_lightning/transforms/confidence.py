@@ -1,7 +1,7 @@
 """MONAI transforms that compute confidence maps."""
 
 from collections.abc import Hashable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,9 +11,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_dst_type
 
-from cm_lightning.confidence import ConfidenceMapSolver, find_insonified
-
-ProbeName = Literal["whole", "linear", "convex", "auto"]
+from cm_lightning.confidence import ConfidenceMapSolver, ProbeName, find_geometry
 
 
 class ConfidenceMap(Transform):  # type: ignore[misc]
@@ -79,14 +77,10 @@ class ConfidenceMap(Transform):  # type: ignore[misc]
             )
         frames = self._to_frames(img)
         if mask is not None:
-            domain = self._to_frames(mask)
-            maps = self.solver(frames, domain)
-        elif self.probe == "whole":
-            maps = self.solver(frames)
+            maps = self.solver(frames, self._to_frames(mask))
         else:
-            host = frames.detach().cpu().numpy() if isinstance(frames, torch.Tensor) else frames
-            found = find_insonified(host, self.probe, aspect=self._aspect(img))
-            maps = self.solver(frames, found.domain, found.source, found.sink)
+            geometry = find_geometry(frames, self.probe, aspect=self._aspect(img))
+            maps = self.solver(frames, *geometry.solver_masks(frames))
         if self.flip_depth:
             maps = torch.flip(maps, (-2,)) if isinstance(maps, torch.Tensor) else np.flip(maps, -2)
         places = (1 + self.depth_axis, 1 + self.lateral_axis)

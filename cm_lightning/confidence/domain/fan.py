@@ -1,16 +1,16 @@
-"""Which pixels of a frame are insonified, and which of them lie at the probe and at the far end."""
+"""The fan that a convex probe insonifies."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 from scipy.optimize import minimize
 
-from cm_lightning.confidence.boundary import BoolArray, column_sink, column_source
+from cm_lightning.confidence.boundary import BoolArray
+from cm_lightning.confidence.domain.insonified import Insonified
+from cm_lightning.confidence.domain.regions import first_to_last, largest_region
 
-Probe = Literal["linear", "convex", "auto"]
 FloatArray = NDArray[np.float64]
 
 # A fan is fitted on pictures of at most this side: finer ones cost time and move its edges by fractions of a pixel.
@@ -19,21 +19,6 @@ FITTED_SIDE = 256
 LEAST_LEAN = 5.0
 # A dark pixel inside the fan may lie in a shadow; a bright one outside it may not.
 DARK_INSIDE = 0.5
-
-
-@dataclass(frozen=True)
-class Insonified:
-    """Masks of frames, for :class:`cm_lightning.confidence.ConfidenceMapSolver`.
-
-    Attributes:
-        domain: Insonified pixels.
-        source: Those at the probe's face.
-        sink: The deepest ones.
-    """
-
-    domain: BoolArray
-    source: BoolArray
-    sink: BoolArray
 
 
 @dataclass(frozen=True)
@@ -104,67 +89,6 @@ class Fan:
         )
 
 
-def find_insonified(
-    frames: NDArray[np.generic], probe: Probe = "auto", threshold: float = 0.0, aspect: float = 1.0
-) -> Insonified:
-    """Find what a probe insonified, in every frame or, for convex probes, in all of them together.
-
-    Args:
-        frames: Frames of shape ``(..., depth, lateral)``. Those of one call must come from one setting of the scanner
-            if the probe is convex: its fan is found on their pixelwise maximum, where shadows matter less.
-        probe: ``linear`` for a rectangle inside black bands, ``convex`` for a fan, ``auto`` for whichever it is.
-        threshold: Intensity that black bands do not exceed.
-        aspect: Width of a pixel over its height, in mm; a fan is round only in mm.
-
-    Returns:
-        Masks of the shape of ``frames``. The domain of a frame without any bright pixel is empty.
-
-    Raises:
-        ValueError: The probe is said to be convex and no fan could be found.
-    """
-    frames = np.asarray(frames)
-    if probe != "linear":
-        fan = find_fan(frames.reshape(-1, *frames.shape[-2:]).max(axis=0), threshold, aspect)
-        if fan is not None:
-            masks = fan.masks((frames.shape[-2], frames.shape[-1]))
-            return Insonified(
-                *(np.broadcast_to(mask, frames.shape) for mask in (masks.domain, masks.source, masks.sink))
-            )
-        if probe == "convex":
-            raise ValueError(
-                "No fan of a convex probe was found: expected two slanted edges between bright pixels and black. Give "
-                "the masks, or probe='linear'."
-            )
-    domain = linear_probe_domain(frames, threshold)
-    return Insonified(domain, column_source(domain), column_sink(domain))
-
-
-def linear_probe_domain(frames: NDArray[np.generic], threshold: float = 0.0, minimum_share: float = 0.02) -> BoolArray:
-    """Find the rectangle that a linear probe insonifies inside black bands.
-
-    Frames exported from a scanner carry black bands above, below and beside the image, and marks burned into the bands.
-    The rectangle spans the first to the last column, then row, in which more than ``minimum_share`` of the pixels are
-    bright. Columns are searched in the largest connected bright region only, so that a mark in a side band does not
-    count; rows are not, because shadows can cut the deepest tissue off from the rest.
-
-    Args:
-        frames: Frames of shape ``(..., depth, lateral)``, each searched on its own.
-        threshold: Intensity that a band does not exceed.
-        minimum_share: Share of bright pixels that makes a row or column part of the image.
-
-    Returns:
-        Mask of the shape of ``frames``. A frame without any bright pixel has an empty domain.
-    """
-    bright = np.asarray(frames) > threshold
-    domain = np.zeros(bright.shape, dtype=bool)
-    for index in np.ndindex(bright.shape[:-2]):
-        columns = _first_to_last(_largest_region(bright[index]).mean(axis=0) > minimum_share)
-        if columns.any():
-            rows = _first_to_last(bright[index][:, columns].mean(axis=1) > minimum_share)
-            domain[index] = rows[:, None] & columns
-    return domain
-
-
 def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float = 1.0) -> Fan | None:
     """Find a convex probe's fan.
 
@@ -180,7 +104,7 @@ def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float =
     Returns:
         The fan; None if the bright region has no two edges that lean outwards.
     """
-    region = _largest_region(np.asarray(frame) > threshold)
+    region = largest_region(np.asarray(frame) > threshold)
     factor = max(1, -(-max(region.shape) // FITTED_SIDE))
     high, wide = (side // factor * factor for side in region.shape)
     share = region[:high, :wide].reshape(high // factor, factor, wide // factor, factor).mean(axis=(1, 3))
@@ -189,7 +113,7 @@ def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float =
     if start is None:
         return None
     # Columns of a fan are insonified from their first to their last bright pixel.
-    filled = _first_to_last(bright.T).T
+    filled = first_to_last(bright.T).T
     pixels = np.meshgrid(*(np.arange(side, dtype=np.float64) for side in filled.shape), indexing="ij")
 
     def fan_of(numbers: FloatArray) -> Fan:
@@ -204,10 +128,10 @@ def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float =
     spread = np.array([0.02 * size, 0.02 * size, 0.02, 0.02, 0.02 * size, 0.02 * size])
     first = np.array([start.row, start.column, start.left, start.right, start.near, start.far])
     simplex = np.vstack([first, first + np.diag(spread)])
-    found = minimize(
+    fitted = minimize(
         cost, first, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 800, "xatol": 1e-3}
     )
-    return fan_of(found.x).on_grid((1, 1), (factor, factor))
+    return fan_of(fitted.x).on_grid((1, 1), (factor, factor))
 
 
 def _edges_and_arcs(bright: BoolArray, aspect: float) -> Fan | None:
@@ -258,25 +182,3 @@ def _soft_fan(fan: Fan, row: FloatArray, column: FloatArray) -> FloatArray:
     )
     share: FloatArray = np.clip(np.minimum.reduce(distances) + 0.5, 0.0, 1.0)
     return share
-
-
-def _largest_region(bright: BoolArray, gap: int = 9) -> BoolArray:
-    """Keep the largest connected part of a frame's bright pixels, bridging dark gaps of up to ``gap`` pixels."""
-    # As a grey closing, which SciPy does axis by axis: 8 times faster than its binary closing with a square.
-    padded = np.pad(bright, gap).view(np.uint8)
-    closed = ndimage.grey_closing(padded, size=(gap, gap), mode="constant")[gap:-gap, gap:-gap]
-    parts, count = ndimage.label(closed)
-    if count == 0:
-        return bright
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    region: BoolArray = bright & (parts == sizes.argmax())
-    return region
-
-
-def _first_to_last(flags: BoolArray) -> BoolArray:
-    """Fill the last axis from its first to its last true value."""
-    from_first = np.logical_or.accumulate(flags, axis=-1)
-    to_last = np.logical_or.accumulate(flags[..., ::-1], axis=-1)[..., ::-1]
-    filled: BoolArray = from_first & to_last
-    return filled
