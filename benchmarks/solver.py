@@ -252,10 +252,10 @@ def matrix_of(network: Network) -> tuple[sparse.csc_array, NDArray[np.float64]]:
     for kind, (start, end) in EDGE_ENDS.items():
         weight = getattr(network, kind)
         present = weight > 0
-        for here, there in ((start, end), (end, start)):
-            diagonal[here] += weight
-            rows.append(index[here][present])
-            columns.append(index[there][present])
+        for near, far in ((start, end), (end, start)):
+            diagonal[near] += weight
+            rows.append(index[near][present])
+            columns.append(index[far][present])
             values.append(-weight[present])
     number = np.arange(np.count_nonzero(unknown))
     matrix = sparse.coo_array(
@@ -346,10 +346,10 @@ def gpu_peers(ours: ConfidenceMapSolver) -> Iterator[tuple[str, Solve]]:
             cupy.cuda.Device().synchronize()
             start = time.perf_counter()
             operator = gpu_linalg.LinearOperator(on_device.shape, precondition(on_device), dtype=np.float32)
-            found, _ = gpu_linalg.cg(on_device, right, tol=0.0, maxiter=200, M=operator)
+            solution, _ = gpu_linalg.cg(on_device, right, tol=0.0, maxiter=200, M=operator)
             cupy.cuda.Device().synchronize()
             seconds = time.perf_counter() - start
-            values[network.unknown] = found.get()
+            values[network.unknown] = solution.get()
             return values[None], {"seconds": seconds, "iterations": 200.0}
 
         return solve

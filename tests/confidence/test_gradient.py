@@ -1,9 +1,13 @@
 """Gradients of maps by their frames, against finite differences."""
 
+import numpy as np
 import pytest
 import torch
 
-from cm_lightning.confidence import ConfidenceMapSolver
+from cm_lightning.confidence import ConfidenceMapSolver, find_geometry
+from cm_lightning.confidence.engine import choose_engine
+from cm_lightning.confidence.problem import Problem
+from cm_lightning.data.phantom import Phantom
 
 
 def solver(formulation="reference", **changes):
@@ -51,3 +55,33 @@ def test_gradient_is_refused_where_there_is_none():
         ConfidenceMapSolver(normalise="fixed", mode="RF")(frames)
     with torch.no_grad():
         assert not ConfidenceMapSolver()(frames).requires_grad
+
+
+def test_gradient_flows_inside_a_fan_only():
+    volume = Phantom(size=(48, 40, 2), spacing=(1.2, 1.6, 1.2), probe="convex").simulate(0)
+    frames = torch.from_numpy(np.moveaxis(volume.image, 2, 0) / 255.0).requires_grad_()
+    geometry = find_geometry(frames, "convex", aspect=1.6 / 1.2)
+    upstream = torch.randn(frames.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    masks = geometry.masks(frames)
+    for domain, source, sink in (geometry.solver_masks(frames), (masks.domain, masks.source, masks.sink)):
+        maps = solver()(frames, domain, source, sink)
+        gradients += torch.autograd.grad(maps, frames, upstream)
+    assert torch.equal(*gradients)
+    domain = torch.from_numpy(masks.domain.copy())
+    assert (gradients[0][domain] != 0).float().mean() > 0.5
+    assert (gradients[0][~domain] == 0).all()
+
+
+def test_engine_gives_the_gradient_that_autograd_carries():
+    torch.manual_seed(0)
+    frames = torch.rand(2, 1, 14, 11, requires_grad=True)
+    upstream = torch.randn(frames.shape)
+    solver(tolerance=1e-6)(frames).backward(upstream)
+    problem = Problem(solver(tolerance=1e-6), frames.detach(), None, None, None)
+    exact = Problem(solver(tolerance=1e-6), frames.detach().double(), None, None, None)
+    engine = choose_engine(problem)
+    maps, _ = engine.solve(exact, certify=False)
+    gradient = engine.gradient(problem, maps, upstream.double())
+    assert gradient.dtype == torch.float64
+    torch.testing.assert_close(gradient.reshape(frames.shape).float(), frames.grad, rtol=0, atol=0)

@@ -72,6 +72,18 @@ def test_fan_is_found_with_the_pixels_of_the_affine():
     assert maps[row, np.flatnonzero(volume.domain[row])[0] + 1] < 0.99
 
 
+def test_sink_of_the_solver_holds_in_rectangles_and_half_precisions_are_taken(rng):
+    frame = np.zeros((40, 36))
+    frame[4:33, 5:30] = rng.random((29, 25)) + 0.1
+    solver = ConfidenceMapSolver(sink="min")
+    maps = ConfidenceMap(solver, probe="auto")(frame[None])
+    np.testing.assert_array_equal(maps[0, 4:33, 5:30], solver(frame[4:33, 5:30]))
+    image = torch.from_numpy(frame)[None].bfloat16()
+    for probe in ("whole", "linear", "auto"):
+        expected = ConfidenceMap(solver, probe=probe)(image.float())
+        assert torch.equal(ConfidenceMap(solver, probe=probe)(image), expected)
+
+
 def test_in_forked_workers(rng):
     pipeline = Compose([EnsureTyped("image"), ConfidenceMapd("image")])
     data = [{"image": rng.random((1, 16, 12)).astype(np.float32)} for _ in range(4)]

@@ -137,7 +137,7 @@ class BatchFactor:
                 *(below, sizes[1], updates, cells, work, sizes[0]),
             )
             of_level = (members, tables.fronts)
-            for panel, beyond in enumerate(level.beyond):
+            for panel, remaining in enumerate(level.remaining):
                 launch(
                     "invert_pivots",
                     (count, 1, self._frames),
@@ -145,10 +145,10 @@ class BatchFactor:
                     *(network.unknown, self._pixels, *of_level, tables.nodes, panel),
                     *(work, sizes[0], self._rows, plan.factor_size, self.lost),
                 )
-                if beyond == 0:  # the root's last pivots
+                if remaining == 0:  # the root's last pivots
                     continue
                 shared = (work, sizes[0], self._rows, plan.factor_size)
-                column_tiles, tiles = -(-(beyond + 1) // TILE), -(-beyond // TILE)  # with and without the slack
+                column_tiles, tiles = -(-(remaining + 1) // TILE), -(-remaining // TILE)  # with and without the slack
                 launch("multiply_rows", (count, column_tiles, self._frames), (TILE, 4), *of_level, panel, *shared)
                 launch("update", (count, tiles * tiles, self._frames), (16, 8), *of_level, panel, tiles, *shared)
 

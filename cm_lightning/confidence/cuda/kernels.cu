@@ -1,7 +1,7 @@
 // Subtraction-free nested dissection and conjugate gradients on batches of frames.
 //
-// The algorithm is that of cm_lightning/confidence/cpu/elimination.py; names mean what they mean there. This file is compiled
-// once with and once without DOUBLE_PRECISION, which sets the factor's type. It needs no header and uses no warp
+// The algorithm is that of cm_lightning/confidence/cpu/elimination.py; names mean what they mean there. This file is
+// compiled once with and once without DOUBLE_PRECISION, which sets the factor's type. It needs no header and uses no warp
 // intrinsics and no atomics: every number is written by one thread, and sums are taken in an order that depends on the
 // frame's shape alone, so that a frame's result is the same in any batch, bit for bit.
 //

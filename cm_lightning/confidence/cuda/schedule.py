@@ -25,13 +25,13 @@ class Level:
     Attributes:
         fronts: Their numbers, int32.
         largest: Pixels of the largest front.
-        beyond: For each panel of PANEL pivots, the most pixels that a front has after those it eliminates there.
+        remaining: For each panel of PANEL pivots, the most pixels that a front has after those it eliminates there.
         work_size: Numbers that their weights take.
     """
 
     fronts: NDArray[np.int32]
     largest: int
-    beyond: tuple[int, ...]
+    remaining: tuple[int, ...]
     work_size: int
 
 
@@ -96,7 +96,7 @@ def schedule(depth: int, lateral: int) -> Schedule:
             Level(
                 fronts=members.astype(np.int32),
                 largest=int(fronts[members, SIZE].max()),
-                beyond=_beyond(fronts[members, PIVOTS], fronts[members, SIZE]),
+                remaining=_most_remaining(fronts[members, PIVOTS], fronts[members, SIZE]),
                 work_size=int(work_start[-1]),
             )
         )
@@ -141,13 +141,13 @@ def _tree_depth(children: NDArray[np.int64]) -> NDArray[np.int64]:
     return distance
 
 
-def _beyond(pivots: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[int, ...]:
+def _most_remaining(pivots: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[int, ...]:
     """Find for each panel how many pixels a front has at most after the panel's pivots."""
-    beyond = []
+    remaining = []
     for begin in range(0, int(pivots.max()), PANEL):
         reached = pivots > begin
-        beyond.append(int((sizes - np.minimum(pivots, begin + PANEL))[reached].max()))
-    return tuple(beyond)
+        remaining.append(int((sizes - np.minimum(pivots, begin + PANEL))[reached].max()))
+    return tuple(remaining)
 
 
 @njit(cache=True, nogil=True)

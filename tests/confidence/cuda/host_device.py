@@ -3,12 +3,15 @@
 import ctypes
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from cm_lightning.confidence.arrays import to_numpy
 from cm_lightning.confidence.cuda.device import OPTIONS, SOURCE
+from cm_lightning.confidence.cuda.maps import fill_maps
+from cm_lightning.confidence.problem import Problem
 
 HEADER = Path(__file__).with_name("cuda_on_host.h")
 
@@ -74,3 +77,10 @@ def _as_c(argument):
         assert argument.flags.c_contiguous
         return ctypes.c_void_p(argument.ctypes.data)
     return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_longlong(argument)
+
+
+def solve_on_host(device, solver, frames, domain=None, source=None, sink=None, certify=False):
+    problem = Problem(replace(solver, backend="cpu"), frames, domain, source, sink)
+    maps = np.zeros(problem.shape, problem.dtype)
+    info = fill_maps(device, problem, certify, maps)
+    return maps.reshape(frames.shape), info

@@ -1,93 +1,112 @@
-"""Insonified rectangles, and where a walk starts and ends."""
+"""The choice of the probe's geometry: it is made once, and every caller gets the same map."""
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
 
 from cm_lightning.confidence import (
     ConfidenceMapSolver,
-    Fan,
+    ProbeGeometry,
     column_sink,
     column_source,
-    find_fan,
+    find_geometry,
     find_insonified,
-    linear_probe_domain,
 )
 from cm_lightning.data.phantom import Phantom
 
-
-def test_finds_the_rectangle_despite_marks_and_dark_tissue(rng):
-    frame = np.zeros((80, 90))
-    frame[10:60, 20:80] = rng.random((50, 60)) + 0.1
-    frame[40:55, 30:70] = 0  # a shadow
-    frame[30:36, 5:9] = 1  # a mark burned into the left band
-    frame[70, 40] = 0.5  # a speck in the lower band
-    expected = np.zeros(frame.shape, dtype=bool)
-    expected[10:60, 20:80] = True
-    np.testing.assert_array_equal(linear_probe_domain(frame), expected)
-    np.testing.assert_array_equal(linear_probe_domain(np.stack([frame, frame])), np.stack([expected] * 2))
+ASPECT = 0.8 / 0.6
 
 
-def test_black_frame_has_no_domain():
-    assert not linear_probe_domain(np.zeros((5, 6))).any()
+@pytest.fixture(scope="module")
+def convex():
+    """Frames of a convex probe, ``(2, depth, lateral)``."""
+    volume = Phantom(size=(96, 80, 2), spacing=(0.6, 0.8, 1.2), probe="convex").simulate(0)
+    return np.moveaxis(volume.image, 2, 0)
 
 
-@pytest.mark.parametrize(("case", "rows", "columns"), [("0000", (68, 403), (0, 511)), ("0014", (0, 475), (71, 438))])
-def test_real_frames(real_data, case, rows, columns):
-    domain = linear_probe_domain(np.asarray(Image.open(real_data / "usgra_seg" / "images" / f"{case}.png")))
-    assert tuple(np.flatnonzero(domain.any(axis=1))[[0, -1]]) == rows
-    assert tuple(np.flatnonzero(domain.any(axis=0))[[0, -1]]) == columns
+@pytest.fixture
+def linear(rng):
+    """Frames with bands that differ, ``(2, depth, lateral)``."""
+    frames = np.zeros((2, 50, 44))
+    frames[0, 5:45, 6:40] = rng.random((40, 34)) + 0.1
+    frames[1, 8:40, 2:30] = rng.random((32, 28)) + 0.1
+    return frames
 
 
-def test_source_and_sink_are_the_ends_of_each_column():
-    domain = np.array([[0, 1, 0, 0], [1, 1, 0, 1], [1, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
-    np.testing.assert_array_equal(np.argwhere(column_source(domain)), [[0, 1], [1, 0], [1, 3]])
-    np.testing.assert_array_equal(np.argwhere(column_sink(domain)), [[1, 3], [3, 0], [3, 1]])
+@pytest.mark.parametrize(
+    ("probe", "recording", "kind"),
+    [
+        ("whole", "linear", "whole"),
+        ("whole", "convex", "whole"),
+        ("linear", "linear", "rectangle"),
+        ("linear", "convex", "rectangle"),
+        ("auto", "linear", "rectangle"),
+        ("auto", "convex", "fan"),
+        ("convex", "convex", "fan"),
+    ],
+)
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_solver_masks_and_full_masks_give_the_same_maps(probe, recording, kind, as_tensor, request):
+    frames = request.getfixturevalue(recording)
+    if as_tensor:
+        frames = torch.from_numpy(frames)
+    geometry = find_geometry(frames, probe, aspect=ASPECT)
+    assert geometry.kind == kind
+    assert (geometry.fan is not None) == (kind == "fan")
+    masks, expected = geometry.masks(frames), find_insonified(frames, probe, aspect=ASPECT)
+    for name in ("domain", "source", "sink"):
+        assert getattr(masks, name).shape == tuple(frames.shape)
+        np.testing.assert_array_equal(getattr(masks, name), getattr(expected, name))
+    solver = ConfidenceMapSolver()
+    maps = solver(frames, *geometry.solver_masks(frames))
+    np.testing.assert_array_equal(maps, solver(frames, masks.domain, masks.source, masks.sink))
 
 
-@pytest.mark.parametrize(("size", "spacing"), [((96, 96, 3), (0.6, 0.6, 1.2)), ((300, 280, 2), (0.25, 0.35, 1.2))])
-@pytest.mark.parametrize("defect", ["none", "shadow", "dark corner", "marks", "haze"])
-def test_fan_of_a_convex_probe_is_found(rng, size, spacing, defect):
-    volume = Phantom(size=size, spacing=spacing, probe="convex").simulate(0)
-    frame = volume.image[:, :, 1].copy()
-    depth, lateral = frame.shape
-    threshold = 0
-    match defect:
-        case "shadow":
-            frame[depth // 2 :, lateral // 3 : lateral // 2] = 0
-        case "dark corner":
-            frame[int(0.7 * depth) :, lateral // 2 :] = 0
-        case "marks":
-            frame[2 : depth // 12, 2 : lateral // 10] = 255
-            frame[-(depth // 12) :, -(lateral // 10) :] = 200
-        case "haze":
-            frame = np.clip(frame.astype(int) + rng.integers(0, 6, frame.shape), 0, 255)
-            threshold = 8
-    found = find_insonified(frame, "auto", threshold, aspect=spacing[1] / spacing[0])
-    overlap = (found.domain & volume.domain).sum() / (found.domain | volume.domain).sum()
-    assert overlap >= 0.98
-    row, column = np.nonzero(found.source)
-    assert row.max() < depth / 4
-    assert set(column) == set(range(column.min(), column.max() + 1))
-    # The slanted edges are neither source nor sink.
-    middle = slice(depth // 3, depth // 2)
-    assert not found.source[middle].any()
-    assert not found.sink[middle].any()
-    walk = ConfidenceMapSolver()(frame, found.domain, found.source, found.sink)
-    assert walk[found.source].min() == 1
-    assert walk[~found.domain].max() == 0
+def test_rectangles_are_searched_in_each_frame_and_fans_in_all(linear, convex):
+    rectangles = find_geometry(linear, "auto")
+    np.testing.assert_array_equal(rectangles.masks(linear[1]).domain, rectangles.masks(linear).domain[1])
+    assert (rectangles.masks(linear).domain[0] != rectangles.masks(linear).domain[1]).any()
+    shadowed = convex.copy()
+    shadowed[0, :, :40] = 0  # alone, this frame has no fan
+    fan = find_geometry(shadowed, "auto", aspect=ASPECT)
+    assert fan.kind == "fan"
+    assert find_geometry(shadowed[0], "auto", aspect=ASPECT).kind == "rectangle"
+    domain, source, sink = fan.solver_masks(shadowed)
+    assert domain.shape == source.shape == sink.shape == shadowed.shape[1:]
 
 
-def test_fan_is_the_same_on_another_grid():
-    fan = Fan(row=-20.0, column=39.5, left=-0.5, right=0.6, near=25.0, far=90.0)
-    coarse, fine = fan.masks((80, 80)).domain, fan.on_grid((80, 80), (160, 240)).masks((160, 240)).domain
-    assert np.abs(fine.reshape(80, 2, 80, 3).mean(axis=(1, 3)) - coarse).mean() < 0.02
+def test_threshold_holds_for_every_geometry(linear, convex):
+    assert find_geometry(convex, "convex", 8, ASPECT).kind == "fan"
+    hazy = np.where(linear > 0, linear + 1.0, 0.5)
+    masks = find_geometry(hazy, "linear", threshold=0.6).masks(hazy)
+    np.testing.assert_array_equal(masks.domain, find_insonified(linear, "linear").domain)
+    np.testing.assert_array_equal(masks.source, column_source(masks.domain))
+    np.testing.assert_array_equal(masks.sink, column_sink(masks.domain))
 
 
-def test_no_fan_is_seen_in_linear_frames(real_data, rng):
-    files = sorted((real_data / "usgra_seg" / "images").glob("*.png"))[::17]
-    for file in files:
-        assert find_fan(np.asarray(Image.open(file).convert("L"))) is None
-    with pytest.raises(ValueError, match="No fan of a convex probe"):
-        find_insonified(rng.random((40, 40)), "convex")
-    assert find_fan(np.zeros((30, 30))) is None
+@pytest.mark.parametrize("mode", ["all", "mid", "min"])
+def test_sink_of_the_solver_holds_in_rectangles(linear, mode):
+    solver = ConfidenceMapSolver(sink=mode)
+    geometry = find_geometry(linear, "linear")
+    maps = solver(linear, *geometry.solver_masks(linear))
+    np.testing.assert_array_equal(maps[0, 5:45, 6:40], solver(linear[0, 5:45, 6:40]))
+
+
+def test_geometry_on_another_grid(convex, linear):
+    geometry = find_geometry(convex, "convex", aspect=ASPECT)
+    finer = geometry.on_grid((96, 80), (192, 160))
+    assert finer == ProbeGeometry("fan", geometry.fan.on_grid((96, 80), (192, 160)))
+    fine = finer.masks(np.empty((192, 160))).domain
+    coarse = geometry.masks(convex[0]).domain
+    assert np.abs(fine.reshape(96, 2, 80, 2).mean(axis=(1, 3)) - coarse).mean() < 0.02
+    rectangle = find_geometry(linear, "linear", threshold=0.2)
+    assert rectangle.on_grid((50, 44), (100, 88)) == rectangle
+
+
+def test_missing_fan_and_unknown_probe_are_told(rng):
+    frame = rng.random((40, 40))
+    for find in (find_geometry, find_insonified):
+        with pytest.raises(ValueError, match=r"No fan of a convex probe .* choose 'linear' .* or 'whole'"):
+            find(frame, "convex")
+        with pytest.raises(ValueError, match="one of whole, linear, convex, auto, found 'curved'"):
+            find(frame, "curved")

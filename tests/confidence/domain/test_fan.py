@@ -1,0 +1,58 @@
+"""Fans of convex probes."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cm_lightning.confidence import ConfidenceMapSolver, Fan, find_fan, find_insonified
+from cm_lightning.data.phantom import Phantom
+
+
+@pytest.mark.parametrize(("size", "spacing"), [((96, 96, 3), (0.6, 0.6, 1.2)), ((300, 280, 2), (0.25, 0.35, 1.2))])
+@pytest.mark.parametrize("defect", ["none", "shadow", "dark corner", "marks", "haze"])
+def test_fan_of_a_convex_probe_is_found(rng, size, spacing, defect):
+    volume = Phantom(size=size, spacing=spacing, probe="convex").simulate(0)
+    frame = volume.image[:, :, 1].copy()
+    depth, lateral = frame.shape
+    threshold = 0
+    match defect:
+        case "shadow":
+            frame[depth // 2 :, lateral // 3 : lateral // 2] = 0
+        case "dark corner":
+            frame[int(0.7 * depth) :, lateral // 2 :] = 0
+        case "marks":
+            frame[2 : depth // 12, 2 : lateral // 10] = 255
+            frame[-(depth // 12) :, -(lateral // 10) :] = 200
+        case "haze":
+            frame = np.clip(frame.astype(int) + rng.integers(0, 6, frame.shape), 0, 255)
+            threshold = 8
+    found = find_insonified(frame, "auto", threshold, aspect=spacing[1] / spacing[0])
+    overlap = (found.domain & volume.domain).sum() / (found.domain | volume.domain).sum()
+    assert overlap >= 0.98
+    row, column = np.nonzero(found.source)
+    assert row.max() < depth / 4
+    assert set(column) == set(range(column.min(), column.max() + 1))
+    # The slanted edges are neither source nor sink.
+    middle = slice(depth // 3, depth // 2)
+    assert not found.source[middle].any()
+    assert not found.sink[middle].any()
+    walk = ConfidenceMapSolver()(frame, found.domain, found.source, found.sink)
+    assert walk[found.source].min() == 1
+    assert walk[~found.domain].max() == 0
+
+
+def test_fan_is_the_same_on_another_grid():
+    fan = Fan(row=-20.0, column=39.5, left=-0.5, right=0.6, near=25.0, far=90.0)
+    coarse, fine = fan.masks((80, 80)).domain, fan.on_grid((80, 80), (160, 240)).masks((160, 240)).domain
+    assert np.abs(fine.reshape(80, 2, 80, 3).mean(axis=(1, 3)) - coarse).mean() < 0.02
+
+
+def test_no_fan_is_seen_in_linear_frames(real_data):
+    files = sorted((real_data / "usgra_seg" / "images").glob("*.png"))[::17]
+    for file in files:
+        assert find_fan(np.asarray(Image.open(file).convert("L"))) is None
+
+
+def test_no_fan_is_seen_in_noise_and_in_black_frames(rng):
+    assert find_fan(rng.random((40, 40))) is None
+    assert find_fan(np.zeros((30, 30))) is None

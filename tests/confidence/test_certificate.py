@@ -1,0 +1,81 @@
+"""The bound that both engines prove, with the products and factors of each."""
+
+import numpy as np
+import pytest
+
+from cm_lightning.confidence.certificate import certify
+from cm_lightning.confidence.cpu.conjugate_gradients import multiply
+from cm_lightning.confidence.cpu.elimination import factorise, substitute
+from cm_lightning.confidence.cpu.memory import make_factor, make_workspace
+from cm_lightning.confidence.cpu.solver import SCALE, CompiledSolver
+from cm_lightning.confidence.cuda.iteration import BatchSystem
+from cm_lightning.confidence.dissection import dissect
+from cm_lightning.confidence.network import Network, diagonal, mirror
+from tests.confidence.networks import random_network
+
+SHAPE = (20, 17)
+
+
+def cpu_bound(network, x, precision):
+    """The bound with the CPU's product and factor."""
+    dissection = dissect(*SHAPE)
+    work = make_workspace(dissection, precision)
+    shared = (dissection, SCALE[precision], make_factor(dissection, precision), work)
+    assert factorise(network, *shared) == 0
+
+    def solve(vector, _):
+        substitute(vector.ravel(), *shared, *SHAPE)
+        return work.solution.reshape(SHAPE)
+
+    def product(v, result, magnitude, _):
+        multiply(network, v, result, magnitude)
+
+    return float(certify(network, network.right, x, product, solve, np.zeros((), np.int32)))
+
+
+def test_bound_holds_for_any_wrong_solution_and_is_tight(rng):
+    network = random_network(rng, SHAPE, 4)
+    exact = CompiledSolver(SHAPE, "direct", 1e-3, certify=False)(network).values
+    for size in (0.0, 1e-9, 1e-3, 1.0):
+        wrong = exact + size * rng.standard_normal(exact.shape)
+        assert np.abs(wrong - exact).max() <= cpu_bound(network, wrong, np.float64)
+        # Where the residual has one sign, little is given away.
+        error = size * exact.max()
+        bound = cpu_bound(network, (1 + size) * exact, np.float64)
+        assert error <= bound <= 1.3 * error + 1e-10
+
+
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+def test_both_engines_prove_the_same_bound(device, rng, precision):
+    networks = [random_network(rng, SHAPE, decades) for decades in (1, 3, 5)]
+    exact = [CompiledSolver(SHAPE, "direct", 1e-3, certify=False)(network).values for network in networks]
+    wrong = [x + size * rng.standard_normal(SHAPE) for x, size in zip(exact, (0.0, 1e-6, 1e-2), strict=True)]
+    expected = [cpu_bound(network, x, precision) for network, x in zip(networks, wrong, strict=True)]
+    batch = BatchSystem(device, Network(*(np.stack(arrays) for arrays in zip(*networks, strict=True))), precision)
+    np.testing.assert_allclose(batch.certify(np.stack(wrong)), expected, rtol=1e-3)
+
+
+def test_nothing_is_proven_without_a_factor(device, rng):
+    networks = [random_network(rng, SHAPE, 2) for _ in range(2)]
+    for array in networks[1]:
+        array[...] = 0  # pixels without any weight
+    networks[1].unknown[...] = True
+    batch = BatchSystem(device, Network(*(np.stack(arrays) for arrays in zip(*networks, strict=True))), np.float32)
+    with np.errstate(invalid="ignore"):  # infinity times nothing
+        bound = batch.certify(batch.conjugate_gradients(1e-3).values)
+    assert bound[0] < 1e-4
+    assert np.isinf(bound[1])
+
+
+def test_diagonal_and_mirror_are_those_of_the_matrix(rng):
+    network = random_network(rng, SHAPE, 2)
+    x = rng.standard_normal(SHAPE)
+    product, mirrored_product, nothing = np.empty(SHAPE), np.empty(SHAPE), np.empty((0, 0))
+    multiply(network, x, product, nothing)
+    multiply(mirror(network), x[:, ::-1].copy(), mirrored_product, nothing)
+    np.testing.assert_allclose(mirrored_product[:, ::-1], product, rtol=1e-12)
+    for pixel in ((0, 0), (3, 16), (10, 8), (19, 5)):
+        unit = np.zeros(SHAPE)
+        unit[pixel] = 1.0
+        multiply(network, unit, product, nothing)
+        assert product[pixel] == pytest.approx(diagonal(network)[pixel], rel=1e-12)
