@@ -165,7 +165,7 @@ class CommandLine(LightningCLI):
         if init_from is not None:
             arguments.init_from = init_from  # the run's settings still say where its weights began
         self.datamodule.pairs_per_case = self.model.pairs_per_case
-        self.model.refuse_data(self.datamodule, self.config["subcommand"])
+        self.model.check_data(self.datamodule, self.config["subcommand"])
 
     def _settings(self) -> dict[str, Any]:
         """All settings as they are written to files, with dotted names."""

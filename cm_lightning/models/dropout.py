@@ -18,7 +18,7 @@ def dropout_layers(network: nn.Module) -> list[nn.Module]:
     return [layer for layer in network.modules() if isinstance(layer, _DropoutNd) and layer.p > 0]
 
 
-def refuse_without_dropout(network: nn.Module) -> None:
+def check_dropout(network: nn.Module) -> None:
     """Check that MC dropout has something to vary.
 
     Args:

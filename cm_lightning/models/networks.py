@@ -74,7 +74,7 @@ def create_network(
     if name == "UNETR":
         if size is None:
             raise InputError("UNETR is built for one grid; give data.spatial_size or data.patch_size.")
-        _refuse_indivisible("UNETR's tokens of 16 voxels a side need", [16] * len(size), size, smallest=1)
+        _check_divisible("UNETR's tokens of 16 voxels a side need", [16] * len(size), size, smallest=1)
         settings["img_size"] = size
     try:
         network = CONSTRUCTORS[name](
@@ -85,11 +85,11 @@ def create_network(
     if isinstance(network, UNETR):
         _freeze_unused(network)
     if size is not None:
-        refuse_size(network, size)
+        check_size(network, size)
     return network
 
 
-def refuse_size(network: nn.Module, size: tuple[int, ...]) -> None:
+def check_size(network: nn.Module, size: tuple[int, ...]) -> None:
     """Check that a network takes a grid, before any data is read.
 
     Args:
@@ -102,7 +102,7 @@ def refuse_size(network: nn.Module, size: tuple[int, ...]) -> None:
     match network:
         case UNet() | AttentionUnet():
             who = f"{type(network).__name__} with strides {list(network.strides)} needs"
-            _refuse_indivisible(who, _total_strides(network, len(size)), size, smallest=2)
+            _check_divisible(who, _total_strides(network, len(size)), size, smallest=2)
         case UNETR():
             built_for = tuple(n * p for n, p in zip(network.feat_size, network.patch_size, strict=True))
             if tuple(size) != built_for:
@@ -134,7 +134,7 @@ def pad_to_fit(network: nn.Module, inputs: Tensor) -> Tensor:
     """
     size = tuple(inputs.shape[2:])
     if not takes_any_grid(network):
-        refuse_size(network, size)
+        check_size(network, size)
         return inputs
     factors = _total_strides(network, len(size))
     missing = [max(2, -(-n // factor)) * factor - n for n, factor in zip(size, factors, strict=True)]
@@ -153,8 +153,8 @@ def _total_strides(network: UNet | AttentionUnet, dims: int) -> list[int]:
     return total
 
 
-def _refuse_indivisible(who: str, factors: Sequence[int], size: tuple[int, ...], smallest: int) -> None:
-    """Refuse a grid that is not reduced to whole voxels, ``smallest`` or more a side.
+def _check_divisible(who: str, factors: Sequence[int], size: tuple[int, ...], smallest: int) -> None:
+    """Check that a grid is reduced to whole voxels, ``smallest`` or more a side.
 
     One voxel a side at the bottom of a U-Net would leave its norm nothing to estimate a spread from.
     """

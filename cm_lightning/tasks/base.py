@@ -104,7 +104,7 @@ class BaseTask(LightningModule):
         """Whether a stage cannot run without confidence maps."""
         return False
 
-    def refuse_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
+    def check_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
         """Check that the data fit this task, before they are read.
 
         Args:
@@ -126,10 +126,10 @@ class BaseTask(LightningModule):
             )
 
     def setup(self, stage: str) -> None:
-        """Refuse data that do not fit, where the command line has not already."""
+        """Check the data, where the command line has not already."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, UltrasoundDataModule):
-            self.refuse_data(data, cast(Stage, stage))
+            self.check_data(data, cast(Stage, stage))
 
     def on_train_epoch_start(self) -> None:
         """Log the learning rate, of the first optimiser where there are several."""

@@ -18,7 +18,7 @@ from cm_lightning.losses import ImageSimilarity, anatomy_loss, bending_energy
 from cm_lightning.metrics.registration import folding_fraction
 from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.models import count_parameters, create_registration_network
-from cm_lightning.models.networks import refuse_size
+from cm_lightning.models.networks import check_size
 from cm_lightning.models.registration import warp
 from cm_lightning.tasks.base import Stage, gather_objects
 from cm_lightning.tasks.segmentation import NOT_IN_CHECKPOINTS, SegmentationTask
@@ -137,12 +137,12 @@ class DeepAtlasTask(SegmentationTask):
         """Say in a line what is trained, with the numbers of parameters."""
         return f"{super().describe()} Registration: {count_parameters(self.registration):,} parameters."
 
-    def refuse_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
+    def check_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
         """Check that the data fit both networks and come in pairs."""
-        super().refuse_data(data, stage)
+        super().check_data(data, stage)
         if data.spatial_size is None:
             raise InputError("DeepAtlas registers whole images; found data.patch_size, expected data.spatial_size.")
-        refuse_size(self.registration, data.spatial_size)
+        check_size(self.registration, data.spatial_size)
         if stage == "fit" and not data.pairs_per_case:
             raise InputError(
                 f"DeepAtlas trains on pairs; found data.pairs_per_case 0, expected {self.pairs_per_case}: "

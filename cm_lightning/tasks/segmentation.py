@@ -17,8 +17,8 @@ from cm_lightning.errors import InputError
 from cm_lightning.losses import LossName, Remainder, SegmentationLoss, Target
 from cm_lightning.metrics.components import keep_largest
 from cm_lightning.models import NetworkName, count_parameters, create_network, load_pretrained
-from cm_lightning.models.dropout import refuse_without_dropout
-from cm_lightning.models.networks import pad_to_fit, refuse_size
+from cm_lightning.models.dropout import check_dropout
+from cm_lightning.models.networks import check_size, pad_to_fit
 from cm_lightning.tasks.base import BaseTask, Stage
 from cm_lightning.tasks.schedules import ScheduleName, create_schedule, set_rate
 from cm_lightning.uncertainty import MCDropout, SampledPrediction, sample_dropout
@@ -111,8 +111,8 @@ class SegmentationTask(BaseTask):
         self.configure_models()
         self.configure_losses()
         if mc_dropout is not None:
-            self._refuse_sampling(mc_dropout)
-        self._refuse_schedule()
+            self.check_sampling(mc_dropout)
+        self._check_schedule()
         if init_from is not None:
             self._load_pretrained(Path(init_from))
 
@@ -170,16 +170,16 @@ class SegmentationTask(BaseTask):
         in_loss = self.criterion.needs_confidence or bool(self.confidence_head)
         return self.input_mode == "2ch" or (in_loss and stage in ("fit", "validate"))
 
-    def refuse_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
+    def check_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
         """Check that the data fit this task: classes, maps and the grid that the network takes."""
-        super().refuse_data(data, stage)
+        super().check_data(data, stage)
         if data.spatial_dims != self.hparams["spatial_dims"]:
             raise InputError(
                 f"The model is for {self.hparams['spatial_dims']} dimensions; data.spatial_dims is {data.spatial_dims}."
             )
         size = data.patch_size or data.spatial_size
         if size is not None:
-            refuse_size(self.network, size)
+            check_size(self.network, size)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Run the network on joined channels.
@@ -221,6 +221,22 @@ class SegmentationTask(BaseTask):
             error = difference.sum() / inside.sum().clamp_min(1)
             self.log(f"{stage}/confidence_error", error, sync_dist=True, batch_size=len(batch["case"]))
 
+    def check_sampling(self, settings: MCDropout) -> None:
+        """Check that the network can be sampled as the settings say.
+
+        Args:
+            settings: How it is sampled.
+
+        Raises:
+            InputError: The network has no dropout, or there are no windows where they are asked for.
+        """
+        check_dropout(self.network)
+        if settings.inference == "windows" and self.window is None:
+            raise InputError(
+                "mc_dropout.inference windows slides the window of training with data.patch_size, and none is set; "
+                "expected whole."
+            )
+
     def sample(
         self, batch: Batch, settings: MCDropout, each: Callable[[Tensor], None] | None = None
     ) -> SampledPrediction:
@@ -235,9 +251,9 @@ class SegmentationTask(BaseTask):
             The samples, summed up, on the network's grid.
 
         Raises:
-            InputError: There is nothing to vary, or no windows where they are asked for.
+            InputError: As :meth:`check_sampling`.
         """
-        self._refuse_sampling(settings)
+        self.check_sampling(settings)
 
         def logits(inputs: Tensor) -> Tensor:
             of_padded = self.class_logits(self(pad_to_fit(self.network, inputs)))
@@ -280,19 +296,10 @@ class SegmentationTask(BaseTask):
         hparams = self.hparams
         return create_schedule(hparams["schedule"], optimizer, self.trainer.max_epochs, hparams["warmup_epochs"])
 
-    def _refuse_schedule(self) -> None:
-        """Build a schedule of nothing, so that wrong settings are refused before there is a trainer."""
+    def _check_schedule(self) -> None:
+        """Build a schedule without parameters, so that wrong settings are reported before there is a trainer."""
         optimizer = torch.optim.Adam([torch.zeros(1)], lr=self.learning_rate)
         create_schedule(self.hparams["schedule"], optimizer, 1, self.hparams["warmup_epochs"])
-
-    def _refuse_sampling(self, settings: MCDropout) -> None:
-        """Check that there is dropout, and windows where they are asked for."""
-        refuse_without_dropout(self.network)
-        if settings.inference == "windows" and self.window is None:
-            raise InputError(
-                "mc_dropout.inference windows slides the window of training with data.patch_size, and none is set; "
-                "expected whole."
-            )
 
     def _load_pretrained(self, path: Path) -> None:
         notes = load_pretrained(self, path)

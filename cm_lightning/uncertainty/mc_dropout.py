@@ -11,7 +11,7 @@ from monai.inferers import SlidingWindowInferer
 from torch import Tensor, nn
 
 from cm_lightning.errors import InputError
-from cm_lightning.models.dropout import dropout_layers, refuse_without_dropout
+from cm_lightning.models.dropout import check_dropout, dropout_layers
 
 Inference = Literal["whole", "windows"]
 
@@ -100,7 +100,7 @@ def seeded_dropout(network: nn.Module, generators: Sequence[torch.Generator]) ->
     Raises:
         InputError: The network has no dropout above 0, or a kind of dropout that is not known.
     """
-    refuse_without_dropout(network)
+    check_dropout(network)
 
     def drop(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         shape = output.shape[:2] + (1,) * (output.ndim - 2) if _whole_channels(layer) else output.shape

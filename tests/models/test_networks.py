@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cm_lightning.models import count_parameters, create_network, dropout_layers
-from cm_lightning.models.networks import refuse_size
+from cm_lightning.models.networks import check_size
 
 NAMES = ("UNet", "AttentionUnet", "UNETR")
 SMALL = {"UNETR": {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2, "feature_size": 4}}
@@ -63,9 +63,9 @@ def test_sizes_that_do_not_fit_are_refused_with_those_that_would(name, size, mes
 
 def test_unetr_on_another_grid_is_refused():
     network = create_network("UNETR", 3, 1, 2, (16, 32, 16), **SMALL["UNETR"])
-    refuse_size(network, (16, 32, 16))
+    check_size(network, (16, 32, 16))
     with pytest.raises(ValueError, match=r"built for a grid of \[16, 32, 16\].*found \[32, 32, 32\]"):
-        refuse_size(network, (32, 32, 32))
+        check_size(network, (32, 32, 32))
 
 
 def test_refusals():

@@ -69,9 +69,9 @@ def test_maps_are_asked_for_where_they_are_needed(tmp_path, options, stage, refu
     )
     if refused:
         with pytest.raises(ValueError, match=f"{stage} needs confidence maps .* found data.confidence_mode none"):
-            make(**options).refuse_data(data, stage)
+            make(**options).check_data(data, stage)
     else:
-        make(**options).refuse_data(data, stage)
+        make(**options).check_data(data, stage)
 
 
 def test_data_of_other_classes_dimensions_or_grids_are_refused(tmp_path):
@@ -79,12 +79,12 @@ def test_data_of_other_classes_dimensions_or_grids_are_refused(tmp_path):
         return UltrasoundDataModule(tmp_path, classes, spatial_dims=dims, spatial_size=size, axes=axes)
 
     with pytest.raises(ValueError, match=r"made for the classes soleus, gastrocnemius; data.classes are nerve"):
-        make().refuse_data(data({"nerve": 1}), "test")
+        make().check_data(data({"nerve": 1}), "test")
     with pytest.raises(ValueError, match=r"model is for 2 dimensions; data.spatial_dims is 3"):
-        make().refuse_data(data(dims=3, size=[16, 16, 16], axes="depth lateral elevation"), "test")
+        make().check_data(data(dims=3, size=[16, 16, 16], axes="depth lateral elevation"), "test")
     with pytest.raises(ValueError, match=r"UNETR was built for a grid of \[16, 16\]"):
-        make(network="UNETR").refuse_data(data(size=[32, 32]), "test")
-    make().refuse_data(data(size=[32, 32]), "test")
+        make(network="UNETR").check_data(data(size=[32, 32]), "test")
+    make().check_data(data(size=[32, 32]), "test")
 
 
 def test_atlas_needs_pairs_of_whole_images(tmp_path):
@@ -92,10 +92,10 @@ def test_atlas_needs_pairs_of_whole_images(tmp_path):
     settings = {"spatial_dims": 2, "axes": "depth lateral"}
     data = UltrasoundDataModule(tmp_path, CLASSES, spatial_size=SIZE, **settings)
     with pytest.raises(ValueError, match=r"trains on pairs; found data.pairs_per_case 0, expected 9"):
-        task.refuse_data(data, "fit")
+        task.check_data(data, "fit")
     patches = UltrasoundDataModule(tmp_path, CLASSES, patch_size=SIZE, **settings)
     with pytest.raises(ValueError, match=r"registers whole images; found data.patch_size"):
-        task.refuse_data(patches, "fit")
+        task.check_data(patches, "fit")
     with pytest.raises(ValueError, match="similarity_window must be odd"):
         DeepAtlasTask(classes=CLASSES, spatial_dims=2, similarity_window=4)
 
