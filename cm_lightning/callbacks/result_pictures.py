@@ -17,7 +17,7 @@ from cm_lightning.drawing import reliability_plot, save_figure
 from cm_lightning.metrics import METRICS, apply_empty_policy
 from cm_lightning.metrics.segmentation import confusion_counts
 from cm_lightning.tasks import BaseTask
-from cm_lightning.tasks.base import gather_objects
+from cm_lightning.tasks.distributed import gather_cases
 from cm_lightning.tracking.loggers import WandbRunLogger
 from cm_lightning.tracking.publishing import publish_figure
 
@@ -102,7 +102,7 @@ class ConfusionPicture(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the cases of all processes; one that the sampler repeats counts once."""
-        self._cases = dict(gather_objects(list(self._cases.items())))
+        self._cases = gather_cases(self._cases)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the sum over cases."""

@@ -9,7 +9,7 @@ from cm_lightning.callbacks.trainer_state import epoch_is_due
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.metrics.segmentation import study_metrics
 from cm_lightning.tasks import BaseTask
-from cm_lightning.tasks.base import gather_objects
+from cm_lightning.tasks.distributed import gather_cases
 
 
 class ValidationMetrics(Callback):
@@ -42,20 +42,20 @@ class ValidationMetrics(Callback):
         with_distances = epoch_is_due(trainer, self.every_n_epochs)
         for index, case in enumerate(batch["case"]):
             spacing = batch["spacing"][index].tolist()[: batch["label"].ndim - 2] if with_distances else None
-            found = study_metrics(
+            self._cases[case] = study_metrics(
                 outputs["prediction"][index], batch["label"][index, 0], len(pl_module.class_names) + 1, spacing
             )
-            self._cases[case] = found
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the means over the cases of all processes; a case that the sampler repeats counts once."""
         if not isinstance(pl_module, BaseTask) or trainer.sanity_checking:
             return
-        cases = dict(gather_objects(list(self._cases.items())))
+        cases = gather_cases(self._cases)
         self._cases.clear()
         names = [name for name in next(iter(cases.values()))[0] if name != "dice"]
         for name in names:
-            values = torch.tensor([[of_class[name] for of_class in found] for found in cases.values()]).nanmean(dim=0)
+            per_case = torch.tensor([[metrics[name] for metrics in classes] for classes in cases.values()])
+            values = per_case.nanmean(dim=0)
             for class_name, value in zip(pl_module.class_names, values, strict=True):
                 pl_module.log(f"val/{name}/{class_name}", value, rank_zero_only=True)
             pl_module.log(f"val/{name}/mean", values.nanmean(), rank_zero_only=True)

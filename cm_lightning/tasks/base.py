@@ -20,6 +20,7 @@ from cm_lightning.metrics.components import keep_largest
 from cm_lightning.metrics.levels import confidence_levels, depth_levels, level_rows
 from cm_lightning.metrics.segmentation import Row, dice_per_class
 from cm_lightning.metrics.summary import summarise
+from cm_lightning.tasks.distributed import gather_cases, gather_objects
 from cm_lightning.uncertainty import draw_voxels, fit_temperature
 
 Stage = Literal["fit", "validate", "test", "predict"]
@@ -252,10 +253,9 @@ class BaseTask(LightningModule):
 
         A class that no case has is left out.
         """
-        gathered = gather_objects(list(self._validation_dice.items()))
+        cases = gather_cases(self._validation_dice)
         self._validation_dice.clear()
-        # The sampler of several processes repeats cases to fill the last batch: one value a case.
-        values = torch.tensor(list(dict(gathered).values()), dtype=torch.float64)  # (cases, 2, classes)
+        values = torch.tensor(list(cases.values()), dtype=torch.float64)  # (cases, 2, classes)
         plain, largest = values.nanmean(dim=0)
         gains = (largest - plain).nan_to_num().tolist()
         self.largest_component_gain = dict(zip(self.class_names, gains, strict=True))
@@ -408,7 +408,7 @@ class BaseTask(LightningModule):
 
     def _fit_temperature(self) -> float:
         """Fit the temperature to the voxels of all processes; a case that the sampler repeats counts once."""
-        voxels = dict(gather_objects(list(self._validation_voxels.items())))
+        voxels = gather_cases(self._validation_voxels)
         self._validation_voxels.clear()
         # Sorted, so that the sums, and with them the last digit, do not depend on the number of processes.
         logits, labels = zip(*(voxels[case] for case in sorted(voxels)), strict=True)
@@ -448,12 +448,3 @@ def resize_frame(volume: Tensor, shape: Sequence[int], frame: int) -> Tensor:
         below = int(position)
         volume = torch.lerp(volume[..., below], volume[..., min(below + 1, frames - 1)], position - below)
     return F.interpolate(volume[None], size=tuple(shape[:2]), mode="bilinear", align_corners=False)[0]
-
-
-def gather_objects(items: list[Any]) -> list[Any]:
-    """Join lists of all processes, in the order of their ranks."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return list(items)
-    parts: list[list[Any]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(parts, items)
-    return [item for part in parts for item in part]

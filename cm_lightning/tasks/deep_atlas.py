@@ -20,7 +20,8 @@ from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.models import count_parameters, create_registration_network
 from cm_lightning.models.networks import check_size
 from cm_lightning.models.registration import warp
-from cm_lightning.tasks.base import Stage, gather_objects
+from cm_lightning.tasks.base import Stage
+from cm_lightning.tasks.distributed import gather_cases
 from cm_lightning.tasks.segmentation import NOT_IN_CHECKPOINTS, SegmentationTask
 
 
@@ -111,7 +112,8 @@ class DeepAtlasTask(SegmentationTask):
         self.gradient_clip_val = gradient_clip_val
         self.gradient_clip_algorithm = gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
-        self._quality: list[tuple[str, dict[str, float]]] = []
+        # How well every case is registered to its partner.
+        self._quality: dict[str, dict[str, float]] = {}
 
     @property
     def pairs_per_case(self) -> int:
@@ -284,12 +286,11 @@ class DeepAtlasTask(SegmentationTask):
         warped = warp(self._one_hot(batch["label"]), field).argmax(dim=1)
         for index, folding in enumerate(folding_fraction(field).tolist()):
             here, there = fixed["label"][index, 0], batch["label"][index, 0]
-            quality = {
+            self._quality[batch["case"][index]] = {
                 "dice": self._mean_dice(warped[index], here),
                 "identity_dice": self._mean_dice(there, here),
                 "folding": folding,
             }
-            self._quality.append((batch["case"][index], quality))
 
     def on_validation_epoch_end(self) -> None:
         """Log the means of segmentation and registration."""
@@ -302,9 +303,8 @@ class DeepAtlasTask(SegmentationTask):
         self._log_registration("test")
 
     def _log_registration(self, stage: Literal["val", "test"]) -> None:
-        # The sampler of several processes repeats cases to fill the last batch: one row a case.
-        rows = dict(gather_objects(self._quality))
-        self._quality = []
+        rows = gather_cases(self._quality)
+        self._quality.clear()
         for name, value in pd.DataFrame(rows.values(), dtype=float).mean().items():
             self.log(f"{stage}/registration/{name}", torch.tensor(value, dtype=torch.float32), sync_dist=True)
 
