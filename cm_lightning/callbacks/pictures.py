@@ -26,6 +26,7 @@ from cm_lightning.drawing import (
 )
 from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.tasks import BaseTask
+from cm_lightning.tasks.native import own_confidence, to_native
 from cm_lightning.tracking.publishing import Picture, make_picture, publish_pictures
 
 
@@ -133,10 +134,10 @@ class WorstCasePictures(Callback):
             return
         case = batch["case"][0]
         frame = FullestFrame((prediction != label)[None])
-        confidence = pl_module.own_confidence(batch)
+        confidence = own_confidence(batch)
         row = case_panels(
             case,
-            frame(next(pl_module.to_native(batch["image"], batch))[None]),
+            frame(next(to_native(batch["image"], batch))[None]),
             None if confidence is None else frame(confidence[None]),
             frame(label[None]),
             frame(prediction[None]),

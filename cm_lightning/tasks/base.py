@@ -1,7 +1,6 @@
 """What all tasks share: classes, results of validation and testing, and their gathering over processes."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 import pandas as pd
@@ -9,7 +8,6 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from pytorch_lightning import LightningModule
 from torch import Tensor
-from torch.nn import functional as F
 
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
@@ -21,6 +19,13 @@ from cm_lightning.metrics.levels import confidence_levels, depth_levels, level_r
 from cm_lightning.metrics.segmentation import Row, dice_per_class
 from cm_lightning.metrics.summary import summarise
 from cm_lightning.tasks.distributed import gather_cases, gather_objects
+from cm_lightning.tasks.native import (
+    foreground_probabilities,
+    native_probabilities,
+    native_segmentation,
+    own_confidence,
+    to_native,
+)
 from cm_lightning.uncertainty import draw_voxels, fit_temperature
 
 Stage = Literal["fit", "validate", "test", "predict"]
@@ -167,57 +172,6 @@ class BaseTask(LightningModule):
             stage: First part of the keys.
         """
 
-    def to_native(self, channels: Tensor, batch: Batch) -> Iterator[Tensor]:
-        """Bring one case's channels to its file's grid, one at a time: all at once can take 10 GB.
-
-        Args:
-            channels: ``(1, channels, ...)``.
-            batch: A batch of that case.
-
-        Yields:
-            Every channel, ``(depth, lateral[, elevation])`` at file resolution, float32.
-        """
-        shape = [int(n) for n in batch["native_shape"][0]]
-        for channel in channels[0].float():
-            yield resize_linearly(channel, shape)
-
-    def native_segmentation(self, class_logits: Tensor, batch: Batch) -> Tensor:
-        """Give the most probable class of every voxel of one case's file.
-
-        Args:
-            class_logits: Of one case, ``(1, C, ...)``.
-            batch: A batch of that case.
-
-        Returns:
-            Class indices, ``(depth, lateral[, elevation])``, uint8.
-        """
-        logits = self.to_native(class_logits, batch)
-        highest = next(logits)
-        segmentation = torch.zeros(highest.shape, dtype=torch.uint8, device=highest.device)
-        for index, logit in enumerate(logits, start=1):
-            segmentation[logit > highest] = index
-            highest = torch.maximum(highest, logit)
-        return segmentation
-
-    def class_probabilities(self, class_logits: Tensor, batch: Batch, temperature: float = 1.0) -> Iterator[Tensor]:
-        """Give the probabilities of one case's classes at file resolution, one at a time as :meth:`to_native`.
-
-        Args:
-            class_logits: Of one case, ``(1, C, ...)``.
-            batch: A batch of that case.
-            temperature: By which logits are divided.
-
-        Yields:
-            Probability of the classes 1, 2, ..., ``(depth, lateral[, elevation])``, float32; not the background's.
-        """
-        logits = self.to_native(class_logits, batch)
-        normaliser = next(logits) / temperature
-        for logit in logits:
-            normaliser = torch.logaddexp(normaliser, logit / temperature)
-        # Resized once more rather than kept: all classes of a volume of the calf would take gigabytes.
-        for logit in self.to_native(class_logits[:, 1:], batch):
-            yield (logit / temperature).sub_(normaliser).exp_()
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute and log the loss of a batch."""
         loss = self.loss(self(self.network_input(batch)), batch)
@@ -310,14 +264,14 @@ class BaseTask(LightningModule):
         outputs = self.outputs(batch)
         self.log_quality(outputs, batch, "test")
         logits = self.class_logits(outputs)
-        prediction = self.native_segmentation(logits, batch)
+        prediction = native_segmentation(logits, batch)
         label, spacing = batch["native_label"][0, 0], batch["native_spacing"][0].tolist()
         grouping = self.trainer.datamodule.grouping if self.trainer.datamodule is not None else "patient"  # type: ignore[attr-defined]
         about = {"case": batch["case"][0], "patient": batch["patient"][0]}
         more = {"grouping": grouping, "unit": batch["unit"][0]}
-        domain = next(self.to_native(batch["domain"], batch)) > 0.5
+        domain = next(to_native(batch["domain"], batch)) > 0.5
         voxels = calibration_rows(
-            self.class_probabilities(logits, batch), label, self.class_names, domain, **about, calibration="none"
+            foreground_probabilities(logits, batch), label, self.class_names, domain, **about, calibration="none"
         )
         self._rows += case_rows(
             prediction,
@@ -330,7 +284,7 @@ class BaseTask(LightningModule):
             postprocessing="none",
         )
         if self.temperature_scaling:
-            scaled = self.class_probabilities(logits, batch, self.applied_temperature)
+            scaled = foreground_probabilities(logits, batch, self.applied_temperature)
             voxels += calibration_rows(scaled, label, self.class_names, domain, **about, calibration="temperature")
         self._calibration += voxels
         if self.largest_component:
@@ -362,25 +316,10 @@ class BaseTask(LightningModule):
             indices) and the maps beside them, on the same grid.
         """
         outputs = self.outputs(batch)
-        probabilities = self.native_probabilities(outputs, batch)
+        probabilities = native_probabilities(self.class_logits(outputs), batch, self.applied_temperature)
         segmentation = keep_largest(probabilities.argmax(dim=0), self.reduced_classes)
         found = {"case": batch["case"][0], "probabilities": probabilities, "segmentation": segmentation}
         return {**found, **self.native_maps(outputs, batch)}
-
-    def native_probabilities(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Give the class probabilities of one case at file resolution, after temperature scaling where it is on.
-
-        Args:
-            outputs: Output of the network, ``(1, channels, ...)``.
-            batch: The batch it is of.
-
-        Returns:
-            ``(C, depth, lateral[, elevation])``.
-        """
-        logits = torch.stack(list(self.to_native(self.class_logits(outputs), batch)))
-        if self.temperature_scaling:
-            logits /= self.applied_temperature
-        return logits.softmax(dim=0)
 
     def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
         """Give what is known of one case beside its classes, at file resolution.
@@ -392,19 +331,7 @@ class BaseTask(LightningModule):
         Returns:
             Maps ``(depth, lateral[, elevation])`` by name: ``confidence`` where the batch has it.
         """
-        return {"confidence": next(self.to_native(batch["confidence"], batch))} if "confidence" in batch else {}
-
-    def own_confidence(self, batch: Batch) -> Tensor | None:
-        """Give the confidence map of one case's own image, which a control's second channel is not.
-
-        Args:
-            batch: A batch of that case.
-
-        Returns:
-            ``(depth, lateral[, elevation])`` at file resolution; None where the batch has no map.
-        """
-        confidence = batch.get("own_confidence", batch.get("confidence"))
-        return None if confidence is None else next(self.to_native(confidence, batch))
+        return {"confidence": next(to_native(batch["confidence"], batch))} if "confidence" in batch else {}
 
     def _fit_temperature(self) -> float:
         """Fit the temperature to the voxels of all processes; a case that the sampler repeats counts once."""
@@ -417,34 +344,7 @@ class BaseTask(LightningModule):
     def _native_levels(self, batch: Batch, domain: Tensor) -> dict[str, Tensor]:
         """What the error of one case is sorted by, at file resolution."""
         levels = {"depth": depth_levels(domain)}
-        confidence = self.own_confidence(batch)
+        confidence = own_confidence(batch)
         if confidence is not None:
             levels["confidence"] = confidence_levels(confidence, domain)
         return levels
-
-
-def resize_linearly(image: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resize ``(depth, lateral[, elevation])`` over the same extent."""
-    if list(image.shape) == list(shape):
-        return image
-    mode = "bilinear" if image.ndim == 2 else "trilinear"
-    return F.interpolate(image[None, None], size=tuple(shape), mode=mode, align_corners=False)[0, 0]
-
-
-def resize_frame(volume: Tensor, shape: Sequence[int], frame: int) -> Tensor:
-    """Give one frame of what :func:`resize_linearly` would make of every channel, without resizing all others.
-
-    Args:
-        volume: ``(channels, depth, lateral[, elevation])``.
-        shape: Size of the whole to resize to.
-        frame: Which frame of it; of a 2D image 0.
-
-    Returns:
-        ``(channels, depth, lateral)``.
-    """
-    if volume.ndim == 4:
-        frames = volume.shape[-1]
-        position = min(max((frame + 0.5) * frames / shape[2] - 0.5, 0.0), frames - 1.0)
-        below = int(position)
-        volume = torch.lerp(volume[..., below], volume[..., min(below + 1, frames - 1)], position - below)
-    return F.interpolate(volume[None], size=tuple(shape[:2]), mode="bilinear", align_corners=False)[0]

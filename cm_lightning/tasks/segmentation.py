@@ -20,6 +20,7 @@ from cm_lightning.models import NetworkName, count_parameters, create_network, l
 from cm_lightning.models.dropout import check_dropout
 from cm_lightning.models.networks import check_size, pad_to_fit
 from cm_lightning.tasks.base import BaseTask, Stage
+from cm_lightning.tasks.native import native_segmentation, to_native
 from cm_lightning.tasks.schedules import ScheduleName, create_schedule, set_rate
 from cm_lightning.uncertainty import MCDropout, SampledPrediction, sample_dropout
 
@@ -276,20 +277,20 @@ class SegmentationTask(BaseTask):
         if self.mc_dropout is None:
             return found
         sampled = self.sample(batch, self.mc_dropout)
-        found["probabilities"] = torch.stack(list(self.to_native(sampled.mean[None], batch)))
+        found["probabilities"] = torch.stack(list(to_native(sampled.mean[None], batch)))
         found["segmentation"] = keep_largest(found["probabilities"].argmax(dim=0), self.reduced_classes)
         for name in ("entropy", "expected_entropy", "mutual_information"):
-            found[name] = next(self.to_native(getattr(sampled, name)[None, None], batch))
+            found[name] = next(to_native(getattr(sampled, name)[None, None], batch))
         for name in ("variance", "votes"):
-            found[name] = torch.stack(list(self.to_native(getattr(sampled, name)[None], batch)))
-        kept = [self.native_segmentation(probabilities[None], batch) for probabilities in sampled.kept]
+            found[name] = torch.stack(list(to_native(getattr(sampled, name)[None], batch)))
+        kept = [native_segmentation(probabilities[None], batch) for probabilities in sampled.kept]
         return {**found, "sampled_segmentations": kept, "plausibility": sampled.plausibility}
 
     def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
         """Give the confidence map of one case and, where there is a head for it, the predicted one."""
         maps = super().native_maps(outputs, batch)
         if self.confidence_head:
-            maps["predicted_confidence"] = next(self.to_native(outputs[:, -1:].float().sigmoid(), batch))
+            maps["predicted_confidence"] = next(to_native(outputs[:, -1:].float().sigmoid(), batch))
         return maps
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> Any:

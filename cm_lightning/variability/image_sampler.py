@@ -18,7 +18,7 @@ from cm_lightning.data.augmentation import Augmentation, Batch
 from cm_lightning.drawing import frame_spacing
 from cm_lightning.errors import InputError
 from cm_lightning.tasks import SegmentationTask
-from cm_lightning.tasks.base import resize_frame
+from cm_lightning.tasks.native import own_confidence, resize_frame
 from cm_lightning.uncertainty import MCDropout, entropy
 
 AUGMENTED_VERSIONS = 20
@@ -144,7 +144,7 @@ class ImageSampler(Callback):
         pl_module.sample(batch, self.settings, show)
         single = pl_module.infer(batch).float().softmax(dim=1)[0]
         augmented = self._augmented(pl_module, data, batch)
-        own = pl_module.own_confidence(batch)
+        own = own_confidence(batch)
         for frame, one in zip(frames, running, strict=True):
 
             def at(value: Tensor, frame: int = frame) -> NDArray[np.float32]:
