@@ -1,4 +1,4 @@
-"""Keeping the largest part of a class: the common post-processing, whose use validation decides."""
+"""The largest connected component of a class: a common post-processing."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def keep_largest(segmentation: Tensor, classes: Sequence[int]) -> Tensor:
-    """Turn all but the largest connected component of some classes to background.
+    """Set all but the largest connected component of some classes to background.
 
     Args:
         segmentation: Class indices, ``(depth, lateral[, elevation])``.

@@ -14,11 +14,11 @@ from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
 from cm_lightning.metrics import case_rows
 from cm_lightning.metrics.calibration import calibration_errors, calibration_rows
-from cm_lightning.metrics.components import keep_largest
 from cm_lightning.metrics.levels import confidence_levels, depth_levels, level_rows
-from cm_lightning.metrics.segmentation import Row, dice_per_class
+from cm_lightning.metrics.segmentation import Row
 from cm_lightning.metrics.summary import summarise
-from cm_lightning.tasks.distributed import gather_cases, gather_objects
+from cm_lightning.tasks.calibration import TemperatureScaling
+from cm_lightning.tasks.distributed import gather_objects
 from cm_lightning.tasks.native import (
     foreground_probabilities,
     native_probabilities,
@@ -26,7 +26,7 @@ from cm_lightning.tasks.native import (
     own_confidence,
     to_native,
 )
-from cm_lightning.uncertainty import draw_voxels, fit_temperature
+from cm_lightning.tasks.postprocessing import LargestComponent
 
 Stage = Literal["fit", "validate", "test", "predict"]
 
@@ -44,13 +44,13 @@ class BaseTask(LightningModule):
             without.
 
     Attributes:
+        class_names: Names of the classes 1, 2, ...; the background is not among them.
+        window: Cuts and blends the windows of sliding inference; None where whole images are run.
+        largest_component: Chooses the classes and applies the post-processing.
+        temperature_scaling: Fits and holds the temperature.
         test_rows: Long table of the last test, the same on every process.
         test_levels: Counts of right and wrong voxels by level of confidence and by depth of the last test.
         test_calibration: Sums over voxels by their probability of every class of the last test.
-        largest_component_gain: Of every class, what keeping its largest component adds to the Dice of the last
-            validation; kept in checkpoints.
-        temperature: By which the logits of the last validation are best divided; kept in checkpoints. None where it was
-            not asked for.
     """
 
     def __init__(
@@ -63,20 +63,14 @@ class BaseTask(LightningModule):
         super().__init__()
         self.class_names = list(classes)
         self.window = None if patch_size is None else SlidingWindowInferer(patch_size, mode="gaussian", overlap=0.5)
-        self.largest_component = largest_component
-        self.largest_component_gain: dict[str, float] | None = None
-        self.temperature_scaling = temperature_scaling
-        self.temperature: float | None = None
+        self.largest_component = LargestComponent(self.class_names, largest_component)
+        self.temperature_scaling = TemperatureScaling(temperature_scaling)
         self.test_rows = pd.DataFrame()
         self.test_levels = pd.DataFrame()
         self.test_calibration = pd.DataFrame()
         self._rows: list[Row] = []
         self._levels: list[Row] = []
         self._calibration: list[Row] = []
-        # A case's Dice per class, as it is and with the largest components alone.
-        self._validation_dice: dict[str, tuple[list[float], list[float]]] = {}
-        # A case's logits and labels at the voxels to which the temperature is fitted.
-        self._validation_voxels: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
     def pairs_per_case(self) -> int:
@@ -179,7 +173,7 @@ class BaseTask(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Log the loss and keep the Dice of every case, and the voxels that the temperature is fitted to.
+        """Log the loss and keep what post-processing and calibration need of every case.
 
         Returns:
             ``prediction``, class indices on the network's grid, ``(B, ...)``.
@@ -191,69 +185,33 @@ class BaseTask(LightningModule):
         self.log_quality(outputs, batch, "val")
         prediction = logits.argmax(dim=1)
         for index, case in enumerate(batch["case"]):
-            found, label, classes = prediction[index], batch["label"][index, 0], logits.shape[1]
-            largest = keep_largest(found, range(1, classes))
-            self._validation_dice[case] = (
-                dice_per_class(found, label, classes),
-                dice_per_class(largest, label, classes),
-            )
-            if self.temperature_scaling:
-                inside = batch["domain"][index, 0].bool()
-                self._validation_voxels[case] = draw_voxels(logits[index], label, inside)
+            label, domain = batch["label"][index, 0], batch["domain"][index, 0]
+            self.largest_component.add_case(case, prediction[index], label)
+            self.temperature_scaling.add_case(case, logits[index], label, domain)
         return {"prediction": prediction}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean over cases of every class's Dice, and fit the temperature where it is asked for.
+        """Log the Dice of every class, mean over cases, and the temperature where one is fitted.
 
-        A class that no case has is left out.
+        The mean over classes leaves out a class that no case has.
         """
-        cases = gather_cases(self._validation_dice)
-        self._validation_dice.clear()
-        values = torch.tensor(list(cases.values()), dtype=torch.float64)  # (cases, 2, classes)
-        plain, largest = values.nanmean(dim=0)
-        gains = (largest - plain).nan_to_num().tolist()
-        self.largest_component_gain = dict(zip(self.class_names, gains, strict=True))
-        for name, value in zip(self.class_names, plain.float(), strict=True):
+        dice = self.largest_component.end_validation()
+        for name, value in zip(self.class_names, dice.float(), strict=True):
             self.log(f"val/dice/{name}", value, sync_dist=True)
-        self.log("val/dice/mean", plain.nanmean().float(), prog_bar=True, sync_dist=True)
-        # Where it is not fitted, that of an earlier checkpoint no longer holds.
-        self.temperature = self._fit_temperature() if self.temperature_scaling else None
-        if self.temperature is not None:
-            self.log("val/temperature", torch.tensor(self.temperature, dtype=torch.float32), sync_dist=True)
+        self.log("val/dice/mean", dice.nanmean().float(), prog_bar=True, sync_dist=True)
+        temperature = self.temperature_scaling.end_validation()
+        if temperature is not None:
+            self.log("val/temperature", torch.tensor(temperature, dtype=torch.float32), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what validation said of the largest components and of the temperature."""
-        checkpoint["largest_component_gain"] = self.largest_component_gain
-        checkpoint["temperature"] = self.temperature
+        """Keep the validation's results for post-processing and calibration."""
+        self.largest_component.save(checkpoint)
+        self.temperature_scaling.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take what validation said of the largest components and the temperature at the checkpoint's epoch."""
-        self.largest_component_gain = checkpoint.get("largest_component_gain")
-        self.temperature = checkpoint.get("temperature")
-
-    @property
-    def reduced_classes(self) -> list[int]:
-        """Indices of the classes of which post-processing keeps the largest component alone."""
-        if not self.largest_component:
-            return []
-        if self.largest_component_gain is None:
-            raise InputError(
-                "model.largest_component chooses its classes by the validation of the checkpoint's epoch, and this "
-                "checkpoint does not hold it; expected one that fit wrote after a validation."
-            )
-        return [i for i, name in enumerate(self.class_names, start=1) if self.largest_component_gain[name] > 0]
-
-    @property
-    def applied_temperature(self) -> float:
-        """What logits are divided by: 1 without temperature scaling."""
-        if not self.temperature_scaling:
-            return 1.0
-        if self.temperature is None:
-            raise InputError(
-                "model.temperature_scaling takes the temperature of the checkpoint's epoch, and this checkpoint does "
-                "not hold one; expected one that fit wrote with model.temperature_scaling true."
-            )
-        return self.temperature
+        """Restore the results of the validation at the checkpoint's epoch."""
+        self.largest_component.load(checkpoint)
+        self.temperature_scaling.load(checkpoint)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Measure one case in its own geometry.
@@ -283,12 +241,12 @@ class BaseTask(LightningModule):
             **more,
             postprocessing="none",
         )
-        if self.temperature_scaling:
-            scaled = foreground_probabilities(logits, batch, self.applied_temperature)
+        if self.temperature_scaling.enabled:
+            scaled = foreground_probabilities(logits, batch, self.temperature_scaling.divisor)
             voxels += calibration_rows(scaled, label, self.class_names, domain, **about, calibration="temperature")
         self._calibration += voxels
-        if self.largest_component:
-            reduced = keep_largest(prediction, self.reduced_classes)
+        if self.largest_component.enabled:
+            reduced = self.largest_component(prediction)
             self._rows += case_rows(
                 reduced, label, self.class_names, spacing, **about, **more, postprocessing="largest component"
             )
@@ -316,8 +274,8 @@ class BaseTask(LightningModule):
             indices) and the maps beside them, on the same grid.
         """
         outputs = self.outputs(batch)
-        probabilities = native_probabilities(self.class_logits(outputs), batch, self.applied_temperature)
-        segmentation = keep_largest(probabilities.argmax(dim=0), self.reduced_classes)
+        probabilities = native_probabilities(self.class_logits(outputs), batch, self.temperature_scaling.divisor)
+        segmentation = self.largest_component(probabilities.argmax(dim=0))
         found = {"case": batch["case"][0], "probabilities": probabilities, "segmentation": segmentation}
         return {**found, **self.native_maps(outputs, batch)}
 
@@ -332,14 +290,6 @@ class BaseTask(LightningModule):
             Maps ``(depth, lateral[, elevation])`` by name: ``confidence`` where the batch has it.
         """
         return {"confidence": next(to_native(batch["confidence"], batch))} if "confidence" in batch else {}
-
-    def _fit_temperature(self) -> float:
-        """Fit the temperature to the voxels of all processes; a case that the sampler repeats counts once."""
-        voxels = gather_cases(self._validation_voxels)
-        self._validation_voxels.clear()
-        # Sorted, so that the sums, and with them the last digit, do not depend on the number of processes.
-        logits, labels = zip(*(voxels[case] for case in sorted(voxels)), strict=True)
-        return fit_temperature(torch.cat(logits), torch.cat(labels))
 
     def _native_levels(self, batch: Batch, domain: Tensor) -> dict[str, Tensor]:
         """What the error of one case is sorted by, at file resolution."""

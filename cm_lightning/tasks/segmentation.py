@@ -15,7 +15,6 @@ from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
 from cm_lightning.losses import LossName, Remainder, SegmentationLoss, Target
-from cm_lightning.metrics.components import keep_largest
 from cm_lightning.models import NetworkName, count_parameters, create_network, load_pretrained
 from cm_lightning.models.dropout import check_dropout
 from cm_lightning.models.networks import check_size, pad_to_fit
@@ -26,8 +25,8 @@ from cm_lightning.uncertainty import MCDropout, SampledPrediction, sample_dropou
 
 InputMode = Literal["1ch", "2ch"]
 
-# A checkpoint holds all weights, so that whoever loads it needs no other file; and what is done with the network's
-# answers is chosen anew.
+# A checkpoint holds all weights and needs no other file; post-processing, calibration and sampling are chosen anew by
+# each command.
 NOT_IN_CHECKPOINTS = ["init_from", "mc_dropout", "largest_component", "temperature_scaling"]
 
 
@@ -141,7 +140,7 @@ class SegmentationTask(BaseTask):
         self.criterion = SegmentationLoss(*(self.hparams[name] for name in names))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Give Adam, as in the study, and its schedule."""
+        """Build Adam, as in the study, and its schedule."""
         optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
         return {
             "optimizer": optimizer,
@@ -257,9 +256,9 @@ class SegmentationTask(BaseTask):
         self.check_sampling(settings)
 
         def logits(inputs: Tensor) -> Tensor:
-            of_padded = self.class_logits(self(pad_to_fit(self.network, inputs)))
-            within: tuple[Any, ...] = (..., *(slice(n) for n in inputs.shape[2:]))
-            return of_padded[within]
+            padded = self.class_logits(self(pad_to_fit(self.network, inputs)))
+            original: tuple[Any, ...] = (..., *(slice(n) for n in inputs.shape[2:]))
+            return padded[original]
 
         window = self.window if settings.inference == "windows" else None
         return sample_dropout(self.network, logits, self.network_input(batch), batch["case"][0], settings, window, each)
@@ -273,18 +272,18 @@ class SegmentationTask(BaseTask):
             elevation])``, ``variance`` and ``votes`` ``(C, ...)``, ``sampled_segmentations`` ``(k, ...)``, the most
             plausible first, and their ``plausibility``.
         """
-        found = super().predict_step(batch, batch_idx)
+        prediction = super().predict_step(batch, batch_idx)
         if self.mc_dropout is None:
-            return found
+            return prediction
         sampled = self.sample(batch, self.mc_dropout)
-        found["probabilities"] = torch.stack(list(to_native(sampled.mean[None], batch)))
-        found["segmentation"] = keep_largest(found["probabilities"].argmax(dim=0), self.reduced_classes)
+        prediction["probabilities"] = torch.stack(list(to_native(sampled.mean[None], batch)))
+        prediction["segmentation"] = self.largest_component(prediction["probabilities"].argmax(dim=0))
         for name in ("entropy", "expected_entropy", "mutual_information"):
-            found[name] = next(to_native(getattr(sampled, name)[None, None], batch))
+            prediction[name] = next(to_native(getattr(sampled, name)[None, None], batch))
         for name in ("variance", "votes"):
-            found[name] = torch.stack(list(to_native(getattr(sampled, name)[None], batch)))
+            prediction[name] = torch.stack(list(to_native(getattr(sampled, name)[None], batch)))
         kept = [native_segmentation(probabilities[None], batch) for probabilities in sampled.kept]
-        return {**found, "sampled_segmentations": kept, "plausibility": sampled.plausibility}
+        return {**prediction, "sampled_segmentations": kept, "plausibility": sampled.plausibility}
 
     def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
         """Give the confidence map of one case and, where there is a head for it, the predicted one."""

@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al. 2017): one number that makes a network as sure as it is right."""
+"""Temperature scaling (Guo et al. 2017): one number that brings a network's confidence to its accuracy."""
 
 import math
 
@@ -32,7 +32,7 @@ def draw_voxels(logits: Tensor, label: Tensor, domain: Tensor, seed: int = 0) ->
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Find the temperature by which logits are best divided.
+    """Find the temperature that, dividing the logits, makes the labels most likely.
 
     Args:
         logits: ``(voxels, C)``.
@@ -44,12 +44,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """
     if not len(labels):
         return 1.0
-    wide, truth = logits.double(), labels.long()
+    logits, labels = logits.double(), labels.long()
 
     def negative_log_likelihood(log_temperature: float) -> float:
-        return float(F.cross_entropy(wide / math.exp(log_temperature), truth))
+        return float(F.cross_entropy(logits / math.exp(log_temperature), labels))
 
     low, high = map(math.log, TEMPERATURES)
     # The likelihood has one optimum: it is concave in 1 / temperature.
-    found = minimize_scalar(negative_log_likelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
-    return math.exp(found.x)
+    optimum = minimize_scalar(negative_log_likelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
+    return math.exp(optimum.x)
