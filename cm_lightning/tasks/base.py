@@ -1,4 +1,4 @@
-"""What all tasks share: classes, results of validation and testing, and their gathering over processes."""
+"""What all tasks share: the steps of training, validation, testing and prediction."""
 
 from abc import abstractmethod
 from typing import Any, Literal, cast
@@ -12,13 +12,8 @@ from torch import Tensor
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
-from cm_lightning.metrics import case_rows
-from cm_lightning.metrics.calibration import calibration_errors, calibration_rows
-from cm_lightning.metrics.levels import confidence_levels, depth_levels, level_rows
-from cm_lightning.metrics.segmentation import Row
 from cm_lightning.metrics.summary import summarise
 from cm_lightning.tasks.calibration import TemperatureScaling
-from cm_lightning.tasks.distributed import gather_objects
 from cm_lightning.tasks.native import (
     foreground_probabilities,
     native_probabilities,
@@ -27,6 +22,7 @@ from cm_lightning.tasks.native import (
     to_native,
 )
 from cm_lightning.tasks.postprocessing import LargestComponent
+from cm_lightning.tasks.results import NativeCase, ResultCollector
 
 Stage = Literal["fit", "validate", "test", "predict"]
 
@@ -65,12 +61,8 @@ class BaseTask(LightningModule):
         self.window = None if patch_size is None else SlidingWindowInferer(patch_size, mode="gaussian", overlap=0.5)
         self.largest_component = LargestComponent(self.class_names, largest_component)
         self.temperature_scaling = TemperatureScaling(temperature_scaling)
-        self.test_rows = pd.DataFrame()
-        self.test_levels = pd.DataFrame()
-        self.test_calibration = pd.DataFrame()
-        self._rows: list[Row] = []
-        self._levels: list[Row] = []
-        self._calibration: list[Row] = []
+        self.test_rows, self.test_levels, self.test_calibration = pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
+        self._results = ResultCollector(self.class_names)
 
     @property
     def pairs_per_case(self) -> int:
@@ -94,7 +86,7 @@ class BaseTask(LightningModule):
 
         Args:
             outputs: Output of the network, ``(B, channels, ...)``.
-            batch: The batch it is of.
+            batch: The batch that the network saw.
 
         Returns:
             Scalar.
@@ -103,6 +95,27 @@ class BaseTask(LightningModule):
     def needs_confidence(self, stage: Stage) -> bool:
         """Whether a stage cannot run without confidence maps."""
         return False
+
+    def log_quality(self, outputs: Tensor, batch: Batch, stage: Literal["val", "test"]) -> None:
+        """Log what a task measures beside its segmentation; the base logs nothing.
+
+        Args:
+            outputs: Output of the network.
+            batch: The batch that the network saw.
+            stage: First part of the keys.
+        """
+
+    def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
+        """Give the maps of one case that are written beside its classes, at file resolution.
+
+        Args:
+            outputs: Output of the network, ``(1, channels, ...)``.
+            batch: The batch that the network saw.
+
+        Returns:
+            Maps ``(depth, lateral[, elevation])`` by name: ``confidence`` where the batch has it.
+        """
+        return {"confidence": next(to_native(batch["confidence"], batch))} if "confidence" in batch else {}
 
     def check_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
         """Check that the data fit this task, before they are read.
@@ -131,11 +144,6 @@ class BaseTask(LightningModule):
         if isinstance(data, UltrasoundDataModule):
             self.check_data(data, cast(Stage, stage))
 
-    def on_train_epoch_start(self) -> None:
-        """Log the learning rate, of the first optimiser where there are several."""
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("train/lr", torch.tensor(rate, dtype=torch.float32))
-
     def outputs(self, batch: Batch) -> Tensor:
         """Run the network on whole images, by sliding windows where it was trained on patches.
 
@@ -154,17 +162,13 @@ class BaseTask(LightningModule):
         return outputs[:, : len(self.class_names) + 1]
 
     def infer(self, batch: Batch) -> Tensor:
-        """Give the logits of the classes on whole images, ``(B, C, ...)``."""
+        """Compute the logits of the classes on whole images, ``(B, C, ...)``."""
         return self.class_logits(self.outputs(batch))
 
-    def log_quality(self, outputs: Tensor, batch: Batch, stage: Literal["val", "test"]) -> None:
-        """Log what a task measures beside its segmentation; nothing here.
-
-        Args:
-            outputs: Output of the network.
-            batch: The batch it is of.
-            stage: First part of the keys.
-        """
+    def on_train_epoch_start(self) -> None:
+        """Log the learning rate, of the first optimiser where there are several."""
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("train/lr", torch.tensor(rate, dtype=torch.float32))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute and log the loss of a batch."""
@@ -222,52 +226,27 @@ class BaseTask(LightningModule):
         outputs = self.outputs(batch)
         self.log_quality(outputs, batch, "test")
         logits = self.class_logits(outputs)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        case = NativeCase.from_batch(batch, "patient" if data is None else data.grouping)
         prediction = native_segmentation(logits, batch)
-        label, spacing = batch["native_label"][0, 0], batch["native_spacing"][0].tolist()
-        grouping = self.trainer.datamodule.grouping if self.trainer.datamodule is not None else "patient"  # type: ignore[attr-defined]
-        about = {"case": batch["case"][0], "patient": batch["patient"][0]}
-        more = {"grouping": grouping, "unit": batch["unit"][0]}
-        domain = next(to_native(batch["domain"], batch)) > 0.5
-        voxels = calibration_rows(
-            foreground_probabilities(logits, batch), label, self.class_names, domain, **about, calibration="none"
-        )
-        self._rows += case_rows(
-            prediction,
-            label,
-            self.class_names,
-            spacing,
-            of_probabilities=calibration_errors(pd.DataFrame(voxels), ["class"]),
-            **about,
-            **more,
-            postprocessing="none",
-        )
+        errors = self._results.add_probabilities(case, foreground_probabilities(logits, batch), "none")
+        self._results.add_segmentation(case, prediction, "none", errors)
         if self.temperature_scaling.enabled:
             scaled = foreground_probabilities(logits, batch, self.temperature_scaling.divisor)
-            voxels += calibration_rows(scaled, label, self.class_names, domain, **about, calibration="temperature")
-        self._calibration += voxels
+            self._results.add_probabilities(case, scaled, "temperature")
         if self.largest_component.enabled:
-            reduced = self.largest_component(prediction)
-            self._rows += case_rows(
-                reduced, label, self.class_names, spacing, **about, **more, postprocessing="largest component"
-            )
-        self._levels += level_rows(prediction, label, self.class_names, self._native_levels(batch, domain), **about)
+            self._results.add_segmentation(case, self.largest_component(prediction), "largest component")
+        self._results.add_levels(case, prediction, own_confidence(batch))
         return {"prediction": prediction}
 
     def on_test_epoch_end(self) -> None:
-        """Gather the rows of all processes and log the means over patients."""
-        collected = (self._rows, self._levels, self._calibration)
-        rows, levels, calibration = (pd.DataFrame(gather_objects(part)) for part in collected)
-        self._rows, self._levels, self._calibration = [], [], []
-        keys = ["case", "class", "metric", "postprocessing"]
-        self.test_rows = rows.drop_duplicates(keys).reset_index(drop=True)
-        self.test_levels = levels.drop_duplicates(["case", "class", "by", "level"]).reset_index(drop=True)
-        keys = ["case", "class", "bin", "calibration"]
-        self.test_calibration = calibration.drop_duplicates(keys).reset_index(drop=True)
+        """Gather the results of all processes and log the means over patients."""
+        self.test_rows, self.test_levels, self.test_calibration = self._results.gather()
         for row in summarise(self.test_rows[self.test_rows["postprocessing"] == "none"]).itertuples():
             self.log(f"test/{row.metric}/{row[1]}", torch.tensor(row.mean, dtype=torch.float32), sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Predict one case at file resolution.
+        """Predict one case at file resolution, with the post-processing and calibration that are enabled.
 
         Returns:
             ``case``, the class ``probabilities`` ``(C, depth, lateral[, elevation])``, the ``segmentation`` (class
@@ -276,25 +255,5 @@ class BaseTask(LightningModule):
         outputs = self.outputs(batch)
         probabilities = native_probabilities(self.class_logits(outputs), batch, self.temperature_scaling.divisor)
         segmentation = self.largest_component(probabilities.argmax(dim=0))
-        found = {"case": batch["case"][0], "probabilities": probabilities, "segmentation": segmentation}
-        return {**found, **self.native_maps(outputs, batch)}
-
-    def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
-        """Give what is known of one case beside its classes, at file resolution.
-
-        Args:
-            outputs: Output of the network, ``(1, channels, ...)``.
-            batch: The batch it is of.
-
-        Returns:
-            Maps ``(depth, lateral[, elevation])`` by name: ``confidence`` where the batch has it.
-        """
-        return {"confidence": next(to_native(batch["confidence"], batch))} if "confidence" in batch else {}
-
-    def _native_levels(self, batch: Batch, domain: Tensor) -> dict[str, Tensor]:
-        """What the error of one case is sorted by, at file resolution."""
-        levels = {"depth": depth_levels(domain)}
-        confidence = own_confidence(batch)
-        if confidence is not None:
-            levels["confidence"] = confidence_levels(confidence, domain)
-        return levels
+        prediction = {"case": batch["case"][0], "probabilities": probabilities, "segmentation": segmentation}
+        return {**prediction, **self.native_maps(outputs, batch)}

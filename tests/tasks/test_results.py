@@ -1,0 +1,104 @@
+"""Results of a test: three tables, each case once."""
+
+import pandas as pd
+import pytest
+import torch
+
+from cm_lightning.metrics.calibration import BINS, calibration_errors
+from cm_lightning.metrics.levels import LEVELS
+from cm_lightning.tasks.results import CALIBRATION_KEYS, LEVEL_KEYS, ROW_KEYS, NativeCase, ResultCollector
+
+NAMES = ["muscle", "nerve"]
+SHAPE = (12, 16)
+
+
+def native_case(name):
+    generator = torch.Generator().manual_seed(ord(name))
+    label = torch.randint(0, 3, SHAPE, generator=generator)
+    logits = torch.randn(3, *SHAPE, generator=generator)
+    domain = torch.ones(SHAPE, dtype=torch.bool)
+    return NativeCase(name, name.upper(), "leg", "mm", [1.0, 2.0], label, domain), logits.softmax(dim=0)
+
+
+def collect(collector, names, confidence=True):
+    for name in names:
+        case, probabilities = native_case(name)
+        prediction = probabilities.argmax(dim=0)
+        errors = collector.add_probabilities(case, list(probabilities[1:]), "none")
+        collector.add_segmentation(case, prediction, "none", errors)
+        collector.add_probabilities(case, list(0.5 * probabilities[1:]), "temperature")
+        collector.add_segmentation(case, torch.zeros_like(prediction), "largest component")
+        collector.add_levels(case, prediction, torch.rand(SHAPE) if confidence else None)
+    return collector.gather()
+
+
+def test_tables_hold_what_was_added():
+    rows, levels, calibration = collect(ResultCollector(NAMES), "ab")
+    assert list(rows["case"].unique()) == ["a", "b"]
+    assert list(rows["patient"].unique()) == ["A", "B"]
+    assert set(rows["grouping"]) == {"leg"}
+    assert set(rows["unit"]) == {"mm"}
+    assert list(rows["postprocessing"].unique()) == ["none", "largest component"]
+    assert len(calibration) == 2 * 2 * 2 * BINS  # cases, calibrations, classes
+    assert len(levels) == 2 * 2 * 2 * LEVELS  # cases, kinds of level, classes
+    assert list(levels["by"].unique()) == ["depth", "confidence"]
+    for table, keys in ((rows, ROW_KEYS), (levels, LEVEL_KEYS), (calibration, CALIBRATION_KEYS)):
+        assert not table.duplicated(keys).any()
+
+    # Errors of probabilities are those of the rows that were added with them.
+    values = rows.set_index(["postprocessing", "case", "class", "metric"])["value"]
+    errors = calibration_errors(calibration[calibration["calibration"] == "none"], ["case", "class"])
+    for case in "ab":
+        for name in NAMES:
+            for metric in errors:
+                assert values["none", case, name, metric] == pytest.approx(errors.loc[(case, name), metric])
+    assert set(values["largest component"].index.unique("metric")).isdisjoint(errors)
+
+
+def test_without_a_map_errors_are_sorted_by_depth_alone():
+    assert set(collect(ResultCollector(NAMES), "a", confidence=False).levels["by"]) == {"depth"}
+
+
+def test_repeated_cases_are_dropped():
+    torch.manual_seed(0)
+    once = collect(ResultCollector(NAMES), "ab", confidence=False)
+    repeated = collect(ResultCollector(NAMES), "aba", confidence=False)
+    for table, expected in zip(repeated, once, strict=True):
+        pd.testing.assert_frame_equal(table, expected)
+
+
+def test_every_test_begins_anew():
+    collector = ResultCollector(NAMES)
+    collect(collector, "a")
+    assert set(collect(collector, "b").rows["case"]) == {"b"}
+
+
+def test_two_processes_that_share_a_case_agree_with_one(two_processes):
+    one = collect(ResultCollector(NAMES), "abc", confidence=False)
+    both = two_processes(lambda rank: collect(ResultCollector(NAMES), ("ab", "ca")[rank], confidence=False))
+    for tables in both:
+        for table, expected in zip(tables, one, strict=True):
+            pd.testing.assert_frame_equal(table, expected)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_case_is_taken_in_its_files_geometry(factor):
+    domain = torch.zeros(1, 1, 4, 4)
+    domain[..., :2] = 1
+    shape = (4 * factor, 4)
+    batch = {
+        "case": ["a"],
+        "patient": ["p"],
+        "unit": ["mm"],
+        "native_shape": torch.tensor([shape]),
+        "native_spacing": torch.tensor([[0.5, 0.25]]),
+        "native_label": torch.ones(1, 1, *shape, dtype=torch.uint8),
+        "domain": domain,
+    }
+    case = NativeCase.from_batch(batch, "leg")
+    assert (case.case, case.patient, case.grouping, case.unit) == ("a", "p", "leg", "mm")
+    assert case.spacing == [0.5, 0.25]
+    assert case.label.shape == case.domain.shape == shape
+    assert case.domain.dtype == torch.bool
+    assert case.domain[:, :2].all()
+    assert not case.domain[:, 2:].any()
