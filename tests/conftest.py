@@ -76,7 +76,7 @@ def muscle_arguments(muscle_set: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put together what pictures of runs show, but leave it undrawn: drawing takes longer than a tiny run itself."""
-    for module in ("pictures", "uncertainty_pictures"):
+    for module in ("augmentation_picture", "segmentation_pictures", "uncertainty_pictures", "worst_case_pictures"):
         for name in ("draw_panels", "save_figure"):
             monkeypatch.setattr(f"cm_lightning.callbacks.{module}.{name}", lambda *_: None)
 

@@ -1,14 +1,16 @@
 """Callbacks, one job each."""
 
+from cm_lightning.callbacks.augmentation_picture import AugmentationPicture
 from cm_lightning.callbacks.best_score import BestScore
 from cm_lightning.callbacks.confidence_cost import ConfidenceCost
-from cm_lightning.callbacks.pictures import AugmentationPicture, SegmentationPictures, WorstCasePictures
 from cm_lightning.callbacks.prediction_writer import PredictionWriter
 from cm_lightning.callbacks.result_pictures import CaseTable, ConfusionPicture, ReliabilityPicture
 from cm_lightning.callbacks.result_table import ResultTable
+from cm_lightning.callbacks.segmentation_pictures import SegmentationPictures
 from cm_lightning.callbacks.throughput import Throughput
 from cm_lightning.callbacks.uncertainty_pictures import UncertaintyPictures
 from cm_lightning.callbacks.validation_metrics import ValidationMetrics
+from cm_lightning.callbacks.worst_case_pictures import WorstCasePictures
 
 __all__ = [
     "AugmentationPicture",

@@ -1,0 +1,102 @@
+"""Pictures of fixed validation cases, written as PNG files beside the checkpoints."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from cm_lightning.callbacks.trainer_state import fold_folder, is_due
+from cm_lightning.data.augmentation import Batch
+from cm_lightning.drawing import (
+    CONFIDENCE,
+    WRONG,
+    FullestFrame,
+    Panel,
+    case_panels,
+    draw_panels,
+    frame_spacing,
+    save_figure,
+)
+from cm_lightning.tasks import BaseTask
+from cm_lightning.tracking.publishing import Picture, make_picture, publish_pictures
+
+
+class SegmentationPictures(Callback):
+    """Draw image, confidence map, label and prediction of fixed validation cases; nothing in a ``fast_dev_run``.
+
+    The first cases of the validation set, always the same, as one PNG file. Loggers that show pictures have them as
+    ``media/val/overlay`` (label and prediction as masks), ``media/val/confidence`` and ``media/val/error``.
+
+    Args:
+        every_n_epochs: How often; the last epoch is always drawn.
+        cases: How many cases.
+    """
+
+    def __init__(self, every_n_epochs: int = 10, cases: int = 8) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.cases = cases
+        self._rows: list[list[Panel]] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the cases of the last epoch."""
+        self._rows = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first cases where a picture is due."""
+        if not (
+            isinstance(pl_module, BaseTask) and is_due(trainer, self.every_n_epochs) and len(self._rows) < self.cases
+        ):
+            return
+        prediction = outputs["prediction"].unsqueeze(1)
+        taken = min(len(batch["case"]), self.cases - len(self._rows))
+        self._rows += [self._row(batch, prediction, index) for index in range(taken)]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the cases that were kept."""
+        if not (self._rows and trainer.is_global_zero and isinstance(pl_module, BaseTask)):
+            return
+        epoch = trainer.current_epoch
+        figure = draw_panels(self._rows, pl_module.class_names, f"validation, epoch {epoch}")
+        save_figure(figure, fold_folder(trainer).pictures / f"validation_epoch{epoch:04d}.png")
+        pictures: dict[str, list[Picture]] = {}
+        for row in self._rows:
+            for name, picture in _media(row).items():
+                pictures.setdefault(name, []).append(picture)
+        for name, cases in pictures.items():
+            publish_pictures(trainer, f"media/val/{name}", cases, pl_module.class_names)
+        self._rows = []
+
+    def _row(self, batch: Batch, prediction: Tensor, index: int) -> list[Panel]:
+        frame = FullestFrame(batch["label"][index])
+        return case_panels(
+            batch["case"][index],
+            frame(batch["image"][index]),
+            frame(batch["confidence"][index]) if "confidence" in batch else None,
+            frame(batch["label"][index]),
+            frame(prediction[index]),
+            frame_spacing(batch["spacing"][index]),
+            batch["unit"][index],
+        )
+
+
+def _media(row: list[Panel]) -> dict[str, Picture]:
+    """What loggers show of one case, by the last part of the key."""
+    case, label, prediction = row[0].title.removesuffix(": image"), row[-2].label, row[-1].label
+    assert label is not None
+    assert prediction is not None
+    pictures = {"overlay": make_picture(replace(row[0], title=case), label=label, prediction=prediction)}
+    if row[1].scale == CONFIDENCE:
+        pictures["confidence"] = make_picture(replace(row[1], title=case))
+    wrong = np.where(prediction != label, 1.0, 0.0)
+    pictures["error"] = make_picture(replace(row[0], title=f"{case}: wrong", frame=wrong, scale=WRONG))
+    return pictures

@@ -1,0 +1,64 @@
+"""Pictures of the worst cases of a test."""
+
+import math
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from cm_lightning.callbacks.trainer_state import fold_folder
+from cm_lightning.data.augmentation import Batch
+from cm_lightning.drawing import FullestFrame, Panel, case_panels, draw_panels, frame_spacing, save_figure
+from cm_lightning.metrics.segmentation import dice_per_class
+from cm_lightning.tasks import BaseTask
+from cm_lightning.tasks.native import own_confidence, to_native
+
+
+class WorstCasePictures(Callback):
+    """Draw the worst cases of a test, each in the frame that has most wrong pixels; nothing in a ``fast_dev_run``.
+
+    Args:
+        cases: How many, by the mean Dice of the classes that a case has or was given; in every process of its own.
+    """
+
+    def __init__(self, cases: int = 3) -> None:
+        self.cases = cases
+        self._worst: list[tuple[float, str, list[Panel]]] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep a case that is among the worst so far."""
+        if not (isinstance(pl_module, BaseTask) and outputs and self.cases):
+            return
+        prediction, label = outputs["prediction"], batch["native_label"][0, 0]
+        dice = torch.tensor(dice_per_class(prediction, label, len(pl_module.class_names) + 1)).nanmean().item()
+        if math.isnan(dice) or (len(self._worst) == self.cases and dice >= self._worst[-1][0]):
+            return
+        case = batch["case"][0]
+        frame = FullestFrame((prediction != label)[None])
+        confidence = own_confidence(batch)
+        row = case_panels(
+            case,
+            frame(next(to_native(batch["image"], batch))[None]),
+            None if confidence is None else frame(confidence[None]),
+            frame(label[None]),
+            frame(prediction[None]),
+            frame_spacing(batch["native_spacing"][0]),
+            batch["unit"][0],
+            f"prediction, Dice {dice:.2f}",
+        )
+        self._worst = sorted([*self._worst, (dice, case, row)], key=lambda kept: kept[:2])[: self.cases]
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the cases that were kept."""
+        if isinstance(pl_module, BaseTask) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            for _, case, row in self._worst:
+                save_figure(draw_panels([row], pl_module.class_names), fold_folder(trainer).test_picture(case))
+        self._worst = []

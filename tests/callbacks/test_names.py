@@ -1,0 +1,31 @@
+"""Names by which command lines and checkpoints know the callbacks."""
+
+import pytest
+
+from cm_lightning import callbacks
+
+# State in checkpoints goes by these; a checkpoint of an earlier version has to find its callback.
+STATE_KEYS = {
+    "AugmentationPicture",
+    "BestScore",
+    "CaseTable",
+    "ConfidenceCost",
+    "ConfusionPicture",
+    "PredictionWriter",
+    "ReliabilityPicture",
+    "ResultTable",
+    "SegmentationPictures",
+    "Throughput",
+    "UncertaintyPictures",
+    "ValidationMetrics",
+    "WorstCasePictures",
+}
+
+
+@pytest.mark.parametrize("name", sorted(STATE_KEYS))
+def test_state_keys_do_not_change(name):
+    assert getattr(callbacks, name)().state_key == name
+
+
+def test_all_callbacks_are_exported():
+    assert set(callbacks.__all__) == STATE_KEYS
