@@ -1,4 +1,4 @@
-"""Pictures of where a network hesitates."""
+"""Pictures of predictive uncertainty, by MC dropout."""
 
 import math
 from collections.abc import Sequence

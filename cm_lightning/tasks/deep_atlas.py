@@ -128,7 +128,7 @@ class DeepAtlasTask(SegmentationTask):
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Give each network its Adam and its schedule."""
+        """Build one Adam and one schedule for each network."""
         optimizers = [
             torch.optim.Adam(self.network.parameters(), lr=self.learning_rate),
             torch.optim.Adam(self.registration.parameters(), lr=self.registration_learning_rate),
@@ -170,7 +170,7 @@ class DeepAtlasTask(SegmentationTask):
 
         Args:
             batch: A batch with ``labelled``.
-            outputs: What the segmentation network says of it; computed where it is needed and not given.
+            outputs: Outputs of the segmentation network for the batch; computed where they are needed and not given.
 
         Returns:
             ``(B, C, ...)``, float32.
@@ -195,11 +195,11 @@ class DeepAtlasTask(SegmentationTask):
         """
         field = self.displacement(moving, fixed)
         with torch.no_grad():
-            there, here = self.anatomy(moving), self.anatomy(fixed)
+            moving_anatomy, fixed_anatomy = self.anatomy(moving), self.anatomy(fixed)
         return RegistrationLoss(
             self.similarity(warp(self.network_input(moving), field), self.network_input(fixed)),
             bending_energy(field),
-            anatomy_loss(warp(there, field), here),
+            anatomy_loss(warp(moving_anatomy, field), fixed_anatomy),
         )
 
     def segmentation_loss(self, moving: Batch, fixed: Batch, with_anatomy: bool = True) -> tuple[Tensor, Tensor]:
@@ -221,15 +221,15 @@ class DeepAtlasTask(SegmentationTask):
             return supervised, supervised.new_zeros(())
         with torch.no_grad():
             field = self.displacement(moving, fixed)
-        there, here = self.anatomy(both, outputs).chunk(2)
-        return supervised, anatomy_loss(warp(there, field), here)
+        moving_anatomy, fixed_anatomy = self.anatomy(both, outputs).chunk(2)
+        return supervised, anatomy_loss(warp(moving_anatomy, field), fixed_anatomy)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Take a turn of one of the two networks."""
+        """Train one of the two networks on a batch of pairs."""
         moving, fixed = batch, batch["partner"]
         size = len(batch["case"])
         pretrains = self.current_epoch < self.pretraining_epochs
-        registers = not pretrains and self._turn(batch_idx) < self.registration_steps
+        registers = not pretrains and self._cycle_position(batch_idx) < self.registration_steps
         self.network.train(not registers)
         self.registration.train(registers)
         if registers:
@@ -275,7 +275,7 @@ class DeepAtlasTask(SegmentationTask):
         """Measure how well every case is registered to its partner, to be logged at the end of the epoch.
 
         ``registration/dice``: mean over classes of the Dice between the warped label (the largest class of the warped
-        one-hot label) and the partner's, ``registration/identity_dice``: the same of the label where it is,
+        one-hot label) and the partner's, ``registration/identity_dice``: the same of the label that is not warped,
         ``registration/folding``: share of voxels at which the field folds.
         """
         super().log_quality(outputs, batch, stage)
@@ -285,10 +285,10 @@ class DeepAtlasTask(SegmentationTask):
         field = self.displacement(batch, fixed)
         warped = warp(self._one_hot(batch["label"]), field).argmax(dim=1)
         for index, folding in enumerate(folding_fraction(field).tolist()):
-            here, there = fixed["label"][index, 0], batch["label"][index, 0]
+            moving_label, fixed_label = batch["label"][index, 0], fixed["label"][index, 0]
             self._quality[batch["case"][index]] = {
-                "dice": self._mean_dice(warped[index], here),
-                "identity_dice": self._mean_dice(there, here),
+                "dice": self._mean_dice(warped[index], fixed_label),
+                "identity_dice": self._mean_dice(moving_label, fixed_label),
                 "folding": folding,
             }
 
@@ -312,14 +312,17 @@ class DeepAtlasTask(SegmentationTask):
         return F.one_hot(label[:, 0].long(), len(self.class_names) + 1).movedim(-1, 1).float()
 
     def _mean_dice(self, prediction: Tensor, label: Tensor) -> float:
-        """Mean Dice over the classes that are there; NaN if none is."""
+        """Mean Dice over the classes that either mask has; NaN if they have none."""
         return float(pd.Series(dice_per_class(prediction, label, len(self.class_names) + 1)).mean())
 
-    def _turn(self, batch_idx: int) -> int:
-        """Whose turn it is: the segmentation network's comes last. Counted on over epochs, which may be short."""
+    def _cycle_position(self, batch_idx: int) -> int:
+        """Step of the alternation: ``registration_steps`` of the registration, then one of the segmentation.
+
+        Steps are counted on over epochs, which may be shorter than a cycle.
+        """
         groups = math.ceil(self.trainer.num_training_batches / self.accumulate_grad_batches)
-        done = (self.current_epoch - self.pretraining_epochs) * groups + batch_idx // self.accumulate_grad_batches
-        return done % (self.registration_steps + 1)
+        steps = (self.current_epoch - self.pretraining_epochs) * groups + batch_idx // self.accumulate_grad_batches
+        return steps % (self.registration_steps + 1)
 
     def _bending_weight(self, size: tuple[int, ...]) -> float:
         if self.regularisation_weight is not None:
