@@ -232,9 +232,7 @@ def last_checkpoint(fold: FoldFolder) -> ModelCheckpoint:
     Returns:
         The callback. (ModelCheckpoint's own ``save_last`` writes it only when the best changes.)
     """
-    return ModelCheckpoint(
-        fold.checkpoints, filename=LAST, save_on_train_epoch_end=True, enable_version_counter=False
-    )
+    return ModelCheckpoint(fold.checkpoints, filename=LAST, save_on_train_epoch_end=True, enable_version_counter=False)
 
 
 def find_checkpoint(subcommand: str, ckpt_path: Any, fold: FoldFolder) -> str | None:

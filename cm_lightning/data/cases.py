@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,13 @@ def read_label(
 
 
 def file_digest(path: Path) -> str:
-    """Give the BLAKE2 digest of a file's content, 32 hexadecimal digits."""
+    """Give the BLAKE2 digest of a file's content, 32 hexadecimal digits; read once as long as the file is the same."""
+    about = path.stat()
+    return _digest(path.absolute(), about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, size: int, modified: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 

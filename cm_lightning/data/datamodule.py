@@ -1,40 +1,40 @@
 """The data module: cases, folds, confidence maps and augmentation behind one configuration."""
 
-import hashlib
 import os
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-from lightning_utilities.core.rank_zero import rank_zero_info
 from monai.data import CacheDataset
-from monai.transforms import RandCropByPosNegLabeld, SpatialPadd
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
-from tqdm import tqdm
 
-from cm_lightning.confidence import ConfidenceMapSolver
-from cm_lightning.data.augmentation import INTERPOLATION, Augmentation, Batch
-from cm_lightning.data.cases import Case, describe_axes, read_case
-from cm_lightning.data.confidence_maps import ConfidenceCache, DomainName, find_domain, find_probe_fan
-from cm_lightning.data.duplicates import near_duplicate_groups
-from cm_lightning.data.layouts import LAYOUTS, LayoutName, find_cases
+from cm_lightning.confidence import ConfidenceMapSolver, ProbeName
+from cm_lightning.data.arguments import check_classes, check_numbers, check_sizes
+from cm_lightning.data.augmentation import Augmentation, Batch
+from cm_lightning.data.case_sets import CaseSets, Subset, unlabelled_cases
+from cm_lightning.data.cases import Case
+from cm_lightning.data.checking import check_cases
+from cm_lightning.data.confidence_maps import ConfidenceCache
+from cm_lightning.data.layouts import LAYOUTS, LayoutName
+from cm_lightning.data.map_sources import ConfidenceMode, ConfidenceSource, MapSource, solve_batch
 from cm_lightning.data.pairs import PairDataset
+from cm_lightning.data.patches import PatchCutter
 from cm_lightning.data.phantom import Phantom
-from cm_lightning.data.preparation import ConfidenceOf, DepthRamp, PrepareCase, StoredMap
-from cm_lightning.data.splits import Fold, SplitName, load_or_make_folds, split_file_name
-from cm_lightning.errors import InputError
-from cm_lightning.io import Axes, is_image, stem
+from cm_lightning.data.preparation import CaseResampler, PrepareCase
+from cm_lightning.data.reading import CaseReader, ReadCase
+from cm_lightning.data.splits import Fold, SplitName
+from cm_lightning.io import Axes
 
-ConfidenceMode = Literal["native", "on_the_fly", "none"]
-ConfidenceSource = Literal["solver", "depth", "shuffled"]
+Use = Subset | Literal["predict"]
+# Which cases a stage uses; without a trainer it is not known, and taken for a training.
+STAGE_USES: dict[str | None, tuple[Use, ...]] = {
+    None: ("train", "val"),
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
 
 
 class UltrasoundDataModule(LightningDataModule):
@@ -106,7 +106,7 @@ class UltrasoundDataModule(LightningDataModule):
         spacing: list[float] | None = None,
         axes: str | None = None,
         spacing_mm: list[float] | None = None,
-        domain: DomainName = "whole",
+        domain: ProbeName = "whole",
         patient_pattern: str | None = None,
         patient_table: Path | None = None,
         image_folds: bool = False,
@@ -131,25 +131,13 @@ class UltrasoundDataModule(LightningDataModule):
         super().__init__()
         self.root = Path(root)
         self.classes = classes
-        self.layout: LayoutName = layout
         self.spatial_dims = spatial_dims
         self.spatial_size = tuple(spatial_size) if spatial_size else None
         self.patch_size = tuple(patch_size) if patch_size else None
-        self.patches_per_case = patches_per_case
         self.spacing = tuple(spacing) if spacing else None
         self.axes = Axes(axes or " ".join(LAYOUTS[layout].axes.split()[:3]))
-        self.spacing_mm = tuple(spacing_mm) if spacing_mm else None
-        self.domain: DomainName = domain
-        self.patient_pattern = patient_pattern
-        self.patient_table = patient_table
-        self.image_folds = image_folds
-        self.split: SplitName = split
         self.fold = fold
-        self.n_folds = n_folds
-        self.split_seed = split_seed
-        self.split_file = split_file
         self.confidence_mode: ConfidenceMode = confidence_mode
-        self.confidence_source: ConfidenceSource = confidence_source
         self.solver = solver
         self.labelled_fraction = labelled_fraction
         self.pairs_per_case = pairs_per_case
@@ -157,40 +145,53 @@ class UltrasoundDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.cache_rate = cache_rate
-        self.cache_dir = Path(cache_dir)
         self.phantom = phantom
         self.predict_path = predict_path
         self.solve_seconds = 0.0
         self.solved_frames = 0
-        self._check_arguments(foreground)
-        self._crop = self._make_crop(foreground)
+        check_sizes(spatial_dims, self.axes, self.spatial_size, self.patch_size, self.spacing)
+        check_classes(classes)
+        check_numbers(labelled_fraction, pairs_per_case, batch_size, patches_per_case, foreground)
+        self._cut_patches = PatchCutter(self.patch_size, patches_per_case, foreground) if self.patch_size else None
+        self._reader = CaseReader(self.axes, classes, domain, tuple(spacing_mm) if spacing_mm else None)
+        self.sets = CaseSets(
+            self.root,
+            layout,
+            self._reader,
+            Path(cache_dir) / "splits",
+            patient_pattern,
+            patient_table,
+            image_folds,
+            split,
+            n_folds,
+            split_seed,
+            split_file,
+        )
+        cache = ConfidenceCache(Path(cache_dir) / "confidence", solver, domain, self.axes.text)
+        self.maps = MapSource(confidence_mode, confidence_source, cache, split_seed)
+        self._resampler = CaseResampler(
+            self._reader, self.spatial_size, self.spacing, boundary=confidence_mode == "on_the_fly"
+        )
+
+    @property
+    def cases(self) -> list[Case]:
+        """All cases of the data set, each with its patient (or its group of near-duplicate images)."""
+        return self.sets.cases
+
+    @property
+    def folds(self) -> list[Fold]:
+        """The folds of the split, from its file where there is one."""
+        return self.sets.folds
 
     @property
     def grouping(self) -> str:
         """What a fold is made of, for tables."""
-        return "image group (the data set names no patients)" if self._without_patients else "patient"
+        return self.sets.grouping
 
-    @cached_property
-    def cases(self) -> list[Case]:
-        """All cases of the data set, each with its patient (or its group of near-duplicate images)."""
-        cases = self._found_cases
-        if not self._without_patients:
-            return cases
-        if not self.image_folds:
-            raise InputError(
-                f"The data set at {self.root} does not tell which patient an image is of, so folds would mix patients. "
-                "Give data.patient_pattern or data.patient_table, or accept folds of images with data.image_folds true."
-            )
-        images = [self._thumbnail(case) for case in tqdm(cases, desc="Comparing images", unit="image")]
-        groups = near_duplicate_groups(images)
-        return [replace(case, patient=f"group{number:04d}") for case, number in zip(cases, groups, strict=True)]
-
-    @cached_property
-    def folds(self) -> list[Fold]:
-        """The folds of the split, from its file where there is one."""
-        name = split_file_name(self.cases, self.split, self.n_folds, self.split_seed)
-        path = self.split_file or self.cache_dir / "splits" / name
-        return load_or_make_folds(path, self.cases, self.split, self.n_folds, self.split_seed)
+    @property
+    def labelled_patients(self) -> list[str]:
+        """Training patients of the fold whose labels may be used."""
+        return self.sets.labelled_patients(self.fold, self.labelled_fraction)
 
     @property
     def training_set(self) -> CacheDataset:
@@ -198,69 +199,47 @@ class UltrasoundDataModule(LightningDataModule):
         return self._train
 
     def test_plan(self) -> dict[str, Any]:
-        """Say which cases are tested in which fold, so that pooled results can be checked to be complete.
+        """Say which cases are tested in which fold; see :meth:`cm_lightning.data.case_sets.CaseSets.test_plan`."""
+        return self.sets.test_plan(self.fold)
 
-        Returns:
-            ``split`` and ``split_seed``, the ``fold`` that is run, and ``test_cases``: a list of case ids for every
-            fold.
-        """
-        tested = [[case.id for case in self.cases if case.patient in fold.test] for fold in self.folds]
-        return {"split": self.split, "split_seed": self.split_seed, "fold": self.fold, "test_cases": tested}
-
-    @property
-    def labelled_patients(self) -> list[str]:
-        """Training patients of the fold whose labels may be used."""
-        patients = sorted({case.patient for case in self.cases_of("train")})
-        number = max(1, round(self.labelled_fraction * len(patients)))
-        drawn = np.random.default_rng(self.split_seed).permutation(patients)[:number]
-        return sorted(drawn.tolist())
-
-    def cases_of(self, subset: Literal["train", "val", "test", "predict"]) -> list[Case]:
+    def cases_of(self, subset: Use) -> list[Case]:
         """List the cases of one set of the chosen fold.
 
         Args:
             subset: Which set.
 
         Returns:
-            Its cases; for ``predict``, those at ``predict_path`` where it is given.
+            Its cases; for ``predict``, those at ``predict_path`` where it is given and else those of the test.
 
         Raises:
             InputError: There is no such fold, or no image at ``predict_path``.
         """
         if subset == "predict" and self.predict_path is not None:
-            return _unlabelled_cases(Path(self.predict_path))
-        if not 0 <= self.fold < len(self.folds):
-            raise InputError(f"data.fold must be 0 to {len(self.folds) - 1} for split {self.split}, found {self.fold}.")
-        patients = getattr(self.folds[self.fold], "test" if subset == "predict" else subset)
-        return [case for case in self.cases if case.patient in patients]
+            return unlabelled_cases(Path(self.predict_path))
+        return self.sets.of(self.fold, "test" if subset == "predict" else subset)
 
     def prepare_data(self) -> None:
         """Write the phantom where asked to, check every case, and compute missing confidence maps.
 
-        Runs in one process, before training starts, so that bad input is reported before time is spent.
+        Runs in one process, before training starts, so that bad input is reported before time is spent. A case that the
+        stage goes on to use stays in memory, or is brought to the network's grid at once, so that it is read once.
         """
-        if self.phantom is not None and not self.root.is_dir():
-            # Under another name until it is whole: an interrupted simulation leaves no half data set.
-            partial = self.root.with_name(f"{self.root.name}.partial")
-            self.phantom.write(partial)
-            partial.rename(self.root)
-        elif (
-            self.phantom is not None
-            and self.phantom.raters is not None
-            and not (self.root / self.phantom.raters.folder).is_dir()
-        ):
-            self.phantom.write(self.root)
-        cases = self._cases_in_use()
-        cache = self._confidence_cache()
-        missing = []
-        for index, case in enumerate(tqdm(cases, desc="Checking cases", unit="case")):
-            arrays = read_case(case, self.axes, self.classes, self.spacing_mm)
-            if index == 0:
-                rank_zero_info(f"Axes of {case.image.name} ({self.axes.text}): {describe_axes(arrays)}.")
-            if cache is not None and not cache.path(case.image).is_file():
-                missing.append((case, arrays.image.size // (arrays.image.shape[0] * arrays.image.shape[1])))
-        if cache is not None and missing:
-            self._compute_maps(cache, missing)
+        if self.phantom is not None:
+            self.phantom.complete(self.root)
+        users = self._users()
+
+        def pass_on(read: ReadCase) -> None:
+            match users.get(read.case):
+                case "train" | "val":
+                    self._resampler.resample_now(read)
+                case "test" | "predict":
+                    self._reader.hold(read)
+
+        cache = self.maps.computed(testing=self._stage == "test")
+        frames, seconds = check_cases(self._cases_in_use(), self._reader, cache, pass_on)
+        self.solved_frames += frames
+        self.solve_seconds += seconds
+        self._reader.release(keep=users)
 
     def setup(self, stage: str) -> None:
         """Prepare the cases of a stage.
@@ -306,17 +285,16 @@ class UltrasoundDataModule(LightningDataModule):
             The batch that the task sees.
         """
         training = self.trainer is not None and self.trainer.training
+        change = self.augment if training else self.add_maps
         if "partner" in batch:
-            change = self.augment if training else self.add_maps
             return {**change(batch), "partner": change(batch["partner"])}
-        parts = batch if isinstance(batch, list) else [batch]
-        done = [self.augment(part) if training else self.add_maps(part) for part in parts]
-        if not (training and self._crop is not None):
-            return done[0]
-        return default_collate([patch for part in done for patch in self._cut_patches(part)])
+        changed = [change(part) for part in (batch if isinstance(batch, list) else [batch])]
+        if not training or self._cut_patches is None:
+            return changed[0]
+        return default_collate([patch for part in changed for patch in self._cut_patches(part)])
 
     def augment(self, batch: Batch) -> Batch:
-        """Do what happens to a training batch: knobs, then maps where they are made on the fly, then geometry.
+        """Do what happens to a training batch: intensities, then maps where they are made on the fly, then geometry.
 
         Args:
             batch: A collated batch on its device.
@@ -337,171 +315,49 @@ class UltrasoundDataModule(LightningDataModule):
         """
         if self.confidence_mode != "on_the_fly":
             return batch
-        return {**batch, "confidence": self._maps(batch)}
-
-    def _maps(self, batch: Batch) -> Tensor:
-        """Maps of the whole frames of a batch."""
-        arrays = [batch[key] for key in ("image", "domain", "source", "sink")]
-        if self.spatial_dims == 3:
-            arrays = [array.movedim(-1, 2) for array in arrays]
         start = time.perf_counter()
-        maps = self.solver(*arrays)
+        confidence = solve_batch(self.solver, batch)
         self.solve_seconds += time.perf_counter() - start
-        self.solved_frames += arrays[0][..., 0, 0].numel()
-        return maps.movedim(2, -1) if self.spatial_dims == 3 else maps
-
-    def _cut_patches(self, batch: Batch) -> list[Batch]:
-        """Cut patches from a batch of one case."""
-        assert self._crop is not None
-        pad, crop = self._crop
-        crop.set_random_state(seed=int(torch.randint(2**31, (1,))))
-        case = {key: batch[key][0] for key in INTERPOLATION if key in batch}
-        kept = {key: batch[key][0] for key in ("spacing", "case", "patient")}
-        keys = list(case)
-        return [{**{key: patch[key].as_tensor() for key in keys}, **kept} for patch in crop(pad(case))]
-
-    def _make_crop(self, foreground: float) -> tuple[SpatialPadd, RandCropByPosNegLabeld] | None:
-        if self.patch_size is None:
-            return None
-        keys = list(INTERPOLATION)
-        return SpatialPadd(keys, self.patch_size, allow_missing_keys=True), RandCropByPosNegLabeld(
-            keys,
-            label_key="label",
-            spatial_size=self.patch_size,
-            pos=foreground,
-            neg=1 - foreground,
-            num_samples=self.patches_per_case,
-            allow_missing_keys=True,
-        )
-
-    def _check_arguments(self, foreground: float) -> None:
-        if (self.spatial_size is None) == (self.patch_size is None):
-            raise InputError(
-                "Give either data.spatial_size (whole images on one grid) or data.patch_size (patches), "
-                f"found {self.spatial_size} and {self.patch_size}."
-            )
-        for name in ("spatial_size", "patch_size", "spacing"):
-            value = getattr(self, name)
-            if value is not None and (len(value) != self.spatial_dims or min(value) <= 0):
-                raise InputError(f"data.{name} must be {self.spatial_dims} positive numbers, found {list(value)}.")
-        if self.spacing is not None and self.patch_size is None:
-            raise InputError("data.spacing goes with data.patch_size; with data.spatial_size the grid is given.")
-        if len(self.axes.names) != self.spatial_dims:
-            raise InputError(
-                f"data.axes {self.axes.text!r} names {len(self.axes.names)} axes; "
-                f"data.spatial_dims is {self.spatial_dims}."
-            )
-        values = list(self.classes.values())
-        if not values or 0 in values or len(set(values)) < len(values):
-            raise InputError(
-                f"data.classes must map every class to a label value of its own other than 0, found {self.classes}."
-            )
-        if self.confidence_source != "solver" and self.confidence_mode != "native":
-            raise InputError(
-                f"data.confidence_source {self.confidence_source} is a control that is prepared once a case and needs "
-                f"data.confidence_mode native, found {self.confidence_mode}."
-            )
-        if not 0 < self.labelled_fraction <= 1 or self.pairs_per_case < 0:
-            raise InputError(
-                "data.labelled_fraction must lie in (0, 1] and data.pairs_per_case be at least 0, "
-                f"found {self.labelled_fraction} and {self.pairs_per_case}."
-            )
-        if not 0 <= foreground <= 1:
-            raise InputError(f"data.foreground must lie in [0, 1], found {foreground}.")
-        if self.batch_size < 1 or self.patches_per_case < 1:
-            raise InputError(
-                f"data.batch_size and data.patches_per_case must be at least 1, "
-                f"found {self.batch_size} and {self.patches_per_case}."
-            )
-
-    @cached_property
-    def _found_cases(self) -> list[Case]:
-        return find_cases(self.root, self.layout, self.patient_pattern, self.patient_table)
+        self.solved_frames += confidence[:, 0, 0, 0].numel()
+        return {**batch, "confidence": confidence}
 
     @property
-    def _without_patients(self) -> bool:
-        return not all(case.patient for case in self._found_cases)
+    def _stage(self) -> str | None:
+        """The stage that is about to run; None where that is not known."""
+        return None if self.trainer is None else self.trainer.state.fn
 
     def _cases_in_use(self) -> list[Case]:
-        """Cases of the stage that is about to run; all sets of the fold where that is not known."""
-        stage = self.trainer.state.fn if self.trainer is not None else None
-        if stage == "predict":
-            cases = self.cases_of("predict")
-            return cases + [self._donor(case) for case in cases] if self.confidence_source == "shuffled" else cases
-        return [case for subset in ("train", "val", "test") for case in self.cases_of(subset)]
+        """Cases that a stage reads, and those that give their maps to them; before a training, the tested ones, too."""
+        uses = ("train", "val", "test") if self._stage in (None, "fit") else STAGE_USES[self._stage]
+        cases = [case for use in uses for case in self.cases_of(use)]
+        if self.maps.source == "shuffled":
+            cases += [self.maps.donor(case, self.cases) for case in cases]
+        return list(dict.fromkeys(cases))
 
-    def _donor(self, case: Case) -> Case:
-        """Draw the case of another patient whose map a case gets in the shuffled control; the same one every time."""
-        others = [other for other in self.cases if other.patient != case.patient]
-        if not others:
-            raise InputError("The shuffled control needs cases of two patients; found one (data.confidence_source).")
-        seed = int.from_bytes(hashlib.blake2b(case.id.encode(), digest_size=8).digest())
-        return others[int(np.random.default_rng([self.split_seed, seed]).integers(len(others)))]
+    def _users(self) -> dict[Case, Use]:
+        """Cases that the stage goes on to use, each with its set, but for those that are read anew in every epoch."""
+        users: dict[Case, Use] = {}
+        for use in STAGE_USES[self._stage]:
+            cases = self._selected(use)
+            # Of the training, what CacheDataset keeps.
+            number = int(len(cases) * self.cache_rate) if use in ("train", "val") else len(cases)
+            users |= dict.fromkeys(cases[:number], use)
+        return users
 
-    def _confidence_of(self, cases: Sequence[Case]) -> ConfidenceOf | None:
-        """How cases get their maps when they are prepared."""
-        if self.confidence_source == "depth":
-            return DepthRamp()
-        cache = self._confidence_cache()
-        if cache is None:
-            return None
-        if self.confidence_source == "solver":
-            return StoredMap(cache)
-        return StoredMap(cache, {case.id: self._donor(case) for case in cases})
+    def _selected(self, use: Use) -> list[Case]:
+        """Cases of a set that are used: of the training, those whose labels may be, and for pairs all."""
+        cases = self.cases_of(use)
+        if use != "train" or self.pairs_per_case:
+            return cases
+        labelled = set(self.labelled_patients)
+        return [case for case in cases if case.patient in labelled]
 
-    def _own_confidence(self, subset: str) -> ConfidenceOf | None:
-        """The image's own map beside a control's: testing sorts errors by it."""
-        cache = self._confidence_cache()
-        control = self.confidence_source != "solver" and subset == "test"
-        return StoredMap(cache) if control and cache is not None else None
-
-    @property
-    def _tests(self) -> bool:
-        return self.trainer is not None and self.trainer.state.fn == "test"
-
-    def _confidence_cache(self) -> ConfidenceCache | None:
-        if self.confidence_mode != "native" or (self.confidence_source == "depth" and not self._tests):
-            return None
-        return ConfidenceCache(self.cache_dir / "confidence", self.solver, self.domain, self.axes.text)
-
-    def _compute_maps(self, cache: ConfidenceCache, missing: Sequence[tuple[Case, int]]) -> None:
-        start = time.perf_counter()
-        total = sum(frames for _, frames in missing)
-        # The solver takes the frames of a volume side by side; single frames need their cases side by side.
-        workers = os.cpu_count() if self.spatial_dims == 2 else 1
-        with tqdm(total=total, desc="Confidence maps", unit="frame") as bar, ThreadPoolExecutor(workers) as pool:
-
-            def compute(case: Case) -> None:
-                arrays = read_case(replace(case, label=None), self.axes, self.classes, self.spacing_mm)
-                for done in cache.compute(case.image, arrays.image, arrays.spacing):
-                    bar.update(done)
-
-            list(pool.map(compute, (case for case, _ in missing)))
-        seconds = time.perf_counter() - start
-        self.solve_seconds += seconds
-        self.solved_frames += total
-        milliseconds = 1000 * seconds / total
-        rank_zero_info(f"Computed {total} confidence maps at file resolution, {milliseconds:.1f} ms a frame.")
-
-    def _dataset(self, subset: Literal["train", "val", "test", "predict"]) -> CacheDataset:
+    def _dataset(self, use: Use) -> CacheDataset:
+        cases, testing = self._selected(use), use == "test"
+        own = self.maps.own() if testing and self.maps.computed(self._stage == "test") is not None else None
+        prepare = PrepareCase(self._resampler, testing, self.maps.of(cases, lambda: self.cases), own)
         # Test and prediction cases are used once: nothing to cache.
-        rate = self.cache_rate if subset in ("train", "val") else 0.0
-        cases = self.cases_of(subset)
-        if subset == "train" and not self.pairs_per_case:
-            labelled = set(self.labelled_patients)
-            cases = [case for case in cases if case.patient in labelled]
-        prepare = PrepareCase(
-            self.axes,
-            self.classes,
-            self.domain,
-            self.spacing_mm,
-            self.spatial_size,
-            self.spacing,
-            self._confidence_of(cases),
-            self._own_confidence(subset),
-            boundary=self.confidence_mode == "on_the_fly",
-            keep_native=subset == "test",
-        )
+        rate = self.cache_rate if use in ("train", "val") else 0.0
         return CacheDataset(cases, prepare, cache_rate=rate, num_workers=os.cpu_count(), copy_cache=False)
 
     def _paired(self, dataset: CacheDataset, draws: int | None = None) -> CacheDataset | PairDataset:
@@ -517,24 +373,7 @@ class UltrasoundDataModule(LightningDataModule):
             collate_fn=_collate_each if shuffle and self.patch_size else default_collate,
         )
 
-    def _thumbnail(self, case: Case) -> np.ndarray[Any, np.dtype[np.generic]]:
-        """Insonified part of the case's middle frame."""
-        arrays = read_case(replace(case, label=None), self.axes, self.classes, self.spacing_mm)
-        image = arrays.image
-        frame = image if image.ndim == 2 else image[:, :, image.shape[2] // 2]
-        inside = find_domain(frame, self.domain, find_probe_fan(frame, self.domain, arrays.spacing))
-        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-        return frame[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else frame
-
 
 def _collate_each(samples: list[Batch]) -> list[Batch]:
     """Collate every case on its own: whole images of patch training differ in size."""
     return [default_collate([sample]) for sample in samples]
-
-
-def _unlabelled_cases(path: Path) -> list[Case]:
-    """Cases of an image file, or of all images in a folder."""
-    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if is_image(file))
-    if not files:
-        raise InputError(f"There is no image at {path} (data.predict_path); expected an image or a folder of them.")
-    return [Case(stem(file), stem(file), file) for file in files]

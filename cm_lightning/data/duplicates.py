@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cm_lightning.data.preparation import resample
+from cm_lightning.data.resampling import resample
 
 
 def near_duplicate_groups(images: list[NDArray[np.generic]], correlation: float = 0.9, side: int = 32) -> list[int]:

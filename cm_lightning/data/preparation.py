@@ -1,131 +1,89 @@
 """From a case's files to the tensors that a network sees."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from cm_lightning.confidence import Fan, column_sink, column_source
-from cm_lightning.data.cases import Case, read_case
-from cm_lightning.data.confidence_maps import (
-    FRAMES_AT_ONCE,
-    LEVELS,
-    ConfidenceCache,
-    DomainName,
-    find_domain,
-    find_probe_fan,
-    to_frames,
-    to_volume,
-)
-from cm_lightning.io import Axes
+from cm_lightning.confidence import ProbeGeometry
+from cm_lightning.data.cases import Case
+from cm_lightning.data.frames import to_frames, to_volume
+from cm_lightning.data.map_sources import ConfidenceOf
+from cm_lightning.data.reading import CaseReader, ReadCase
+from cm_lightning.data.resampling import resample
 
-ConfidenceOf = Callable[[Case, Tensor], Tensor]  # a case and its domain, (1, depth, lateral[, elevation]), to its map
+Sample = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class StoredMap:
-    """Confidence maps that were computed at file resolution.
+class CaseResampler:
+    """Brings cases to the network's grid.
 
     Args:
-        cache: Where they lie.
-        donors: Case whose map a case gets in place of its own, by the case's id; None for its own.
-    """
-
-    cache: ConfidenceCache
-    donors: Mapping[str, Case] | None = None
-
-    def __call__(self, case: Case, domain: Tensor) -> Tensor:
-        """Bring a map to the grid of the case's domain, ``(1, depth, lateral[, elevation])`` in [0, 1]."""
-        taken = case if self.donors is None else self.donors[case.id]
-        confidence = (resample(self.cache.load(taken.image), domain.shape[1:], "linear") / LEVELS).clamp(0, 1)
-        return confidence if self.donors is None else confidence * domain
-
-
-@dataclass(frozen=True)
-class DepthRamp:
-    """A control in place of the confidence map: 1 at the first insonified row of a frame, falling to 0 at its last."""
-
-    def __call__(self, case: Case, domain: Tensor) -> Tensor:
-        """Draw the ramp inside the domain, ``(1, depth, lateral[, elevation])``."""
-        rows = domain.shape[1]
-        inside = domain.any(dim=2, keepdim=True).float()
-        first = inside.argmax(dim=1, keepdim=True)
-        last = rows - 1 - inside.flip(1).argmax(dim=1, keepdim=True)
-        row = torch.arange(rows).reshape(1, rows, *(1,) * (domain.ndim - 2))
-        return (1 - (row - first) / (last - first).clamp_min(1)) * domain
-
-
-@dataclass(frozen=True)
-class PrepareCase(Transform):  # type: ignore[misc]
-    """Read, check and resample a case.
-
-    Args:
-        axes: Which file axis is which.
-        classes: Value in the label file of every class.
-        domain: Which pixels are insonified.
-        spacing_mm: Voxel size in file order in place of the file's own, or None.
+        reader: Reads the cases.
         size: Grid that whole images are resized to, or None.
         spacing: Common voxel size (depth, lateral, elevation) that images are resampled to, or None.
-        confidence: How a case gets its confidence map, or None for no map.
-        own_confidence: How a case gets the map of its own image where ``confidence`` is a control, or None.
         boundary: Also give the pixels where random walks begin and end, for maps that are computed on this grid.
-        keep_native: Also give the label at file resolution, for testing.
     """
 
-    axes: Axes
-    classes: dict[str, int]
-    domain: DomainName
-    spacing_mm: tuple[float, ...] | None = None
-    size: tuple[int, ...] | None = None
-    spacing: tuple[float, ...] | None = None
-    confidence: ConfidenceOf | None = None
-    own_confidence: ConfidenceOf | None = None
-    boundary: bool = False
-    keep_native: bool = False
+    def __init__(
+        self,
+        reader: CaseReader,
+        size: tuple[int, ...] | None = None,
+        spacing: tuple[float, ...] | None = None,
+        boundary: bool = False,
+    ) -> None:
+        self.reader = reader
+        self.size = size
+        self.spacing = spacing
+        self.boundary = boundary
+        self._resampled: dict[str, Sample] = {}
 
-    def __call__(self, case: Case) -> dict[str, Any]:
-        """Prepare one case.
+    def __call__(self, case: Case, keep_native: bool = False) -> Sample:
+        """Read and resample a case, unless that was done already.
 
         Args:
             case: The case.
+            keep_native: Also give the label at file resolution.
 
         Returns:
-            ``image`` (float32 in [0, 1]), ``domain`` (bool), ``confidence`` (float32) and ``label`` (uint8 class
-            indices), each ``(1, depth, lateral[, elevation])``; ``spacing`` of that grid and ``native_spacing`` and
-            ``native_shape`` of the file's, in ``unit``; the strings ``case`` and ``patient``; with ``boundary``,
-            ``source`` and ``sink`` (bool, like ``domain``); with ``keep_native``, ``native_label``; with
-            ``own_confidence``, that map.
+            All that :class:`PrepareCase` gives but confidence maps.
         """
-        arrays = read_case(case, self.axes, self.classes, self.spacing_mm)
+        ready = self._resampled.pop(case.id, None)
+        return self._resample(self.reader.read(case), keep_native) if ready is None else ready
+
+    def resample_now(self, read: ReadCase) -> None:
+        """Resample a case while it is in memory, for the next call that asks for it.
+
+        Args:
+            read: The case.
+        """
+        self._resampled[read.case.id] = self._resample(read, keep_native=False)
+
+    def _resample(self, read: ReadCase, keep_native: bool) -> Sample:
+        arrays = read.arrays
         shape = arrays.image.shape
         size = self._grid(shape, arrays.spacing)
-        fan = find_probe_fan(arrays.image, self.domain, arrays.spacing)
-        inside = find_domain(arrays.image, self.domain, fan)
-        sample: dict[str, Any] = {
+        inside = insonified_voxels(arrays.image, read.geometry)
+        sample: Sample = {
             "image": _unit_range(arrays.image, inside, size),
             "domain": resample(inside, size, "nearest"),
             "spacing": torch.tensor([s * n / m for s, n, m in zip(arrays.spacing, shape, size, strict=True)]),
             "native_spacing": torch.tensor(arrays.spacing, dtype=torch.float64),
             "native_shape": torch.tensor(shape),
             "unit": arrays.unit,
-            "case": case.id,
-            "patient": case.patient,
+            "case": read.case.id,
+            "patient": read.case.patient,
         }
         if self.boundary:
-            sample |= _boundary(sample["domain"], fan, shape)
-        if self.confidence is not None:
-            sample["confidence"] = self.confidence(case, sample["domain"])
-        if self.own_confidence is not None:
-            sample["own_confidence"] = self.own_confidence(case, sample["domain"])
+            sample |= _boundary(sample["domain"], read.geometry, (shape[0], shape[1]))
         if arrays.label is not None:
             sample["label"] = resample(arrays.label, size, "nearest")
-            if self.keep_native:
+            if keep_native:
                 sample["native_label"] = torch.from_numpy(np.ascontiguousarray(arrays.label))[None]
         return sample
 
@@ -138,55 +96,66 @@ class PrepareCase(Transform):  # type: ignore[misc]
         return shape
 
 
-def _boundary(domain: torch.Tensor, fan: Fan | None, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    """Find source and sink on the network's grid: thin lines do not survive resampling, so they are drawn anew."""
-    volume = domain[0].numpy()
-    if fan is not None:
-        frame = (volume.shape[0], volume.shape[1])
-        masks = fan.on_grid((shape[0], shape[1]), frame).masks(frame)
-        drawn = [mask if volume.ndim == 2 else mask[:, :, None] for mask in (masks.source, masks.sink)]
-        source, sink = (np.broadcast_to(mask, volume.shape) & volume for mask in drawn)
-    else:
-        frames = to_frames(volume)
-        source, sink = (to_volume(find(frames)) for find in (column_source, column_sink))
-    return {key: torch.from_numpy(mask.copy())[None] for key, mask in (("source", source), ("sink", sink))}
-
-
-def resample(array: NDArray[np.generic], size: Sequence[int], how: Literal["linear", "nearest"]) -> Tensor:
-    """Resize an array over the same extent.
-
-    Linear interpolation widens its triangle where the array gets smaller, so that speckle does not alias. Frames are
-    resized some at a time and elevation last: a volume of the calf has half a billion voxels and is never held as
-    float.
+@dataclass(frozen=True)
+class PrepareCase(Transform):  # type: ignore[misc]
+    """Give a case as a network sees it.
 
     Args:
-        array: ``(depth, lateral[, elevation])``, any real dtype.
-        size: New size.
-        how: ``linear``, or ``nearest`` for labels and masks.
+        resampler: Brings it to the network's grid.
+        keep_native: Also give the label at file resolution, for testing.
+        confidence: How a case gets its confidence map, or None for no map.
+        own_confidence: How a case gets the map of its own image where ``confidence`` is a control, or None.
+    """
+
+    resampler: CaseResampler
+    keep_native: bool = False
+    confidence: ConfidenceOf | None = None
+    own_confidence: ConfidenceOf | None = None
+
+    def __call__(self, case: Case) -> Sample:
+        """Prepare one case.
+
+        Args:
+            case: The case.
+
+        Returns:
+            ``image`` (float32 in [0, 1]), ``domain`` (bool), ``confidence`` (float32) and ``label`` (uint8 class
+            indices), each ``(1, depth, lateral[, elevation])``; ``spacing`` of that grid and ``native_spacing`` and
+            ``native_shape`` of the file's, in ``unit``; the strings ``case`` and ``patient``; with the resampler's
+            ``boundary``, ``source`` and ``sink`` (bool, like ``domain``); with ``keep_native``, ``native_label``; with
+            ``own_confidence``, that map.
+        """
+        sample = self.resampler(case, self.keep_native)
+        if self.confidence is not None:
+            sample["confidence"] = self.confidence(case, sample["domain"])
+        if self.own_confidence is not None:
+            sample["own_confidence"] = self.own_confidence(case, sample["domain"])
+        return sample
+
+
+def insonified_voxels(image: NDArray[np.generic], geometry: ProbeGeometry) -> NDArray[np.bool_]:
+    """Mark the insonified voxels of an image.
+
+    Args:
+        image: ``(depth, lateral[, elevation])``.
+        geometry: What the probe insonifies in its frames.
 
     Returns:
-        Tensor of shape ``(1, *size)``; float32 for ``linear``, else of the array's dtype.
+        Mask of the same shape.
     """
-    if how == "nearest":
-        centres = [(np.arange(m) + 0.5) * n / m for n, m in zip(array.shape, size, strict=True)]
-        return torch.from_numpy(np.ascontiguousarray(array[np.ix_(*(c.astype(int) for c in centres))]))[None]
-    frames = to_frames(array).reshape(-1, *array.shape[:2])
-    resized = []
-    for start in range(0, len(frames), FRAMES_AT_ONCE):
-        part = np.ascontiguousarray(frames[start : start + FRAMES_AT_ONCE], np.float32)
-        resized.append(_resize_linearly(torch.from_numpy(part), size[:2]))
-    stack = torch.cat(resized)
-    if array.ndim == 2:
-        return stack
-    lines = stack.movedim(0, -1).reshape(1, -1, stack.shape[0])
-    return _resize_linearly(lines, (lines.shape[1], size[2])).reshape(1, *size)
+    frames = to_frames(image)
+    return to_volume(np.broadcast_to(geometry.domain(frames), frames.shape))
 
 
-def _resize_linearly(frames: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize ``(frames, rows, columns)``."""
-    if tuple(frames.shape[1:]) == tuple(size):
-        return frames
-    return F.interpolate(frames[None], size=tuple(size), mode="bilinear", antialias=True, align_corners=False)[0]
+def _boundary(domain: Tensor, geometry: ProbeGeometry, shape: tuple[int, int]) -> dict[str, Tensor]:
+    """Find source and sink on the network's grid: thin lines do not survive resampling, so they are drawn anew."""
+    frames = to_frames(domain[0].numpy())
+    grid = (frames.shape[-2], frames.shape[-1])
+    lines = geometry.on_grid(shape, grid).boundary(frames)
+    return {
+        key: torch.from_numpy(to_volume(np.broadcast_to(mask, frames.shape)).copy())[None]
+        for key, mask in zip(("source", "sink"), lines, strict=True)
+    }
 
 
 def _unit_range(image: NDArray[np.generic], inside: NDArray[np.bool_], size: Sequence[int]) -> Tensor:

@@ -13,6 +13,7 @@ from cm_lightning.data import Augmentation, UltrasoundDataModule
 from cm_lightning.data.cases import read_case
 from cm_lightning.data.phantom import Phantom
 from cm_lightning.data.phantom.anatomy import MUSCLE_CLASSES, THYROID_CLASSES
+from cm_lightning.data.reading import CaseReader
 
 ROTATE = Augmentation(gain=3.0, rotation=10.0)
 NO_AUGMENTATION = Augmentation(gain=0.0, time_gain=0.0, speckle=0.0, rotation=0.0, scaling=0.0, elastic=0.0)
@@ -84,12 +85,12 @@ def test_depth_control_takes_the_place_of_the_map_without_computing_one(muscle_s
 
 def test_interrupted_map_leaves_no_file_that_counts(muscle_set, tmp_path):
     data = module(muscle_set, tmp_path)
-    cache = data._confidence_cache()
+    cache = data.maps.cache
     case = data.cases[0]
-    arrays = read_case(case, data.axes, data.classes)
-    next(cache.compute(case.image, arrays.image, arrays.spacing))  # stopped before the end
+    read = CaseReader(data.axes, data.classes).read(case)
+    next(cache.compute(case.image, read.arrays.image, read.geometry))  # stopped before the end
     assert not cache.path(case.image).exists()
-    list(cache.compute(case.image, arrays.image, arrays.spacing))
+    list(cache.compute(case.image, read.arrays.image, read.geometry))
     assert cache.path(case.image).exists()
 
 

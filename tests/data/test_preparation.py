@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cm_lightning.data.preparation import DepthRamp, resample
+from cm_lightning.data.map_sources import DepthRamp
+from cm_lightning.data.resampling import resample
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (30, 20, 50)])

@@ -11,6 +11,7 @@ from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import Phantom
 from cm_lightning.data.confidence_maps import frame_maps
 from cm_lightning.data.phantom import RaterModel
+from cm_lightning.data.reading import image_geometry
 from cm_lightning.evaluation.statistics import signed_rank_p
 from cm_lightning.variability.measures import Frame, depth_profile, measure_model, measure_raters
 
@@ -143,7 +144,8 @@ def test_simulated_raters_who_go_by_depth_alone_show_no_effect_of_confidence(pro
     for patient in range(phantom.patients):
         volume = phantom.simulate(patient)
         picture, label = volume.image[..., 0], np.searchsorted([1, 2, 3], volume.label[..., 0], side="right")
-        (confidence,) = next(frame_maps(ConfidenceMapSolver(), picture, "auto", (0.5, 0.5)))
+        geometry = image_geometry(picture, "auto", (0.5, 0.5))
+        (confidence,) = next(frame_maps(ConfidenceMapSolver(), picture, geometry))
         drawn = raters.draw(label.astype(np.uint8), (0.5, 0.5), str(patient), domain=volume.domain)
         labels = np.stack([one.label for one in drawn])
         blank = {name: np.zeros(1, np.float32) for name in ("mean", "expected_entropy", "single", "augmented")}

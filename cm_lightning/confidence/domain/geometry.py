@@ -35,6 +35,34 @@ class ProbeGeometry:
     fan: Fan | None = None
     threshold: float = 0.0
 
+    def domain(self, frames: Frames) -> BoolArray:
+        """Give the insonified pixels alone.
+
+        Args:
+            frames: Frames of the recording, ``(..., depth, lateral)``; a rectangle is searched in each of them.
+
+        Returns:
+            Of the shape of ``frames`` for rectangles, else ``(depth, lateral)``, one mask for all frames.
+        """
+        if self.kind == "rectangle":
+            return linear_probe_domain(to_numpy(frames), self.threshold)
+        shape = (frames.shape[-2], frames.shape[-1])
+        return np.ones(shape, dtype=bool) if self.fan is None else self.fan.masks(shape).domain
+
+    def boundary(self, domain: BoolArray) -> tuple[BoolArray, BoolArray]:
+        """Give source and sink within a domain that is known, as it may be resampled.
+
+        Args:
+            domain: Insonified pixels, ``(..., depth, lateral)``, on the grid of this geometry.
+
+        Returns:
+            Source and sink, of the domain's shape.
+        """
+        if self.fan is None:
+            return column_source(domain), column_sink(domain)
+        masks = self.fan.masks((domain.shape[-2], domain.shape[-1]))
+        return masks.source & domain, masks.sink & domain
+
     def masks(self, frames: Frames) -> Insonified:
         """Give the masks of frames, each with its own.
 
@@ -45,18 +73,8 @@ class ProbeGeometry:
             Masks of the shape of ``frames``, which may be read only. The domain of a frame without any bright pixel is
             empty if a rectangle is searched.
         """
-        if self.kind == "rectangle":
-            domain = linear_probe_domain(to_numpy(frames), self.threshold)
-            return Insonified(domain, column_source(domain), column_sink(domain))
-        shape = (frames.shape[-2], frames.shape[-1])
-        if self.fan is not None:
-            shared = self.fan.masks(shape)
-        else:
-            whole = np.ones(shape, dtype=bool)
-            shared = Insonified(whole, column_source(whole), column_sink(whole))
-        return Insonified(
-            *(np.broadcast_to(mask, frames.shape) for mask in (shared.domain, shared.source, shared.sink))
-        )
+        domain = self.domain(frames)
+        return Insonified(*(np.broadcast_to(mask, frames.shape) for mask in (domain, *self.boundary(domain))))
 
     def solver_masks(self, frames: Frames) -> SolverMasks:
         """Give the masks that a solver needs to be told; it completes them in its own way.
@@ -72,9 +90,7 @@ class ProbeGeometry:
         if self.fan is not None:
             masks = self.fan.masks((frames.shape[-2], frames.shape[-1]))
             return masks.domain, masks.source, masks.sink
-        if self.kind == "rectangle":
-            return linear_probe_domain(to_numpy(frames), self.threshold), None, None
-        return None, None, None
+        return (self.domain(frames) if self.kind == "rectangle" else None), None, None
 
     def on_grid(self, old: tuple[int, int], new: tuple[int, int]) -> "ProbeGeometry":
         """Give the same geometry on another grid over the same extent.

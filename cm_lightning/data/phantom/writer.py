@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data.cases import Case
-from cm_lightning.data.confidence_maps import DomainName, frame_maps, to_volume
+from cm_lightning.data.confidence_maps import frame_maps
+from cm_lightning.data.frames import to_volume
 from cm_lightning.data.layouts import LAYOUTS, LayoutName
 from cm_lightning.data.phantom.acoustics import BeamGrid, Scanner, log_compress, receive
 from cm_lightning.data.phantom.anatomy import (
@@ -29,6 +30,7 @@ from cm_lightning.data.phantom.anatomy import (
     draw_body,
 )
 from cm_lightning.data.phantom.raters import RaterModel
+from cm_lightning.data.reading import image_geometry
 from cm_lightning.errors import InputError
 from cm_lightning.io import Axes, read_image, write_meta_image, write_nifti
 
@@ -153,6 +155,23 @@ class Phantom:
         if self.raters is not None:
             self._write_raters(self.raters, root, folder)
 
+    def complete(self, root: Path) -> None:
+        """Write the data set where there is none, and its raters' labels where these are missing.
+
+        Args:
+            root: The data set's folder.
+
+        Raises:
+            InputError: As for :meth:`write`.
+        """
+        if not root.is_dir():
+            # Under another name until it is whole: an interrupted simulation leaves no half data set.
+            partial = root.with_name(f"{root.name}.partial")
+            self.write(partial)
+            partial.rename(root)
+        elif self.raters is not None and not (root / self.raters.folder).is_dir():
+            self.write(root)
+
     @property
     def _layout(self) -> LayoutName:
         return "leg3d" if self.variant == "muscle" else "segthy"
@@ -206,8 +225,8 @@ class Phantom:
         image, label = (axes.from_file(read_image(path).array) for path in (case.image, case.label))
         confidence = None
         if model.confidence > 0:
-            domain: DomainName = "whole" if self.probe == "linear" else "convex"
-            confidence = to_volume(np.concatenate(list(frame_maps(ConfidenceMapSolver(), image, domain, self.spacing))))
+            geometry = image_geometry(image, "whole" if self.probe == "linear" else "convex", self.spacing)
+            confidence = to_volume(np.concatenate(list(frame_maps(ConfidenceMapSolver(), image, geometry))))
         # Outside the fan of a convex probe, and only there, the image is black.
         fan = image.max(axis=2) > 0 if self.probe == "convex" else None
         suffix = ".mha" if self.variant == "muscle" else ".nii.gz"

@@ -1,0 +1,16 @@
+"""Volumes as stacks of frames."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def to_frames(volume: NDArray[Any]) -> NDArray[Any]:
+    """Bring ``(depth, lateral[, elevation])`` to frames of shape ``([elevation, ]depth, lateral)``."""
+    return volume if volume.ndim == 2 else np.moveaxis(volume, 2, 0)
+
+
+def to_volume(frames: NDArray[Any]) -> NDArray[Any]:
+    """Undo :func:`to_frames`."""
+    return frames if frames.ndim == 2 else np.moveaxis(frames, 0, 2)

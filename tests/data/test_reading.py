@@ -1,0 +1,112 @@
+"""Cases are read once: what one step has read is handed to the next."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from cm_lightning.data import cases as cases_module
+from cm_lightning.data import reading
+from cm_lightning.data.phantom import Phantom
+from cm_lightning.data.reading import CaseReader
+from tests.data.test_datamodule import frame_module, frames, module
+
+__all__ = ["frames"]  # a fixture
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often each image was read, and each image's geometry was looked for."""
+    counts = {"read": Counter(), "geometry": Counter()}
+    read_case, find_geometry = reading.read_case, reading.find_geometry
+
+    def count_read(case, *arguments):
+        counts["read"][case.id] += 1
+        return read_case(case, *arguments)
+
+    def count_geometry(frames, *arguments, **more):
+        counts["geometry"][frames.tobytes()] += 1
+        return find_geometry(frames, *arguments, **more)
+
+    monkeypatch.setattr(reading, "read_case", count_read)
+    monkeypatch.setattr(reading, "find_geometry", count_geometry)
+    return counts
+
+
+def run_stage(data, stage):
+    """What Lightning calls of a data module."""
+    data.trainer = SimpleNamespace(training=False, state=SimpleNamespace(fn=stage))
+    data.prepare_data()
+    data.setup(stage)
+    loaders = {
+        "fit": lambda: [data.train_dataloader(), data.val_dataloader()],
+        "test": lambda: [data.test_dataloader()],
+        "predict": lambda: [data.predict_dataloader()],
+    }
+    return [batch for loader in loaders[stage]() for batch in loader]
+
+
+@pytest.fixture(scope="module")
+def convex_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("convex")
+    Phantom("muscle", patients=3, size=(72, 64, 4), spacing=(0.8, 0.8, 2.4), probe="convex").write(root)
+    return root
+
+
+@pytest.mark.parametrize("mode", ["native", "on_the_fly"])
+@pytest.mark.parametrize("stage", ["fit", "test", "predict"])
+def test_volumes_are_read_once_and_their_fan_is_fitted_once(convex_root, tmp_path, counted, stage, mode):
+    data = module(convex_root, tmp_path, domain="convex", confidence_mode=mode, spatial_size=[36, 32, 4])
+    batches = run_stage(data, stage)
+    assert set(counted["read"].values()) == set(counted["geometry"].values()) == {1}
+    used = (
+        data.cases if stage == "fit" else data.cases_of("test")
+    )  # before a training, the tested ones are checked, too
+    assert set(counted["read"]) == {case.id for case in used}
+    assert {case for batch in batches for case in batch["case"]} <= set(counted["read"])
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_images_that_are_compared_for_folds_are_not_read_again(frames, tmp_path, counted, stage):
+    data = frame_module(frames, tmp_path, image_folds=True, domain="auto")
+    run_stage(data, stage)
+    assert set(counted["read"]) == {case.id for case in data.cases}
+    assert set(counted["read"].values()) == {1}
+
+
+def test_a_case_that_does_not_fit_into_memory_is_read_again_and_is_the_same(convex_root, tmp_path, counted):
+    samples = []
+    for room in (2**31, 0):
+        counted["read"].clear()
+        data = module(convex_root, tmp_path / str(room), domain="convex", spatial_size=[36, 32, 4])
+        data._reader._room = room
+        samples.append(run_stage(data, "test"))
+        assert set(counted["read"].values()) == {1 if room else 3}  # checked, mapped, tested
+    assert set(counted["geometry"].values()) == {2}  # once in each of the two data modules
+    for held, again in zip(*samples, strict=True):
+        assert all(torch.equal(held[key], again[key]) for key in ("image", "confidence", "native_label"))
+
+
+def test_held_cases_are_given_out_once_and_released(muscle_set, tmp_path):
+    data = module(muscle_set, tmp_path)
+    reader = CaseReader(data.axes, data.classes)
+    first, second = (reader.read(case) for case in data.cases[:2])
+    room = reader._room
+    reader.hold(first)
+    reader.hold(second)
+    assert reader._room == room - first.nbytes - second.nbytes
+    assert reader.read(first.case).arrays is first.arrays
+    reader.release(keep=[first.case])
+    assert reader._room == room
+    assert reader.read(second.case).arrays is not second.arrays
+    np.testing.assert_array_equal(reader.read(second.case).arrays.image, second.arrays.image)
+
+
+def test_a_files_digest_is_read_anew_where_the_file_changed(tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(b"one")
+    first = cases_module.file_digest(path)
+    path.write_bytes(b"two, longer")
+    assert cases_module.file_digest(path) != first
