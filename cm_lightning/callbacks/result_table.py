@@ -26,9 +26,10 @@ class ResultTable(Callback):
         folder = fold_folder(trainer)
         folder.path.mkdir(parents=True, exist_ok=True)
         rows, levels, calibration = pl_module.test_rows, pl_module.test_levels, pl_module.test_calibration
+        columns = {"class": "class", "metric": "metric", "mean": "mean", "sd_patients": "sd", "patients": "n"}
         summaries = [
-            summarise(part, policy).assign(policy=policy, postprocessing=done)
-            for done, part in rows.groupby("postprocessing", sort=False)
+            summarise(part, policy)[list(columns)].rename(columns=columns).assign(policy=policy, postprocessing=name)
+            for name, part in rows.groupby("postprocessing", sort=False)
             for policy in ("worst", "detected")
         ]
         summary = pd.concat(summaries).assign(grouping=rows["grouping"].iloc[0], unit=rows["unit"].iloc[0])
@@ -45,8 +46,8 @@ class ResultTable(Callback):
         rows.to_csv(partial, index=False)
         partial.replace(folder.test_metrics)
         worst = summary[summary["policy"] == "worst"]
-        for done, part in worst.groupby("postprocessing", sort=False):
-            Console().print(_table(rows[rows["postprocessing"] == done], part, str(done)))
+        for name, part in worst.groupby("postprocessing", sort=False):
+            Console().print(_table(rows[rows["postprocessing"] == name], part, str(name)))
 
 
 def _table(rows: pd.DataFrame, summary: pd.DataFrame, postprocessing: str) -> Table:

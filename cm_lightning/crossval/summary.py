@@ -4,8 +4,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from cm_lightning.evaluation.pooling import pool_folds, summarise_folds
+from cm_lightning.evaluation.pooling import pool_folds
 from cm_lightning.metrics import METRICS
+from cm_lightning.metrics.summary import summarise
 from cm_lightning.runs import ExperimentFolder
 
 
@@ -16,7 +17,7 @@ def write_summary(experiment: ExperimentFolder) -> None:
         experiment: The experiment's folder; ``cv_metrics.csv`` and ``cv_summary.csv`` are written to it.
     """
     rows = pool_folds(experiment)
-    summaries = {policy: summarise_folds(rows, policy) for policy in ("worst", "detected")}
+    summaries = {policy: summarise(rows, policy) for policy in ("worst", "detected")}
     rows.to_csv(experiment.metrics, index=False)
     pd.concat([table.assign(policy=policy) for policy, table in summaries.items()]).to_csv(
         experiment.summary, index=False

@@ -3,10 +3,11 @@
 import pandas as pd
 
 from cm_lightning.drawing import figure_pixels
+from cm_lightning.evaluation.comparison import participant_values
 from cm_lightning.evaluation.figures import box_plot
-from cm_lightning.evaluation.pooling import pool_folds, summarise_folds
+from cm_lightning.evaluation.pooling import pool_folds
 from cm_lightning.metrics import METRICS
-from cm_lightning.metrics.summary import patient_means
+from cm_lightning.metrics.summary import patient_means, summarise
 from cm_lightning.runs import ExperimentFolder
 from cm_lightning.tracking.policy import RunIdentity, WandbSettings, resolve_mode, start_run
 
@@ -44,12 +45,13 @@ def log_summary_run(experiment: ExperimentFolder, settings: WandbSettings) -> No
         allow_val_change=True,
     )
     overall = table.set_index("fold")
+    heading = METRICS["dice"].heading(rows["unit"].iloc[0])
     values: dict[str, object] = {}
     for metric in table.columns.drop(["fold", "cases", "failures"]):
         values[f"cv/{metric}/mean"] = overall[metric]["mean"].item()
         values[f"cv/{metric}/std"] = overall[metric]["SD over patients"].item()
     values["tables/cv_folds"] = wandb.Table(dataframe=table)
-    values["plots/cv_box"] = wandb.Image(figure_pixels(box_plot(_by_fold(rows), "dice")))
+    values["plots/cv_box"] = wandb.Image(figure_pixels(box_plot(participant_values(_by_fold(rows), "dice"), heading)))
     run.log(values)
     run.finish()
 
@@ -69,7 +71,7 @@ def fold_table(rows: pd.DataFrame) -> pd.DataFrame:
     means = (
         by_fold[by_fold["class"] == "mean"].groupby(["fold", "metric"], sort=False)["value"].mean().unstack("metric")
     )
-    summary = summarise_folds(rows)
+    summary = summarise(rows)
     summary = summary[summary["class"] == "mean"].set_index("metric")
     names = [metric for metric in METRICS if metric in means]
     failed = rows[rows["pred_empty"] ^ rows["truth_empty"]].drop_duplicates(["case", "class"]).groupby("fold").size()

@@ -1,11 +1,12 @@
 """Several models over the same participants: values, planned comparisons, failures."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pandas as pd
 
-from cm_lightning.evaluation.statistics import PairedResult, compare_pairs
+from cm_lightning.evaluation.statistics import FriedmanResult, PairedResult, compare_pairs, friedman
 from cm_lightning.metrics.empty import EmptyPolicy, apply_empty_policy
 
 
@@ -14,6 +15,24 @@ class Comparison(NamedTuple):
 
     model: str
     baseline: str
+
+
+@dataclass(frozen=True)
+class ComparedQuantity:
+    """The planned comparisons of one quantity.
+
+    Attributes:
+        name: Of the quantity, as a file's name.
+        title: And as a heading.
+        results: A result for every comparison.
+        overall: Whether the models of all comparisons differ at all; None with fewer than three models or two
+            participants that all of them have a value of.
+    """
+
+    name: str
+    title: str
+    results: dict[Comparison, PairedResult]
+    overall: FriedmanResult | None
 
 
 def participant_values(rows: pd.DataFrame, metric: str, policy: EmptyPolicy = "worst") -> pd.DataFrame:
@@ -56,3 +75,25 @@ def compare_models(
                 planned.append(Comparison(model, baseline))
                 pairs.append((common[baseline].to_numpy(), common[model].to_numpy()))
     return dict(zip(planned, compare_pairs(pairs, seed), strict=True))
+
+
+def compare_quantity(
+    name: str, title: str, values: pd.DataFrame, comparisons: Sequence[Comparison]
+) -> ComparedQuantity | None:
+    """Make the planned comparisons of a quantity.
+
+    Args:
+        name: Of the quantity, as a file's name.
+        title: And as a heading.
+        values: A row per participant, a column per model.
+        comparisons: Those that were planned.
+
+    Returns:
+        The results; None where nothing can be compared.
+    """
+    results = compare_models(values, comparisons)
+    if not results:
+        return None
+    complete = values[list(dict.fromkeys(model for pair in results for model in pair))].dropna()
+    enough = complete.shape[1] >= 3 and len(complete) >= 2
+    return ComparedQuantity(name, title, results, friedman(complete) if enough else None)

@@ -1,26 +1,23 @@
 """The report's figures."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from cm_lightning.evaluation.comparison import participant_values
-from cm_lightning.evaluation.levels import error_profile
-from cm_lightning.metrics import METRICS
 
-
-def box_plot(rows: pd.DataFrame, metric: str) -> Figure:
+def box_plot(values: pd.DataFrame, heading: str) -> Figure:
     """Draw a box a model with a point a participant, as the study's Fig. 3.
 
     Args:
-        rows: Long table of all models.
-        metric: Which metric, mean over classes.
+        values: A row per participant, a column per model, mean over classes.
+        heading: Name and unit of the values.
 
     Returns:
         The figure.
     """
-    values = participant_values(rows, metric)
     columns = [values[model].dropna().to_numpy() for model in values]
     figure = Figure(figsize=(8, 0.9 + 0.42 * len(columns)), layout="constrained")
     axes = figure.subplots()
@@ -31,27 +28,26 @@ def box_plot(rows: pd.DataFrame, metric: str) -> Figure:
         spread = place + generator.uniform(-0.15, 0.15, len(column))
         axes.plot(column, spread, "o", markersize=3.5, alpha=0.6, color="tab:blue")
     axes.set_yticks(places, list(values.columns))
-    heading = METRICS[metric].heading(rows["unit"].iloc[0])
     axes.set_xlabel(f"{heading}, mean over classes; a point is a participant")
     axes.grid(axis="x", alpha=0.3)
     return figure
 
 
-def level_plot(levels: pd.DataFrame) -> Figure:
+def level_plot(profiles: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw the error of every model against confidence and depth.
 
     Args:
-        levels: Long table of counts of all models.
+        profiles: By what the error was sorted by, a row per model and a column per level.
 
     Returns:
         The figure, with a panel for each that was measured.
     """
     titles = {"confidence": "confidence of the map", "depth": "depth, as a share of what is insonified"}
-    kinds = [by for by in titles if by in set(levels["by"])]
+    kinds = [by for by in titles if by in profiles]
     figure = Figure(figsize=(4.6 * len(kinds) + 2.4, 4.0), layout="constrained")
     places = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for axes, by in zip(places, kinds, strict=True):
-        profile = error_profile(levels, by)
+        profile = profiles[by]
         colours = colormaps["tab10" if len(profile) <= 10 else "tab20"]
         for number, (model, errors) in enumerate(profile.iterrows()):
             middles = (errors.index.to_numpy() + 0.5) / 10
@@ -65,22 +61,23 @@ def level_plot(levels: pd.DataFrame) -> Figure:
     return figure
 
 
-def critical_difference_plot(rows: pd.DataFrame, metric: str) -> Figure | None:
+def critical_difference_plot(values: pd.DataFrame, heading: str, higher_is_better: bool) -> Figure | None:
     """Draw the mean ranks of the models, with a bar over those that do not differ (Demsar 2006; Nemenyi's test).
 
     Args:
-        rows: Long table of all models.
-        metric: Which metric, mean over classes; lost and invented classes count with their worst value.
+        values: A row per participant, a column per model, mean over classes, without gaps; lost and invented classes
+            count with their worst value.
+        heading: Name and unit of the values.
+        higher_is_better: Whether the highest value has rank 1.
 
     Returns:
         The figure; None with fewer than three models or participants that all of them tested.
     """
     import scikit_posthocs  # brings statsmodels and seaborn: seconds that no other command should wait
 
-    values = participant_values(rows, metric).dropna()
     if min(values.shape) < 3:
         return None
-    ranks = values.rank(axis=1, ascending=not METRICS[metric].higher_is_better).mean()
+    ranks = values.rank(axis=1, ascending=not higher_is_better).mean()
     figure = Figure(figsize=(9, 1.4 + 0.22 * len(ranks)), layout="constrained")
     axes = figure.subplots()
     p_values = scikit_posthocs.posthoc_nemenyi_friedman(values.to_numpy())
@@ -93,6 +90,5 @@ def critical_difference_plot(rows: pd.DataFrame, metric: str) -> Figure | None:
         label_fmt_right="({rank:.1f}) {label}",
         label_props={"fontsize": 8},
     )
-    heading = METRICS[metric].heading(rows["unit"].iloc[0])
     axes.set_title(f"mean rank, {heading}, over {len(values)} participants (1 is best)", fontsize=9)
     return figure

@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 from matplotlib.figure import Figure
 
-from cm_lightning.evaluation.tables import ReportTable
+from cm_lightning.evaluation.report_table import ReportTable
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ page.title }}</title><style>

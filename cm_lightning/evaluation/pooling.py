@@ -6,8 +6,6 @@ from typing import Literal
 import pandas as pd
 
 from cm_lightning.errors import InputError, MissingInputError
-from cm_lightning.metrics.empty import EmptyPolicy
-from cm_lightning.metrics.summary import patient_means
 from cm_lightning.runs import ExperimentFolder, FoldFolder
 from cm_lightning.runs.layout import TEST_METRICS_FILE
 
@@ -76,34 +74,6 @@ def pool_folds(experiment: ExperimentFolder) -> pd.DataFrame:
                 "Run its test again."
             )
     return rows
-
-
-def summarise_folds(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.DataFrame:
-    """Give the mean over patients with two spreads that are often mixed up.
-
-    Args:
-        rows: Long table of :func:`pool_folds`.
-        policy: What an empty mask is worth.
-
-    Returns:
-        A row per model, class and metric, the class ``mean`` being each patient's mean over classes: ``mean`` and
-        ``sd_patients`` over all patients, a patient's value being the mean over seeds; ``sd_folds`` over the folds'
-        means, and ``sd_seeds`` over the means of runs that differ in their seed alone; the numbers ``patients``,
-        ``folds`` and ``seeds``; and ``failures``: how often a class was lost or invented, a case, class and seed.
-    """
-    both = patient_means(rows, policy, ["model", "fold"])
-    what = ["model", "class", "metric"]
-    over_patients = both.groupby(what, sort=False)["value"].agg(mean="mean", sd_patients="std", patients="count")
-    fold_means = both.groupby([*what, "fold"], sort=False)["value"].mean()
-    over_folds = fold_means.groupby(what, sort=False).agg(sd_folds="std", folds="count")
-    seed_means = patient_means(rows, policy, ["model", "seed"]).groupby([*what, "seed"], sort=False)["value"].mean()
-    over_seeds = seed_means.groupby(what, sort=False).agg(sd_seeds="std", seeds="count")
-    one_side = rows[rows["pred_empty"] ^ rows["truth_empty"]].drop_duplicates(["model", "seed", "case", "class"])
-    failures = one_side.groupby(["model", "class"]).size().rename("failures")
-    total = one_side.groupby("model").size().rename("failures").reset_index().assign(**{"class": "mean"})
-    failures = pd.concat([failures, total.set_index(["model", "class"])["failures"]])
-    table = over_patients.join(over_folds).join(over_seeds).join(failures, on=["model", "class"])
-    return table.assign(failures=table["failures"].fillna(0).astype(int)).reset_index()
 
 
 def _read_rows(fold: FoldFolder) -> pd.DataFrame:

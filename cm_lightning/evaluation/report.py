@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 
 from cm_lightning.drawing import reliability_plot
 from cm_lightning.errors import InputError
-from cm_lightning.evaluation.comparison import Comparison, participant_values
+from cm_lightning.evaluation.comparison import Comparison
 from cm_lightning.evaluation.figures import box_plot, critical_difference_plot, level_plot
-from cm_lightning.evaluation.levels import participant_errors, regions
+from cm_lightning.evaluation.loading import Runs, load_runs
 from cm_lightning.evaluation.page import Page
 from cm_lightning.evaluation.published import baseline_of
-from cm_lightning.evaluation.runs import Runs, load_runs
+from cm_lightning.evaluation.report_table import ReportTable
+from cm_lightning.evaluation.results import DRAWN, RANKED, Results
 from cm_lightning.evaluation.tables import (
-    ReportTable,
     calibration_table,
     claims_table,
     class_table,
@@ -28,10 +28,6 @@ from cm_lightning.evaluation.tables import (
 )
 from cm_lightning.metrics import METRICS
 from cm_lightning.runs import versions
-
-COMPARED = ("dice", "hd", "asd", "islands")
-DRAWN = ("dice", "hd", "asd")
-RANKED = ("dice", "hd")
 
 
 def write_report(
@@ -52,81 +48,80 @@ def write_report(
     Raises:
         InputError: None of the runs can be read, or a model to compare is not one of them.
     """
-    found = load_runs(runs)
-    rows = found.rows
-    tables = make_tables(found, choose_comparisons(found.models, baseline, compare))
+    finished = load_runs(runs)
+    rows = finished.rows
+    results = Results(finished, choose_comparisons(finished.models, baseline, compare))
+    tables = make_tables(results)
     output.mkdir(parents=True, exist_ok=True)
     rows.to_csv(output / "rows.csv", index=False)
-    found.levels.to_csv(output / "levels.csv", index=False)
-    found.calibration.to_csv(output / "calibration.csv", index=False)
+    finished.levels.to_csv(output / "levels.csv", index=False)
+    finished.calibration.to_csv(output / "calibration.csv", index=False)
     grouping, unit = rows["grouping"].iloc[0], rows["unit"].iloc[0]
     tested = "; ".join(
-        f"{number} folds with {what or 'unknown versions'}" for what, number in found.made_with().items()
+        f"{number} folds with {what or 'unknown versions'}" for what, number in finished.made_with().items()
     )
     page = Page(
-        title=f"{len(found.models)} models over {rows['patient'].nunique()} {grouping.split(' (')[0]}s",
+        title=f"{len(finished.models)} models over {rows['patient'].nunique()} {grouping.split(' (')[0]}s",
         about=f"Grouped by {grouping}; {rows['case'].nunique()} cases, {rows['seed'].nunique()} seed(s), distances in "
         f"{unit}.",
         tables=tables,
-        figures=draw_figures(found),
+        figures=draw_figures(results),
         again=f"Tested: {tested}. Made from rows.csv, levels.csv and calibration.csv with "
         f"{', '.join(f'{name} {number}' for name, number in versions().items())}.",
-        worst=[(model, worst_pictures(found, model)) for model in found.folders],
-        configs=_configs(found),
+        worst=[(model, worst_pictures(finished, model)) for model in finished.folders],
+        configs=_configs(finished),
     )
     return page.write(output)
 
 
-def make_tables(runs: Runs, comparisons: Sequence[Comparison]) -> list[ReportTable]:
-    """Make all tables that the runs have the numbers for.
+def make_tables(results: Results) -> list[ReportTable]:
+    """Make all tables that there are numbers for.
 
     Args:
-        runs: What was read.
-        comparisons: Those that were planned.
+        results: The numbers.
 
     Returns:
         Tables in the order of the page.
     """
-    rows, levels, unit = runs.rows, runs.levels, runs.rows["unit"].iloc[0]
-    compared = [(name, METRICS[name].heading(unit), participant_values(rows, name)) for name in COMPARED]
-    if len(levels):
-        for name, (title, within) in regions(levels).items():
-            compared.append((f"error_{name}", f"error where {title}", participant_errors(levels, within)))
     tables = [
-        problem_table(runs.problems),
-        overview_table(rows, comparisons),
-        published_table(rows),
-        supplement_table(rows),
-        claims_table(runs),
-        class_table(rows),
-        *(comparison_table(name, title, values, comparisons) for name, title, values in compared),
-        level_table(levels, "confidence"),
-        level_table(levels, "depth"),
-        calibration_table(runs.calibration),
-        settings_table(runs),
+        problem_table(results.runs.problems),
+        overview_table(results),
+        published_table(results),
+        supplement_table(results),
+        claims_table(results),
+        class_table(results),
+        *(comparison_table(quantity) for quantity in results.quantities.values()),
+        level_table(results, "confidence"),
+        level_table(results, "depth"),
+        calibration_table(results),
+        settings_table(results),
     ]
     return [table for table in tables if table is not None]
 
 
-def draw_figures(runs: Runs) -> Iterator[tuple[str, str, Figure]]:
-    """Draw all figures that the runs have the numbers for.
+def draw_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
+    """Draw all figures that there are numbers for.
 
     Args:
-        runs: What was read.
+        results: The numbers.
 
     Yields:
         A name for its file, a heading and the figure.
     """
-    for metric in DRAWN:
-        yield metric, METRICS[metric].title, box_plot(runs.rows, metric)
-    if len(runs.levels):
-        yield "error_by_level", "Where the models are wrong", level_plot(runs.levels)
-    if len(runs.calibration):
-        yield "reliability", "Reliability: what probabilities are worth", reliability_plot(runs.calibration)
-    for metric in RANKED:
-        diagram = critical_difference_plot(runs.rows[runs.rows["postprocessing"] == "none"], metric)
+    for name in DRAWN:
+        metric = METRICS[name]
+        yield name, metric.title, box_plot(results.participants[name], metric.heading(results.unit))
+    if results.profiles:
+        yield "error_by_level", "Where the models are wrong", level_plot(results.profiles)
+    if len(results.runs.calibration):
+        title = "Reliability: what probabilities are worth"
+        yield "reliability", title, reliability_plot(results.runs.calibration)
+    for name in RANKED:
+        metric = METRICS[name]
+        heading = metric.heading(results.unit)
+        diagram = critical_difference_plot(results.ranked(name), heading, metric.higher_is_better)
         if diagram is not None:
-            yield f"ranks_{metric}", f"Critical differences, {METRICS[metric].title}", diagram
+            yield f"ranks_{name}", f"Critical differences, {metric.title}", diagram
 
 
 def worst_pictures(runs: Runs, model: str, number: int = 3) -> list[Path]:

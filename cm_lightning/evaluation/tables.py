@@ -1,18 +1,10 @@
-"""The report's tables, each as HTML, Markdown, LaTeX and CSV from one content."""
+"""The report's tables: what they say about the numbers, and nothing that is computed."""
 
-import csv
-import io
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
 
 import pandas as pd
 
-from cm_lightning.evaluation.calibration import chance_calibration, participant_calibration
-from cm_lightning.evaluation.comparison import Comparison, compare_models, participant_values
-from cm_lightning.evaluation.levels import error_profile, participant_errors, regions
-from cm_lightning.evaluation.pooling import summarise_folds
+from cm_lightning.evaluation.comparison import ComparedQuantity
 from cm_lightning.evaluation.published import (
     PUBLISHED,
     PUBLISHED_METRICS,
@@ -21,95 +13,25 @@ from cm_lightning.evaluation.published import (
     Published,
     setting_of,
 )
-from cm_lightning.evaluation.runs import Runs, differing_settings
-from cm_lightning.evaluation.statistics import friedman
+from cm_lightning.evaluation.report_table import Cell, ReportTable, format_number, format_p
+from cm_lightning.evaluation.results import Results
 from cm_lightning.metrics import METRICS
 
-LATEX_SPECIAL = str.maketrans({c: rf"\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "²": r"$^2$"})
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: What it says.
-        best: Whether it is the best of its column, shown in bold.
-    """
-
-    text: str
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class ReportTable:
-    """A table of the report.
-
-    Attributes:
-        name: Its file's name.
-        title: Its heading.
-        note: What a reader has to know.
-        columns: Headings of the columns.
-        rows: Cells, row by row.
-    """
-
-    name: str
-    title: str
-    note: str
-    columns: list[str]
-    rows: list[list[Cell]]
-
-    def to_html(self) -> str:
-        """Write the table as HTML."""
-        head = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{'<b>' * c.best}{escape(c.text)}{'</b>' * c.best}</td>" for c in row) + "</tr>\n"
-            for row in self.rows
-        )
-        return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
-
-    def to_markdown(self) -> str:
-        """Write the table as Markdown, with its title and note."""
-        lines = [self.columns, ["---"] * len(self.columns)]
-        lines += [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in self.rows]
-        grid = "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in line) + " |" for line in lines)
-        return f"## {self.title}\n\n{self.note}\n\n{grid}\n"
-
-    def to_latex(self) -> str:
-        """Write the table as a LaTeX ``tabular``."""
-
-        def text(cell: Cell) -> str:
-            plain = cell.text.translate(LATEX_SPECIAL)
-            return rf"\textbf{{{plain}}}" if cell.best else plain
-
-        lines = [" & ".join(column.translate(LATEX_SPECIAL) for column in self.columns) + r" \\ \hline"]
-        lines += [" & ".join(text(cell) for cell in row) + r" \\" for row in self.rows]
-        head = rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}} \hline"
-        return "\n".join([head, *lines, r"\hline \end{tabular}", ""])
-
-    def to_csv(self) -> str:
-        """Write the table as comma-separated values."""
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([cell.text for cell in row] for row in self.rows)
-        return file.getvalue()
-
-
-def overview_table(rows: pd.DataFrame, comparisons: Sequence[Comparison]) -> ReportTable:
+def overview_table(results: Results) -> ReportTable:
     """All metrics of all models, mean over classes: SD over participants and over folds kept apart.
 
     Args:
-        rows: Long table of all models.
-        comparisons: Those that were planned, for the study's mark; of each model, the first counts.
+        results: The numbers; of each model, the first planned comparison counts for the study's mark.
 
     Returns:
         The table; the best mean of a column is bold, and * marks p < 0.05 on the Hausdorff distance against the
         baseline (pairwise, uncorrected: the study's rule).
     """
-    summary = summarise_folds(rows)
+    summary = results.summaries["worst"]
     overall = summary[summary["class"] == "mean"]
-    compared = compare_models(participant_values(rows, "hd"), comparisons)
+    hausdorff = results.quantities.get("hd")
+    compared = {} if hausdorff is None else hausdorff.results
     first = {pair.model: result for pair, result in reversed(compared.items())}
     marked = {model for model, result in first.items() if result.p < 0.05}
     metrics = [name for name in METRICS if name in set(overall["metric"])]
@@ -117,21 +39,20 @@ def overview_table(rows: pd.DataFrame, comparisons: Sequence[Comparison]) -> Rep
     for name in metrics:
         means = overall[overall["metric"] == name].set_index("model")["mean"]
         best[name] = means.max() if METRICS[name].higher_is_better else means.min()
-    found = {(row["model"], row["metric"]): row for row in overall.to_dict("records")}
+    by_metric = {(row["model"], row["metric"]): row for row in overall.to_dict("records")}
     lines = []
     for model in dict.fromkeys(overall["model"]):
         line = [Cell(f"{model}{' *' * (model in marked)}")]
         for name in metrics:
-            row = found.get((model, name))
+            row = by_metric.get((model, name))
             if row is None:  # a run of an earlier version, or post-processing, which has no probabilities
                 line.append(Cell("-"))
                 continue
-            spread = f"{_number(row['sd_patients'])}; {_number(row['sd_folds'])}; {_number(row['sd_seeds'])}"
-            line.append(Cell(f"{_number(row['mean'])} ± ({spread})", bool(row["mean"] == best[name])))
-        counts = next(found[model, name] for name in metrics if (model, name) in found)
+            spread = "; ".join(format_number(row[key]) for key in ("sd_patients", "sd_folds", "sd_seeds"))
+            line.append(Cell(f"{format_number(row['mean'])} ± ({spread})", bool(row["mean"] == best[name])))
+        counts = next(by_metric[model, name] for name in metrics if (model, name) in by_metric)
         lines.append([*line, *(Cell(str(counts[name])) for name in ("failures", "patients", "folds", "seeds"))])
-    unit = rows["unit"].iloc[0]
-    headings = [METRICS[name].heading(unit) for name in metrics]
+    headings = [METRICS[name].heading(results.unit) for name in metrics]
     return ReportTable(
         "overview",
         "All metrics, mean over classes",
@@ -145,16 +66,16 @@ def overview_table(rows: pd.DataFrame, comparisons: Sequence[Comparison]) -> Rep
     )
 
 
-def published_table(rows: pd.DataFrame) -> ReportTable | None:
+def published_table(results: Results) -> ReportTable | None:
     """The study's Table 1 with its values beside ours.
 
     Args:
-        rows: Long table of all models.
+        results: The numbers.
 
     Returns:
         The table; None where no model is one of the study's rows.
     """
-    lines = _beside_published(rows, PUBLISHED, PUBLISHED_METRICS)
+    lines = _beside_published(results, PUBLISHED, PUBLISHED_METRICS)
     if not lines:
         return None
     return ReportTable(
@@ -166,16 +87,16 @@ def published_table(rows: pd.DataFrame) -> ReportTable | None:
     )
 
 
-def supplement_table(rows: pd.DataFrame) -> ReportTable | None:
+def supplement_table(results: Results) -> ReportTable | None:
     """The study's supplementary table of alpha and beta with its values beside ours.
 
     Args:
-        rows: Long table of all models.
+        results: The numbers.
 
     Returns:
         The table; None where fewer than two models are of its rows, so that no parameter was varied.
     """
-    lines = _beside_published(rows, SUPPLEMENT, SUPPLEMENT_METRICS)
+    lines = _beside_published(results, SUPPLEMENT, SUPPLEMENT_METRICS)
     if len(lines) < 2:
         return None
     return ReportTable(
@@ -187,32 +108,29 @@ def supplement_table(rows: pd.DataFrame) -> ReportTable | None:
     )
 
 
-def claims_table(runs: Runs) -> ReportTable:
+def claims_table(results: Results) -> ReportTable:
     """A number for each of the study's claims on segmentation.
 
     Args:
-        runs: All models.
+        results: The numbers.
 
     Returns:
         The table: spread of the DSC, islands, errors where confidence is low and high and where it is deep, and how
         soon training converged.
     """
-    dice = participant_values(runs.rows, "dice")
-    islands = participant_values(runs.rows, "islands")
-    where = regions(runs.levels).values() if len(runs.levels) else []
-    errors = [participant_errors(runs.levels, within) for _, within in where] or [pd.DataFrame()] * 3
-    lines = []
-    for model in runs.models:
-        epochs = [_epochs_to_converge(curve) for curve in runs.learning_curves(model)] if model in runs.folders else []
-        lines.append(
-            [
-                Cell(model),
-                Cell(_number(dice[model].std())),
-                Cell(_number(islands[model].mean())),
-                *(Cell(_number(table[model].mean()) if model in table else "-") for table in errors),
-                Cell(f"{sum(epochs) / len(epochs):.1f}" if epochs else "-"),
-            ]
-        )
+    dice, islands = results.participants["dice"], results.participants["islands"]
+    errors = [error.values for error in results.errors.values()] or [pd.DataFrame()] * 3
+    epochs = results.epochs_to_converge
+    lines = [
+        [
+            Cell(model),
+            Cell(format_number(dice[model].std())),
+            Cell(format_number(islands[model].mean())),
+            *(Cell(format_number(table[model].mean()) if model in table else "-") for table in errors),
+            Cell(f"{epochs[model]:.1f}" if model in epochs else "-"),
+        ]
+        for model in results.runs.models
+    ]
     return ReportTable(
         "claims",
         "The study's claims, in numbers",
@@ -236,52 +154,53 @@ def claims_table(runs: Runs) -> ReportTable:
     )
 
 
-def level_table(levels: pd.DataFrame, by: str) -> ReportTable | None:
+def level_table(results: Results, by: str) -> ReportTable | None:
     """Error of every model by tenths of confidence or of depth.
 
     Args:
-        levels: Long table of counts of all models.
+        results: The numbers.
         by: ``confidence`` or ``depth``.
 
     Returns:
         The table; None where it was not measured.
     """
-    if levels.empty or by not in set(levels["by"]):
+    profile = results.profiles.get(by)
+    if profile is None:
         return None
-    profile = error_profile(levels, by)
     return ReportTable(
         f"error_by_{by}",
         f"Error by {by}",
         "Share of the voxels in prediction or label that are wrong, mean over the participants that have any there. "
         + ("Of the image's own map, also where a network saw a control." if by == "confidence" else "0 is the probe."),
         ["model", *(f"{level / 10:.1f} to {(level + 1) / 10:.1f}" for level in profile.columns.to_numpy())],
-        [[Cell(str(model)), *(Cell(_number(error)) for error in errors)] for model, errors in profile.iterrows()],
+        [[Cell(str(model)), *(Cell(format_number(error)) for error in errors)] for model, errors in profile.iterrows()],
     )
 
 
-def calibration_table(calibration: pd.DataFrame) -> ReportTable | None:
+def calibration_table(results: Results) -> ReportTable | None:
     """Calibration of every model, with and without its temperature.
 
     Args:
-        calibration: Long table of sums by probability of all models.
+        results: The numbers.
 
     Returns:
         The table; None where it was not measured.
     """
-    if calibration.empty:
+    if results.calibration is None:
         return None
-    measured, chance = participant_calibration(calibration), chance_calibration(calibration)
+    measured, chance = results.calibration.participants, results.calibration.chance
     names = ("ece", "ace", "brier")
     means = measured.groupby(["model", "calibration"]).mean()
     lines = []
-    for model, done in dict.fromkeys(zip(calibration["model"], calibration["calibration"], strict=True)):
-        values = measured.loc[(model, done)]
-        line = [Cell(model), Cell("-" if done == "none" else done)]
+    rows = results.runs.calibration
+    for model, scaling in dict.fromkeys(zip(rows["model"], rows["calibration"], strict=True)):
+        values = measured.loc[(model, scaling)]
+        line = [Cell(model), Cell("-" if scaling == "none" else scaling)]
         for name in names:
-            mean = means.loc[(model, done), name]
-            text = f"{_number(mean, digits=4)} ± {_number(values[name].std(), digits=4)}"
+            mean = means.loc[(model, scaling), name]
+            text = f"{format_number(mean, digits=4)} ± {format_number(values[name].std(), digits=4)}"
             line.append(Cell(text, bool(mean == means[name].min())))
-        lines.append([*line, Cell(_number(chance[model, done], digits=5)), Cell(str(len(values)))])
+        lines.append([*line, Cell(format_number(chance[model, scaling], digits=5)), Cell(str(len(values)))])
     return ReportTable(
         "calibration",
         "Calibration",
@@ -296,19 +215,16 @@ def calibration_table(calibration: pd.DataFrame) -> ReportTable | None:
     )
 
 
-def settings_table(runs: Runs) -> ReportTable | None:
+def settings_table(results: Results) -> ReportTable | None:
     """What distinguishes the models' configurations.
 
     Args:
-        runs: All models.
+        results: The numbers.
 
     Returns:
         The table; None where there is one model, or configurations were not kept.
     """
-    settings = {model: runs.settings(model) for model in runs.folders}
-    if len(settings) < 2 or not all(settings.values()):
-        return None
-    differing = differing_settings(settings)
+    differing = results.differing_settings
     if differing.empty:
         return None
     names = [str(key).removeprefix("model.init_args.") for key in differing]
@@ -321,19 +237,19 @@ def settings_table(runs: Runs) -> ReportTable | None:
     )
 
 
-def class_table(rows: pd.DataFrame) -> ReportTable:
+def class_table(results: Results) -> ReportTable:
     """Every class of every model: the metrics that a reader asks for first.
 
     Args:
-        rows: Long table of all models.
+        results: The numbers.
 
     Returns:
         The table, with means under both policies of empty masks.
     """
-    tables = {policy: summarise_folds(rows, policy) for policy in ("worst", "detected")}
+    rows = results.runs.rows
     by = {
         policy: {(row["model"], row["class"], row["metric"]): row for row in table.to_dict("records")}
-        for policy, table in tables.items()
+        for policy, table in results.summaries.items()
     }
     shown = ("dice", "asd", "hd", "hd95", "islands", "volume_error", "ece", "brier")
     names = [name for name in shown if name in set(rows["metric"])]
@@ -342,13 +258,16 @@ def class_table(rows: pd.DataFrame) -> ReportTable:
         line = [Cell(model), Cell(name)]
         for metric in names:
             worst = by["worst"].get((model, name, metric))
-            line.append(Cell("-" if worst is None else f"{_number(worst['mean'])} ± {_number(worst['sd_patients'])}"))
+            line.append(
+                Cell(
+                    "-" if worst is None else f"{format_number(worst['mean'])} ± {format_number(worst['sd_patients'])}"
+                )
+            )
         key = (model, name, "dice")
         detected = by["detected"].get(key)
-        line.append(Cell("-" if detected is None else f"{_number(detected['mean'])} (n {detected['patients']})"))
+        line.append(Cell("-" if detected is None else f"{format_number(detected['mean'])} (n {detected['patients']})"))
         lines.append([*line, Cell(str(by["worst"][key]["failures"]) if key in by["worst"] else "-")])
-    unit = rows["unit"].iloc[0]
-    headings = [METRICS[name].heading(unit) for name in names]
+    headings = [METRICS[name].heading(results.unit) for name in names]
     return ReportTable(
         "classes",
         "Every class",
@@ -358,56 +277,46 @@ def class_table(rows: pd.DataFrame) -> ReportTable:
     )
 
 
-def comparison_table(
-    name: str, title: str, values: pd.DataFrame, comparisons: Sequence[Comparison]
-) -> ReportTable | None:
+def comparison_table(quantity: ComparedQuantity) -> ReportTable:
     """Planned comparisons with the baselines, and whether the models differ at all.
 
     Args:
-        name: What is compared, as a file's name.
-        title: And as a heading.
-        values: A row per participant, a column per model.
-        comparisons: Those that were planned.
+        quantity: What is compared, with the results.
 
     Returns:
-        The table; None where nothing can be compared.
+        The table.
     """
-    results = compare_models(values, comparisons)
-    if not results:
-        return None
-    complete = values[list(dict.fromkeys(model for pair in results for model in pair))].dropna()
-    note = ""
-    if complete.shape[1] >= 3 and len(complete) >= 2:
-        overall = friedman(complete)
+    results, overall, note = quantity.results, quantity.overall, ""
+    if overall is not None:
         note = (
             f"Friedman over {overall.models} models and {overall.participants} participants: chi-square "
-            f"{overall.statistic:.2f}, p {_p(overall.p)} (permutations within participants: "
-            f"{_p(overall.permutation_p)}), Kendall's W {overall.kendall_w:.2f}. "
+            f"{overall.statistic:.2f}, p {format_p(overall.p)} (permutations within participants: "
+            f"{format_p(overall.permutation_p)}), Kendall's W {overall.kendall_w:.2f}. "
         )
     smallest = max(result.smallest_p for result in results.values())
     participants = min(result.participants for result in results.values())
     note += (
         "Differences are modified less baseline; exact signed ranks; intervals (BCa bootstrap over participants) are "
-        f"exploratory. With {participants} participants no p-value below {_p(smallest)} is possible. The last column "
-        "is the difference that would have been found with a power of 80 %: smaller ones mostly could not."
+        f"exploratory. With {participants} participants no p-value below {format_p(smallest)} is possible. The last "
+        "column is the difference that would have been found with a power of 80 %: smaller ones mostly could not."
     )
     lines = [
         [
             Cell(pair.model),
             Cell(pair.baseline),
             Cell(str(result.participants)),
-            Cell(_number(result.difference, sign=True)),
-            Cell(f"{_number(result.low, sign=True)} to {_number(result.high, sign=True)}"),
+            Cell(format_number(result.difference, sign=True)),
+            Cell(f"{format_number(result.low, sign=True)} to {format_number(result.high, sign=True)}"),
             Cell(f"{result.rank_biserial:+.2f}"),
-            Cell(_p(result.p)),
-            Cell(_p(result.holm_p), result.holm_p < 0.05),
-            Cell(_number(result.detectable)),
+            Cell(format_p(result.p)),
+            Cell(format_p(result.holm_p), result.holm_p < 0.05),
+            Cell(format_number(result.detectable)),
         ]
         for pair, result in results.items()
     ]
     return ReportTable(
-        f"comparison_{name}",
-        f"Against the baseline: {title}",
+        f"comparison_{quantity.name}",
+        f"Against the baseline: {quantity.title}",
         note,
         [
             "model",
@@ -440,21 +349,22 @@ def problem_table(problems: Sequence[tuple[str, str]]) -> ReportTable | None:
 
 
 def _beside_published(
-    rows: pd.DataFrame, published: Mapping[str, Mapping[str, Published]], metrics: Sequence[str]
+    results: Results, published: Mapping[str, Mapping[str, Published]], metrics: Sequence[str]
 ) -> list[list[Cell]]:
     """Give a line for every model that has published values."""
-    summary = summarise_folds(rows)
-    overall = summary[summary["class"] == "mean"].set_index(["model", "metric"])
+    summary = results.summaries["worst"]
+    overall = summary[summary["class"] == "mean"]
+    by_metric = {(row["model"], row["metric"]): row for row in overall.to_dict("records")}
     lines = []
-    for model in dict.fromkeys(rows["model"]):
+    for model in results.runs.models:
         of_the_study = published.get(setting_of(model))
         if of_the_study is None:
             continue
         line = [Cell(model)]
         for name in metrics:
-            own, theirs = overall.loc[(model, name)], of_the_study[name]
+            own, theirs = by_metric[model, name], of_the_study[name]
             line += [
-                Cell(f"{_number(own['mean'])} ± {_number(own['sd_folds'])}"),
+                Cell(_mean_and_sd(own["mean"], own["sd_folds"])),
                 Cell(f"{theirs.mean:.2f} ± {theirs.sd:.2f}"),
             ]
         lines.append(line)
@@ -465,18 +375,5 @@ def _headings_beside(metrics: Sequence[str]) -> list[str]:
     return [f"{METRICS[name].title}, {whose}" for name in metrics for whose in ("ours", "published")]
 
 
-def _epochs_to_converge(curve: pd.Series) -> int:
-    """Number of epochs until a validation curve first reaches 95 % of its best value."""
-    return int((curve >= 0.95 * curve.max()).to_numpy().argmax()) + 1
-
-
-def _number(value: float, sign: bool = False, digits: int = 3) -> str:
-    """Three digits after the point for shares, fewer for larger numbers."""
-    if math.isnan(value):
-        return "-"
-    digits = digits if abs(value) < 10 else 1
-    return f"{value:{'+' if sign else ''}.{digits}f}"
-
-
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+def _mean_and_sd(mean: float, sd: float) -> str:
+    return f"{format_number(mean)} ± {format_number(sd)}"

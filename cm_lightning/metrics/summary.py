@@ -26,15 +26,31 @@ def patient_means(rows: pd.DataFrame, policy: EmptyPolicy = "worst", by: Sequenc
 
 
 def summarise(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.DataFrame:
-    """Average the cases of every patient, then the patients.
+    """Give the mean over patients with the spreads that are often mixed up.
 
     Args:
-        rows: Long table of :func:`cm_lightning.metrics.case_rows` with the columns ``case`` and ``patient``.
+        rows: Long table of :func:`cm_lightning.metrics.case_rows` with the columns ``case`` and ``patient``, and with
+            ``model``, ``fold`` and ``seed`` where there are several.
         policy: What an empty mask is worth.
 
     Returns:
-        A row per class and metric, and per metric for the mean over classes ("mean"): ``mean``, ``sd`` over patients,
-        and the number of patients ``n`` that count.
+        A row per model, class and metric, the class "mean" being each patient's mean over classes: ``mean`` and
+        ``sd_patients`` over all patients, a patient's value being the mean over seeds; ``sd_folds`` over the folds'
+        means, and ``sd_seeds`` over the means of runs that differ in their seed alone; the numbers ``patients``,
+        ``folds`` and ``seeds``; and ``failures``: how often a class was lost or invented, a case, class and seed.
     """
-    grouped = patient_means(rows, policy).groupby(["class", "metric"], sort=False)["value"]
-    return grouped.agg(mean="mean", sd="std", n="count").reset_index()
+    one = {key: value for key, value in (("model", ""), ("fold", 0), ("seed", 0)) if key not in rows}
+    rows = rows.assign(**one)
+    both = patient_means(rows, policy, ["model", "fold"])
+    what = ["model", "class", "metric"]
+    over_patients = both.groupby(what, sort=False)["value"].agg(mean="mean", sd_patients="std", patients="count")
+    fold_means = both.groupby([*what, "fold"], sort=False)["value"].mean()
+    over_folds = fold_means.groupby(what, sort=False).agg(sd_folds="std", folds="count")
+    seed_means = patient_means(rows, policy, ["model", "seed"]).groupby([*what, "seed"], sort=False)["value"].mean()
+    over_seeds = seed_means.groupby(what, sort=False).agg(sd_seeds="std", seeds="count")
+    one_side = rows[rows["pred_empty"] ^ rows["truth_empty"]].drop_duplicates(["model", "seed", "case", "class"])
+    failures = one_side.groupby(["model", "class"]).size().rename("failures")
+    total = one_side.groupby("model").size().rename("failures").reset_index().assign(**{"class": "mean"})
+    failures = pd.concat([failures, total.set_index(["model", "class"])["failures"]])
+    table = over_patients.join(over_folds).join(over_seeds).join(failures, on=["model", "class"])
+    return table.assign(failures=table["failures"].fillna(0).astype(int)).reset_index()

@@ -242,8 +242,9 @@ class BaseTask(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Gather the results of all processes and log the means over patients."""
         self.test_rows, self.test_levels, self.test_calibration = self._results.gather()
-        for row in summarise(self.test_rows[self.test_rows["postprocessing"] == "none"]).itertuples():
-            self.log(f"test/{row.metric}/{row[1]}", torch.tensor(row.mean, dtype=torch.float32), sync_dist=True)
+        for row in summarise(self.test_rows[self.test_rows["postprocessing"] == "none"]).to_dict("records"):
+            mean = torch.tensor(row["mean"], dtype=torch.float32)
+            self.log(f"test/{row['metric']}/{row['class']}", mean, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Predict one case at file resolution, with the post-processing and calibration that are enabled.

@@ -13,10 +13,11 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from cm_lightning.drawing import CONFIDENCE, Panel, Scale, class_colour, draw_panels
-from cm_lightning.evaluation.comparison import Comparison
+from cm_lightning.evaluation.comparison import Comparison, compare_quantity
 from cm_lightning.evaluation.page import Drawing, Page
+from cm_lightning.evaluation.report_table import Cell, ReportTable
 from cm_lightning.evaluation.statistics import mean_interval, signed_rank_p
-from cm_lightning.evaluation.tables import Cell, ReportTable, comparison_table, problem_table
+from cm_lightning.evaluation.tables import comparison_table, problem_table
 from cm_lightning.runs.versions import versions
 from cm_lightning.uncertainty.confidence_question import explained_share
 from cm_lightning.uncertainty.raters import entropy
@@ -337,9 +338,9 @@ def comparison_tables(found: Variability, comparisons: Sequence[Comparison]) -> 
         title = measure.title
         if measure.target == "one":
             values, title = values.map(lambda value: abs(math.log(max(value, 1e-3)))), f"|log of {measure.title}|"
-        table = comparison_table(name.replace("/", "_").replace(" ", "_"), title, values, comparisons)
-        if table is not None:
-            yield table
+        quantity = compare_quantity(name.replace("/", "_").replace(" ", "_"), title, values, comparisons)
+        if quantity is not None:
+            yield comparison_table(quantity)
 
 
 def image_figures(found: Variability) -> Iterator[Drawing]:

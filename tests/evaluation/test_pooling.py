@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cm_lightning.evaluation.pooling import pool_folds, summarise_folds
+from cm_lightning.evaluation.pooling import pool_folds
 from cm_lightning.metrics import case_rows
+from cm_lightning.metrics.summary import summarise
 from cm_lightning.runs import ExperimentFolder
 
 LABEL = np.array([[1, 1, 0, 0], [1, 1, 0, 0]], np.uint8)
@@ -49,16 +50,12 @@ def test_every_case_once_with_its_fold(experiment):
 
 
 def test_means_are_over_patients_and_the_two_spreads_are_kept_apart(experiment):
-    table = (
-        summarise_folds(pool_folds(ExperimentFolder(experiment)))
-        .set_index(["class", "metric"])
-        .loc[("muscle", "recall")]
-    )
+    table = summarise(pool_folds(ExperimentFolder(experiment))).set_index(["class", "metric"]).loc[("muscle", "recall")]
     # Patient a has 1 and 0.5, b has 1, c lost the class.
     assert table["mean"] == pytest.approx((0.75 + 1 + 0) / 3)
     assert table["sd_patients"] == table["sd_folds"] == pytest.approx(np.std([0.75, 1, 0], ddof=1))
     assert (table["patients"], table["folds"], table["failures"]) == (3, 3, 1)
-    detected = summarise_folds(pool_folds(ExperimentFolder(experiment)), "detected").set_index(["class", "metric"])
+    detected = summarise(pool_folds(ExperimentFolder(experiment)), "detected").set_index(["class", "metric"])
     assert detected.loc[("muscle", "recall")]["mean"] == pytest.approx(0.875)
 
 
@@ -71,12 +68,12 @@ def test_one_dead_fold_makes_the_studys_plus_minus():
         for fold, values in dice.items()
         for i, value in enumerate(values)
     )
-    found = summarise_folds(rows).set_index("class").loc["soleus"]
+    found = summarise(rows).set_index("class").loc["soleus"]
     assert round(found["mean"], 2) == 0.57
     assert round(found["sd_folds"], 2) == 0.49
     assert found["sd_patients"] == pytest.approx(np.std(list(dice.values()), ddof=1))
     assert found["failures"] == 3
-    alive = summarise_folds(rows, "detected").set_index("class").loc["soleus"]
+    alive = summarise(rows, "detected").set_index("class").loc["soleus"]
     assert alive["mean"] == pytest.approx(0.855)
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,14 @@ import torch
 from PIL import Image
 
 from cm_lightning.drawing import reliability_plot
-from cm_lightning.evaluation.comparison import participant_values
+from cm_lightning.evaluation import comparison as comparison_module
+from cm_lightning.evaluation import results as results_module
+from cm_lightning.evaluation.loading import load_runs
 from cm_lightning.evaluation.published import PUBLISHED, baseline_of, setting_of
 from cm_lightning.evaluation.report import choose_comparisons, write_report
-from cm_lightning.evaluation.runs import load_runs
+from cm_lightning.evaluation.report_table import Cell, ReportTable
+from cm_lightning.evaluation.results import Results
 from cm_lightning.evaluation.tables import (
-    Cell,
-    ReportTable,
     calibration_table,
     claims_table,
     class_table,
@@ -121,14 +123,13 @@ def test_report_names_the_damaged_run_and_goes_on(runs, tmp_path, capsys):
 
 def test_best_is_bold_and_the_studys_mark_is_on_the_hausdorff_distance(runs):
     found = load_runs([runs])
-    rows = found.rows
     assert len(found.problems) == 1
     comparisons = choose_comparisons(found.models)
     assert comparisons == [
         ("muscle_unet_1ch_ceconf", "muscle_unet_1ch_dicece"),
         ("muscle_unet_2ch_dice", "muscle_unet_1ch_dicece"),
     ]
-    table = overview_table(rows, comparisons)
+    table = overview_table(Results(found, comparisons))
     _, one, two = table.rows
     dice = table.columns.index("DSC")
     assert (one[dice].best, two[dice].best) == (False, True)
@@ -138,15 +139,51 @@ def test_best_is_bold_and_the_studys_mark_is_on_the_hausdorff_distance(runs):
     assert (one[0].text, two[0].text) == ("muscle_unet_1ch_dicece", "muscle_unet_2ch_dice *")
 
 
+def test_every_number_of_a_report_is_computed_once(runs, tmp_path, monkeypatch):
+    """Tables and figures show the numbers; none of them computes its own."""
+    calls = Counter()
+
+    def counted(name, function):
+        def count(*arguments, **more):
+            # What a call is of: its metric, policy or quantity, whatever table it is given.
+            about = [argument for argument in arguments if isinstance(argument, str)]
+            calls[name, *about] += 1
+            return function(*arguments, **more)
+
+        return count
+
+    for module, name in (
+        (results_module, "participant_values"),
+        (results_module, "summarise"),
+        (results_module, "compare_quantity"),
+        (results_module, "participant_errors"),
+        (results_module, "error_profile"),
+        (comparison_module, "compare_models"),
+        (comparison_module, "friedman"),
+    ):
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    with blank_figures():
+        write_report([runs], tmp_path / "out")
+    once = {(name, *about): number for (name, *about), number in calls.items() if about}
+    assert {key[1] for key in once if key[0] == "participant_values"} == {"dice", "hd", "asd", "islands"}
+    assert {key[1] for key in once if key[0] == "summarise"} == {"worst", "detected"}
+    assert set(once.values()) == {1}
+    quantities = sum(key[0] == "compare_quantity" for key in once)
+    assert calls["compare_models",] == quantities
+    assert calls["friedman",] <= quantities
+    assert calls["participant_errors",] == 3
+
+
 def test_claims_have_their_numbers(runs):
     found = load_runs([runs])
-    table = claims_table(found)
+    results = Results(found, [])
+    table = claims_table(results)
     line = {row[0].text: [cell.text for cell in row] for row in table.rows}["muscle_unet_2ch_dice"]
     # The first rows of the label are missing, none of the deepest.
     assert line[table.columns.index("error, deep")] == "0.000"
     assert line[table.columns.index("error, low confidence")] == "-"  # not measured here
     assert line[table.columns.index("epochs to 95 %")] == "2.0"
-    settings = settings_table(found)
+    settings = settings_table(results)
     assert settings.columns == ["model", "rows"]
     assert [row[1].text for row in settings.rows] == ["3", "2", "1"]
 
@@ -180,11 +217,11 @@ def test_one_model_twice_and_post_processing(runs, tmp_path):
         found.models, compare=[f"{name} = muscle_unet_1ch_dicece", f"{name}=muscle_unet_2ch_dice"]
     )
     assert planned == [(name, "muscle_unet_1ch_dicece"), (name, "muscle_unet_2ch_dice")]
-    table = comparison_table("dice", "DSC", participant_values(found.rows, "dice"), planned)
+    table = comparison_table(Results(found, planned).quantities["dice"])
     assert [float(row[3].text) == 0 for row in table.rows] == [True, False]
     with pytest.raises(ValueError, match="no model '' to compare among the runs"):
         choose_comparisons(found.models, compare=["muscle_unet_2ch_dice"])
-    assert len(claims_table(found).rows) == 4
+    assert len(claims_table(Results(found, [])).rows) == 4
 
 
 def test_calibration_where_it_was_measured(runs, tmp_path):
@@ -201,7 +238,7 @@ def test_calibration_where_it_was_measured(runs, tmp_path):
     assert "fold1/test_calibration.csv has 0 rows" in dict(found.problems)[name]
     assert len(found.calibration) == 6 * (2 + 2) * 20
 
-    table = calibration_table(found.calibration)
+    table = calibration_table(Results(found, []))
     cells = {(row[0].text, row[1].text): row[2:] for row in table.rows}
     assert set(cells) == {("muscle_unet_2ch_dice", "-"), ("muscle_unet_2ch_dice", "temperature")}
     plain, scaled = cells["muscle_unet_2ch_dice", "-"], cells["muscle_unet_2ch_dice", "temperature"]
@@ -233,12 +270,12 @@ def test_calibration_where_it_was_measured(runs, tmp_path):
         np.testing.assert_allclose(line.get_xdata(), [0.82, 0.905], rtol=1e-6)
         np.testing.assert_allclose(after.get_xydata(), [[frequency, frequency]])
     # Models that have no probabilities have a dash in the tables of metrics.
-    overview = overview_table(found.rows, [])
+    overview = overview_table(Results(found, []))
     column = overview.columns.index("ECE")
     texts = {row[0].text: row[column].text for row in overview.rows}
     assert texts["muscle_unet_1ch_dicece"] == "-"
     assert texts["muscle_unet_2ch_dice"].startswith("0.300 ±")
-    assert class_table(found.rows).columns[-4:] == ["ECE", "Brier", "DSC where found", "failures"]
+    assert class_table(Results(found, [])).columns[-4:] == ["ECE", "Brier", "DSC where found", "failures"]
 
 
 def test_one_content_in_four_formats():

@@ -198,8 +198,8 @@ def test_summary_averages_cases_within_patients_first():
     )
     recall = summarise(rows).set_index(["class", "metric"]).loc[("a", "recall")]
     assert recall["mean"] == pytest.approx(0.75)  # not 5 / 6
-    assert recall["sd"] == pytest.approx(np.std([1.0, 0.5], ddof=1))
-    assert recall["n"] == 2
+    assert recall["sd_patients"] == pytest.approx(np.std([1.0, 0.5], ddof=1))
+    assert (recall["patients"], recall["folds"], recall["seeds"], recall["failures"]) == (2, 1, 1, 0)
 
 
 def test_validation_dice_skips_absent_classes():

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cm_lightning.callbacks import SampledImage
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import Phantom
 from cm_lightning.data.confidence_maps import frame_maps
 from cm_lightning.data.phantom import RaterModel
 from cm_lightning.data.reading import image_geometry
 from cm_lightning.evaluation.statistics import signed_rank_p
+from cm_lightning.variability.image_sampler import SampledImage
 from cm_lightning.variability.measures import Frame, depth_profile, measure_model, measure_raters
 
 SHAPE, SPACING = (100, 120), (0.5, 0.4)

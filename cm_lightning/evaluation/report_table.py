@@ -1,0 +1,90 @@
+"""A table of a report, as HTML, Markdown, LaTeX and CSV from one content."""
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from html import escape
+
+LATEX_SPECIAL = str.maketrans({c: rf"\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "²": r"$^2$"})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: What it says.
+        best: Whether it is the best of its column, shown in bold.
+    """
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table of the report.
+
+    Attributes:
+        name: Its file's name.
+        title: Its heading.
+        note: What a reader has to know.
+        columns: Headings of the columns.
+        rows: Cells, row by row.
+    """
+
+    name: str
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[list[Cell]]
+
+    def to_html(self) -> str:
+        """Write the table as HTML."""
+        head = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{'<b>' * c.best}{escape(c.text)}{'</b>' * c.best}</td>" for c in row) + "</tr>\n"
+            for row in self.rows
+        )
+        return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
+
+    def to_markdown(self) -> str:
+        """Write the table as Markdown, with its title and note."""
+        lines = [self.columns, ["---"] * len(self.columns)]
+        lines += [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in self.rows]
+        grid = "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in line) + " |" for line in lines)
+        return f"## {self.title}\n\n{self.note}\n\n{grid}\n"
+
+    def to_latex(self) -> str:
+        """Write the table as a LaTeX ``tabular``."""
+
+        def text(cell: Cell) -> str:
+            plain = cell.text.translate(LATEX_SPECIAL)
+            return rf"\textbf{{{plain}}}" if cell.best else plain
+
+        lines = [" & ".join(column.translate(LATEX_SPECIAL) for column in self.columns) + r" \\ \hline"]
+        lines += [" & ".join(text(cell) for cell in row) + r" \\" for row in self.rows]
+        head = rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}} \hline"
+        return "\n".join([head, *lines, r"\hline \end{tabular}", ""])
+
+    def to_csv(self) -> str:
+        """Write the table as comma-separated values."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([cell.text for cell in row] for row in self.rows)
+        return file.getvalue()
+
+
+def format_number(value: float, sign: bool = False, digits: int = 3) -> str:
+    """Three digits after the point for shares, fewer for larger numbers."""
+    if math.isnan(value):
+        return "-"
+    digits = digits if abs(value) < 10 else 1
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def format_p(value: float) -> str:
+    """Three digits after the point for p-values of at least 0.001, else two significant ones."""
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
