@@ -12,8 +12,10 @@ from cm_lightning.data.confidence_maps import frame_maps
 from cm_lightning.data.phantom import RaterModel
 from cm_lightning.data.reading import image_geometry
 from cm_lightning.evaluation.statistics import signed_rank_p
+from cm_lightning.variability.frame import Frame
 from cm_lightning.variability.image_sampler import SampledImage
-from cm_lightning.variability.measures import Frame, depth_profile, measure_model, measure_raters
+from cm_lightning.variability.model_measures import depth_profile, measure_model
+from cm_lightning.variability.rater_measures import measure_raters
 
 SHAPE, SPACING = (100, 120), (0.5, 0.4)
 
