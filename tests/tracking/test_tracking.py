@@ -83,7 +83,7 @@ def file_of(run, summary, key):
 def folds(muscle_set, tmp_path_factory):
     """Two folds of a cross-validation, trained, one of them resumed, tested, and summed up."""
     folder = tmp_path_factory.mktemp("tracked")
-    configs = Path(__file__).parents[1] / "configs"
+    configs = Path(__file__).parents[2] / "configs"
     arguments = [
         "--config",
         str(configs / "muscle_2ch.yaml"),
@@ -289,7 +289,7 @@ def test_two_processes_are_one_run(muscle_arguments, run_folder, tmp_path, monke
     set_environment(monkeypatch, tmp_path)
     words = [*muscle_arguments, "--trainer.max_epochs=1", "--trainer.devices=2", "--trainer.strategy=ddp"]
     command = [sys.executable, "-m", "cm_lightning", "fit", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[-3000:]
     (run,) = offline_runs(run_folder)
     records, summary = read(run)
