@@ -45,16 +45,19 @@ def test_bound_holds_for_any_wrong_solution_and_is_tight(rng):
         assert error <= bound <= 1.3 * error + 1e-10
 
 
-@pytest.mark.parametrize("precision", [np.float32, np.float64])
-def test_both_engines_prove_the_same_bound(device, rng, precision):
+# In float32 the factors round in different orders, and differences of neighbours in v feel it.
+@pytest.mark.parametrize(("precision", "tolerance"), [(np.float32, 0.03), (np.float64, 1e-6)])
+def test_both_engines_prove_the_same_bound(device, rng, precision, tolerance):
     networks = [random_network(rng, SHAPE, decades) for decades in (1, 3, 5)]
     exact = [CompiledSolver(SHAPE, "direct", 1e-3, certify=False)(network).values for network in networks]
-    wrong = [x + size * rng.standard_normal(SHAPE) for x, size in zip(exact, (0.0, 1e-6, 1e-2), strict=True)]
+    wrong = [x + size * rng.standard_normal(SHAPE) for x, size in zip(exact, (1e-9, 1e-6, 1e-2), strict=True)]
     expected = [cpu_bound(network, x, precision) for network, x in zip(networks, wrong, strict=True)]
     batch = BatchSystem(device, Network(*(np.stack(arrays) for arrays in zip(*networks, strict=True))), precision)
-    # The factors of the two engines round differently, which a float32 one shows in the correction of the bound.
-    tolerance = 0.05 if precision is np.float32 else 1e-3
-    np.testing.assert_allclose(batch.certify(np.stack(wrong)), expected, rtol=tolerance)
+    bound = batch.certify(np.stack(wrong))
+    np.testing.assert_allclose(bound, expected, rtol=tolerance)
+    error = np.abs(np.stack(wrong) - np.stack(exact)).max(axis=(1, 2))
+    assert (error <= bound).all()
+    assert (error <= expected).all()
 
 
 def test_nothing_is_proven_without_a_factor(device, rng):
