@@ -33,6 +33,7 @@ from cm_lightning.callbacks import (
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.errors import InputError
+from cm_lightning.parsing import PlainErrors
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
 from cm_lightning.runs.layout import BEST, LAST
 from cm_lightning.runs.settings import RUN_SPECIFIC
@@ -66,6 +67,10 @@ class RunConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger) and stage == "fit":
                 logger.log_config(settings)
+
+
+class StageParser(PlainErrors, LightningArgumentParser):
+    """The parser of one of Lightning's subcommands."""
 
 
 class CommandLine(LightningCLI):
@@ -110,6 +115,8 @@ class CommandLine(LightningCLI):
         parser.link_arguments("solver", "data.solver", apply_on="instantiate")
         for name in ("classes", "spatial_dims", "spatial_size", "patch_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}")
+        # In the help, the project's own groups first and the trainer, by far the longest, last.
+        parser._action_groups.sort(key=lambda group: any(action.dest == "trainer" for action in group._group_actions))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then settle the run's folder and the checkpoint before anything is built."""
@@ -337,6 +344,7 @@ def _build(kind: type[CommandLine], argv: Sequence[str]) -> None:
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
+        parser_class=StageParser,
         parser_kwargs={"prog": "cm_lightning", "description": cm_lightning.__doc__, "version": __version__},
         args=list(argv),
     )

@@ -1,52 +1,54 @@
 """``dashboard``: build the workspace of W&B that shows a project's runs."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from cm_lightning.parsing import check_exclusive, run_function
 
-def run(argv: Sequence[str]) -> None:
-    """Build the workspace, and save it or write it to a file.
+
+def dashboard(
+    *,
+    entity: str,
+    project: str,
+    name: str = "cm_lightning",
+    classes: list[str] | None = None,
+    fit_config: list[Path] | None = None,
+    dry_run: Path | None = None,
+) -> None:
+    """Save a workspace of Weights & Biases that shows a project's runs.
+
+    It has means and standard deviations over folds, classes, uncertainty, pictures, the worst cases and
+    cross-validations. Saving again makes another.
 
     Args:
-        argv: Command line after ``dashboard``.
-
-    Raises:
-        InputError: wandb-workspaces is not installed, W&B does not take the workspace, or the configuration is not one
-            of ``fit``.
+        entity: User or team that owns the project.
+        project: The project.
+        name: The workspace's name.
+        classes: Names of the classes; by default the muscles.
+        fit_config: Configurations of fit, whose classes are taken in place of named ones.
+        dry_run: Write the workspace to this JSON file, and send nothing.
     """
-    parser = argparse.ArgumentParser(
-        prog="cm_lightning dashboard",
-        description="Save a workspace of Weights & Biases that shows a project's runs: means and standard deviations "
-        "over folds, classes, uncertainty, pictures, the worst cases, cross-validations. Saving again makes another.",
-    )
-    parser.add_argument("--entity", required=True, help="User or team that owns the project.")
-    parser.add_argument("--project", required=True, help="The project.")
-    parser.add_argument("--name", default="cm_lightning", help="The workspace's name.")
-    named = parser.add_mutually_exclusive_group()
-    named.add_argument("--classes", nargs="+", help="Names of the classes; by default the muscles.")
-    named.add_argument("--config", action="append", type=Path, help="As for fit: take its classes; may be repeated.")
-    parser.add_argument(
-        "--dry_run",
-        "--dry-run",
-        type=Path,
-        metavar="FILE",
-        help="Write the workspace to a JSON file, and send nothing.",
-    )
-    options = parser.parse_args(list(argv))
+    check_exclusive(classes=classes, fit_config=fit_config)
 
     from cm_lightning.tracking.dashboard import MUSCLES, build_dashboard, save_dashboard, write_dashboard
 
-    classes = options.classes or MUSCLES
-    if options.config:
+    if fit_config is not None:
         from cm_lightning.cli import resolve_settings
 
-        settings = resolve_settings([f"--config={path}" for path in options.config])
+        settings = resolve_settings([f"--config={path}" for path in fit_config])
         prefix = "data.classes."
         classes = [key.removeprefix(prefix) for key in settings if key.startswith(prefix)]
-    workspace = build_dashboard(options.entity, options.project, options.name, classes)
-    if options.dry_run is None:
+    workspace = build_dashboard(entity, project, name, classes or MUSCLES)
+    if dry_run is None:
         save_dashboard(workspace)
     else:
-        panels = write_dashboard(workspace, options.dry_run)
-        print(f"Wrote {panels} panels to {options.dry_run}.")
+        print(f"Wrote {write_dashboard(workspace, dry_run)} panels to {dry_run}.")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the subcommand.
+
+    Args:
+        argv: Command line after ``dashboard``.
+    """
+    run_function("dashboard", dashboard, argv)

@@ -3,23 +3,26 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cm_lightning.parsing import CommandParser
+
 
 def run(argv: Sequence[str]) -> None:
     """Write a phantom data set.
 
     Args:
-        argv: Command line after ``phantom``.
+        argv: Command line after ``phantom``: the folder, and arguments of
+            :class:`cm_lightning.data.phantom.Phantom`.
     """
-    from jsonargparse import ArgumentParser
-
     from cm_lightning.data.phantom import Phantom
 
-    parser = ArgumentParser(prog="cm_lightning phantom", description="Write a synthetic ultrasound data set.")
+    parser = CommandParser(prog="cm_lightning phantom", description="Write a synthetic ultrasound data set.")
+    parser.add_argument("--config", action="config", help="YAML file with values of the options below.")
     parser.add_argument("root", type=Path, help="Folder to write to.")
     parser.add_class_arguments(Phantom)
-    config = parser.parse_args(list(argv))
-    root = config.pop("root")
-    phantom = Phantom(**parser.instantiate_classes(config).as_dict())
+    arguments = parser.parse_args(list(argv))
+    root = arguments.pop("root")
+    arguments.pop("config")
+    phantom = Phantom(**parser.instantiate_classes(arguments).as_dict())
     phantom.write(root)
     print(f"Wrote {phantom.patients} {phantom.variant} phantoms to {root}.")
     if phantom.raters is not None:

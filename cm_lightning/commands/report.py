@@ -1,36 +1,38 @@
 """``report``: tables, statistics and figures of finished runs, on one page."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from cm_lightning.parsing import check_exclusive, run_function
 
-def run(argv: Sequence[str]) -> None:
-    """Write a report.
+
+def report(
+    runs: list[Path],
+    output: Path = Path("report"),
+    baseline: str | None = None,
+    compare: list[str] | None = None,
+) -> None:
+    """Write one page, with its tables and figures as files beside it, from the folders of experiments.
 
     Args:
-        argv: Command line after ``report``.
-
-    Raises:
-        InputError: None of the runs can be read, or a model to compare is not one of them.
+        runs: Folders of experiments, or folders that hold such.
+        output: Folder to write to.
+        baseline: Model that all others are compared with; by default the study's.
+        compare: The planned comparisons, each MODEL=BASELINE, corrected for together; a model may have several
+            baselines. In place of a baseline.
     """
-    parser = argparse.ArgumentParser(
-        prog="cm_lightning report",
-        description="Write one page, with its tables and figures as files beside it, from the folders of experiments.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, help="Folders of experiments, or folders that hold such.")
-    parser.add_argument("--output", type=Path, default=Path("report"), help="Folder to write to.")
-    planned = parser.add_mutually_exclusive_group()
-    planned.add_argument("--baseline", help="Model that all others are compared with; by default the study's.")
-    planned.add_argument(
-        "--compare",
-        nargs="+",
-        metavar="MODEL=BASELINE",
-        help="The planned comparisons, corrected for together; a model may have several baselines.",
-    )
-    options = parser.parse_args(list(argv))
+    check_exclusive(baseline=baseline, compare=compare)
 
     from cm_lightning.evaluation.report import write_report
 
-    page = write_report(options.runs, options.output, options.baseline, options.compare)
+    page = write_report(runs, output, baseline, compare)
     print(f"Wrote {page}.")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the subcommand.
+
+    Args:
+        argv: Command line after ``report``.
+    """
+    run_function("report", report, argv)

@@ -1,60 +1,76 @@
 """``variability``: how networks vary and how raters do, and whether confidence predicts it."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
+
+from cm_lightning.parsing import check_exclusive, run_function
 
 
-def run(argv: Sequence[str]) -> None:
-    """Compare the variability of trained networks with that of raters.
+def variability(
+    runs: list[Path],
+    raters: Path | None = None,
+    rater_pattern: str | None = None,
+    consensus: Literal["majority", "staple"] = "majority",
+    output: Path = Path("variability"),
+    sampled: Path | None = None,
+    samples: int = 100,
+    batch_size: int = 1,
+    frames: int = 3,
+    data_root: Path | None = None,
+    accelerator: str = "auto",
+    baseline: str | None = None,
+    compare: list[str] | None = None,
+) -> None:
+    """Sample the test cases of finished runs with MC dropout, and compare the samples with labels of raters.
+
+    Where and how much the samples differ is compared with the labels that several raters, or one rater several times,
+    gave the same images. Without raters, the uncertainty of a network is compared with its errors. Writes one page, its
+    tables and figures as files, and the numbers as CSV.
 
     Args:
-        argv: Command line after ``variability``.
-
-    Raises:
-        InputError: None of the runs can be sampled, or the raters' labels not be read.
+        runs: Folders of experiments, or folders that hold such.
+        raters: Folder with a folder of repeated labels for every case.
+        rater_pattern: Regular expression with the groups rater and repeat, searched in the names of the label files;
+            <rater>_<repeat> by default.
+        consensus: How the labels of an image are made one.
+        output: Folder to write to.
+        sampled: Folder where samples are kept; by default in the output's folder.
+        samples: Passes with dropout.
+        batch_size: Samples in one pass.
+        frames: Frames of every volume that are compared.
+        data_root: The data set, where it is not where the runs were trained.
+        accelerator: Lightning's name of the device.
+        baseline: Model that all others are compared with.
+        compare: The planned comparisons, each MODEL=BASELINE. In place of a baseline.
     """
-    parser = argparse.ArgumentParser(
-        prog="cm_lightning variability",
-        description="Sample the test cases of finished runs with MC dropout, and compare where and how much the "
-        "samples differ with the labels that several raters, or one several times, gave the same images. Without "
-        "raters: what a network's doubt says of its errors. Writes one page, its tables and figures as files, and the "
-        "numbers as CSV.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, help="Folders of experiments, or folders that hold such.")
-    parser.add_argument("--raters", type=Path, help="Folder with a folder of repeated labels for every case.")
-    parser.add_argument(
-        "--rater_pattern", help="How a file's name tells its rater and the repeat; <rater>_<repeat>.ext by default."
-    )
-    parser.add_argument("--consensus", choices=["majority", "staple"], default="majority", help="Of the labels.")
-    parser.add_argument("--output", type=Path, default=Path("variability"), help="Folder to write to.")
-    parser.add_argument("--sampled", type=Path, help="Where samples are kept; by default in the output's folder.")
-    parser.add_argument("--samples", type=int, default=100, help="Passes with dropout.")
-    parser.add_argument("--batch_size", type=int, default=1, help="Samples in one pass.")
-    parser.add_argument("--frames", type=int, default=3, help="Frames of every volume that are compared.")
-    parser.add_argument("--data_root", type=Path, help="The data set, where it is not where the runs were trained.")
-    parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device.")
-    planned = parser.add_mutually_exclusive_group()
-    planned.add_argument("--baseline", help="Model that all others are compared with.")
-    planned.add_argument("--compare", nargs="+", metavar="MODEL=BASELINE", help="The planned comparisons.")
-    options = parser.parse_args(list(argv))
+    check_exclusive(baseline=baseline, compare=compare)
 
     from cm_lightning.data.raters import RATER_PATTERN
     from cm_lightning.uncertainty import MCDropout
     from cm_lightning.variability.command import compare_variability
 
     page = compare_variability(
-        options.runs,
-        options.output,
-        raters=options.raters,
-        pattern=options.rater_pattern or RATER_PATTERN,
-        consensus=options.consensus,
-        settings=MCDropout(options.samples, options.batch_size),
-        frames=options.frames,
-        sampled=options.sampled,
-        data_root=options.data_root,
-        accelerator=options.accelerator,
-        baseline=options.baseline,
-        compare=options.compare,
+        runs,
+        output,
+        raters=raters,
+        pattern=rater_pattern or RATER_PATTERN,
+        consensus=consensus,
+        settings=MCDropout(samples, batch_size),
+        frames=frames,
+        sampled=sampled,
+        data_root=data_root,
+        accelerator=accelerator,
+        baseline=baseline,
+        compare=compare,
     )
     print(f"Wrote {page}.")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the subcommand.
+
+    Args:
+        argv: Command line after ``variability``.
+    """
+    run_function("variability", variability, argv)

@@ -1,7 +1,7 @@
 """The experiments of a cross-validation: one, or those of a grid, with every seed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cm_lightning.errors import InputError
@@ -19,9 +19,9 @@ class Grid:
         overlays: Configurations that all experiments share, and that override those of the grid.
     """
 
-    base: Sequence[Path]
-    files: Sequence[Path] = ()
-    overlays: Sequence[Path] = ()
+    base: list[Path]
+    files: list[Path] = field(default_factory=list)
+    overlays: list[Path] = field(default_factory=list)
 
     def command_lines(self, rest: Sequence[str], seeds: Sequence[int] | None = None) -> list[list[str]]:
         """Give the command line of every experiment.
