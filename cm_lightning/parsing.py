@@ -125,16 +125,15 @@ def explain(message: str, options: Sequence[str]) -> str:
     """
     message = " ".join(message.split())
     # Of a class that may be left out, or one of several types: what is wrong with the first of them.
-    if match := re.match(r'Parser key "([^"]+)": .*Errors: - (.*?) - Expected a ', message):
-        return _within(match[1], match[2])
+    if match := re.match(r'Parser key "([^"]+)": .*Errors: - (.*?) - Expected a .*?Given value: (.*)', message):
+        return _within(match[1], match[2], match[3])
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         return _unknown(match[1].partition("=")[0], options)
     if match := re.search(r"(?:Option|accept option) '([^']+)'", message):
         return _unknown(f"--{match[1]}", options)
     if match := re.match(r'Parser key "([^"]+)": Expected a typing\.Literal\[(.*)\]\. Got value: (.*)', message):
-        choices = re.findall(r"'([^']*)'", match[2])
-        return f"{match[1]} must be one of {', '.join(choices)}; found {match[3]!r}.{_nearest(match[3], choices)}"
-    if match := re.match(r'Parser key "([^"]+)": Expected a <class \'(\w+)\'>\. Got value: (.*)', message):
+        return _choice(match[1], match[2], match[3])
+    if match := re.match(r'Parser key "([^"]+)"[^:]*: Expected a <class \'(\w+)\'>\. Got value: (.*)', message):
         return f"{match[1]} must be {KINDS.get(match[2], match[2])}; found {match[3]!r}."
     if match := re.match(r'Parser key "config": File does not exist: \'(.*)\'', message):
         return f"There is no configuration {match[1]} (--config)."
@@ -152,21 +151,22 @@ def _unknown(name: str, options: Sequence[str]) -> str:
     return f"There is no option {name}.{hint}"
 
 
-def _within(key: str, sentence: str) -> str:
+def _within(key: str, sentence: str, value: str) -> str:
     """Name the option that a sentence is about by its place."""
     if sentence.startswith("There is no option"):
         return sentence.replace("--", f"--{key}.")
-    if match := re.match(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", sentence):
-        choices = re.findall(r"'([^']*)'", match[1])
-        return f"{key} must be one of {', '.join(choices)}; found {match[2]!r}.{_nearest(match[2], choices)}"
+    if match := re.match(r"Expected a typing\.Literal\[([^]]*)\]", sentence):
+        return _choice(key, match[1], value)
     if match := re.match(r"Expected a dot import path string: (.*)", sentence):
         return f"{key} must be the name or the import path of a class; found {match[1]!r}."
     return f"{key}.{sentence}" if " must be " in sentence else f"{key}: {sentence}"
 
 
-def _nearest(value: str, choices: Sequence[str]) -> str:
+def _choice(key: str, literal: str, value: str) -> str:
+    choices = re.findall(r"'([^']*)'", literal)
     nearest = get_close_matches(value, choices, n=1)
-    return f" Did you mean {nearest[0]}?" if nearest else ""
+    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    return f"{key} must be one of {', '.join(choices)}; found {value!r}.{hint}"
 
 
 def _item(hint: Any) -> Any:

@@ -12,7 +12,7 @@ from cm_lightning.evaluation.levels import COUNTS
 from cm_lightning.evaluation.pooling import pool_folds, read_table
 from cm_lightning.metrics.calibration import SUMS
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, find_experiments, flatten
-from cm_lightning.runs.settings import MAY_DIFFER
+from cm_lightning.runs.settings import may_differ
 
 
 @dataclass(frozen=True)
@@ -122,12 +122,12 @@ def differing_settings(settings: dict[str, Settings]) -> pd.DataFrame:
         A row per model, a column per setting that is not the same in all; those that say only where and how a run is,
         its name and its seed are left out.
     """
-    ignored = {*MAY_DIFFER, "experiment", "seed_everything"}
     keys = dict.fromkeys(key for flat in settings.values() for key in flat)
     values: dict[str, list[Any]] = {}
     for key in keys:
         column = [flat.get(key, "-") for flat in settings.values()]
-        if key not in ignored and any(value != column[0] for value in column):
+        ignored = may_differ(key) or key in ("experiment", "seed_everything")
+        if not ignored and any(value != column[0] for value in column):
             values[key] = column
     return pd.DataFrame(values, index=list(settings))
 

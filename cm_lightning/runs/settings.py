@@ -9,9 +9,10 @@ Settings = dict[str, Any]
 
 # Settings that say where a run is, not what it does.
 RUN_SPECIFIC = {"ckpt_path", "config", "overwrite", "checkpoint.dirpath", "trainer.default_root_dir"}
-# Settings in which the folds of one experiment may differ: where and how they run, and what training does not depend
-# on.
-MAY_DIFFER = RUN_SPECIFIC | {
+# Settings in which the folds of one experiment may differ, each with all that is below it: where and how they run, how
+# often something is drawn, and what training does not depend on.
+MAY_DIFFER = (
+    *sorted(RUN_SPECIFIC),
     "output_dir",
     "data.fold",
     "data.root",
@@ -19,21 +20,35 @@ MAY_DIFFER = RUN_SPECIFIC | {
     "data.num_workers",
     "data.cache_rate",
     "data.pairs_per_case",
-    "wandb.mode",
-    "wandb.project",
-    "wandb.entity",
-    "wandb.pictures",
+    "data.predict_path",
+    "checkpoint.filename",
+    "pictures",
+    "uncertainty",
+    "prediction",
+    "wandb",
     "tensorboard",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
     "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
     "model.init_args.mc_dropout",
-    *(f"model.init_args.mc_dropout.{name}" for name in ("samples", "batch_size", "inference", "segmentations", "seed")),
     "model.init_args.largest_component",
     "model.init_args.temperature_scaling",
-}
+)
+
+
+def may_differ(key: str) -> bool:
+    """Whether the folds of one experiment may differ in a setting.
+
+    Args:
+        key: Its dotted name.
+
+    Returns:
+        Whether it, or what it is a part of, is one of :data:`MAY_DIFFER`.
+    """
+    return any(key == name or key.startswith(f"{name}.") for name in MAY_DIFFER)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -61,8 +76,8 @@ def conflicting_settings(before: Settings, after: Settings) -> dict[str, tuple[A
     """
     return {
         key: (before[key], after[key])
-        for key in sorted(before.keys() & after.keys() - MAY_DIFFER)
-        if before[key] != after[key]
+        for key in sorted(before.keys() & after.keys())
+        if before[key] != after[key] and not may_differ(key)
     }
 
 

@@ -99,18 +99,28 @@ def test_a_failed_fold_is_named_and_the_others_run(tmp_path):
 
 
 def test_command_line():
-    own, grid, rest = parse(["--config", "a.yaml", "--config=b.yaml", "--folds", "0", "2", "--model.loss", "CE"])
-    assert grid == Grid([Path("a.yaml"), Path("b.yaml")], [], [])
-    assert own.folds == [0, 2]
-    assert rest == ["--model.loss", "CE"]
-    with pytest.raises(SystemExit):
-        parse(["--folds", "1"])
+    arguments = parse(["--config", "a.yaml", "--config=b.yaml", "--folds", "0", "2", "--model.loss", "CE"])
+    assert arguments["config"] == [Path("a.yaml"), Path("b.yaml")]
+    assert arguments["folds"] == [0, 2]
+    assert arguments["fit_arguments"] == ["--model.loss", "CE"]
     # As everywhere, what comes later overrides.
-    words = ["--config", "base.yaml", "--grid", "x/a.yaml", "x/b.yaml", "--config", "over.yaml", "--model.loss", "CE"]
-    own, grid, rest = parse(words)
-    assert grid.command_lines(rest, own.seeds)[1] == [
+    argv = ["--config", "base.yaml", "--grid", "x/a.yaml", "x/b.yaml", "--config", "over.yaml", "--model.loss", "CE"]
+    arguments = parse([*argv, "--overwrite"])
+    assert arguments["overwrite"] is True
+    grid = Grid(arguments["config"], arguments["grid"], arguments["overlay"])
+    assert grid.command_lines(arguments["fit_arguments"])[1] == [
         *("--config=base.yaml", "--config=x/b.yaml", "--config=over.yaml", "--experiment=b"),
         *("--model.loss", "CE"),
     ]
-    with pytest.raises(ValueError, match="fit does not take these settings"):
-        main(["crossval", f"--config={CONFIGS / 'muscle_2ch.yaml'}", "--nonsense=1"])
+    for argv, match in (
+        (["--folds", "1"], "crossval needs a configuration; expected --config or --grid"),
+        (
+            ["--config=a.yaml", "--split=stdy"],
+            "split must be one of study, kfold, official; found 'stdy'. Did",
+        ),
+        (["--config=a.yaml", "--folds", "one"], "folds must be a whole number; found 'one'"),
+        (["--grid", "a.yaml", "--grid", "b.yaml"], "--grid was given twice"),
+        ([f"--config={CONFIGS / 'muscle_2ch.yaml'}", "--nonsense=1"], "There is no option --nonsense"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            main(["crossval", *argv])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cm_lightning.runs import ExperimentFolder, FoldFolder, find_experiments
-from cm_lightning.runs.settings import conflicting_settings, flatten
+from cm_lightning.runs.settings import conflicting_settings, flatten, may_differ
 
 
 @pytest.fixture
@@ -94,6 +94,16 @@ def test_folds_of_one_experiment_may_differ_in_where_they_run_and_not_in_what_th
     before = flatten({"data": {"root": "/a", "fold": 0}, "model": {"init_args": {"loss": "dice"}}, "seed": 1})
     after = flatten({"data": {"root": "/b", "fold": 1}, "model": {"init_args": {"loss": "CE"}}, "new": 2})
     assert conflicting_settings(before, after) == {"model.init_args.loss": ("dice", "CE")}
+
+
+def test_folds_may_differ_in_what_is_drawn_with_all_that_is_below():
+    assert may_differ("pictures.every_n_epochs")
+    assert may_differ("uncertainty.samples")
+    assert may_differ("prediction.maps")
+    assert may_differ("model.init_args.mc_dropout.samples")
+    assert may_differ("checkpoint.dirpath")
+    for key in ("checkpoint.monitor", "data.folds", "model.init_args.loss", "pictures_of", "trainer.max_epochs"):
+        assert not may_differ(key)
 
 
 def test_a_fold_need_not_be_there(tmp_path):

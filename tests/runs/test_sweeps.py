@@ -8,6 +8,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from cm_lightning.cli import resolve_settings
 from cm_lightning.commands.crossval import parse
+from cm_lightning.crossval.grid import Grid
 from cm_lightning.main import main
 from cm_lightning.runs.sweeps import combination_name, read_combinations, sweep_experiment
 from tests.conftest import CONFIGS
@@ -15,8 +16,9 @@ from tests.conftest import CONFIGS
 
 def command_lines(argv):
     """What cross-validation gives to fit."""
-    own, grid, rest = parse(argv)
-    return grid.command_lines(rest, own.seeds)
+    arguments = parse(argv)
+    grid = Grid(*(arguments[name] or [] for name in ("config", "grid", "overlay")))
+    return grid.command_lines(arguments["fit_arguments"], arguments["seeds"])
 
 
 SWEEPS = sorted(CONFIGS.glob("sweep_*.yaml"))

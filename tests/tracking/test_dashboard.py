@@ -71,7 +71,7 @@ def test_dry_run_writes_the_same_every_time(workspace, tmp_path, capsys, monkeyp
     first, second, nerves = (tmp_path / name for name in ("a.json", "b/c.json", "nerves.json"))
     main([*words, "--dry_run", str(first)])
     assert "panels to" in capsys.readouterr().out
-    main([*words, "--config", str(CONFIGS / "muscle_2ch.yaml"), "--dry-run", str(second)])
+    main([*words, "--fit_config", str(CONFIGS / "muscle_2ch.yaml"), "--dry_run", str(second)])
     assert first.read_text() == second.read_text()
     assert json.loads(first.read_text())["displayName"] == "cm_lightning"
     main([*words, "--name=nerves", "--classes", "nerve", "--dry_run", str(nerves)])
