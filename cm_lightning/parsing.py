@@ -49,7 +49,9 @@ def run_function(name: str, function: Callable[..., Any], argv: Sequence[str]) -
     Raises:
         InputError: The command line is not one that the function takes.
     """
-    arguments = make_parser(name, function).parse_args(list(argv)).as_dict()
+    parser = make_parser(name, function)
+    known = set(option_names(parser))
+    arguments = parser.parse_args([_with_underscores(word, known) for word in argv]).as_dict()
     return function(**{key: arguments[key] for key in inspect.signature(function).parameters})
 
 
@@ -138,6 +140,13 @@ def explain(message: str, options: Sequence[str]) -> str:
     if match := re.match(r'Parser key "config": File does not exist: \'(.*)\'', message):
         return f"There is no configuration {match[1]} (--config)."
     return message if message.endswith(".") else f"{message}."
+
+
+def _with_underscores(word: str, known: Collection[str]) -> str:
+    """Write --dry-run as --dry_run."""
+    name, equals, value = word.partition("=")
+    renamed = f"--{name.removeprefix('--').replace('-', '_')}"
+    return f"{renamed}{equals}{value}" if name.startswith("--") and renamed in known else word
 
 
 def _unknown(name: str, options: Sequence[str]) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from cm_lightning.parsing import check_exclusive, run_function
 
 
@@ -51,4 +53,30 @@ def run(argv: Sequence[str]) -> None:
     Args:
         argv: Command line after ``dashboard``.
     """
-    run_function("dashboard", dashboard, argv)
+    run_function("dashboard", dashboard, _rename(argv))
+
+
+def _rename(argv: Sequence[str]) -> list[str]:
+    """Take a --config that is one of fit for --fit_config, as it was called."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    files: list[str] = []
+    rest: list[str] = []
+    for word, before in zip(words, ["", *words], strict=False):
+        if before == "--config" and _is_of_fit(Path(word)):
+            rest.pop()
+            files.append(word)
+        else:
+            rest.append(word)
+    if not files:
+        return rest
+    print(f"dashboard: {', '.join(files)} is a configuration of fit; expected as --fit_config, and taken so.")
+    return [*rest, "--fit_config", *files]
+
+
+def _is_of_fit(path: Path) -> bool:
+    """Whether a file has settings of ``fit``."""
+    try:
+        content = yaml.safe_load(path.read_text()) if path.is_file() else None
+    except yaml.YAMLError:
+        return False
+    return isinstance(content, dict) and not {"data", "model", "trainer", "solver"}.isdisjoint(content)

@@ -27,4 +27,4 @@ def run(argv: Sequence[str]) -> None:
     Args:
         argv: Command line after ``sync``.
     """
-    run_function("sync", sync, [argument.replace("--dry-run", "--dry_run") for argument in argv])
+    run_function("sync", sync, argv)
