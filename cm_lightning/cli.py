@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Never, cast, get_args
 
 import yaml
+from jsonargparse import SUPPRESS
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
@@ -115,6 +116,8 @@ class CommandLine(LightningCLI):
         parser.link_arguments("solver", "data.solver", apply_on="instantiate")
         for name in ("classes", "spatial_dims", "spatial_size", "patch_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}")
+        # Of earlier versions, whose stored configurations have it; it is the task's to say.
+        parser.add_argument("--data.pairs_per_case", type=int, default=0, help=SUPPRESS)
         # In the help, the project's own groups first and the trainer, by far the longest, last.
         parser._action_groups.sort(key=lambda group: any(action.dest == "trainer" for action in group._group_actions))
 
@@ -158,6 +161,7 @@ class CommandLine(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build everything; what a constructor says of its arguments is not wrapped in the parser's own words."""
         config = self.config[self.config["subcommand"]]
+        config.data.pop("pairs_per_case", None)
         arguments = config.model.init_args
         init_from = arguments.get("init_from")
         if config.ckpt_path is not None and init_from is not None:

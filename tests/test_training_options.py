@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cm_lightning.io import read_image
@@ -258,3 +259,26 @@ def test_patch_training_is_sampled_whole_or_in_windows(muscle_arguments, run_fol
         entropies.append(np.asarray(nibabel.load(path).dataobj))
     assert entropies[0].shape == entropies[1].shape
     assert not np.allclose(*entropies)
+
+
+def test_optimiser_and_schedule_come_from_the_configuration(muscle_arguments, run_folder, undrawn, capsys):
+    chosen = [
+        "--model.optimizer=torch.optim.SGD",
+        "--model.optimizer.lr=0.01",
+        "--model.optimizer.momentum=0.5",
+        "--model.lr_scheduler=torch.optim.lr_scheduler.StepLR",
+        "--model.lr_scheduler.step_size=1",
+    ]
+    main(["fit", *muscle_arguments, *chosen])
+    rates = [float(row["train/lr"]) for row in metrics(run_folder) if row["train/lr"]]
+    np.testing.assert_allclose(rates, [0.01, 0.001], rtol=1e-5)
+    checkpoint = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["momentum"] == 0.5
+    # Resumed, tested, and taken from its stored settings.
+    settings = yaml.safe_load((run_folder / "config.yaml").read_text())
+    assert settings["model"]["init_args"]["optimizer"]["class_path"] == "torch.optim.SGD"
+    main(["fit", f"--config={run_folder / 'config.yaml'}", "--trainer.max_epochs=3", "--ckpt_path=last"])
+    main(["test", f"--config={run_folder / 'config.yaml'}", "--ckpt_path=best"])
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    assert "pairs_per_case" not in capsys.readouterr().out

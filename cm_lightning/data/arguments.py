@@ -55,14 +55,11 @@ def check_classes(classes: Mapping[str, int]) -> None:
         )
 
 
-def check_numbers(
-    labelled_fraction: float, pairs_per_case: int, batch_size: int, patches_per_case: int, foreground: float
-) -> None:
+def check_numbers(labelled_fraction: float, batch_size: int, patches_per_case: int, foreground: float) -> None:
     """Check shares and counts.
 
     Args:
         labelled_fraction: Share of the training patients whose labels may be used.
-        pairs_per_case: Pairs of cases a case and epoch.
         batch_size: Cases in a batch.
         patches_per_case: Patches cut from every case.
         foreground: Share of the patches that are centred on a class.
@@ -70,11 +67,8 @@ def check_numbers(
     Raises:
         InputError: One of them is out of its range.
     """
-    if not 0 < labelled_fraction <= 1 or pairs_per_case < 0:
-        raise InputError(
-            "data.labelled_fraction must lie in (0, 1] and data.pairs_per_case be at least 0, "
-            f"found {labelled_fraction} and {pairs_per_case}."
-        )
+    if not 0 < labelled_fraction <= 1:
+        raise InputError(f"data.labelled_fraction must lie in (0, 1], found {labelled_fraction}.")
     if not 0 <= foreground <= 1:
         raise InputError(f"data.foreground must lie in [0, 1], found {foreground}.")
     if batch_size < 1 or patches_per_case < 1:

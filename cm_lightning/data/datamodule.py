@@ -78,8 +78,6 @@ class UltrasoundDataModule(LightningDataModule):
         solver: Parameters of the maps.
         labelled_fraction: Share of the training patients whose labels may be used, drawn with ``split_seed``. The
             others take part in the pairs of a registration, without labels, and in nothing else.
-        pairs_per_case: Give every case with a partner of another patient under the key ``partner``, and every training
-            case so many times an epoch, each time with another partner; 0 for single cases. Set by the task.
         augmentation: Random changes of training batches.
         batch_size: Cases in a training or validation batch.
         num_workers: Loader processes. Prepared cases are cached, so that few are needed.
@@ -88,6 +86,10 @@ class UltrasoundDataModule(LightningDataModule):
         phantom: Write this phantom data set to ``root`` where there is none, and its raters' labels where these are
             missing.
         predict_path: Image file or folder that ``predict`` runs on; the fold's test cases by default.
+
+    Attributes:
+        pairs_per_case: Above 0, every case comes with a partner of another patient under the key ``partner``, and every
+            training case so many times an epoch, each time with another partner; set from the task before ``setup``.
 
     Raises:
         InputError: Arguments that do not fit together.
@@ -119,7 +121,6 @@ class UltrasoundDataModule(LightningDataModule):
         confidence_source: ConfidenceSource = "solver",
         solver: ConfidenceMapSolver = ConfidenceMapSolver(),  # noqa: B008 (frozen)
         labelled_fraction: float = 1.0,
-        pairs_per_case: int = 0,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
         batch_size: int = 1,
         num_workers: int = 0,
@@ -140,7 +141,7 @@ class UltrasoundDataModule(LightningDataModule):
         self.confidence_mode: ConfidenceMode = confidence_mode
         self.solver = solver
         self.labelled_fraction = labelled_fraction
-        self.pairs_per_case = pairs_per_case
+        self.pairs_per_case = 0
         self.augmentation = augmentation
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -151,7 +152,7 @@ class UltrasoundDataModule(LightningDataModule):
         self.solved_frames = 0
         check_sizes(spatial_dims, self.axes, self.spatial_size, self.patch_size, self.spacing)
         check_classes(classes)
-        check_numbers(labelled_fraction, pairs_per_case, batch_size, patches_per_case, foreground)
+        check_numbers(labelled_fraction, batch_size, patches_per_case, foreground)
         self._cut_patches = PatchCutter(self.patch_size, patches_per_case, foreground) if self.patch_size else None
         self._reader = CaseReader(self.axes, classes, domain, tuple(spacing_mm) if spacing_mm else None)
         self.sets = CaseSets(

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cm_lightning.data import UltrasoundDataModule
@@ -128,10 +129,10 @@ class DeepAtlasTask(SegmentationTask):
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build one Adam and one schedule for each network."""
+        """Build one optimiser and one schedule for each network."""
         optimizers = [
-            torch.optim.Adam(self.network.parameters(), lr=self.learning_rate),
-            torch.optim.Adam(self.registration.parameters(), lr=self.registration_learning_rate),
+            self._create_optimizer(self.network.parameters(), self.learning_rate),
+            Adam(self.registration.parameters(), lr=self.registration_learning_rate),
         ]
         return optimizers, [self._schedule(optimizer) for optimizer in optimizers]
 
@@ -147,8 +148,8 @@ class DeepAtlasTask(SegmentationTask):
         check_size(self.registration, data.spatial_size)
         if stage == "fit" and not data.pairs_per_case:
             raise InputError(
-                f"DeepAtlas trains on pairs; found data.pairs_per_case 0, expected {self.pairs_per_case}: "
-                "registration_steps and one for the segmentation."
+                "DeepAtlas trains on pairs; found a data module with pairs_per_case 0, expected "
+                f"{self.pairs_per_case}: registration_steps and one for the segmentation."
             )
 
     def displacement(self, moving: Batch, fixed: Batch) -> Tensor:

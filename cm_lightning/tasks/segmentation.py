@@ -1,14 +1,16 @@
 """Supervised segmentation with a switchable network, input and loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from cm_lightning.data import UltrasoundDataModule
@@ -25,9 +27,16 @@ from cm_lightning.uncertainty import MCDropout, SampledPrediction, sample_dropou
 
 InputMode = Literal["1ch", "2ch"]
 
-# A checkpoint holds all weights and needs no other file; post-processing, calibration and sampling are chosen anew by
-# each command.
-NOT_IN_CHECKPOINTS = ["init_from", "mc_dropout", "largest_component", "temperature_scaling"]
+# A checkpoint holds all weights and needs no other file; the optimiser is in the run's settings; post-processing,
+# calibration and sampling are chosen anew by each command.
+NOT_IN_CHECKPOINTS = [
+    "init_from",
+    "mc_dropout",
+    "largest_component",
+    "temperature_scaling",
+    "optimizer",
+    "lr_scheduler",
+]
 
 
 class SegmentationTask(BaseTask):
@@ -47,7 +56,11 @@ class SegmentationTask(BaseTask):
         target: Target of CEconf and diceCEconf: the study's ``mask`` (label times map), or ``soft``, a distribution
             whose minimiser is calibrated to the confidence.
         remainder: Where a ``soft`` target puts the mass that confidence removes.
-        learning_rate: Of Adam.
+        optimizer: Class of the optimiser with its settings, its learning rate included; by default Adam, as in the
+            study, with ``learning_rate``.
+        learning_rate: Of Adam; another ``optimizer`` brings its own.
+        lr_scheduler: Class of the schedule with its settings, stepped once an epoch, in place of ``schedule`` and
+            ``warmup_epochs``.
         schedule: Learning rate over epochs; see :func:`cm_lightning.tasks.schedules.create_schedule`.
         warmup_epochs: Epochs over which the learning rate first rises.
         confidence_head: Weight of an auxiliary head that predicts the confidence map from the image, by binary
@@ -81,7 +94,9 @@ class SegmentationTask(BaseTask):
         cross_entropy_weight: float = 1.0,
         target: Target = "mask",
         remainder: Remainder = "background",
+        optimizer: OptimizerCallable | None = None,
         learning_rate: float = 1e-3,
+        lr_scheduler: LRSchedulerCallable | None = None,
         schedule: ScheduleName = "constant",
         warmup_epochs: int = 0,
         confidence_head: float = 0.0,
@@ -105,7 +120,9 @@ class SegmentationTask(BaseTask):
         self.save_hyperparameters(ignore=NOT_IN_CHECKPOINTS)
         self.input_mode = input_mode
         self.confidence_scale = confidence_scale
+        self.optimizer = optimizer
         self.learning_rate = learning_rate
+        self.lr_scheduler = lr_scheduler
         self.confidence_head = confidence_head
         self.mc_dropout = mc_dropout
         self.configure_models()
@@ -140,8 +157,8 @@ class SegmentationTask(BaseTask):
         self.criterion = SegmentationLoss(*(self.hparams[name] for name in names))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build Adam, as in the study, and its schedule."""
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
+        """Build the optimiser, by default Adam as in the study, and its schedule."""
+        optimizer = self._create_optimizer(self.network.parameters(), self.learning_rate)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self._schedule(optimizer), "monitor": "val/dice/mean", "strict": False},
@@ -292,14 +309,21 @@ class SegmentationTask(BaseTask):
             maps["predicted_confidence"] = next(to_native(outputs[:, -1:].float().sigmoid(), batch))
         return maps
 
-    def _schedule(self, optimizer: torch.optim.Optimizer) -> Any:
+    def _create_optimizer(self, parameters: Iterable[Tensor], learning_rate: float) -> Optimizer:
+        """Build the configured optimiser, or Adam with a learning rate."""
+        return Adam(parameters, lr=learning_rate) if self.optimizer is None else self.optimizer(parameters)
+
+    def _schedule(self, optimizer: Optimizer) -> Any:
+        if self.lr_scheduler is not None:
+            return self.lr_scheduler(optimizer)
         hparams = self.hparams
         return create_schedule(hparams["schedule"], optimizer, self.trainer.max_epochs, hparams["warmup_epochs"])
 
     def _check_schedule(self) -> None:
         """Build a schedule without parameters, so that wrong settings are reported before there is a trainer."""
-        optimizer = torch.optim.Adam([torch.zeros(1)], lr=self.learning_rate)
-        create_schedule(self.hparams["schedule"], optimizer, 1, self.hparams["warmup_epochs"])
+        optimizer = self._create_optimizer([torch.zeros(1)], self.learning_rate)
+        if self.lr_scheduler is None:
+            create_schedule(self.hparams["schedule"], optimizer, 1, self.hparams["warmup_epochs"])
 
     def _load_pretrained(self, path: Path) -> None:
         notes = load_pretrained(self, path)

@@ -36,7 +36,8 @@ def load_data(fold: FoldFolder, root: Path | None = None) -> UltrasoundDataModul
     parser.add_class_arguments(UltrasoundDataModule, "data")
     parser.add_class_arguments(ConfidenceMapSolver, "solver")
     parser.link_arguments("solver", "data.solver", apply_on="instantiate")
-    chosen.pop("solver", None)  # that group's
+    for name in ("solver", "pairs_per_case"):  # of a group of its own, and of earlier versions
+        chosen.pop(name, None)
     built = parser.instantiate_classes(parser.parse_object({"data": chosen, "solver": settings["solver"]}))
     data: UltrasoundDataModule = built.data
     return data

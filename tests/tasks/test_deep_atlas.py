@@ -86,9 +86,11 @@ def test_anatomy_is_the_label_where_there_is_one():
     assert predicted.max() < 1
 
 
-def data_module(root, cache, **options):
-    settings = {"spatial_size": SIZE, "split": "study", "cache_dir": cache, "batch_size": 2, "pairs_per_case": 9}
-    return UltrasoundDataModule(root, CLASSES, **{**settings, **options})
+def data_module(root, cache, pairs_per_case=9, **options):
+    settings = {"spatial_size": SIZE, "split": "study", "cache_dir": cache, "batch_size": 2}
+    data = UltrasoundDataModule(root, CLASSES, **{**settings, **options})
+    data.pairs_per_case = pairs_per_case
+    return data
 
 
 @contextmanager

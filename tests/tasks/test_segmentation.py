@@ -91,7 +91,7 @@ def test_atlas_needs_pairs_of_whole_images(tmp_path):
     task = DeepAtlasTask(classes=CLASSES, spatial_dims=2, spatial_size=SIZE)
     settings = {"spatial_dims": 2, "axes": "depth lateral"}
     data = UltrasoundDataModule(tmp_path, CLASSES, spatial_size=SIZE, **settings)
-    with pytest.raises(ValueError, match=r"trains on pairs; found data.pairs_per_case 0, expected 9"):
+    with pytest.raises(ValueError, match=r"trains on pairs; found a data module with pairs_per_case 0, expected 9"):
         task.check_data(data, "fit")
     patches = UltrasoundDataModule(tmp_path, CLASSES, patch_size=SIZE, **settings)
     with pytest.raises(ValueError, match=r"registers whole images; found data.patch_size"):
