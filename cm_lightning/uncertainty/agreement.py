@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
+from skimage.segmentation import find_boundaries
 
 Labels = NDArray[np.uint8]
 Array = NDArray[np.floating[Any]]
@@ -29,13 +30,7 @@ def boundary_distance(segmentation: Labels, spacing: Sequence[float]) -> Array:
         Distance in mm from the pixel's centre to that of the nearest pixel that touches another class; infinite where
         there is one class alone.
     """
-    touches = np.zeros(segmentation.shape, dtype=bool)
-    for axis in range(segmentation.ndim):
-        first = np.moveaxis(segmentation, axis, 0)
-        differs = first[1:] != first[:-1]
-        side = np.moveaxis(touches, axis, 0)
-        side[1:] |= differs
-        side[:-1] |= differs
+    touches = find_boundaries(segmentation, connectivity=1, mode="thick")  # type: ignore[no-untyped-call]
     if not touches.any():
         return np.full(segmentation.shape, np.inf)
     distance: Array = ndimage.distance_transform_edt(~touches, sampling=spacing[: segmentation.ndim])
@@ -64,12 +59,12 @@ def detection(score: Array, event: NDArray[np.bool_]) -> float:
     Returns:
         0.5 for a score that knows nothing; NaN where the event is everywhere or nowhere.
     """
-    positive = int(event.sum())
-    negative = len(event) - positive
-    if not positive or not negative:
+    positive, negative = score[event], score[~event]
+    if not len(positive) or not len(negative):
         return float("nan")
-    ranks = stats.rankdata(score)[event].sum()
-    return float((ranks - positive * (positive + 1) / 2) / (positive * negative))
+    # Of the test, the statistic alone: its p-value would take pixels for independent.
+    wins = stats.mannwhitneyu(positive, negative, method="asymptotic").statistic
+    return float(wins / (len(positive) * len(negative)))
 
 
 def jaccard_distances(first: Labels, second: Labels, n_classes: int) -> Array:
