@@ -34,6 +34,7 @@ from cm_lightning.callbacks import (
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.errors import InputError
+from cm_lightning.metrics import SCORE
 from cm_lightning.parsing import PlainErrors
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
 from cm_lightning.runs.layout import BEST, LAST
@@ -101,7 +102,7 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
-                "checkpoint.monitor": "val/dice/mean",
+                "checkpoint.monitor": SCORE,
                 "checkpoint.mode": "max",
                 "checkpoint.filename": BEST,
                 "checkpoint.enable_version_counter": False,

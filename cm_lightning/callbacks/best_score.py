@@ -5,6 +5,8 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from cm_lightning.metrics import SCORE
+
 
 class BestScore(Callback):
     """Log the highest mean Dice of validation so far as ``best/val/dice/mean``; a resumed run goes on from its own."""
@@ -14,11 +16,11 @@ class BestScore(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log it."""
-        score = trainer.callback_metrics.get("val/dice/mean")
+        score = trainer.callback_metrics.get(SCORE)
         if score is not None and not math.isnan(score):
             self._best = max(self._best, float(score))
         if math.isfinite(self._best):
-            pl_module.log("best/val/dice/mean", self._best, rank_zero_only=True)
+            pl_module.log(f"best/{SCORE}", self._best, rank_zero_only=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the score in checkpoints."""

@@ -10,6 +10,7 @@ import pandas as pd
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.evaluation.levels import COUNTS
 from cm_lightning.evaluation.pooling import pool_folds, read_table
+from cm_lightning.metrics import SCORE
 from cm_lightning.metrics.calibration import SUMS
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, find_experiments, flatten
 from cm_lightning.runs.settings import may_differ
@@ -60,8 +61,8 @@ class Runs:
         for fold in self.folds(model):
             if fold.metrics.is_file():
                 logged = pd.read_csv(fold.metrics)
-                if "val/dice/mean" in logged:
-                    curves.append(logged.dropna(subset="val/dice/mean").set_index("epoch")["val/dice/mean"])
+                if SCORE in logged:
+                    curves.append(logged.dropna(subset=SCORE).set_index("epoch")[SCORE])
         return curves
 
 

@@ -262,7 +262,8 @@ class ExperimentFolder:
 
     def folds(self) -> list[FoldFolder]:
         """Find the folders of all folds."""
-        return [FoldFolder(path) for path in sorted(self.path.glob("fold*/"))]
+        paths = sorted(self.path.glob("fold*/"), key=lambda path: (len(path.name), path.name))  # fold2 before fold10
+        return [FoldFolder(path) for path in paths]
 
     def tested_folds(self) -> list[FoldFolder]:
         """Find the folders of the folds that have been tested."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
+from cm_lightning.metrics import SCORE
 from cm_lightning.metrics.summary import summarise
 from cm_lightning.tasks.calibration import TemperatureScaling
 from cm_lightning.tasks.native import (
@@ -202,7 +203,7 @@ class BaseTask(LightningModule):
         dice = self.largest_component.end_validation()
         for name, value in zip(self.class_names, dice.float(), strict=True):
             self.log(f"val/dice/{name}", value, sync_dist=True)
-        self.log("val/dice/mean", dice.nanmean().float(), prog_bar=True, sync_dist=True)
+        self.log(SCORE, dice.nanmean().float(), prog_bar=True, sync_dist=True)
         temperature = self.temperature_scaling.end_validation()
         if temperature is not None:
             self.log("val/temperature", torch.tensor(temperature, dtype=torch.float32), sync_dist=True)

@@ -16,6 +16,7 @@ from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
 from cm_lightning.losses import ImageSimilarity, anatomy_loss, bending_energy
+from cm_lightning.metrics import SCORE
 from cm_lightning.metrics.registration import folding_fraction
 from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.models import count_parameters, create_registration_network
@@ -269,7 +270,7 @@ class DeepAtlasTask(SegmentationTask):
             for schedule in self.lr_schedulers():  # type: ignore[union-attr]
                 if not isinstance(schedule, ReduceLROnPlateau):
                     schedule.step()
-                elif (value := self.trainer.callback_metrics.get("val/dice/mean")) is not None:
+                elif (value := self.trainer.callback_metrics.get(SCORE)) is not None:
                     schedule.step(value)
 
     def log_quality(self, outputs: Tensor, batch: Batch, stage: Literal["val", "test"]) -> None:

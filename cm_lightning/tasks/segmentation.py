@@ -17,6 +17,7 @@ from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
 from cm_lightning.losses import LossName, Remainder, SegmentationLoss, Target
+from cm_lightning.metrics import SCORE
 from cm_lightning.models import NetworkName, count_parameters, create_network, load_pretrained
 from cm_lightning.models.dropout import check_dropout
 from cm_lightning.models.networks import check_size, pad_to_fit
@@ -161,7 +162,7 @@ class SegmentationTask(BaseTask):
         optimizer = self._create_optimizer(self.network.parameters(), self.learning_rate)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self._schedule(optimizer), "monitor": "val/dice/mean", "strict": False},
+            "lr_scheduler": {"scheduler": self._schedule(optimizer), "monitor": SCORE, "strict": False},
         }
 
     def describe(self) -> str:

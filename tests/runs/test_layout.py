@@ -55,6 +55,9 @@ def test_experiments_are_found_from_above_and_know_model_and_seed(experiment, tm
     assert (ExperimentFolder(tmp_path / "plain").model, ExperimentFolder(tmp_path / "plain").seed) == ("plain", 0)
     assert [fold.path.name for fold in experiment.folds()] == ["fold0", "fold1"]
     assert experiment.tested_folds() == [experiment.fold(1)]
+    (experiment.path / "fold10").mkdir()
+    (experiment.path / "fold2").mkdir()
+    assert [fold.path.name for fold in experiment.folds()] == ["fold0", "fold1", "fold2", "fold10"]
     missing = tmp_path / "missing"
     assert find_experiments([missing]) == [ExperimentFolder(missing)]
 
