@@ -33,7 +33,7 @@ from cm_lightning.callbacks import (
 )
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
-from cm_lightning.errors import InputError
+from cm_lightning.errors import InputError, UsageError
 from cm_lightning.metrics import SCORE
 from cm_lightning.parsing import PlainErrors
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
@@ -312,10 +312,8 @@ def resolve_settings(argv: Sequence[str]) -> Settings:
     except _ResolvedError as resolved:
         # An agent's run is renamed after parsing.
         return resolved.settings | {"experiment": sweep_experiment(resolved.settings["experiment"])}
-    except SystemExit as end:
-        if end.code:
-            raise InputError("fit does not take these settings (see above).") from None
-        raise
+    except UsageError as error:
+        raise InputError(f"fit does not take these settings: {error}") from error
     raise AssertionError("the parser neither gave settings nor ended")
 
 

@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class MissingInputError(InputError, FileNotFoundError):
     """A file or folder is not there."""
+
+
+class UsageError(InputError):
+    """A command line is not one that its subcommand takes."""

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 import cm_lightning
 from cm_lightning.commands import OWN_COMMANDS
 from cm_lightning.commands.stages import STAGES, check_options
-from cm_lightning.errors import InputError
+from cm_lightning.errors import InputError, UsageError
 
 SUBCOMMANDS = STAGES | OWN_COMMANDS
 
@@ -19,7 +19,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Args:
         args: Arguments after the program's name. By default those of the process, which then ends with a sentence and
-            status 2 where the input is at fault.
+            status 2 where the input is at fault; it always does where the command line is.
 
     Raises:
         InputError: The input is at fault, and ``args`` were given.
@@ -27,7 +27,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         run(sys.argv[1:] if args is None else list(args))
     except InputError as error:
-        if args is not None:
+        if args is not None and not isinstance(error, UsageError):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -52,4 +52,4 @@ def run(argv: list[str]) -> None:
     else:
         nearest = get_close_matches(name, SUBCOMMANDS, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"expected one of {', '.join(SUBCOMMANDS)}."
-        raise InputError(f"There is no subcommand {name!r}; {hint}")
+        raise UsageError(f"There is no subcommand {name!r}; {hint}")

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ArgumentParser
 
-from cm_lightning.errors import InputError
+from cm_lightning.errors import UsageError
 
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
@@ -25,9 +25,9 @@ class PlainErrors:
             ex: What it was caused by.
 
         Raises:
-            InputError: Always.
+            UsageError: Always.
         """
-        raise InputError(explain(message, sorted(set(option_names(self))))) from ex
+        raise UsageError(explain(message, sorted(set(option_names(self))))) from ex
 
 
 class CommandParser(PlainErrors, ArgumentParser):  # type: ignore[misc]
@@ -47,7 +47,7 @@ def run_function(name: str, function: Callable[..., Any], argv: Sequence[str]) -
         What the function returns.
 
     Raises:
-        InputError: The command line is not one that the function takes.
+        UsageError: The command line is not one that the function takes.
     """
     parser = make_parser(name, function)
     known = set(option_names(parser))
@@ -99,11 +99,11 @@ def check_exclusive(**options: Any) -> None:
         **options: Values by name; None for those that were not given.
 
     Raises:
-        InputError: Several were.
+        UsageError: Several were.
     """
     given = [f"--{name}" for name, value in options.items() if value is not None]
     if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} exclude each other; expected one of them.")
+        raise UsageError(f"{' and '.join(given)} exclude each other; expected one of them.")
 
 
 def option_names(parser: Any) -> Iterator[str]:

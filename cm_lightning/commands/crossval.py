@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cm_lightning.crossval.grid import Grid
-from cm_lightning.errors import InputError
+from cm_lightning.errors import UsageError
 from cm_lightning.parsing import make_parser
 
 
@@ -43,7 +43,7 @@ def crossval(
     """
     configurations = Grid(config or [], grid or [], overlay or [])
     if configurations == Grid([]):
-        raise InputError("crossval needs a configuration; expected --config or --grid.")
+        raise UsageError("crossval needs a configuration; expected --config or --grid.")
     arguments = [*fit_arguments, *([f"--data.split={split}"] if split else [])]
 
     from cm_lightning.crossval.command import crossval
@@ -61,7 +61,7 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
         Arguments of :func:`crossval`; all options that are not its own are those of ``fit``.
 
     Raises:
-        InputError: A value is not one that an option takes, or --grid was given twice.
+        UsageError: A value is not one that an option takes, or --grid was given twice.
     """
     parser = make_parser("crossval", crossval, skip=["fit_arguments"])
     options = {option for action in parser._actions for option in action.option_strings}
@@ -77,7 +77,7 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
             continue
         if name == "--grid":
             if key == "--overlay":
-                raise InputError("--grid was given twice; expected it once, with all its files.")
+                raise UsageError("--grid was given twice; expected it once, with all its files.")
             key = "--overlay"
         if word.startswith("-"):
             target = own if name in options else fit_arguments

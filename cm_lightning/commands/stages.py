@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from cm_lightning.errors import InputError
+from cm_lightning.errors import UsageError
 
 STAGES = {
     "fit": "train a network, or go on with a training",
@@ -27,7 +27,7 @@ def check_options(argv: Sequence[str]) -> None:
         argv: Command line, with the subcommand.
 
     Raises:
-        InputError: There is no such option; the message names the nearest one.
+        UsageError: There is no such option; the message names the nearest one.
     """
     for argument in argv:
         if not argument.startswith("--") or argument == "--":
@@ -38,4 +38,4 @@ def check_options(argv: Sequence[str]) -> None:
             continue
         nearest = get_close_matches(first, OPTIONS, n=1)
         hint = f"did you mean --{nearest[0]}{dot}{rest}?" if nearest else "expected one of them."
-        raise InputError(f"There is no option --{first}{dot}{rest}; {hint} `fit --help` lists all options.")
+        raise UsageError(f"There is no option --{first}{dot}{rest}; {hint} `fit --help` lists all options.")
