@@ -14,17 +14,15 @@ from cm_lightning.evaluation.page import Page
 from cm_lightning.evaluation.published import baseline_of
 from cm_lightning.evaluation.report_table import ReportTable
 from cm_lightning.evaluation.results import DRAWN, RANKED, Results
+from cm_lightning.evaluation.study_tables import claims_table, published_table, supplement_table
 from cm_lightning.evaluation.tables import (
     calibration_table,
-    claims_table,
     class_table,
     comparison_table,
     level_table,
     overview_table,
     problem_table,
-    published_table,
     settings_table,
-    supplement_table,
 )
 from cm_lightning.metrics import METRICS
 from cm_lightning.runs import versions

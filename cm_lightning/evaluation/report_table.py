@@ -88,3 +88,8 @@ def format_number(value: float, sign: bool = False, digits: int = 3) -> str:
 def format_p(value: float) -> str:
     """Three digits after the point for p-values of at least 0.001, else two significant ones."""
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def format_mean_and_sd(mean: float, sd: float) -> str:
+    """Mean ± SD."""
+    return f"{format_number(mean)} ± {format_number(sd)}"

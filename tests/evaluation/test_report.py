@@ -18,9 +18,9 @@ from cm_lightning.evaluation.published import PUBLISHED, baseline_of, setting_of
 from cm_lightning.evaluation.report import choose_comparisons, write_report
 from cm_lightning.evaluation.report_table import Cell, ReportTable
 from cm_lightning.evaluation.results import Results
+from cm_lightning.evaluation.study_tables import claims_table
 from cm_lightning.evaluation.tables import (
     calibration_table,
-    claims_table,
     class_table,
     comparison_table,
     overview_table,
