@@ -252,8 +252,10 @@ class UltrasoundDataModule(LightningDataModule):
             case "fit":
                 self._train = self._dataset("train")
                 self._val = self._dataset("val")
+                self._reader.release()  # what the training keeps is prepared by now
             case "validate":
                 self._val = self._dataset("val")
+                self._reader.release()
             case "test":
                 self._test = self._dataset("test")
             case "predict":
