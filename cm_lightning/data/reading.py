@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,8 @@ class CaseReader:
         self.domain: ProbeName = domain
         self.spacing_mm = spacing_mm
         self._room = held_bytes
-        self._held: dict[Path, ReadCase] = {}
+        # By image and label: an image that is predicted may also be a case with a label.
+        self._held: dict[tuple[Path, Path | None], ReadCase] = {}
         self._geometries: dict[Path, ProbeGeometry] = {}
 
     def read(self, case: Case) -> ReadCase:
@@ -88,7 +90,7 @@ class CaseReader:
             InputError: The case is not what :func:`cm_lightning.data.cases.read_case` expects, or is said to be of a
                 convex probe and has no fan.
         """
-        held = self._held.pop(case.image, None)
+        held = self._held.pop((case.image, case.label), None)
         if held is not None:
             self._room += held.nbytes
             return replace(held, case=case)
@@ -99,9 +101,10 @@ class CaseReader:
 
     def hold(self, read: ReadCase) -> None:
         """Keep a case in memory for whoever reads it next, if there is room."""
-        if read.nbytes <= self._room:
+        key = (read.case.image, read.case.label)
+        if key not in self._held and read.nbytes <= self._room:
             self._room -= read.nbytes
-            self._held[read.case.image] = read
+            self._held[key] = read
 
     def release(self, keep: Collection[Case] = ()) -> None:
         """Let go of the cases that are held.
@@ -109,9 +112,14 @@ class CaseReader:
         Args:
             keep: All but these.
         """
-        kept = {case.image for case in keep}
-        for path in self._held.keys() - kept:
-            self._room += self._held.pop(path).nbytes
+        kept = {(case.image, case.label) for case in keep}
+        for key in self._held.keys() - kept:
+            self._room += self._held.pop(key).nbytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave held cases behind: a loader process that is started anew reads its own, instead of a copy of all."""
+        room = self._room + sum(read.nbytes for read in self._held.values())
+        return {**self.__dict__, "_held": {}, "_room": room}
 
 
 def image_geometry(
@@ -135,6 +143,8 @@ def image_geometry(
     try:
         return find_geometry(to_frames(image), domain, aspect=spacing[1] / spacing[0])
     except ValueError as error:
+        if domain != "convex":
+            raise
         raise InputError(
             f"data.domain is 'convex', but the image has no fan ({name}): expected bright pixels between two slanted "
             "edges, and black outside. For a linear probe say 'linear', for images without black surroundings 'whole'."

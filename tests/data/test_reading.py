@@ -1,6 +1,8 @@
 """Cases are read once: what one step has read is handed to the next."""
 
+import pickle
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -102,6 +104,25 @@ def test_held_cases_are_given_out_once_and_released(muscle_set, tmp_path):
     assert reader._room == room
     assert reader.read(second.case).arrays is not second.arrays
     np.testing.assert_array_equal(reader.read(second.case).arrays.image, second.arrays.image)
+
+
+def test_held_cases_do_not_travel_to_other_processes_nor_pass_for_a_case_with_another_label(muscle_set, tmp_path):
+    data = module(muscle_set, tmp_path)
+    reader = CaseReader(data.axes, data.classes)
+    first = reader.read(data.cases[0])
+    room = reader._room
+    reader.hold(first)
+    reader.hold(first)  # as two of its users may
+    assert reader._room == room - first.nbytes
+    elsewhere = pickle.loads(pickle.dumps(reader))
+    assert elsewhere._room == room
+    assert elsewhere.read(first.case).arrays is not first.arrays
+    unlabelled = reader.read(replace(first.case, label=None))
+    assert unlabelled.arrays.label is None
+    reader.hold(unlabelled)
+    assert reader.read(first.case).arrays.label is not None
+    with pytest.raises(ValueError, match="The probe must be one of whole, linear, convex, auto, found 'sector'"):
+        CaseReader(data.axes, data.classes, "sector").read(first.case)
 
 
 def test_a_files_digest_is_read_anew_where_the_file_changed(tmp_path):
