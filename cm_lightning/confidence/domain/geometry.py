@@ -73,8 +73,13 @@ class ProbeGeometry:
             Masks of the shape of ``frames``, which may be read only. The domain of a frame without any bright pixel is
             empty if a rectangle is searched.
         """
-        domain = self.domain(frames)
-        return Insonified(*(np.broadcast_to(mask, frames.shape) for mask in (domain, *self.boundary(domain))))
+        if self.fan is not None:
+            fan = self.fan.masks((frames.shape[-2], frames.shape[-1]))
+            masks = (fan.domain, fan.source, fan.sink)
+        else:
+            domain = self.domain(frames)
+            masks = (domain, *self.boundary(domain))
+        return Insonified(*(np.broadcast_to(mask, frames.shape) for mask in masks))
 
     def solver_masks(self, frames: Frames) -> SolverMasks:
         """Give the masks that a solver needs to be told; it completes them in its own way.
