@@ -79,7 +79,7 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
             if key == "--overlay":
                 raise UsageError("--grid was given twice; expected it once, with all its files.")
             key = "--overlay"
-        if word.startswith("-"):
+        if word.startswith("--") or name in options:  # not a negative number
             target = own if name in options else fit_arguments
         target.append(word)
     for name, paths in configs.items():

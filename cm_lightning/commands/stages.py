@@ -37,5 +37,5 @@ def check_options(argv: Sequence[str]) -> None:
         if any(option.startswith(first) for option in OPTIONS):
             continue
         nearest = get_close_matches(first, OPTIONS, n=1)
-        hint = f"did you mean --{nearest[0]}{dot}{rest}?" if nearest else "expected one of them."
-        raise UsageError(f"There is no option --{first}{dot}{rest}; {hint} `fit --help` lists all options.")
+        hint = f"did you mean --{nearest[0]}{dot}{rest}? " if nearest else ""
+        raise UsageError(f"There is no option --{first}{dot}{rest}; {hint}`fit --help` lists all options.")

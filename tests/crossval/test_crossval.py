@@ -112,6 +112,9 @@ def test_command_line(capsys):
         *("--config=base.yaml", "--config=x/b.yaml", "--config=over.yaml", "--experiment=b"),
         *("--model.loss", "CE"),
     ]
+    # A negative number is a value, whoever it is for.
+    arguments = parse(["--config=a.yaml", "--model.cross_entropy_weight", "-1", "--seeds", "-1", "2"])
+    assert (arguments["seeds"], arguments["fit_arguments"]) == ([-1, 2], ["--model.cross_entropy_weight", "-1"])
     for argv, sentence in (
         (["--folds", "1"], "crossval needs a configuration; expected --config or --grid"),
         (["--config=a.yaml", "--split=stdy"], "split must be one of study, kfold, official; found 'stdy'. Did"),
