@@ -36,7 +36,7 @@ from scipy.sparse import linalg
 
 from cm_lightning.confidence import ConfidenceMapSolver, cpu
 from cm_lightning.confidence.cpu.equations import set_up
-from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.graph import RandomWalkGraph
 from cm_lightning.confidence.problem import Problem
 from cm_lightning.confidence.weights import EDGE_ENDS
 from cm_lightning.data.phantom import Phantom
@@ -235,22 +235,22 @@ def solve_on_gpu(solver: ConfidenceMapSolver) -> Solve:
     return solve
 
 
-def system_of(solver: ConfidenceMapSolver, frame: Frames) -> tuple[Network, NDArray[np.float64]]:
+def system_of(solver: ConfidenceMapSolver, frame: Frames) -> tuple[RandomWalkGraph, NDArray[np.float64]]:
     """One frame's equations and known values, as our solver sets them up."""
     system = set_up(Problem(replace(solver, backend="cpu"), frame[None], None, None, None), 0)
     assert system is not None
-    return system.network, system.values
+    return system.graph, system.values
 
 
-def matrix_of(network: Network) -> tuple[sparse.csc_array, NDArray[np.float64]]:
+def matrix_of(graph: RandomWalkGraph) -> tuple[sparse.csc_array, NDArray[np.float64]]:
     """The sparse matrix and the right-hand side for libraries that want them."""
-    unknown = network.unknown
+    unknown = graph.unknown
     index = np.full(unknown.shape, -1)
     index[unknown] = np.arange(np.count_nonzero(unknown))
-    diagonal = network.slack.copy()
+    diagonal = graph.slack.copy()
     rows, columns, values = [], [], []
     for kind, (start, end) in EDGE_ENDS.items():
-        weight = getattr(network, kind)
+        weight = getattr(graph, kind)
         present = weight > 0
         for near, far in ((start, end), (end, start)):
             diagonal[near] += weight
@@ -264,7 +264,7 @@ def matrix_of(network: Network) -> tuple[sparse.csc_array, NDArray[np.float64]]:
             (np.concatenate([*rows, number]), np.concatenate([*columns, number])),
         )
     ).tocsc()
-    return matrix, network.right[unknown]
+    return matrix, graph.right[unknown]
 
 
 def cpu_peers(ours: ConfidenceMapSolver) -> Iterator[tuple[str, Solve]]:
@@ -277,10 +277,10 @@ def cpu_peers(ours: ConfidenceMapSolver) -> Iterator[tuple[str, Solve]]:
 
     def library(solve_matrix: Callable[[Any, Any], Any]) -> Solve:
         def solve(frames: Frames) -> tuple[Any, dict[str, Any]]:
-            network, values = system_of(ours, frames[0])
-            matrix, right = matrix_of(network)
+            graph, values = system_of(ours, frames[0])
+            matrix, right = matrix_of(graph)
             start = time.perf_counter()
-            values[network.unknown] = solve_matrix(matrix, right)
+            values[graph.unknown] = solve_matrix(matrix, right)
             return values[None], {"seconds": time.perf_counter() - start}
 
         return solve
@@ -306,8 +306,8 @@ def pardiso(ours: ConfidenceMapSolver) -> Solve:
     analysed: list[tuple[int, ...]] = []
 
     def solve(frames: Frames) -> tuple[Any, dict[str, Any]]:
-        network, values = system_of(ours, frames[0])
-        matrix, right = matrix_of(network)
+        graph, values = system_of(ours, frames[0])
+        matrix, right = matrix_of(graph)
         upper = sparse.csr_matrix(sparse.triu(matrix))
         upper.sort_indices()
         if analysed != [upper.shape]:
@@ -316,7 +316,7 @@ def pardiso(ours: ConfidenceMapSolver) -> Solve:
             solver._call_pardiso(upper, right)
         start = time.perf_counter()
         solver.set_phase(23)
-        values[network.unknown] = solver._call_pardiso(upper, right).ravel()
+        values[graph.unknown] = solver._call_pardiso(upper, right).ravel()
         return values[None], {"seconds": time.perf_counter() - start}
 
     return solve
@@ -339,8 +339,8 @@ def gpu_peers(ours: ConfidenceMapSolver) -> Iterator[tuple[str, Solve]]:
 
     def iterative(precondition: Callable[[Any], Any]) -> Solve:
         def solve(frames: Frames) -> tuple[Any, dict[str, Any]]:
-            network, values = system_of(ours, frames[0])
-            matrix, right = matrix_of(network)
+            graph, values = system_of(ours, frames[0])
+            matrix, right = matrix_of(graph)
             on_device = gpu_sparse.csr_matrix(sparse.csr_matrix(matrix).astype(np.float32))
             right = cupy.asarray(right, dtype=np.float32)
             cupy.cuda.Device().synchronize()
@@ -349,7 +349,7 @@ def gpu_peers(ours: ConfidenceMapSolver) -> Iterator[tuple[str, Solve]]:
             solution, _ = gpu_linalg.cg(on_device, right, tol=0.0, maxiter=200, M=operator)
             cupy.cuda.Device().synchronize()
             seconds = time.perf_counter() - start
-            values[network.unknown] = solution.get()
+            values[graph.unknown] = solution.get()
             return values[None], {"seconds": seconds, "iterations": 200.0}
 
         return solve

@@ -101,14 +101,14 @@ def phantom_frames(depth: int, lateral: int, count: int) -> torch.Tensor:
 
 def training_step(device: str) -> Callable[[], None]:
     """A step of the study's 3D U-Net on one volume of 96 x 96 x 96 with image and map."""
-    network = create_network("UNet", spatial_dims=3, in_channels=2, out_channels=4).to(device)
-    optimizer = torch.optim.AdamW(network.parameters())
+    graph = create_network("UNet", spatial_dims=3, in_channels=2, out_channels=4).to(device)
+    optimizer = torch.optim.AdamW(graph.parameters())
     image = torch.rand(1, 2, 96, 96, 96, device=device)
     label = torch.randint(4, (1, 96, 96, 96), device=device)
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(image), label).backward()
+        torch.nn.functional.cross_entropy(graph(image), label).backward()
         optimizer.step()
         if device == "cuda":
             torch.cuda.synchronize()

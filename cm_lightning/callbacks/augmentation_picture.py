@@ -7,7 +7,7 @@ from torch.utils.data import default_collate
 from cm_lightning.callbacks.trainer_state import fold_folder
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
-from cm_lightning.drawing import CONFIDENCE, GREY, FullestFrame, Panel, draw_panels, frame_spacing, save_figure
+from cm_lightning.drawing import CONFIDENCE, GREY, LargestLabelFrame, Panel, draw_panels, frame_spacing, save_figure
 from cm_lightning.tasks import BaseTask
 
 
@@ -48,7 +48,7 @@ class AugmentationPicture(Callback):
         panels = []
         for number, batch in enumerate([sample, *changed]):
             key = "confidence" if maps and "confidence" in batch else "image"
-            frame = FullestFrame(sample["label"][0])
+            frame = LargestLabelFrame(sample["label"][0])
             title = f"augmented {number}" if number else f"{sample['case'][0]}: original"
             panels.append(
                 Panel(

@@ -12,7 +12,7 @@ from cm_lightning.data.augmentation import Batch
 from cm_lightning.drawing import (
     CONFIDENCE,
     WRONG,
-    FullestFrame,
+    LargestLabelFrame,
     Panel,
     case_panels,
     draw_panels,
@@ -77,7 +77,7 @@ class SegmentationPictures(Callback):
         self._rows = []
 
     def _row(self, batch: Batch, prediction: Tensor, index: int) -> list[Panel]:
-        frame = FullestFrame(batch["label"][index])
+        frame = LargestLabelFrame(batch["label"][index])
         return case_panels(
             batch["case"][index],
             frame(batch["image"][index]),

@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from cm_lightning.callbacks.trainer_state import fold_folder, is_due
 from cm_lightning.data.augmentation import Batch
-from cm_lightning.drawing import FullestFrame, Panel, Scale, draw_panels, frame_spacing, save_figure
+from cm_lightning.drawing import LargestLabelFrame, Panel, Scale, draw_panels, frame_spacing, save_figure
 from cm_lightning.metrics.calibration import calibration_errors, calibration_rows
 from cm_lightning.models import dropout_layers
 from cm_lightning.tasks import SegmentationTask
@@ -85,7 +85,7 @@ class UncertaintyPictures(Callback):
 
     def _row(self, batch: Batch, sampled: SampledPrediction) -> list[Panel]:
         label, spacing, unit = batch["label"][0], frame_spacing(batch["spacing"][0]), batch["unit"][0]
-        frame = FullestFrame(label)
+        frame = LargestLabelFrame(label)
         image, prediction = frame(batch["image"][0]), sampled.mean.argmax(dim=0, keepdim=True)
         scale = Scale("entropy [nats]", math.log(len(sampled.mean)), "magma")
         return [

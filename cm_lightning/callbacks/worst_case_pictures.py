@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from cm_lightning.callbacks.trainer_state import fold_folder
 from cm_lightning.data.augmentation import Batch
-from cm_lightning.drawing import FullestFrame, Panel, case_panels, draw_panels, frame_spacing, save_figure
+from cm_lightning.drawing import LargestLabelFrame, Panel, case_panels, draw_panels, frame_spacing, save_figure
 from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.tasks import BaseTask
 from cm_lightning.tasks.native import own_confidence, to_native
@@ -42,7 +42,7 @@ class WorstCasePictures(Callback):
         if math.isnan(dice) or (len(self._worst) == self.cases and dice >= self._worst[-1][0]):
             return
         case = batch["case"][0]
-        frame = FullestFrame((prediction != label)[None])
+        frame = LargestLabelFrame((prediction != label)[None])
         confidence = own_confidence(batch)
         row = case_panels(
             case,

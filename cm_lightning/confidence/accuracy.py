@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cm_lightning.confidence.network import Network, contrast
+from cm_lightning.confidence.graph import RandomWalkGraph, contrast
 
 # A NumPy or CuPy array.
 Array = Any
@@ -24,16 +24,16 @@ LEAST_CONTRAST = 1e-9
 STOPPING_SHARE = 0.5
 
 
-def is_ill_conditioned(network: Network) -> Array:
+def is_ill_conditioned(graph: RandomWalkGraph) -> Array:
     """Tell which systems have weights that differ by too much for a residual in float64 to mean anything.
 
     Args:
-        network: The systems, ``(..., depth, lateral)``.
+        graph: The systems, ``(..., depth, lateral)``.
 
     Returns:
         A flag for each, ``(...)``.
     """
-    return contrast(network) < LEAST_CONTRAST
+    return contrast(graph) < LEAST_CONTRAST
 
 
 def is_accepted(error_estimate: Any, error_bound: Any, tolerance: float) -> Any:

@@ -18,7 +18,7 @@ def is_cupy(array: object) -> bool:
     return type(array).__module__.partition(".")[0] == "cupy"
 
 
-def namespace(array: object) -> Any:
+def array_namespace(array: object) -> Any:
     """Give the module whose functions work on an array: NumPy or CuPy."""
     if is_cupy(array):
         import cupy
@@ -87,7 +87,7 @@ def to_cupy(array: Any) -> Any:
     return cupy.asarray(array)
 
 
-def like(result: Any, frames: FrameArray) -> FrameArray:
+def convert_like(result: Any, frames: FrameArray) -> FrameArray:
     """Turn a result into the kind of the frames, on their device.
 
     Args:
@@ -119,6 +119,6 @@ def result_dtype(frames: Any) -> type[np.floating]:
     return np.float64 if frames.dtype in (torch.float64, np.float64) else np.float32
 
 
-def unit_of(dtype: np.dtype[Any]) -> float:
+def intensity_unit(dtype: np.dtype[Any]) -> float:
     """Give the intensity that stands for 1: the largest of an integer type, and 1 of the others."""
     return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cm_lightning.confidence.network import Network, diagonal
+from cm_lightning.confidence.graph import RandomWalkGraph, diagonal
 
 # A NumPy or CuPy array: everything in this module runs on both.
 Array = Any
@@ -29,7 +29,9 @@ SUFFICIENT_RATIO = 2.0
 MOST_REFINEMENTS = 6
 
 
-def certify(network: Network, right: Array, x: Array, multiply: Multiply, substitute: Substitute, lost: Array) -> Array:
+def certify(
+    graph: RandomWalkGraph, right: Array, x: Array, multiply: Multiply, substitute: Substitute, lost: Array
+) -> Array:
     """Bound the largest error of solutions, rounding included.
 
     ``A`` is a nonsingular M-matrix, so its inverse has no negative entry, and for any ``v > 0`` with ``A v > 0``
@@ -40,7 +42,7 @@ def certify(network: Network, right: Array, x: Array, multiply: Multiply, substi
     is added to the former and taken off the latter.
 
     Args:
-        network: The systems, ``(..., depth, lateral)``.
+        graph: The systems, ``(..., depth, lateral)``.
         right: ``b``, same shape.
         x: The solutions, float64, same shape, 0 outside the unknown pixels.
         multiply: The engine's product with ``A``, float64.
@@ -54,7 +56,7 @@ def certify(network: Network, right: Array, x: Array, multiply: Multiply, substi
     product, magnitude = np.zeros_like(x), np.zeros_like(x)
     multiply(x, product, magnitude, np.zeros_like(lost))
     target = np.abs(right - product) + ROUNDING * (magnitude + np.abs(right))
-    target += LEAST_RESIDUAL * diagonal(network)
+    target += LEAST_RESIDUAL * diagonal(graph)
     v, lacking = np.zeros_like(x), target.copy()
     ratio: Array = np.inf
     for _ in range(MOST_REFINEMENTS):
@@ -64,7 +66,7 @@ def certify(network: Network, right: Array, x: Array, multiply: Multiply, substi
         at_least = product - ROUNDING * magnitude
         proven = (at_least > 0.0) & (v > 0.0)
         shares = np.where(proven, target / np.where(proven, at_least, 1.0), np.inf)
-        ratio = np.where(settled > 0, ratio, np.where(network.unknown, shares, 0.0).max(axis=(-2, -1)))
+        ratio = np.where(settled > 0, ratio, np.where(graph.unknown, shares, 0.0).max(axis=(-2, -1)))
         settled = ((settled > 0) | (ratio <= SUFFICIENT_RATIO)).astype(np.int32)
         if bool(settled.all()):
             break

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cm_lightning.confidence.arrays import namespace
+from cm_lightning.confidence.arrays import array_namespace
 
 # A NumPy or CuPy array.
 Array = Any
@@ -20,7 +20,7 @@ def envelope(lines: Array) -> Array:
     Returns:
         The envelope, same shape.
     """
-    xp = namespace(lines)
+    xp = array_namespace(lines)
     if lines.ndim > 2:
         # One frame at a time: how a transform is computed may depend on how many there are, and a frame's map must not.
         return xp.stack([envelope(frame) for frame in lines])

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.arrays import Backend, choose_backend, like, result_dtype, to_numpy, unit_of
+from cm_lightning.confidence.arrays import Backend, choose_backend, convert_like, intensity_unit, result_dtype, to_numpy
 from cm_lightning.confidence.boundary import BoolArray, SinkMode, find_boundary
 from cm_lightning.confidence.envelope import envelope
-from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.graph import RandomWalkGraph
 from cm_lightning.confidence.weights import Formulation, Normalise, WeightFunction
 
 SignalMode = Literal["B", "RF"]
@@ -139,14 +139,14 @@ class System:
         image: Intensities, after envelope and unit, float64, ``(..., depth, lateral)``.
         domain: Insonified pixels, broadcastable to ``image``.
         values: Known values, 0 elsewhere, float64, same shape as ``image``.
-        network: The equations.
+        graph: The equations.
     """
 
     place: tuple[Any, slice, slice]
     image: Array
     domain: Array
     values: Array
-    network: Network
+    graph: RandomWalkGraph
 
 
 class Problem:
@@ -231,7 +231,7 @@ class Problem:
         Returns:
             Intensities, float64, same shape: on a scale to 1 if that is fixed, the envelope of RF lines.
         """
-        unit = unit_of(frames.dtype) if self.parameters.normalise == "fixed" else 1.0
+        unit = intensity_unit(frames.dtype) if self.parameters.normalise == "fixed" else 1.0
         image = frames.astype(np.float64) / unit
         return envelope(image) if self.parameters.mode == "RF" else image
 
@@ -244,7 +244,7 @@ class Problem:
         Returns:
             The maps, ``(..., depth, lateral)``.
         """
-        return like(maps.reshape(*self.leading, *self.shape[1:]), self._given)
+        return convert_like(maps.reshape(*self.leading, *self.shape[1:]), self._given)
 
 
 def _flat_mask(name: str, mask: Any, shape: tuple[int, ...]) -> BoolArray | None:

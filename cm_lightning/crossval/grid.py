@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cm_lightning.errors import InputError
-from cm_lightning.runs.sweeps import SEED, Combination, combination_name, combination_words, read_combinations
+from cm_lightning.runs.sweeps import SEED, Combination, combination_arguments, combination_name, read_combinations
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Grid:
             for combination in combinations:
                 # Values come last, as an agent gives them: the experiment's name says that they hold.
                 name = f"--experiment={path.stem}{combination_name(combination)}"
-                lines.append([*before, *after, name, *rest, *combination_words(combination)])
+                lines.append([*before, *after, name, *rest, *combination_arguments(combination)])
         return lines
 
     def _check_sweep(self, path: Path, combinations: list[Combination], seeds: Sequence[int] | None) -> None:

@@ -78,7 +78,7 @@ class CaseSets:
         """What a fold is made of, for tables."""
         return "image group (the data set names no patients)" if self._without_patients else "patient"
 
-    def of(self, fold: int, subset: Subset) -> list[Case]:
+    def subset(self, fold: int, subset: Subset) -> list[Case]:
         """List the cases of one set of a fold.
 
         Args:
@@ -106,7 +106,7 @@ class CaseSets:
         Returns:
             At least one patient.
         """
-        patients = sorted({case.patient for case in self.of(fold, "train")})
+        patients = sorted({case.patient for case in self.subset(fold, "train")})
         number = max(1, round(share * len(patients)))
         return sorted(np.random.default_rng(self.seed).permutation(patients)[:number].tolist())
 
@@ -119,7 +119,7 @@ class CaseSets:
         Returns:
             ``split`` and ``split_seed``, the ``fold``, and ``test_cases``: a list of case ids for every fold.
         """
-        tested = [[case.id for case in self.of(number, "test")] for number in range(len(self.folds))]
+        tested = [[case.id for case in self.subset(number, "test")] for number in range(len(self.folds))]
         return {"split": self.split, "split_seed": self.seed, "fold": fold, "test_cases": tested}
 
     @cached_property

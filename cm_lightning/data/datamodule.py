@@ -217,7 +217,7 @@ class UltrasoundDataModule(LightningDataModule):
         """
         if subset == "predict" and self.predict_path is not None:
             return unlabelled_cases(Path(self.predict_path))
-        return self.sets.of(self.fold, "test" if subset == "predict" else subset)
+        return self.sets.subset(self.fold, "test" if subset == "predict" else subset)
 
     def prepare_data(self) -> None:
         """Write the phantom where asked to, check every case, and compute missing confidence maps.
@@ -236,7 +236,7 @@ class UltrasoundDataModule(LightningDataModule):
                 case "test" | "predict":
                     self._reader.hold(read)
 
-        cache = self.maps.computed(testing=self._stage == "test")
+        cache = self.maps.cache_to_fill(testing=self._stage == "test")
         frames, seconds = check_cases(self._cases_in_use(), self._reader, cache, pass_on)
         self.solved_frames += frames
         self.solve_seconds += seconds
@@ -357,8 +357,10 @@ class UltrasoundDataModule(LightningDataModule):
 
     def _dataset(self, use: Use) -> CacheDataset:
         cases, testing = self._selected(use), use == "test"
-        own = self.maps.own() if testing and self.maps.computed(self._stage == "test") is not None else None
-        prepare = PrepareCase(self._resampler, testing, self.maps.of(cases, lambda: self.cases), own)
+        own = (
+            self.maps.own_provider() if testing and self.maps.cache_to_fill(self._stage == "test") is not None else None
+        )
+        prepare = PrepareCase(self._resampler, testing, self.maps.provider(cases, lambda: self.cases), own)
         # Test and prediction cases are used once: nothing to cache.
         rate = self.cache_rate if use in ("train", "val") else 0.0
         return CacheDataset(cases, prepare, cache_rate=rate, num_workers=os.cpu_count(), copy_cache=False)

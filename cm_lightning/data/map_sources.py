@@ -17,7 +17,7 @@ from cm_lightning.errors import InputError
 
 ConfidenceMode = Literal["native", "on_the_fly", "none"]
 ConfidenceSource = Literal["solver", "depth", "shuffled"]
-ConfidenceOf = Callable[[Case, Tensor], Tensor]  # a case and its domain, (1, depth, lateral[, elevation]), to its map
+MapProvider = Callable[[Case, Tensor], Tensor]  # a case and its domain, (1, depth, lateral[, elevation]), to its map
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class MapSource:
         """Whether networks see something else than the solver's map of the image."""
         return self.source != "solver"
 
-    def computed(self, testing: bool) -> ConfidenceCache | None:
+    def cache_to_fill(self, testing: bool) -> ConfidenceCache | None:
         """Say which maps have to be on disk before a stage runs.
 
         Args:
@@ -116,7 +116,7 @@ class MapSource:
         own = int.from_bytes(hashlib.blake2b(case.id.encode(), digest_size=8).digest())
         return others[int(np.random.default_rng([self.seed, own]).integers(len(others)))]
 
-    def of(self, selected: Sequence[Case], cases: Callable[[], Sequence[Case]]) -> ConfidenceOf | None:
+    def provider(self, selected: Sequence[Case], cases: Callable[[], Sequence[Case]]) -> MapProvider | None:
         """Say how cases get their maps when they are prepared.
 
         Args:
@@ -136,7 +136,7 @@ class MapSource:
             case "shuffled":
                 return StoredMap(self.cache, {case.id: self.donor(case, cases()) for case in selected})
 
-    def own(self) -> ConfidenceOf | None:
+    def own_provider(self) -> MapProvider | None:
         """Say how tested cases get the map of their own image beside a control's: errors are sorted by it."""
         return StoredMap(self.cache) if self.is_control else None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from cm_lightning.confidence import ProbeGeometry
 from cm_lightning.data.cases import Case
 from cm_lightning.data.frames import to_frames, to_volume
-from cm_lightning.data.map_sources import ConfidenceOf
+from cm_lightning.data.map_sources import MapProvider
 from cm_lightning.data.reading import CaseReader, ReadCase
 from cm_lightning.data.resampling import resample
 
@@ -109,8 +109,8 @@ class PrepareCase(Transform):  # type: ignore[misc]
 
     resampler: CaseResampler
     keep_native: bool = False
-    confidence: ConfidenceOf | None = None
-    own_confidence: ConfidenceOf | None = None
+    confidence: MapProvider | None = None
+    own_confidence: MapProvider | None = None
 
     def __call__(self, case: Case) -> Sample:
         """Prepare one case.

@@ -46,7 +46,7 @@ class Fold:
         if not self.train:
             raise InputError("A fold has no patient to train on; expected at least one.")
 
-    def set_of(self, patient: str) -> str | None:
+    def subset_of(self, patient: str) -> str | None:
         """Name the set that a patient is in."""
         return next((name for name, patients in asdict(self).items() if patient in patients), None)
 

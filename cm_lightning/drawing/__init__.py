@@ -1,7 +1,7 @@
 """Pictures of cases and figures of results, for callbacks, reports and loggers alike."""
 
 from cm_lightning.drawing.figures import figure_pixels, save_figure
-from cm_lightning.drawing.frames import FullestFrame, frame_spacing
+from cm_lightning.drawing.frames import LargestLabelFrame, frame_spacing
 from cm_lightning.drawing.panels import CONFIDENCE, GREY, WRONG, Panel, Scale, case_panels, class_colour, draw_panels
 from cm_lightning.drawing.reliability import reliability_plot
 
@@ -9,7 +9,7 @@ __all__ = [
     "CONFIDENCE",
     "GREY",
     "WRONG",
-    "FullestFrame",
+    "LargestLabelFrame",
     "Panel",
     "Scale",
     "case_panels",

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 
-class FullestFrame:
+class LargestLabelFrame:
     """The frame of a volume with the most labelled pixels; of a 2D image, the image.
 
     Args:

@@ -48,7 +48,7 @@ class Runs:
         fold = self.folders[model][0].fold(0)
         return flatten(fold.read_settings()) if fold.config.is_file() else {}
 
-    def made_with(self) -> pd.Series:
+    def versions(self) -> pd.Series:
         """Count the folds that were tested with each set of versions."""
         plans = [fold.read_test_plan() for model in self.folders for fold in self.folds(model)]
         versions = [plan.get("made_with", {}) for plan in plans]

@@ -56,7 +56,7 @@ def write_report(
     finished.calibration.to_csv(output / "calibration.csv", index=False)
     grouping, unit = rows["grouping"].iloc[0], rows["unit"].iloc[0]
     tested = "; ".join(
-        f"{number} folds with {what or 'unknown versions'}" for what, number in finished.made_with().items()
+        f"{number} folds with {what or 'unknown versions'}" for what, number in finished.versions().items()
     )
     page = Page(
         title=f"{len(finished.models)} models over {rows['patient'].nunique()} {grouping.split(' (')[0]}s",

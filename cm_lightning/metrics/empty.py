@@ -13,7 +13,7 @@ EmptyPolicy = Literal["worst", "detected"]
 # islands and the relative volume error are not scored where they are not (a lost class, and one that was invented).
 WORST = {"dice": 0.0, "iou": 0.0, "precision": 0.0, "recall": 0.0, "miss_rate": 1.0, "nsd": 0.0}
 DISTANCES = [name for name, metric in METRICS.items() if metric.kind == "distance"]
-OF_PROBABILITIES = [name for name, metric in METRICS.items() if metric.of_probabilities]
+PROBABILISTIC = [name for name, metric in METRICS.items() if metric.needs_probabilities]
 
 
 def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.DataFrame:
@@ -31,7 +31,7 @@ def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.
     Returns:
         A copy with the rows that count and their values.
     """
-    of_masks = ~rows["metric"].isin(OF_PROBABILITIES)
+    of_masks = ~rows["metric"].isin(PROBABILISTIC)
     absent = of_masks & rows["pred_empty"] & rows["truth_empty"]
     one_empty = (of_masks & (rows["pred_empty"] | rows["truth_empty"]))[~absent]
     rows = rows[~absent].copy()

@@ -25,7 +25,7 @@ class Metric:
         higher_is_better: Whether more is better.
         kind: ``ratio``, ``distance`` (in the unit of the spacing), ``area`` (in its square) or ``count``.
         in_study: Whether it is one of the study's eight.
-        of_probabilities: Whether it judges the class probabilities, so that it is defined whether or not a class is
+        needs_probabilities: Whether it judges the class probabilities, so that it is defined whether or not a class is
             there or was found; see :mod:`cm_lightning.metrics.calibration`.
     """
 
@@ -33,7 +33,7 @@ class Metric:
     higher_is_better: bool
     kind: Literal["ratio", "distance", "area", "count"] = "ratio"
     in_study: bool = False
-    of_probabilities: bool = False
+    needs_probabilities: bool = False
 
     def heading(self, unit: str) -> str:
         """Give the title with its unit, where it has one.
@@ -61,9 +61,9 @@ METRICS: dict[str, Metric] = {
     "islands": Metric("islands", False, "count"),
     "volume_error": Metric("volume error", False),
     "csa_error": Metric("CSA error", False, "area"),
-    "ece": Metric("ECE", False, of_probabilities=True),
-    "ace": Metric("ACE", False, of_probabilities=True),
-    "brier": Metric("Brier", False, of_probabilities=True),
+    "ece": Metric("ECE", False, needs_probabilities=True),
+    "ace": Metric("ACE", False, needs_probabilities=True),
+    "brier": Metric("Brier", False, needs_probabilities=True),
 }
 
 Row = dict[str, Any]
@@ -75,7 +75,7 @@ def case_rows(
     class_names: Sequence[str],
     spacing: Sequence[float],
     tolerance: float = 2.0,
-    of_probabilities: pd.DataFrame | None = None,
+    needs_probabilities: pd.DataFrame | None = None,
     **about: Any,
 ) -> list[Row]:
     """Measure one case.
@@ -98,7 +98,7 @@ def case_rows(
         class_names: Names of the classes 1, 2, ...; background is not measured.
         spacing: Voxel size along every axis; distances are in its unit.
         tolerance: Of ``nsd``, in the unit of the spacing.
-        of_probabilities: Metrics of the probabilities, a row per class, as
+        needs_probabilities: Metrics of the probabilities, a row per class, as
             :func:`cm_lightning.metrics.calibration.calibration_errors` gives them; None where there are none.
         **about: Columns that every row carries, such as the case and its patient.
 
@@ -122,9 +122,9 @@ def case_rows(
             **_distances(here, there, spacing, tolerance),
             **_shape_errors(here, there, spacing),
         }
-        if of_probabilities is not None:
-            measured = of_probabilities.loc[[name]].to_numpy()[0].tolist()
-            values |= dict(zip(of_probabilities.columns, measured, strict=True))
+        if needs_probabilities is not None:
+            measured = needs_probabilities.loc[[name]].to_numpy()[0].tolist()
+            values |= dict(zip(needs_probabilities.columns, measured, strict=True))
         flags = {
             "pred_empty": not confusion[:, index].any(),
             "truth_empty": not confusion[index, :].any(),

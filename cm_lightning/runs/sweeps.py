@@ -68,7 +68,7 @@ def combination_name(combination: Mapping[str, Any]) -> str:
     return seeded_name(name, combination[SEED]) if SEED in combination else name
 
 
-def combination_words(combination: Mapping[str, Any]) -> list[str]:
+def combination_arguments(combination: Mapping[str, Any]) -> list[str]:
     """Write a combination as words of a command line.
 
     Args:

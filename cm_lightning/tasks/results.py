@@ -126,7 +126,7 @@ class ResultCollector:
             case.label,
             self.class_names,
             case.spacing,
-            of_probabilities=errors,
+            needs_probabilities=errors,
             case=case.case,
             patient=case.patient,
             grouping=case.grouping,

@@ -49,7 +49,7 @@ def rank_correlation(first: Array, second: Array) -> float:
     return correlation(stats.rankdata(first), stats.rankdata(second))
 
 
-def detection(score: Array, event: NDArray[np.bool_]) -> float:
+def detection_auroc(score: Array, event: NDArray[np.bool_]) -> float:
     """Probability that a score is higher where an event is than where it is not (AUROC); ties count half.
 
     Args:

@@ -28,7 +28,7 @@ def label_distribution(labels: NDArray[np.uint8], n_classes: int) -> NDArray[np.
     Raises:
         InputError: A label has a class that is none.
     """
-    _refuse_other_classes(labels, n_classes)
+    _check_classes(labels, n_classes)
     return np.stack([(labels == index).mean(axis=0, dtype=np.float32) for index in range(n_classes)])
 
 
@@ -89,7 +89,7 @@ def areas(labels: NDArray[np.uint8], n_classes: int, spacing: Sequence[float]) -
     Returns:
         Areas of the classes 1, 2, ... in mm², ``(labels, n_classes - 1, frames)``, with one frame in 2D.
     """
-    _refuse_other_classes(labels, n_classes)
+    _check_classes(labels, n_classes)
     counts = [(labels == index).sum(axis=(1, 2)).reshape(len(labels), -1) for index in range(1, n_classes)]
     return np.stack(counts, axis=1) * float(spacing[0] * spacing[1])
 
@@ -104,7 +104,7 @@ def pairwise_dice(labels: NDArray[np.uint8], n_classes: int) -> NDArray[np.float
     Returns:
         Dice of the classes 1, 2, ..., ``(n_classes - 1, labels, labels)``; NaN where a class is in neither label.
     """
-    _refuse_other_classes(labels, n_classes)
+    _check_classes(labels, n_classes)
     flat = labels.reshape(len(labels), -1)
     found = np.empty((n_classes - 1, len(labels), len(labels)))
     for index in range(1, n_classes):
@@ -153,6 +153,6 @@ def _mean_over_pairs(dice: NDArray[np.float64], pairs: NDArray[np.bool_]) -> NDA
     return np.divide(np.nansum(values, axis=1), counts, out=np.full(len(dice), np.nan), where=counts > 0)
 
 
-def _refuse_other_classes(labels: NDArray[np.uint8], n_classes: int) -> None:
+def _check_classes(labels: NDArray[np.uint8], n_classes: int) -> None:
     if labels.max(initial=0) >= n_classes:
         raise InputError(f"labels must be class indices below {n_classes}, found {labels.max()}.")

@@ -56,7 +56,7 @@ def _shown(found: Variability) -> list[Key]:
     """One image each of the patients whose labels differ least, middlingly and most; without repeats, of the first."""
     if not len(found.raters):
         return list(found.shown)[:SHOWN]
-    entropies = found.of_raters("entropy")
+    entropies = found.rater_values("entropy")
     order = sorted(found.shown, key=lambda key: entropies[found.shown[key].frame.image.patient])
     places = np.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().astype(int)
     return [order[place] for place in places]
@@ -155,7 +155,7 @@ def _convergence(found: Variability) -> Figure:
 def _question(found: Variability) -> Figure:
     figure = Figure(figsize=(4.4 * len(QUESTIONS), 4), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, len(QUESTIONS), sharey=True), QUESTIONS.items(), strict=True):
-        columns = [found.of_raters(f"{name}_{kind}") for kind in ("alone", "given", "given_shuffled")]
+        columns = [found.rater_values(f"{name}_{kind}") for kind in ("alone", "given", "given_shuffled")]
         for place, column in enumerate(columns):
             spread = place + np.linspace(-0.15, 0.15, len(column))
             axes.plot(spread, column, "o", markersize=4, alpha=0.6)

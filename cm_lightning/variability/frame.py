@@ -16,7 +16,7 @@ from cm_lightning.uncertainty.boundary import (
     boundary_deviation,
     boundary_sd,
 )
-from cm_lightning.uncertainty.confidence_question import Effect, confidence_effect
+from cm_lightning.uncertainty.partial_correlation import ConfidenceCorrelation, partial_rank_correlation
 from cm_lightning.uncertainty.raters import (
     label_distribution,
     majority,
@@ -107,17 +107,17 @@ def label_spread(frame: Frame, labels: Labels, index: int) -> tuple[BoundaryDevi
     return deviation, np.where((present > 0.5) & ~deviation.corner, spread, np.nan)
 
 
-def effect_of_confidence(
+def confidence_correlation(
     variability: Array, confidence: Array, depths: Sequence[Array], distance: Array | None = None
-) -> Effect:
+) -> ConfidenceCorrelation:
     """Correlate confidence with variability, alone and given depth (and distance); NaN with too few points."""
     known = np.isfinite(confidence) & np.isfinite(variability)
     if distance is not None:
         known = known & np.isfinite(distance)
     if known.sum() < POINTS_NEEDED:
-        return Effect(float("nan"), float("nan"))
+        return ConfidenceCorrelation(float("nan"), float("nan"))
     off = None if distance is None else distance[known]
-    return confidence_effect(variability[known], confidence[known], pick(depths, known), off)
+    return partial_rank_correlation(variability[known], confidence[known], pick(depths, known), off)
 
 
 def pick(maps: Sequence[Array], where: NDArray[np.bool_]) -> list[Array]:

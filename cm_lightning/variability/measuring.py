@@ -54,7 +54,7 @@ def measure(
     if len(units) > 1:
         raise InputError(f"The images do not share one unit: {', '.join(sorted(units))}. Compare them apart.")
     deepest = max(heights.values())
-    of_raters: list[Row] = []
+    rater_values: list[Row] = []
     of_models: dict[str, list[Row]] = {name: [] for name in ("measures", "profiles", "bins", "convergence")}
     boundaries: dict[Key, Boundary] = {}
     labels: dict[Key, RaterLabels] = {}
@@ -69,7 +69,7 @@ def measure(
         about = {"patient": patients[key], "case": key[0], "frame": key[1]}
         if frame.repeated:
             values, boundaries[key] = measure_raters(frame, _other_map(key, frame, by_image, patients))
-            of_raters += [{**about, "measure": name, "value": value} for name, value in values.items()]
+            rater_values += [{**about, "measure": name, "value": value} for name, value in values.items()]
         for one, image in zip(versions, sampled, strict=True):
             same = [other.single for who, other in zip(versions, sampled, strict=True) if who.model == one.model]
             ensemble = np.mean(same, axis=0) if len(same) > 1 else None
@@ -87,7 +87,7 @@ def measure(
         deepest=deepest,
         shown=shown,
         boundaries=boundaries,
-        raters=pd.DataFrame(of_raters),
+        raters=pd.DataFrame(rater_values),
         **{name: pd.DataFrame(rows) for name, rows in of_models.items()},
     )
 

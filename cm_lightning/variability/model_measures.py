@@ -10,7 +10,7 @@ from cm_lightning.uncertainty.agreement import (
     brier_score,
     continuous_ranked_probability_score,
     correlation,
-    detection,
+    detection_auroc,
     divergence,
     energy_distance,
     rank_correlation,
@@ -24,7 +24,7 @@ from cm_lightning.variability.frame import (
     POINTS_NEEDED,
     Array,
     Frame,
-    effect_of_confidence,
+    confidence_correlation,
     finite_mean,
     label_spread,
     pick,
@@ -51,7 +51,7 @@ def measure_model(frame: Frame, sampled: SampledImage, ensemble: Array | None) -
     found = {"entropy": float(entropy(sampled.mean)[sampled.domain].mean())}
     scores = predictors(frame, sampled, ensemble)
     wrong = sampled.mean.argmax(axis=0) != sampled.label
-    found |= {f"error_auroc/{name}": detection(score[band], wrong[band]) for name, score in scores.items()}
+    found |= {f"error_auroc/{name}": detection_auroc(score[band], wrong[band]) for name, score in scores.items()}
     predicted, shares = sampled.mean[:, band], truth[:, band]
     if band.any():
         found["brier"] = brier_score(shares, predicted)
@@ -64,7 +64,7 @@ def measure_model(frame: Frame, sampled: SampledImage, ensemble: Array | None) -
     doubt = entropy(sampled.mean)
     distance = boundary_distance(sampled.mean.argmax(axis=0).astype(np.uint8), sampled.spacing)
     for name, value in (("entropy", doubt), ("error", wrong.astype(float))):
-        effect = effect_of_confidence(
+        effect = confidence_correlation(
             value[band], frame.image.confidence[band], pick(frame.depths, band), distance[band]
         )
         found |= {f"{name}_confidence": effect.alone, f"{name}_confidence_given": effect.given}
@@ -106,7 +106,10 @@ def _against_raters(frame: Frame, sampled: SampledImage, scores: dict[str, Array
         "spearman": rank_correlation(doubt[band], apart[band]),
         "ncc_information": correlation(information[band], apart[band]),
         "spearman_information": rank_correlation(information[band], apart[band]),
-        **{f"disagreement_auroc/{name}": detection(score[band], disagreed[band]) for name, score in scores.items()},
+        **{
+            f"disagreement_auroc/{name}": detection_auroc(score[band], disagreed[band])
+            for name, score in scores.items()
+        },
     }
     energy = energy_distance(sampled.samples, frame.labels, frame.n_classes)
     found |= {

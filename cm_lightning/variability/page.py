@@ -11,11 +11,11 @@ from cm_lightning.variability.results import Variability
 from cm_lightning.variability.tables import (
     agreement_table,
     comparison_tables,
-    doubt_table,
     explained_table,
     predictor_table,
     question_table,
     rater_table,
+    uncertainty_table,
 )
 
 
@@ -48,7 +48,7 @@ def variability_page(
         *([agreement_table(found)] if repeated else []),
         *([predictor_table(found, "disagreement")] if repeated else []),
         predictor_table(found, "error"),
-        doubt_table(found),
+        uncertainty_table(found),
         *comparison_tables(found, comparisons),
     ]
     return Page(

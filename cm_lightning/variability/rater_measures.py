@@ -20,7 +20,7 @@ from cm_lightning.uncertainty.raters import (
 from cm_lightning.variability.frame import (
     Array,
     Frame,
-    effect_of_confidence,
+    confidence_correlation,
     finite_mean,
     pick,
 )
@@ -71,8 +71,8 @@ def measure_raters(frame: Frame, other: Array) -> tuple[dict[str, float], Bounda
         ("", boundary.confidence, image.confidence[band]),
         ("_shuffled", boundary.other, other[band]),
     ):
-        along = effect_of_confidence(boundary.sd, of_points, boundary.depths)
-        across = effect_of_confidence(apart[band], of_pixels, pick(frame.depths, band), distance[band])
+        along = confidence_correlation(boundary.sd, of_points, boundary.depths)
+        across = confidence_correlation(apart[band], of_pixels, pick(frame.depths, band), distance[band])
         found |= {
             f"sd_alone{suffix}": along.alone,
             f"sd_given{suffix}": along.given,

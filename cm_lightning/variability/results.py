@@ -67,7 +67,7 @@ class Variability:
         means = rows.groupby(["model", "patient"], sort=False)["value"].mean().unstack("model")
         return means.reindex(columns=self.models)
 
-    def of_raters(self, measure: str) -> pd.Series:
+    def rater_values(self, measure: str) -> pd.Series:
         """Every patient's value of what is measured on the labels alone: the mean over images."""
         rows = self.raters[self.raters["measure"] == measure]
         return rows.groupby("patient", sort=False)["value"].mean()

@@ -11,7 +11,7 @@ from cm_lightning.evaluation.comparison import Comparison, compare_quantity
 from cm_lightning.evaluation.report_table import Cell, ReportTable
 from cm_lightning.evaluation.statistics import mean_interval, signed_rank_p
 from cm_lightning.evaluation.tables import comparison_table
-from cm_lightning.uncertainty.confidence_question import explained_share
+from cm_lightning.uncertainty.partial_correlation import explained_variance
 from cm_lightning.variability.results import QUESTIONS, Variability
 
 
@@ -58,7 +58,7 @@ def question_table(found: Variability) -> ReportTable:
             (f"{name}_given", "given"),
             (f"{name}_given_shuffled", "given, another patient's map"),
         ):
-            values = found.of_raters(key).dropna().to_numpy()
+            values = found.rater_values(key).dropna().to_numpy()
             lines.append([Cell(title), Cell(condition), *_tested(values)])
     return ReportTable(
         "question",
@@ -89,7 +89,7 @@ def explained_table(found: Variability) -> ReportTable | None:
         "depth and confidence": [[*one.depths, one.confidence] for one in points],
         "depth and another patient's map": [[*one.depths, np.nan_to_num(one.other)] for one in points],
     }
-    shares = {name: explained_share(spread, of, patients) for name, of in predictors.items()}
+    shares = {name: explained_variance(spread, of, patients) for name, of in predictors.items()}
     lines = []
     for name, share in shares.items():
         more = share - shares["depth"]
@@ -118,7 +118,7 @@ def rater_table(found: Variability) -> ReportTable:
     }
     lines = []
     for key, title in titles.items():
-        values = found.of_raters(key).dropna()
+        values = found.rater_values(key).dropna()
         cells = (values.mean(), values.std(), values.min(), values.max())
         lines.append([Cell(title), *(Cell(_number(value)) for value in cells), Cell(str(len(values)))])
     return ReportTable(
@@ -185,7 +185,7 @@ def predictor_table(found: Variability, event: Literal["disagreement", "error"])
     )
 
 
-def doubt_table(found: Variability) -> ReportTable:
+def uncertainty_table(found: Variability) -> ReportTable:
     """How a network's doubt and errors go with confidence."""
     titles = {
         "entropy_confidence": "entropy, nothing given",

@@ -10,49 +10,49 @@ from cm_lightning.confidence.cpu.memory import make_factor, make_workspace
 from cm_lightning.confidence.cpu.solver import SCALE, CompiledSolver
 from cm_lightning.confidence.cuda.iteration import BatchSystem
 from cm_lightning.confidence.dissection import dissect
-from cm_lightning.confidence.network import Network, diagonal, mirror
-from tests.confidence.networks import random_network
+from cm_lightning.confidence.graph import RandomWalkGraph, diagonal, mirror
+from tests.confidence.graphs import random_graph
 
 SHAPE = (20, 17)
 
 
-def cpu_bound(network, x, precision):
+def cpu_bound(graph, x, precision):
     """The bound with the CPU's product and factor."""
     dissection = dissect(*SHAPE)
     work = make_workspace(dissection, precision)
     shared = (dissection, SCALE[precision], make_factor(dissection, precision), work)
-    assert factorise(network, *shared) == 0
+    assert factorise(graph, *shared) == 0
 
     def solve(vector, _):
         substitute(vector.ravel(), *shared, *SHAPE)
         return work.solution.reshape(SHAPE)
 
     def product(v, result, magnitude, _):
-        multiply(network, v, result, magnitude)
+        multiply(graph, v, result, magnitude)
 
-    return float(certify(network, network.right, x, product, solve, np.zeros((), np.int32)))
+    return float(certify(graph, graph.right, x, product, solve, np.zeros((), np.int32)))
 
 
 def test_bound_holds_for_any_wrong_solution_and_is_tight(rng):
-    network = random_network(rng, SHAPE, 4)
-    exact = CompiledSolver(SHAPE, "direct", 1e-3, certify=False)(network).values
+    graph = random_graph(rng, SHAPE, 4)
+    exact = CompiledSolver(SHAPE, "direct", 1e-3, certify=False)(graph).values
     for size in (0.0, 1e-9, 1e-3, 1.0):
         wrong = exact + size * rng.standard_normal(exact.shape)
-        assert np.abs(wrong - exact).max() <= cpu_bound(network, wrong, np.float64)
+        assert np.abs(wrong - exact).max() <= cpu_bound(graph, wrong, np.float64)
         # Where the residual has one sign, little is given away.
         error = size * exact.max()
-        bound = cpu_bound(network, (1 + size) * exact, np.float64)
+        bound = cpu_bound(graph, (1 + size) * exact, np.float64)
         assert error <= bound <= 1.3 * error + 1e-10
 
 
 # In float32 the factors round in different orders, and differences of neighbours in v feel it.
 @pytest.mark.parametrize(("precision", "tolerance"), [(np.float32, 0.03), (np.float64, 1e-6)])
 def test_both_engines_prove_the_same_bound(device, rng, precision, tolerance):
-    networks = [random_network(rng, SHAPE, decades) for decades in (1, 3, 5)]
-    exact = [CompiledSolver(SHAPE, "direct", 1e-3, certify=False)(network).values for network in networks]
+    graphs = [random_graph(rng, SHAPE, decades) for decades in (1, 3, 5)]
+    exact = [CompiledSolver(SHAPE, "direct", 1e-3, certify=False)(graph).values for graph in graphs]
     wrong = [x + size * rng.standard_normal(SHAPE) for x, size in zip(exact, (1e-9, 1e-6, 1e-2), strict=True)]
-    expected = [cpu_bound(network, x, precision) for network, x in zip(networks, wrong, strict=True)]
-    batch = BatchSystem(device, Network(*(np.stack(arrays) for arrays in zip(*networks, strict=True))), precision)
+    expected = [cpu_bound(graph, x, precision) for graph, x in zip(graphs, wrong, strict=True)]
+    batch = BatchSystem(device, RandomWalkGraph(*(np.stack(arrays) for arrays in zip(*graphs, strict=True))), precision)
     bound = batch.certify(np.stack(wrong))
     np.testing.assert_allclose(bound, expected, rtol=tolerance)
     error = np.abs(np.stack(wrong) - np.stack(exact)).max(axis=(1, 2))
@@ -61,11 +61,13 @@ def test_both_engines_prove_the_same_bound(device, rng, precision, tolerance):
 
 
 def test_nothing_is_proven_without_a_factor(device, rng):
-    networks = [random_network(rng, SHAPE, 2) for _ in range(2)]
-    for array in networks[1]:
+    graphs = [random_graph(rng, SHAPE, 2) for _ in range(2)]
+    for array in graphs[1]:
         array[...] = 0  # pixels without any weight
-    networks[1].unknown[...] = True
-    batch = BatchSystem(device, Network(*(np.stack(arrays) for arrays in zip(*networks, strict=True))), np.float32)
+    graphs[1].unknown[...] = True
+    batch = BatchSystem(
+        device, RandomWalkGraph(*(np.stack(arrays) for arrays in zip(*graphs, strict=True))), np.float32
+    )
     with np.errstate(invalid="ignore"):  # infinity times nothing
         bound = batch.certify(batch.conjugate_gradients(1e-3).values)
     assert bound[0] < 1e-4
@@ -73,14 +75,14 @@ def test_nothing_is_proven_without_a_factor(device, rng):
 
 
 def test_diagonal_and_mirror_are_those_of_the_matrix(rng):
-    network = random_network(rng, SHAPE, 2)
+    graph = random_graph(rng, SHAPE, 2)
     x = rng.standard_normal(SHAPE)
     product, mirrored_product, nothing = np.empty(SHAPE), np.empty(SHAPE), np.empty((0, 0))
-    multiply(network, x, product, nothing)
-    multiply(mirror(network), x[:, ::-1].copy(), mirrored_product, nothing)
+    multiply(graph, x, product, nothing)
+    multiply(mirror(graph), x[:, ::-1].copy(), mirrored_product, nothing)
     np.testing.assert_allclose(mirrored_product[:, ::-1], product, rtol=1e-12)
     for pixel in ((0, 0), (3, 16), (10, 8), (19, 5)):
         unit = np.zeros(SHAPE)
         unit[pixel] = 1.0
-        multiply(network, unit, product, nothing)
-        assert product[pixel] == pytest.approx(diagonal(network)[pixel], rel=1e-12)
+        multiply(graph, unit, product, nothing)
+        assert product[pixel] == pytest.approx(diagonal(graph)[pixel], rel=1e-12)

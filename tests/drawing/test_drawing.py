@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from cm_lightning.drawing import (
     CONFIDENCE,
     GREY,
-    FullestFrame,
+    LargestLabelFrame,
     case_panels,
     draw_panels,
     figure_pixels,
@@ -20,11 +20,11 @@ def test_the_fullest_frame_of_a_volume_and_the_image_itself():
     label = torch.zeros(1, 4, 5, 3, dtype=torch.uint8)
     label[0, :2, :2, 1] = 2
     label[0, 0, 0, 2] = 1
-    frame = FullestFrame(label)
+    frame = LargestLabelFrame(label)
     image = torch.arange(60.0).reshape(1, 4, 5, 3)
     np.testing.assert_array_equal(frame(image), image[0, :, :, 1])
     flat = image[..., 0]
-    np.testing.assert_array_equal(FullestFrame(label[..., 1])(flat), flat[0])
+    np.testing.assert_array_equal(LargestLabelFrame(label[..., 1])(flat), flat[0])
     assert frame_spacing(torch.tensor([0.5, 2.0, 7.0])) == (0.5, 2.0)
 
 

@@ -195,7 +195,7 @@ def test_whatever_file_is_damaged_its_run_is_named_and_left_out_whole(runs, name
     found = load_runs([runs])
     assert f"fold1/{name} cannot be read" in dict(found.problems)[str(runs / "muscle_unet_1ch_ceconf")]
     assert found.models == ["muscle_unet_1ch_dicece", "muscle_unet_2ch_dice"]
-    assert found.made_with().sum() == 9
+    assert found.versions().sum() == 9
 
 
 def test_one_model_twice_and_post_processing(runs, tmp_path):

@@ -121,7 +121,7 @@ def test_scored_whether_or_not_a_class_is_there_or_was_found():
     for case, (prediction, label) in {"absent": (empty, empty), "lost": (empty, full)}.items():
         rows = count(torch.full((4, 4), 0.25), label)
         errors = calibration_errors(rows, ["class"])
-        tables += case_rows(prediction, label, ["a"], (1.0, 1.0), of_probabilities=errors, case=case, patient=case)
+        tables += case_rows(prediction, label, ["a"], (1.0, 1.0), needs_probabilities=errors, case=case, patient=case)
     for policy in ("worst", "detected"):
         scored = apply_empty_policy(pd.DataFrame(tables), policy)
         brier = scored[scored["metric"] == "brier"].set_index("case")["value"]

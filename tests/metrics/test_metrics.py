@@ -38,7 +38,7 @@ def test_counts_by_hand():
     label[1:3, 1:4] = 1  # 6 pixels
     prediction[1:3, 2:5] = 1  # 6 pixels, 4 shared
     found = values(measure(prediction, label, (1.0, 1.0)))
-    assert set(found) == {name for name, metric in METRICS.items() if not metric.of_probabilities}
+    assert set(found) == {name for name, metric in METRICS.items() if not metric.needs_probabilities}
     assert found["dice"] == pytest.approx(8 / 12)
     assert found["iou"] == pytest.approx(4 / 8)
     assert found["precision"] == pytest.approx(4 / 6)

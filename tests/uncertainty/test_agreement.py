@@ -12,7 +12,7 @@ from cm_lightning.uncertainty.agreement import (
     brier_score,
     continuous_ranked_probability_score,
     correlation,
-    detection,
+    detection_auroc,
     divergence,
     energy_distance,
     jaccard_distances,
@@ -70,12 +70,12 @@ def test_samples_of_the_labels_own_distribution_are_at_no_distance():
 
 def test_detection_is_the_area_under_the_curve():
     score, event = np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, True, False, True])
-    assert detection(score, event) == pytest.approx((1 + 0.5 + 1 + 1) / 4)
-    assert math.isnan(detection(score, np.ones(4, dtype=bool)))
+    assert detection_auroc(score, event) == pytest.approx((1 + 0.5 + 1 + 1) / 4)
+    assert math.isnan(detection_auroc(score, np.ones(4, dtype=bool)))
     generator = np.random.default_rng(1)
     score, event = generator.standard_normal(200), generator.random(200) < 0.3
     independent = stats.mannwhitneyu(score[event], score[~event]).statistic / (event.sum() * (~event).sum())
-    assert detection(score, event) == pytest.approx(independent)
+    assert detection_auroc(score, event) == pytest.approx(independent)
 
 
 def test_correlations_are_those_of_scipy_and_none_of_a_constant():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cm_lightning.confidence.cpu.cells import FAST
 from cm_lightning.confidence.cpu.memory import Workspace
 from cm_lightning.confidence.dissection import Dissection
-from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.graph import RandomWalkGraph
 from cm_lightning.confidence.pattern import FACTOR, INNER, PATTERN, RING, ring_pixels
 
 Numbers = NDArray[Any]
@@ -19,7 +19,7 @@ RING_FIRST, RING_SECOND = PATTERN.ring_first, PATTERN.ring_second
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def assemble_front(
-    network: Network,
+    graph: RandomWalkGraph,
     plan: Dissection,
     scale: float,
     number: int,
@@ -46,8 +46,8 @@ def assemble_front(
     for index in range(plan.pivots[number]):
         row = nodes[index] // lateral
         column = nodes[index] % lateral
-        front[index, size] += network.slack[row, column] * scale
-        _add_edges(network, row, column, index, position, scale, front, depth, lateral)
+        front[index, size] += graph.slack[row, column] * scale
+        _add_edges(graph, row, column, index, position, scale, front, depth, lateral)
     for half in range(1, -1, -1):  # the second is on top of the stack
         child = plan.children[number, half]
         if child >= 0:
@@ -68,7 +68,7 @@ def assemble_front(
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def _add_edges(
-    network: Network,
+    graph: RandomWalkGraph,
     row: int,
     column: int,
     index: int,
@@ -85,35 +85,35 @@ def _add_edges(
     if column > 0:
         other = position[pixel - 1]
         if other > index:
-            front[index, other] += network.horizontal[row, column - 1] * scale
+            front[index, other] += graph.horizontal[row, column - 1] * scale
         if above:
             other = position[pixel - lateral - 1]
             if other > index:
-                front[index, other] += network.down_right[row - 1, column - 1] * scale
+                front[index, other] += graph.down_right[row - 1, column - 1] * scale
         if below:
             other = position[pixel + lateral - 1]
             if other > index:
-                front[index, other] += network.down_left[row, column - 1] * scale
+                front[index, other] += graph.down_left[row, column - 1] * scale
     if column + 1 < lateral:
         other = position[pixel + 1]
         if other > index:
-            front[index, other] += network.horizontal[row, column] * scale
+            front[index, other] += graph.horizontal[row, column] * scale
         if above:
             other = position[pixel - lateral + 1]
             if other > index:
-                front[index, other] += network.down_left[row - 1, column] * scale
+                front[index, other] += graph.down_left[row - 1, column] * scale
         if below:
             other = position[pixel + lateral + 1]
             if other > index:
-                front[index, other] += network.down_right[row, column] * scale
+                front[index, other] += graph.down_right[row, column] * scale
     if above:
         other = position[pixel - lateral]
         if other > index:
-            front[index, other] += network.vertical[row - 1, column] * scale
+            front[index, other] += graph.vertical[row - 1, column] * scale
     if below:
         other = position[pixel + lateral]
         if other > index:
-            front[index, other] += network.vertical[row, column] * scale
+            front[index, other] += graph.vertical[row, column] * scale
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)

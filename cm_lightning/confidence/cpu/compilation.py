@@ -1,8 +1,9 @@
-"""Compilation of the CPU's kernels before they are needed, with a word to whoever waits for it."""
+"""Compilation of the CPU solver before its first use, with a message if it takes long."""
 
 import sys
 import threading
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -14,31 +15,47 @@ from cm_lightning.confidence.cpu.memory import make_factor, make_workspace
 from cm_lightning.confidence.dissection import dissect
 from cm_lightning.confidence.weights import WeightFunction
 
-# Seconds after which somebody who waits is told what for.
+# Seconds of waiting after which the user is told that the solver is being compiled.
 PATIENCE = 3.0
 
 
 @lru_cache
 def compile_once(double: bool) -> None:
-    """Solve a tiny system; if that takes long, tell on the error stream what the wait is for.
+    """Compile the solver, or load its compiled code from disk; print a message if that takes long.
 
     Args:
-        double: Whether for factors in float64 rather than float32.
+        double: Whether the factor is stored in float64 rather than float32.
     """
     text = "Compiling the confidence-map solver for this processor: up to a minute, once (kept on disk) ..."
     message = threading.Timer(PATIENCE, lambda: print(text, file=sys.stderr, flush=True))
     message.daemon = True
     message.start()
+    try:
+        _solve_smallest_system(double)
+    except (ImportError, AttributeError):
+        # Code that an earlier version of this package compiled may refer to a class that has been renamed since. Numba
+        # fails on it instead of compiling again.
+        cache = factorise.stats.cache_path
+        if cache is None:
+            raise
+        for index in Path(cache).glob("*.nbi"):
+            index.unlink(missing_ok=True)
+        _solve_smallest_system(double)
+    finally:
+        message.cancel()
+
+
+def _solve_smallest_system(double: bool) -> None:
+    """Call every compiled function once."""
     shape = (9, 9)
     dtype: type[np.floating] = np.float64 if double else np.float32
     dissection = dissect(*shape)
     shared = (dissection, 1.0, make_factor(dissection, dtype), make_workspace(dissection, dtype))
     weight_function = WeightFunction("reference", "frame", alpha=1.0, beta=1.0, gamma=0.0)
     boundary = find_boundary(shape, None, None, None, None, "all")
-    _, network = frame_equations(weight_function, np.zeros(shape), boundary)
-    factorise(network, *shared)
+    _, graph = frame_equations(weight_function, np.zeros(shape), boundary)
+    factorise(graph, *shared)
     if double:
-        direct(network, network.right, *shared, False, np.empty(shape))
+        direct(graph, graph.right, *shared, False, np.empty(shape))
     else:
-        conjugate_gradients(network, network.right, *shared, 1e-3, False, 1, np.empty(shape))
-    message.cancel()
+        conjugate_gradients(graph, graph.right, *shared, 1e-3, False, 1, np.empty(shape))

@@ -11,15 +11,15 @@ from numba import njit
 from cm_lightning.confidence.cpu.elimination import Numbers, substitute
 from cm_lightning.confidence.cpu.memory import Factor, Workspace
 from cm_lightning.confidence.dissection import Dissection
-from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.graph import RandomWalkGraph
 
 
 @njit(cache=True, nogil=True)
-def multiply(network: Network, x: Numbers, result: Numbers, magnitude: Numbers) -> None:
+def multiply(graph: RandomWalkGraph, x: Numbers, result: Numbers, magnitude: Numbers) -> None:
     """Compute ``A x`` without ever forming a diagonal: ``slack_i x_i + sum_j w_ij (x_i - x_j)``.
 
     Args:
-        network: The :class:`cm_lightning.confidence.network.Network` of one frame.
+        graph: The :class:`cm_lightning.confidence.graph.RandomWalkGraph` of one frame.
         x: ``(depth, lateral)``, float64, 0 outside the unknown pixels.
         result: Filled with ``A x``, same shape.
         magnitude: Filled with the sum of the magnitudes of each entry's terms; an empty array where not wanted.
@@ -28,24 +28,24 @@ def multiply(network: Network, x: Numbers, result: Numbers, magnitude: Numbers) 
     wanted = magnitude.size > 0
     for row in range(depth):
         for column in range(lateral):
-            result[row, column] = network.slack[row, column] * x[row, column]
+            result[row, column] = graph.slack[row, column] * x[row, column]
         if wanted:
             for column in range(lateral):
                 magnitude[row, column] = abs(result[row, column])
     for row in range(depth):
-        _add_flows(network.horizontal[row], x[row, :-1], x[row, 1:], result[row, :-1], result[row, 1:])
+        _add_flows(graph.horizontal[row], x[row, :-1], x[row, 1:], result[row, :-1], result[row, 1:])
         if wanted:
-            _add_magnitudes(network.horizontal[row], x[row, :-1], x[row, 1:], magnitude[row, :-1], magnitude[row, 1:])
+            _add_magnitudes(graph.horizontal[row], x[row, :-1], x[row, 1:], magnitude[row, :-1], magnitude[row, 1:])
         if row + 1 < depth:
             up, down = result[row], result[row + 1]
-            _add_flows(network.vertical[row], x[row], x[row + 1], up, down)
-            _add_flows(network.down_right[row], x[row, :-1], x[row + 1, 1:], up[:-1], down[1:])
-            _add_flows(network.down_left[row], x[row, 1:], x[row + 1, :-1], up[1:], down[:-1])
+            _add_flows(graph.vertical[row], x[row], x[row + 1], up, down)
+            _add_flows(graph.down_right[row], x[row, :-1], x[row + 1, 1:], up[:-1], down[1:])
+            _add_flows(graph.down_left[row], x[row, 1:], x[row + 1, :-1], up[1:], down[:-1])
             if wanted:
                 up, down = magnitude[row], magnitude[row + 1]
-                _add_magnitudes(network.vertical[row], x[row], x[row + 1], up, down)
-                _add_magnitudes(network.down_right[row], x[row, :-1], x[row + 1, 1:], up[:-1], down[1:])
-                _add_magnitudes(network.down_left[row], x[row, 1:], x[row + 1, :-1], up[1:], down[:-1])
+                _add_magnitudes(graph.vertical[row], x[row], x[row + 1], up, down)
+                _add_magnitudes(graph.down_right[row], x[row, :-1], x[row + 1, 1:], up[:-1], down[1:])
+                _add_magnitudes(graph.down_left[row], x[row, 1:], x[row + 1, :-1], up[1:], down[:-1])
 
 
 @njit(cache=True, nogil=True)
@@ -70,7 +70,7 @@ def _add_magnitudes(
 
 @njit(cache=True, nogil=True)
 def conjugate_gradients(
-    network: Network,
+    graph: RandomWalkGraph,
     right: Numbers,
     plan: Dissection,
     scale: float,
@@ -87,7 +87,7 @@ def conjugate_gradients(
     the end it is added.
 
     Args:
-        network: The system.
+        graph: The system.
         right: ``b``, ``(depth, lateral)``.
         plan: Of the grid.
         scale: As given to :func:`cm_lightning.confidence.cpu.elimination.factorise`.
@@ -136,7 +136,7 @@ def conjugate_gradients(
         for row in range(depth):
             for column in range(lateral):
                 direction[row, column] = correction[row, column] + keep * direction[row, column]
-        multiply(network, direction, product, nothing)
+        multiply(graph, direction, product, nothing)
         curvature = 0.0
         for row in range(depth):
             for column in range(lateral):
@@ -153,7 +153,7 @@ def conjugate_gradients(
 
 @njit(cache=True, nogil=True)
 def direct(
-    network: Network,
+    graph: RandomWalkGraph,
     right: Numbers,
     plan: Dissection,
     scale: float,
@@ -165,7 +165,7 @@ def direct(
     """Solve ``A x = b`` by substitution alone.
 
     Args:
-        network: The system.
+        graph: The system.
         right: ``b``, ``(depth, lateral)``.
         plan: Of the grid.
         scale: As given to :func:`cm_lightning.confidence.cpu.elimination.factorise`.
@@ -181,7 +181,7 @@ def direct(
     substitute(right.ravel(), plan, scale, factor, work, depth, lateral)
     x[:] = work.solution.reshape(depth, lateral)
     residual = np.empty_like(x)
-    multiply(network, x, residual, np.empty((0, 0)))
+    multiply(graph, x, residual, np.empty((0, 0)))
     for row in range(depth):
         for column in range(lateral):
             residual[row, column] = right[row, column] - residual[row, column]

@@ -23,17 +23,17 @@ from cm_lightning.confidence.cpu.cells import FAST, factorise_cells, reduce_cell
 from cm_lightning.confidence.cpu.fronts import add_multiple, eliminate_front
 from cm_lightning.confidence.cpu.memory import Factor, Workspace, front_stride
 from cm_lightning.confidence.dissection import Dissection
-from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.graph import RandomWalkGraph
 
 Numbers = NDArray[Any]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def factorise(network: Network, plan: Dissection, scale: float, factor: Factor, work: Workspace) -> int:
+def factorise(graph: RandomWalkGraph, plan: Dissection, scale: float, factor: Factor, work: Workspace) -> int:
     """Eliminate every pixel.
 
     Args:
-        network: The :class:`Network`.
+        graph: The :class:`RandomWalkGraph`.
         plan: The grid's dissection.
         scale: Factor on all weights, which places them inside the range of the factor's type.
         factor: Filled, a :class:`Factor`.
@@ -42,7 +42,7 @@ def factorise(network: Network, plan: Dissection, scale: float, factor: Factor, 
     Returns:
         Number of unknown pixels whose weights all vanished in the factor's type; the system is not solved there.
     """
-    depth, lateral = network.slack.shape
+    depth, lateral = graph.slack.shape
     lost = 0
     top = 0  # of the stack
     first_cell = 0
@@ -51,12 +51,12 @@ def factorise(network: Network, plan: Dissection, scale: float, factor: Factor, 
         corners = plan.corners[first_cell : plan.cells_until[batch]]
         first_cell = plan.cells_until[batch]
         lost += factorise_cells(
-            network.vertical,
-            network.horizontal,
-            network.down_right,
-            network.down_left,
-            network.slack,
-            network.unknown,
+            graph.vertical,
+            graph.horizontal,
+            graph.down_right,
+            graph.down_left,
+            graph.slack,
+            graph.unknown,
             scale,
             corners,
             factor.cells[batch],
@@ -69,9 +69,9 @@ def factorise(network: Network, plan: Dissection, scale: float, factor: Factor, 
             size = len(nodes)
             stride = front_stride(size)
             front = work.front[: size * stride].reshape(size, stride)
-            top = assemble_front(network, plan, scale, number, nodes, corners, front, top, depth, lateral, work)
+            top = assemble_front(graph, plan, scale, number, nodes, corners, front, top, depth, lateral, work)
             rows = factor.rows[plan.factor_start[number] : plan.factor_start[number + 1]]
-            lost += eliminate_front(front, nodes, plan.pivots[number], network.unknown, rows, factor.pivots, work)
+            lost += eliminate_front(front, nodes, plan.pivots[number], graph.unknown, rows, factor.pivots, work)
             ring = size - plan.pivots[number]
             update = work.stack[top : top + ring * (ring + 1)].reshape(ring, ring + 1)
             for i in range(ring):

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from cm_lightning.confidence.arrays import like, to_numpy
+from cm_lightning.confidence.arrays import convert_like, to_numpy
 from cm_lightning.confidence.cpu.compilation import compile_once
 from cm_lightning.confidence.cpu.equations import set_up
 from cm_lightning.confidence.cpu.solver import ThreadSolvers
 from cm_lightning.confidence.cpu.threads import run_on_all_cores
-from cm_lightning.confidence.network import weight_gradients
+from cm_lightning.confidence.graph import weight_gradients
 from cm_lightning.confidence.problem import Problem, SolveInfo
 
 
@@ -33,7 +33,7 @@ def solve(problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
         system = set_up(problem, index)
         if system is None:
             return
-        solution = solvers.for_shape(system.values.shape)(system.network)
+        solution = solvers.for_shape(system.values.shape)(system.graph)
         maps[system.place] = np.clip(solution.values, 0.0, 1.0) + system.values
         info.iterations[index] = solution.iterations
         info.error_estimate[index] = solution.error_estimate
@@ -64,10 +64,10 @@ def gradient(problem: Problem, maps: torch.Tensor, upstream: torch.Tensor) -> to
         system = set_up(problem, index)
         if system is None:
             return
-        right = given[system.place] * system.network.unknown
-        adjoint = solvers.for_shape(system.values.shape)(system.network, right)
+        right = given[system.place] * system.graph.unknown
+        adjoint = solvers.for_shape(system.values.shape)(system.graph, right)
         by_weight = weight_gradients(adjoint.values, solved[system.place])
         result[system.place] = problem.weight_function.gradient(system.image, system.domain, by_weight)
 
     run_on_all_cores(differentiate, len(result), problem.parameters.max_batch)
-    return like(result, maps)
+    return convert_like(result, maps)

@@ -1,7 +1,7 @@
 """A frame's equations in compiled passes, for the CPU.
 
 The same as :class:`cm_lightning.confidence.weights.WeightFunction` followed by
-:func:`cm_lightning.confidence.network.make_network`, which work on whole batches of NumPy or CuPy arrays; here a thread
+:func:`cm_lightning.confidence.graph.make_graph`, which work on whole batches of NumPy or CuPy arrays; here a thread
 sets up one frame's without holding the GIL.
 """
 
@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cm_lightning.confidence.boundary import Boundary, rectangle_around
-from cm_lightning.confidence.network import Network, boundary_conditions
+from cm_lightning.confidence.graph import RandomWalkGraph, boundary_conditions
 from cm_lightning.confidence.problem import Problem, System
 from cm_lightning.confidence.weights import EDGE_ENDS, EDGE_FLOOR, EDGE_STEPS, WeightFunction
 
@@ -35,13 +35,13 @@ def set_up(problem: Problem, index: int) -> System | None:
     place = (index, *rectangle_around(boundary.domain[0]))
     boundary = boundary.crop(*place[1:])
     image = problem.intensities(problem.frames[place])
-    values, network = frame_equations(problem.weight_function, image, boundary)
-    return System(place, image, boundary.domain[0], values, network)
+    values, graph = frame_equations(problem.weight_function, image, boundary)
+    return System(place, image, boundary.domain[0], values, graph)
 
 
 def frame_equations(
     weight_function: WeightFunction, frame: NDArray[np.float64], boundary: Boundary
-) -> tuple[NDArray[np.float64], Network]:
+) -> tuple[NDArray[np.float64], RandomWalkGraph]:
     """Set up one frame's equations.
 
     Args:
@@ -65,7 +65,7 @@ def frame_equations(
         dict(zip(EDGE_ENDS, largest, strict=True)), dict(zip(EDGE_ENDS, exists, strict=True))
     )
     edges = {name: np.zeros(frame[start].shape) for name, (start, _) in EDGE_ENDS.items()}
-    network = Network(**edges, slack=conditions.slack, unknown=conditions.unknown, right=conditions.right)
+    graph = RandomWalkGraph(**edges, slack=conditions.slack, unknown=conditions.unknown, right=conditions.right)
     _weigh_edges(
         image,
         domain,
@@ -73,9 +73,9 @@ def frame_equations(
         float(scale),
         np.array([float(penalty) for penalty in penalties.values()]),
         EDGE_FLOOR[weight_function.formulation],
-        network,
+        graph,
     )
-    return conditions.values, network
+    return conditions.values, graph
 
 
 @njit(cache=True, nogil=True)
@@ -124,21 +124,21 @@ def _weigh_edges(
     scale: float,
     penalties: Numbers,
     floor: float,
-    network: Network,
+    graph: RandomWalkGraph,
 ) -> None:
     """Compute every edge's weight and add it where it belongs: between unknown pixels, or to their slack."""
     depth, lateral = image.shape
-    unknown = network.unknown
+    unknown = graph.unknown
     for kind in range(4):
         down, right = EDGE_STEPS[kind]
         penalty = penalties[kind]
-        into = network.vertical
+        into = graph.vertical
         if kind == 1:
-            into = network.horizontal
+            into = graph.horizontal
         elif kind == 2:
-            into = network.down_right
+            into = graph.down_right
         elif kind == 3:
-            into = network.down_left
+            into = graph.down_left
         first_column = max(0, -right)
         for row in range(depth - down):
             for column in range(first_column, lateral - max(0, right)):
@@ -151,8 +151,8 @@ def _weigh_edges(
                         if first and second:
                             into[row, column - first_column] = weight
                         elif first:
-                            network.slack[row, column] += weight
-                            network.right[row, column] += weight * values[other_row, other]
+                            graph.slack[row, column] += weight
+                            graph.right[row, column] += weight * values[other_row, other]
                         else:
-                            network.slack[other_row, other] += weight
-                            network.right[other_row, other] += weight * values[row, column]
+                            graph.slack[other_row, other] += weight
+                            graph.right[other_row, other] += weight * values[row, column]

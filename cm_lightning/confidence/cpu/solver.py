@@ -19,7 +19,7 @@ from cm_lightning.confidence.cpu.conjugate_gradients import conjugate_gradients,
 from cm_lightning.confidence.cpu.elimination import factorise, substitute
 from cm_lightning.confidence.cpu.memory import Factor, Workspace, make_factor, make_workspace
 from cm_lightning.confidence.dissection import Dissection, dissect
-from cm_lightning.confidence.network import Network, mirror
+from cm_lightning.confidence.graph import RandomWalkGraph, mirror
 from cm_lightning.confidence.problem import Method
 
 FloatArray = NDArray[np.float64]
@@ -57,7 +57,7 @@ class _Buffers:
 
 
 class CompiledSolver:
-    """Solve networks of one shape, in one thread; keeps its memory from one to the next.
+    """Solve graphs of one shape, in one thread; keeps its memory from one to the next.
 
     Args:
         shape: ``(depth, lateral)``.
@@ -77,66 +77,66 @@ class CompiledSolver:
         self._certify = certify
         self._buffers: dict[type[np.floating], _Buffers] = {}
 
-    def __call__(self, network: Network, right: FloatArray | None = None) -> Solution:
+    def __call__(self, graph: RandomWalkGraph, right: FloatArray | None = None) -> Solution:
         """Solve one system.
 
         Args:
-            network: The system of one frame.
-            right: Another right-hand side than the network's own, ``(depth, lateral)``; the tolerance then is relative
+            graph: The system of one frame.
+            right: Another right-hand side than the graph's own, ``(depth, lateral)``; the tolerance then is relative
                 to the largest entry of the solution.
 
         Returns:
             The solution.
         """
-        if not network.unknown.any():
-            return Solution(np.zeros(network.right.shape), 0, 0.0, 0.0 if self._certify else np.nan, fallback=False)
-        ill_conditioned = is_ill_conditioned(network)
+        if not graph.unknown.any():
+            return Solution(np.zeros(graph.right.shape), 0, 0.0, 0.0 if self._certify else np.nan, fallback=False)
+        ill_conditioned = is_ill_conditioned(graph)
         if self._method == "cg" and not ill_conditioned:
-            solution = self._solve(network, right, np.float32)
+            solution = self._solve(graph, right, np.float32)
             if is_accepted(solution.error_estimate, solution.error_bound, self._tolerance):
                 return solution
-        solution = self._solve(network, right, np.float64)
+        solution = self._solve(graph, right, np.float64)
         if ill_conditioned and np.isfinite(solution.error_estimate):
             mirrored_right = None if right is None else right[:, ::-1].copy()
-            mirrored = self._solve(mirror(network), mirrored_right, np.float64)
+            mirrored = self._solve(mirror(graph), mirrored_right, np.float64)
             estimate = difference_from_mirrored(solution.values, mirrored.values)
             solution = replace(solution, error_estimate=float(estimate))
         return replace(solution, fallback=self._method == "cg")
 
-    def _solve(self, network: Network, right: FloatArray | None, dtype: type[np.floating]) -> Solution:
+    def _solve(self, graph: RandomWalkGraph, right: FloatArray | None, dtype: type[np.floating]) -> Solution:
         """Factorise in one precision and solve."""
         compile_once(dtype is np.float64)
         if dtype not in self._buffers:
             self._buffers[dtype] = _Buffers(self._dissection, dtype)
         buffers = self._buffers[dtype]
-        given = network.right if right is None else right
+        given = graph.right if right is None else right
         values = np.zeros(given.shape)
         shared = (self._dissection, SCALE[dtype], buffers.factor, buffers.work)
         iterations, estimate, bound = 0, np.inf, np.nan
-        lost = factorise(network, *shared)
+        lost = factorise(graph, *shared)
         if lost == 0 and dtype is np.float64:
-            estimate = direct(network, given, *shared, right is not None, values)
+            estimate = direct(graph, given, *shared, right is not None, values)
         elif lost == 0:
             iterations, estimate = conjugate_gradients(
-                network, given, *shared, STOPPING_SHARE * self._tolerance, right is not None, MOST_STEPS, values
+                graph, given, *shared, STOPPING_SHARE * self._tolerance, right is not None, MOST_STEPS, values
             )
         if self._certify:
-            bound = self._bound(network, given, values, dtype) if np.isfinite(estimate) else np.inf
+            bound = self._bound(graph, given, values, dtype) if np.isfinite(estimate) else np.inf
         return Solution(values, int(iterations), float(estimate), float(bound), fallback=False)
 
-    def _bound(self, network: Network, right: FloatArray, values: FloatArray, dtype: type[np.floating]) -> float:
+    def _bound(self, graph: RandomWalkGraph, right: FloatArray, values: FloatArray, dtype: type[np.floating]) -> float:
         """Bound the error of a solution with the factor that it was found with."""
         buffers = self._buffers[dtype]
 
         def multiply_all(x: FloatArray, product: FloatArray, magnitude: FloatArray, _: NDArray[np.int32]) -> None:
-            multiply(network, x, product, magnitude)
+            multiply(graph, x, product, magnitude)
 
         def substitute_all(vector: FloatArray, _: NDArray[np.int32]) -> NDArray[np.floating]:
             shared = (self._dissection, SCALE[dtype], buffers.factor, buffers.work)
             substitute(vector.ravel(), *shared, *self.shape)
             return buffers.work.solution.reshape(self.shape)
 
-        return float(certify(network, right, values, multiply_all, substitute_all, np.zeros((), np.int32)))
+        return float(certify(graph, right, values, multiply_all, substitute_all, np.zeros((), np.int32)))
 
 
 class ThreadSolvers:

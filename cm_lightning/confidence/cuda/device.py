@@ -111,7 +111,7 @@ class CupyDevice:
 
 
 @contextmanager
-def beside(frames: Any) -> Iterator[CupyDevice]:
+def device_of(frames: Any) -> Iterator[CupyDevice]:
     """Work on the GPU that holds the frames, in its owner's order of events.
 
     For a tensor that is torch's current stream, and torch's allocator: it and CuPy's would starve each other.

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cm_lightning.confidence.arrays import like
-from cm_lightning.confidence.cuda.device import beside, make_result
+from cm_lightning.confidence.arrays import convert_like
+from cm_lightning.confidence.cuda.device import device_of, make_result
 from cm_lightning.confidence.cuda.gradients import fill_gradients
 from cm_lightning.confidence.cuda.maps import fill_maps
 from cm_lightning.confidence.problem import Problem, SolveInfo
@@ -22,7 +22,7 @@ def solve(problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
     Returns:
         The maps, of the frames' shape, kind and device, and what there is to know about them.
     """
-    with beside(problem.frames) as device:
+    with device_of(problem.frames) as device:
         result, maps = make_result(device, problem.frames, problem.shape, problem.dtype)
         info = fill_maps(device, problem, certify, maps)
         return problem.restore(result), info
@@ -39,8 +39,8 @@ def gradient(problem: Problem, maps: torch.Tensor, upstream: torch.Tensor) -> to
     Returns:
         Its derivatives by the frames, float64, ``(frames, depth, lateral)``, on the device of ``maps``.
     """
-    with beside(problem.frames) as device:
+    with device_of(problem.frames) as device:
         solved, given = (device.upload(tensor.reshape(problem.shape)) for tensor in (maps, upstream))
         result, derivatives = make_result(device, problem.frames, problem.shape, np.float64)
         fill_gradients(device, problem, solved, given, derivatives)
-        return like(result, maps)
+        return convert_like(result, maps)

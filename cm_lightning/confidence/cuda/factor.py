@@ -7,7 +7,7 @@ import numpy as np
 
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.schedule import ASSEMBLED_ROWS, TILE, schedule
-from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.graph import RandomWalkGraph
 from cm_lightning.confidence.pattern import FACTOR, INNER, PATTERN, RING, WEIGHTS
 
 # What a cell leaves behind: a weight for each pair of ring pixels, then their slacks.
@@ -74,7 +74,7 @@ class BatchFactor:
 
     Args:
         device: Where to compute.
-        network: The systems, ``(frames, depth, lateral)``, on the device and C-contiguous.
+        graph: The systems, ``(frames, depth, lateral)``, on the device and C-contiguous.
         precision: Type of the factor.
 
     Attributes:
@@ -82,10 +82,10 @@ class BatchFactor:
             they are not solved.
     """
 
-    def __init__(self, device: Device, network: Network, precision: Precision) -> None:
+    def __init__(self, device: Device, graph: RandomWalkGraph, precision: Precision) -> None:
         self._device = device
         self._launch = device.kernels(precision)
-        self._frames, depth, lateral = network.slack.shape
+        self._frames, depth, lateral = graph.slack.shape
         self._shape = (depth, lateral)
         self._pixels = depth * lateral
         self._plan = schedule(depth, lateral)
@@ -96,7 +96,7 @@ class BatchFactor:
         self._cell_pivots = self._empty(cells * INNER)
         self._rows = self._empty(self._plan.factor_size)
         self.lost = device.xp.zeros(self._frames, np.uint8)
-        self._eliminate(network)
+        self._eliminate(graph)
         # Of the substitutions: what is passed on to rings, by cells and by fronts, and their result.
         self._passed_on = self._empty(cells * RING)
         self._vectors = self._empty(len(self._plan.nodes))
@@ -106,10 +106,10 @@ class BatchFactor:
         """Allocate numbers of the factor's type for every frame."""
         return self._device.xp.empty((self._frames, size), self._precision)
 
-    def _eliminate(self, network: Network) -> None:
+    def _eliminate(self, graph: RandomWalkGraph) -> None:
         """Eliminate the cells, then level by level the fronts."""
         tables, plan, launch = self._tables, self._plan, self._launch
-        arguments = network_arguments(network)
+        arguments = graph_arguments(graph)
         cells = len(plan.corners)
         updates = self._empty(cells * CELL_UPDATE)
         launch(
@@ -142,7 +142,7 @@ class BatchFactor:
                     "invert_pivots",
                     (count, 1, self._frames),
                     (32, 4),
-                    *(network.unknown, self._pixels, *of_level, tables.nodes, panel),
+                    *(graph.unknown, self._pixels, *of_level, tables.nodes, panel),
                     *(work, sizes[0], self._rows, plan.factor_size, self.lost),
                 )
                 if remaining == 0:  # the root's last pivots
@@ -194,9 +194,9 @@ class BatchFactor:
         return self._solution
 
 
-def network_arguments(network: Network) -> tuple[Any, ...]:
-    """List what kernels take as NETWORK_PARAMETERS."""
+def graph_arguments(graph: RandomWalkGraph) -> tuple[Any, ...]:
+    """List what kernels take as GRAPH_PARAMETERS."""
     return (
-        *(network.vertical, network.horizontal, network.down_right, network.down_left, network.slack),
-        *(network.unknown, *network.slack.shape[1:]),
+        *(graph.vertical, graph.horizontal, graph.down_right, graph.down_left, graph.slack),
+        *(graph.unknown, *graph.slack.shape[1:]),
     )

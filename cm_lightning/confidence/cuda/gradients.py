@@ -10,7 +10,7 @@ from cm_lightning.confidence.boundary import BoolArray
 from cm_lightning.confidence.cuda.device import Array, Device
 from cm_lightning.confidence.cuda.iteration import BatchSystem
 from cm_lightning.confidence.cuda.systems import Batch, for_all_frames
-from cm_lightning.confidence.network import weight_gradients
+from cm_lightning.confidence.graph import weight_gradients
 from cm_lightning.confidence.problem import Problem
 
 
@@ -27,7 +27,7 @@ def fill_gradients(device: Device, problem: Problem, maps: Array, upstream: Arra
     tolerance = problem.parameters.tolerance
 
     def right_of(batch: Batch) -> Array:
-        return device.xp.ascontiguousarray(upstream[batch.place]) * batch.network.unknown
+        return device.xp.ascontiguousarray(upstream[batch.place]) * batch.graph.unknown
 
     def store(batch: Batch, adjoint: Array) -> None:
         by_weight = weight_gradients(adjoint, maps[batch.place])
@@ -36,7 +36,7 @@ def fill_gradients(device: Device, problem: Problem, maps: Array, upstream: Arra
     def iterate(batch: Batch) -> BoolArray:
         if batch.ill_conditioned.all():
             return batch.ill_conditioned
-        system = BatchSystem(device, batch.network, np.float32)
+        system = BatchSystem(device, batch.graph, np.float32)
         solution = system.conjugate_gradients(tolerance, right_of(batch))
         del system  # its memory is needed
         store(batch, solution.values)
@@ -44,6 +44,6 @@ def fill_gradients(device: Device, problem: Problem, maps: Array, upstream: Arra
         return batch.ill_conditioned | ~is_accepted(estimate, np.nan, tolerance)
 
     def solve_directly(batch: Batch) -> None:
-        store(batch, BatchSystem(device, batch.network, np.float64).direct(right_of(batch)).values)
+        store(batch, BatchSystem(device, batch.graph, np.float64).direct(right_of(batch)).values)
 
     for_all_frames(device, problem, False, iterate, solve_directly)

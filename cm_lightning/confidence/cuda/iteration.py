@@ -12,8 +12,8 @@ import numpy as np
 from cm_lightning.confidence.accuracy import MOST_STEPS, STOPPING_SHARE
 from cm_lightning.confidence.certificate import certify
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
-from cm_lightning.confidence.cuda.factor import BatchFactor, network_arguments
-from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.cuda.factor import BatchFactor, graph_arguments
+from cm_lightning.confidence.graph import RandomWalkGraph
 
 # As in kernels.cu.
 THREADS = 256
@@ -41,24 +41,24 @@ class BatchSystem:
 
     Args:
         device: Where to compute.
-        network: The systems, ``(frames, depth, lateral)``, on the device and C-contiguous.
+        graph: The systems, ``(frames, depth, lateral)``, on the device and C-contiguous.
         precision: Type of the factor: float32 for conjugate gradients, float64 for the direct solve.
     """
 
-    def __init__(self, device: Device, network: Network, precision: Precision) -> None:
+    def __init__(self, device: Device, graph: RandomWalkGraph, precision: Precision) -> None:
         self._xp = device.xp
         self._launch = device.kernels(precision)
-        self._network = network
-        self._frames, depth, lateral = network.slack.shape
+        self._graph = graph
+        self._frames, depth, lateral = graph.slack.shape
         self._pixels = depth * lateral
         self._blocks = -(-self._pixels // PIXELS_A_BLOCK)
         self._grid = (self._blocks, 1, self._frames)
-        self._factor = BatchFactor(device, network, precision)
+        self._factor = BatchFactor(device, graph, precision)
         self._all = device.xp.zeros(self._frames, np.int32)  # no frame is left out
 
     def _multiply(self, x: Array, product: Array, stopped: Array, magnitude: Array = 0, parts: Array = 0) -> None:
         """Compute ``A x``; see ``multiply`` in kernels.cu."""
-        arguments = (*network_arguments(self._network), stopped, x, product, magnitude, parts)
+        arguments = (*graph_arguments(self._graph), stopped, x, product, magnitude, parts)
         self._launch("multiply", self._grid, (THREADS,), *arguments)
 
     def conjugate_gradients(self, tolerance: float, right: Array | None = None) -> BatchSolution:
@@ -66,7 +66,7 @@ class BatchSystem:
 
         Args:
             tolerance: Largest error to be reached.
-            right: Another right-hand side than the network's own; errors then are relative to the largest entry of the
+            right: Another right-hand side than the graph's own; errors then are relative to the largest entry of the
                 solution.
 
         Returns:
@@ -74,7 +74,7 @@ class BatchSystem:
         """
         xp, launch = self._xp, self._launch
         stop_at = STOPPING_SHARE * tolerance
-        residual = (self._network.right if right is None else right).copy()
+        residual = (self._graph.right if right is None else right).copy()
         x, direction, product = xp.zeros_like(residual), xp.zeros_like(residual), xp.empty_like(residual)
         dots, largest = xp.empty((2, self._frames, self._blocks))
         state = xp.zeros((self._frames, STATE_FIELDS))
@@ -83,17 +83,17 @@ class BatchSystem:
         blocks, one_each = (THREADS,), (1, 1, self._frames)
         for step in range(MOST_STEPS + 1):
             correction = self._factor.substitute(residual, stopped)
-            launch("measure", self._grid, blocks, self._pixels, stopped, residual, correction, dots, largest)
+            launch("measure_correction", self._grid, blocks, self._pixels, stopped, residual, correction, dots, largest)
             judged = (self._blocks, dots, largest, step, stop_at, int(right is not None), state, stopped, steps)
-            launch("judge", one_each, blocks, *judged)
+            launch("check_convergence", one_each, blocks, *judged)
             turned = (self._pixels, step, state, stopped, steps, correction, direction, x)
-            launch("turn", self._grid, blocks, *turned)
+            launch("update_direction", self._grid, blocks, *turned)
             # The only synchronisation of a step; no frame stops in the first, unless its solution is 0.
             if step == MOST_STEPS or (step > 0 and bool(stopped.all())):
                 break
             self._multiply(direction, product, stopped, parts=dots)
             launch("measure_step", one_each, blocks, self._blocks, dots, state, stopped)
-            launch("go", self._grid, blocks, self._pixels, state, stopped, direction, product, x, residual)
+            launch("take_step", self._grid, blocks, self._pixels, state, stopped, direction, product, x, residual)
         estimate = xp.where(stopped == BROKEN, np.inf, state[:, ESTIMATE])
         return BatchSolution(x, steps, estimate)
 
@@ -101,14 +101,14 @@ class BatchSystem:
         """Solve by substitution alone; the error estimate is what one step of refinement would add.
 
         Args:
-            right: Another right-hand side than the network's own; errors then are relative to the largest entry of the
+            right: Another right-hand side than the graph's own; errors then are relative to the largest entry of the
                 solution.
 
         Returns:
             The solutions.
         """
         xp = self._xp
-        given = self._network.right if right is None else right
+        given = self._graph.right if right is None else right
         x = self._factor.substitute(given, self._all).astype(np.float64)
         residual = xp.empty_like(x)
         self._multiply(x, residual, self._all)
@@ -138,4 +138,4 @@ class BatchSystem:
             self._multiply(x, product, settled, magnitude)
 
         lost = self._factor.lost.astype(np.int32)
-        return certify(self._network, self._network.right, x, multiply, self._factor.substitute, lost)
+        return certify(self._graph, self._graph.right, x, multiply, self._factor.substitute, lost)

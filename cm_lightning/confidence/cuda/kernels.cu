@@ -42,12 +42,12 @@ typedef float real;
 #define FIRST 6       // the halves of its rectangle: a front, or -2 - cell, or -1
 #define SECOND 7
 
-#define NETWORK_PARAMETERS                                                                                            \
+#define GRAPH_PARAMETERS                                                                                            \
     const double *vertical, const double *horizontal, const double *down_right, const double *down_left,              \
         const double *slack, const unsigned char *unknown, const long long depth, const long long lateral
 
-// Advance the network's pointers to a frame.
-#define SELECT_NETWORK(frame)                                                                                         \
+// Advance the graph's pointers to a frame.
+#define SELECT_GRAPH(frame)                                                                                         \
     vertical += (frame) * (depth - 1) * lateral;                                                                      \
     horizontal += (frame) * depth * (lateral - 1);                                                                    \
     down_right += (frame) * (depth - 1) * (lateral - 1);                                                              \
@@ -61,7 +61,7 @@ __device__ inline int ring_pair(int first, int second) { return first * (2 * RIN
 // ---------------------------------------------------------------------------------------------------------------------
 // Cells: one block of 32 threads each.
 
-extern "C" __global__ void eliminate_cells(NETWORK_PARAMETERS, const long long cells, const int *corners,
+extern "C" __global__ void eliminate_cells(GRAPH_PARAMETERS, const long long cells, const int *corners,
                                            const int *rows, const int *columns, const int *row_start,
                                            const int *neighbours, const int *target_start, const short *targets,
                                            const int *edges, const long long edge_count, real *factor, real *pivots,
@@ -71,7 +71,7 @@ extern "C" __global__ void eliminate_cells(NETWORK_PARAMETERS, const long long c
     __shared__ real slacks[CELL_PIXELS + RING];
     const int lane = threadIdx.x;
     const long long cell = blockIdx.x, frame = blockIdx.z;
-    SELECT_NETWORK(frame)
+    SELECT_GRAPH(frame)
     const long long place = frame * cells + cell;
     factor += place * CELL_FACTOR;
     pivots += place * CELL_PIXELS;
@@ -218,12 +218,12 @@ __device__ inline real update_of(const long long child, const int first, const i
 
 // Sum up the upper triangles of a level's fronts: weights of their own pivots, and what is left of their halves.
 // Blocks of 32 x 4 threads, 16 rows a block.
-extern "C" __global__ void assemble(NETWORK_PARAMETERS, const int *level, const long long *fronts, const int *nodes,
+extern "C" __global__ void assemble(GRAPH_PARAMETERS, const int *level, const long long *fronts, const int *nodes,
                                     const int *in_first, const int *in_second, const real *below,
                                     const long long below_size, const real *cell_updates, const long long cells,
                                     real *work, const long long work_size) {
     const long long frame = blockIdx.z;
-    SELECT_NETWORK(frame)
+    SELECT_GRAPH(frame)
     const long long *front = fronts + level[blockIdx.x] * FRONT_FIELDS;
     const int size = (int)front[SIZE];
     below += frame * below_size;
@@ -562,12 +562,12 @@ __device__ inline double magnitude_of(double value) { return value < 0 ? -value 
 
 // Compute A x as slack_i x_i + sum_j w_ij (x_i - x_j); where asked for (not null), also the sum of the magnitudes of its
 // terms, and parts of the dot product of x and A x.
-extern "C" __global__ void multiply(NETWORK_PARAMETERS, const int *stopped, const double *x, double *product,
+extern "C" __global__ void multiply(GRAPH_PARAMETERS, const int *stopped, const double *x, double *product,
                                     double *magnitude, double *parts) {
     __shared__ double shared[256];
     const long long frame = blockIdx.z, pixels = depth * lateral;
     if (stopped[frame]) return;
-    SELECT_NETWORK(frame)
+    SELECT_GRAPH(frame)
     x += frame * pixels;
     double dot = 0;
     for (int k = 0; k < PIXELS_A_BLOCK / 256; k++) {
@@ -604,7 +604,7 @@ extern "C" __global__ void multiply(NETWORK_PARAMETERS, const int *stopped, cons
 }
 
 // Parts of the dot product of residual and correction, and of the largest correction.
-extern "C" __global__ void measure(const long long pixels, const int *stopped, const double *residual,
+extern "C" __global__ void measure_correction(const long long pixels, const int *stopped, const double *residual,
                                    const real *correction, double *dots, double *largest) {
     __shared__ double shared[256];
     const long long frame = blockIdx.z;
@@ -642,7 +642,7 @@ extern "C" __global__ void measure(const long long pixels, const int *stopped, c
 #define BROKEN 2
 
 // Decide for every frame whether it goes on. One block for each.
-extern "C" __global__ void judge(const long long parts, const double *dots, const double *largest,
+extern "C" __global__ void check_convergence(const long long parts, const double *dots, const double *largest,
                                  const long long step, const double tolerance, const long long relative, double *state,
                                  int *stopped, int *steps) {
     __shared__ double shared[256];
@@ -671,7 +671,7 @@ extern "C" __global__ void judge(const long long parts, const double *dots, cons
 }
 
 // Find the next direction, or, for a frame that converged in this step, add the last correction.
-extern "C" __global__ void turn(const long long pixels, const long long step, const double *state, const int *stopped,
+extern "C" __global__ void update_direction(const long long pixels, const long long step, const double *state, const int *stopped,
                                 const int *steps, const real *correction, double *direction, double *x) {
     const long long frame = blockIdx.z;
     if (stopped[frame] == BROKEN || (stopped[frame] == CONVERGED && steps[frame] != step)) return;
@@ -699,7 +699,7 @@ extern "C" __global__ void measure_step(const long long parts, const double *dot
 }
 
 // Go there.
-extern "C" __global__ void go(const long long pixels, const double *state, const int *stopped, const double *direction,
+extern "C" __global__ void take_step(const long long pixels, const double *state, const int *stopped, const double *direction,
                               const double *product, double *x, double *residual) {
     const long long frame = blockIdx.z;
     if (stopped[frame]) return;

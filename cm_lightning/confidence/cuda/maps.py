@@ -9,7 +9,7 @@ from cm_lightning.confidence.boundary import BoolArray
 from cm_lightning.confidence.cuda.device import Array, Device
 from cm_lightning.confidence.cuda.iteration import BatchSolution, BatchSystem
 from cm_lightning.confidence.cuda.systems import Batch, finite_frames, for_all_frames
-from cm_lightning.confidence.network import mirror
+from cm_lightning.confidence.graph import mirror
 from cm_lightning.confidence.problem import Problem, SolveInfo
 
 FloatArray = NDArray[np.float64]
@@ -58,20 +58,20 @@ class _Maps:
         if batch.ill_conditioned.all():
             return batch.ill_conditioned
         tolerance = self._problem.parameters.tolerance
-        system = BatchSystem(self._device, batch.network, np.float32)
+        system = BatchSystem(self._device, batch.graph, np.float32)
         estimate, bound = self._store(batch, system.conjugate_gradients(tolerance), system)
         return batch.ill_conditioned | ~is_accepted(estimate, bound, tolerance)
 
     def solve_directly(self, batch: Batch) -> None:
         """Solve by elimination in float64."""
-        system = BatchSystem(self._device, batch.network, np.float64)
+        system = BatchSystem(self._device, batch.graph, np.float64)
         solution = system.direct()
         estimate, _ = self._store(batch, solution, system)
         frames = batch.place[0]
         self.info.fallback[frames] = self._problem.parameters.method == "cg"
         if batch.ill_conditioned.any():
             del system  # its memory is needed
-            mirrored = BatchSystem(self._device, mirror(batch.network), np.float64).direct()
+            mirrored = BatchSystem(self._device, mirror(batch.graph), np.float64).direct()
             difference = to_numpy(difference_from_mirrored(solution.values, mirrored.values))
             compared = batch.ill_conditioned & np.isfinite(estimate)
             self.info.error_estimate[frames] = np.where(compared, difference, estimate)

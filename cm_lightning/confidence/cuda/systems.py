@@ -13,7 +13,7 @@ from cm_lightning.confidence.arrays import to_numpy
 from cm_lightning.confidence.boundary import BoolArray, Boundary, rectangle_around
 from cm_lightning.confidence.cuda.device import Device
 from cm_lightning.confidence.cuda.memory import bytes_per_frame, in_chunks
-from cm_lightning.confidence.network import BoundaryConditions, boundary_conditions, make_network
+from cm_lightning.confidence.graph import BoundaryConditions, boundary_conditions, make_graph
 from cm_lightning.confidence.problem import Problem, System
 
 # First and end row, first and end column.
@@ -96,9 +96,9 @@ def set_up(device: Device, problem: Problem, box: Box, frames: Sequence[int]) ->
             for array in boundary_conditions(domain, source, sink, reaches_source, reaches_sink, virtual)
         )
     )
-    network = make_network(problem.weight_function(image, domain), conditions)
-    ill_conditioned = to_numpy(is_ill_conditioned(network)).astype(bool)
-    return Batch(place, image, domain, conditions.values, network, ill_conditioned)
+    graph = make_graph(problem.weight_function(image, domain), conditions)
+    ill_conditioned = to_numpy(is_ill_conditioned(graph)).astype(bool)
+    return Batch(place, image, domain, conditions.values, graph, ill_conditioned)
 
 
 def finite_frames(frames: Any) -> BoolArray:

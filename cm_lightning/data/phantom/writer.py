@@ -142,7 +142,7 @@ class Phantom:
             folder = root / self.raters.folder
             if folder.exists():
                 raise InputError(f"{folder} already holds labels of raters; remove it or choose another raters.folder.")
-            self._refuse_other_images(root)
+            self._check_same_images(root)
             patients = [
                 patient for patient in patients if not all(file.is_file() for file in self._files(patient, root))
             ]
@@ -194,7 +194,7 @@ class Phantom:
         for path, array in zip(self._files(patient, root), (volume.image, volume.label), strict=True):
             _write_volume(path, array, self.spacing)
 
-    def _refuse_other_images(self, root: Path) -> None:
+    def _check_same_images(self, root: Path) -> None:
         """Raters must not be added to something else than what these settings write."""
         expected = {self._files(patient, root)[0] for patient in range(self.patients)}
         shape, spacing = ((lateral, depth, *rest) for depth, lateral, *rest in (self.size, self.spacing))

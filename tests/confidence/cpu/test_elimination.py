@@ -7,20 +7,20 @@ import pytest
 
 from cm_lightning.confidence.cpu.solver import CompiledSolver
 from cm_lightning.confidence.weights import EDGE_ENDS
-from tests.confidence.networks import random_network
+from tests.confidence.graphs import random_graph
 
 
-def exact_solution(network):
+def exact_solution(graph):
     """Gaussian elimination in rational numbers."""
-    shape = network.slack.shape
+    shape = graph.slack.shape
     number = np.arange(np.prod(shape)).reshape(shape)
     size = number.size
     rows = [[Fraction(0)] * (size + 1) for _ in range(size)]
     for p in range(size):
-        rows[p][p] = Fraction(float(network.slack.flat[p]))
-        rows[p][size] = Fraction(float(network.right.flat[p]))
+        rows[p][p] = Fraction(float(graph.slack.flat[p]))
+        rows[p][size] = Fraction(float(graph.right.flat[p]))
     for name, (start, end) in EDGE_ENDS.items():
-        weights = getattr(network, name)
+        weights = getattr(graph, name)
         for p, q, weight in zip(number[start].flat, number[end].flat, weights.flat, strict=True):
             exact = Fraction(float(weight))
             for a, b in ((p, q), (q, p)):
@@ -36,7 +36,7 @@ def exact_solution(network):
 
 @pytest.mark.parametrize("decades", [3, 20, 60])
 def test_every_entry_keeps_its_relative_accuracy_whatever_the_contrast(rng, decades):
-    network = random_network(rng, (9, 5), decades)
-    expected = exact_solution(network)
-    found = CompiledSolver((9, 5), "direct", 1e-3, certify=False)(network).values
+    graph = random_graph(rng, (9, 5), decades)
+    expected = exact_solution(graph)
+    found = CompiledSolver((9, 5), "direct", 1e-3, certify=False)(graph).values
     np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from cm_lightning.confidence.network import Network
+from cm_lightning.confidence.graph import RandomWalkGraph
 
 
-def random_network(rng, shape, decades):
+def random_graph(rng, shape, decades):
     """Weights of any size between 1 and 10 to the minus ``decades``."""
     depth, lateral = shape
 
@@ -16,7 +16,7 @@ def random_network(rng, shape, decades):
     slack[0] = weights(lateral)
     right = slack.copy()
     slack[-1] += weights(lateral)
-    return Network(
+    return RandomWalkGraph(
         weights(depth - 1, lateral),
         weights(depth, lateral - 1),
         weights(depth - 1, lateral - 1),

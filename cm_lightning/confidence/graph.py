@@ -4,14 +4,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cm_lightning.confidence.arrays import namespace
+from cm_lightning.confidence.arrays import array_namespace
 from cm_lightning.confidence.weights import EDGE_ENDS, EdgeWeights
 
 # A NumPy or CuPy array: everything here runs on both.
 Array = Any
 
 
-class Network(NamedTuple):
+class RandomWalkGraph(NamedTuple):
     """The linear systems of frames, as weights between pixels.
 
     The matrix has ``slack_i + sum_j w_ij`` on its diagonal and ``-w_ij`` beside it; it is never formed.
@@ -72,7 +72,7 @@ def boundary_conditions(
     unknown = domain & reaches_source & reaches_sink
     values = (domain & reaches_source & ~reaches_sink).astype(np.float64)
     # Unlike zeros_like, zeros leaves memory untouched that nobody writes to, as most of this is.
-    xp = namespace(values)
+    xp = array_namespace(values)
     slack, right = xp.zeros(values.shape), xp.zeros(values.shape)
     if virtual:
         right += source & unknown
@@ -84,7 +84,7 @@ def boundary_conditions(
     return BoundaryConditions(values, unknown, slack, right)
 
 
-def make_network(weights: EdgeWeights, conditions: BoundaryConditions) -> Network:
+def make_graph(weights: EdgeWeights, conditions: BoundaryConditions) -> RandomWalkGraph:
     """Set up the linear systems.
 
     Args:
@@ -105,43 +105,43 @@ def make_network(weights: EdgeWeights, conditions: BoundaryConditions) -> Networ
             flow = outward * unknown[near]
             slack[near] += flow
             right[near] += flow * values[far]
-    return Network(**between, slack=slack, unknown=unknown, right=right)
+    return RandomWalkGraph(**between, slack=slack, unknown=unknown, right=right)
 
 
-def mirror(network: Network) -> Network:
+def mirror(graph: RandomWalkGraph) -> RandomWalkGraph:
     """Reverse the order of columns.
 
     Args:
-        network: The systems.
+        graph: The systems.
 
     Returns:
         The same systems on mirrored grids, in arrays of their own.
     """
-    mirrored = Network(*(array[..., ::-1].copy() for array in network))
+    mirrored = RandomWalkGraph(*(array[..., ::-1].copy() for array in graph))
     return mirrored._replace(down_right=mirrored.down_left, down_left=mirrored.down_right)
 
 
-def diagonal(network: Network) -> Array:
+def diagonal(graph: RandomWalkGraph) -> Array:
     """Sum up the diagonals of the matrices.
 
     Args:
-        network: The systems.
+        graph: The systems.
 
     Returns:
         The diagonals, ``(..., depth, lateral)``.
     """
-    total = network.slack.copy()
+    total = graph.slack.copy()
     for name, ends in EDGE_ENDS.items():
         for end in ends:
-            total[end] += getattr(network, name)
+            total[end] += getattr(graph, name)
     return total
 
 
-def contrast(network: Network) -> Array:
+def contrast(graph: RandomWalkGraph) -> Array:
     """Divide the smallest weight of each system by its largest.
 
     Args:
-        network: The systems.
+        graph: The systems.
 
     Returns:
         Quotients, ``(...)``; 1 for systems without any weight.
@@ -149,7 +149,7 @@ def contrast(network: Network) -> Array:
     smallest: Array = np.inf
     largest: Array = 0.0
     for name in (*EDGE_ENDS, "slack"):
-        weight = getattr(network, name)
+        weight = getattr(graph, name)
         if weight.size:
             smallest = np.minimum(smallest, np.where(weight > 0, weight, np.inf).min(axis=(-2, -1)))
             largest = np.maximum(largest, weight.max(axis=(-2, -1)))

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage, stats
 
 from cm_lightning.evaluation.statistics import signed_rank_p
-from cm_lightning.uncertainty.confidence_question import confidence_effect, explained_share, smooth_basis
+from cm_lightning.uncertainty.partial_correlation import explained_variance, partial_rank_correlation, smooth_basis
 
 LABELS, POINTS = 25, 240
 
@@ -35,7 +35,7 @@ def study(seed, of_depth, of_confidence, patients=8, shuffled=False):
     for number, own in enumerate(images):
         maps = images[number - 1] if shuffled else own
         effects = [
-            confidence_effect(sd, confidence, [depth])
+            partial_rank_correlation(sd, confidence, [depth])
             for (sd, _, depth), (_, confidence, _) in zip(own, maps, strict=True)
         ]
         found.append(np.mean(effects, axis=0))
@@ -63,10 +63,10 @@ def test_another_patients_map_has_no_effect():
 
 def test_effect_given_what_explains_everything_is_none():
     depth = np.linspace(0, 1, 200)
-    effect = confidence_effect(depth**2, -np.exp(depth), [depth])
+    effect = partial_rank_correlation(depth**2, -np.exp(depth), [depth])
     assert effect.alone == pytest.approx(-1)
     assert math.isnan(effect.given)
-    assert math.isnan(confidence_effect(depth[:20], depth[:20], [depth[:20]]).given)  # too few points
+    assert math.isnan(partial_rank_correlation(depth[:20], depth[:20], [depth[:20]]).given)  # too few points
 
 
 def test_basis_is_a_partition_of_one_that_holds_any_cubic_surface():
@@ -85,11 +85,11 @@ def test_shares_that_are_explained_in_patients_not_learnt_from():
     patients = ["a", "a", "b", "c", "d"]
     images = [image(generator, 0.1, 2.0) for _ in patients]
     response = [np.log(sd) for sd, _, _ in images]
-    by_depth = explained_share(response, [[depth] for _, _, depth in images], patients)
-    by_both = explained_share(response, [[depth, confidence] for _, confidence, depth in images], patients)
-    by_noise = explained_share(response, [[generator.random(POINTS)] for _ in images], patients)
+    by_depth = explained_variance(response, [[depth] for _, _, depth in images], patients)
+    by_both = explained_variance(response, [[depth, confidence] for _, confidence, depth in images], patients)
+    by_noise = explained_variance(response, [[generator.random(POINTS)] for _ in images], patients)
     assert len(by_depth) == 4
     assert by_both.mean() > by_depth.mean() > 0.2
     assert by_noise.mean() < 0.05
-    exact = explained_share([depth for _, _, depth in images], [[depth] for _, _, depth in images], patients)
+    exact = explained_variance([depth for _, _, depth in images], [[depth] for _, _, depth in images], patients)
     np.testing.assert_allclose(exact, 1, atol=0.01)

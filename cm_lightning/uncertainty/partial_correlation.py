@@ -21,7 +21,7 @@ Array = NDArray[np.floating[Any]]
 PIECES = 4  # of the smooth curve of each condition
 
 
-class Effect(NamedTuple):
+class ConfidenceCorrelation(NamedTuple):
     """Rank correlation of confidence with variability in one image; negative where low confidence goes with more.
 
     Attributes:
@@ -33,9 +33,9 @@ class Effect(NamedTuple):
     given: float
 
 
-def confidence_effect(
+def partial_rank_correlation(
     variability: Array, confidence: Array, depths: Sequence[Array], distance: Array | None = None
-) -> Effect:
+) -> ConfidenceCorrelation:
     """Correlate confidence with the variability of labels in one image.
 
     Args:
@@ -52,12 +52,12 @@ def confidence_effect(
     ranks = [stats.rankdata(variability), stats.rankdata(confidence)]
     surfaces = np.hstack([smooth_basis([depth] if distance is None else [depth, distance]) for depth in depths])
     if len(variability) < 5 * surfaces.shape[1]:
-        return Effect(correlation(*ranks), float("nan"))
+        return ConfidenceCorrelation(correlation(*ranks), float("nan"))
     left = _without(surfaces, np.stack(ranks, axis=1)).T
     # What conditions explain whole leaves rounding errors alone.
     tiny = 1e-6 * len(variability)
     given = float("nan") if min(np.ptp(rest) for rest in left) < tiny else correlation(*left)
-    return Effect(correlation(*ranks), given)
+    return ConfidenceCorrelation(correlation(*ranks), given)
 
 
 def smooth_basis(conditions: Sequence[Array], knots: Sequence[Array] | None = None) -> Array:
@@ -81,7 +81,7 @@ def smooth_basis(conditions: Sequence[Array], knots: Sequence[Array] | None = No
     return made
 
 
-def explained_share(
+def explained_variance(
     variability: Sequence[Array], predictors: Sequence[Sequence[Array]], patients: Sequence[str]
 ) -> Array:
     """Share of the variability of patients' labels that is predicted by a curve learnt from the other patients.
