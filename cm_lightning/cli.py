@@ -1,4 +1,4 @@
-"""Lightning's subcommands: fit, validate, test and predict, with one folder a run."""
+"""The subcommands of Lightning (fit, validate, test, predict), with one folder per run."""
 
 import warnings
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ from cm_lightning.tasks.base import Stage
 from cm_lightning.tracking.loggers import ResumableCSVLogger, WandbRunLogger
 from cm_lightning.tracking.policy import RunIdentity, WandbSettings, resolve_mode
 
-# What every run has beside the callbacks that have settings of their own.
+# Callbacks without settings, which every run has.
 CALLBACKS: tuple[type[Callback], ...] = (
     AugmentationPicture,
     BestScore,
@@ -61,10 +61,10 @@ CALLBACKS: tuple[type[Callback], ...] = (
 
 
 class RunConfig(SaveConfigCallback):
-    """Write the resolved settings to the run's folder, and show those of a training in W&B."""
+    """Writes the resolved settings to the folder of the run and sends those of a training to W&B."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Show the settings, nested."""
+        """Send the nested settings to W&B."""
         settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_link_targets=False))
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger) and stage == "fit":
@@ -72,15 +72,16 @@ class RunConfig(SaveConfigCallback):
 
 
 class StageParser(PlainErrors, LightningArgumentParser):
-    """The parser of one of Lightning's subcommands."""
+    """Parser of the subcommands of Lightning."""
 
 
 class CommandLine(LightningCLI):
-    """LightningCLI with one folder a run: ``<output_dir>/<experiment>/fold<k>``.
+    """LightningCLI with one folder per run, ``<output_dir>/<experiment>/fold<k>``.
 
     Args:
-        stage: The subcommand that is called, where it is known; the parsers of the others are not built.
-        **kwargs: Those of LightningCLI.
+        stage: The subcommand, or None if the command line does not begin with it. If it is given, the parsers of the
+            other subcommands are not built.
+        **kwargs: Arguments of LightningCLI.
     """
 
     def __init__(self, stage: Stage | None, **kwargs: Any) -> None:
@@ -88,17 +89,17 @@ class CommandLine(LightningCLI):
         super().__init__(**kwargs)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static
-        """Name the subcommands, each with the arguments that are not for the command line."""
+        """Return the subcommands, each with the arguments of its method that are not options."""
         commands = LightningCLI.subcommands()
         return commands if self._stage is None else {self._stage: commands[self._stage]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run's folder, the callbacks that are always there, and what the model takes from the data."""
+        """Add the options of the run, of its callbacks and of the solver, and link data settings to the model."""
         parser.add_argument("--experiment", type=str, default="experiment", help="Name of the experiment.")
-        parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="Where experiments are kept.")
-        parser.add_argument("--overwrite", type=bool, default=False, help="Replace an earlier run of this fold.")
+        parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="Folder of all experiments.")
+        parser.add_argument("--overwrite", type=bool, default=False, help="Delete an earlier run of this fold.")
         parser.add_class_arguments(WandbSettings, "wandb")
-        parser.add_argument("--tensorboard", type=bool, default=False, help="Write files for TensorBoard, too.")
+        parser.add_argument("--tensorboard", type=bool, default=False, help="Also write TensorBoard files.")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -112,18 +113,18 @@ class CommandLine(LightningCLI):
         parser.add_lightning_class_args(SegmentationPictures, "pictures")
         parser.add_lightning_class_args(UncertaintyPictures, "uncertainty")
         parser.add_lightning_class_args(PredictionWriter, "prediction")
-        # On its own, so that a configuration can change two of its settings beside a shared file of the data's.
+        # Not nested in ``data``, so that a configuration can change single settings beside a shared file for ``data``.
         parser.add_class_arguments(ConfidenceMapSolver, "solver")
         parser.link_arguments("solver", "data.solver", apply_on="instantiate")
         for name in ("classes", "spatial_dims", "spatial_size", "patch_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}")
-        # Of earlier versions, whose stored configurations have it; it is the task's to say.
+        # Stored configurations of earlier versions contain this setting; the task determines it now.
         parser.add_argument("--data.pairs_per_case", type=int, default=0, help=SUPPRESS)
-        # In the help, the project's own groups first and the trainer, by far the longest, last.
+        # The help shows the project's own groups first, and the long one of the trainer last.
         parser._action_groups.sort(key=lambda group: any(action.dest == "trainer" for action in group._group_actions))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, then settle the run's folder and the checkpoint before anything is built."""
+        """Parse the command line, and determine the folder of the run and the checkpoint."""
         super().parse_arguments(parser, args)
         subcommand = self.config["subcommand"]
         config = self.config[subcommand]
@@ -135,23 +136,24 @@ class CommandLine(LightningCLI):
         config.checkpoint.dirpath = str(fold.checkpoints)
         config.trainer.default_root_dir = str(fold.path)
         if subcommand == "test":
-            # The callback ResultTable prints a table of its own, with spread and units.
+            # The callback ResultTable prints a more complete table.
             config.verbose = False
-        # What a run was trained with stays beside what it was tested with.
+        # The settings of the training and those of the test are kept in separate files.
         self.save_config_kwargs["config_filename"] = fold.settings_of(subcommand).name
-        # Only a checkpoint can bring other settings than these.
-        self._asked = {} if config.ckpt_path is None else self._settings()
+        # A checkpoint may replace these settings later.
+        self._requested = {} if config.ckpt_path is None else self._settings()
 
     def before_instantiate_classes(self) -> None:
-        """Say which settings hold where a checkpoint brings its own."""
+        """Report the settings that differ from those in the checkpoint or from those of the interrupted run."""
         subcommand = self.config["subcommand"]
         if self.config[subcommand].ckpt_path is None:
             return
-        # Lightning has by now replaced the model's settings with those in the checkpoint.
+        # At this point Lightning has replaced the settings of the model with those in the checkpoint.
         settings = self._settings()
         for key, value in settings.items():
-            if self._asked.get(key, value) != value:
-                rank_zero_info(f"{key} is {value!r}, as in the checkpoint; {self._asked[key]!r} was not taken.")
+            requested = self._requested.get(key, value)
+            if requested != value:
+                rank_zero_info(f"{key} is {value!r}, as in the checkpoint; {requested!r} was ignored.")
         fold = FoldFolder(Path(settings["trainer.default_root_dir"]))
         if subcommand == "fit" and fold.config.is_file():
             before = flatten(fold.read_settings())
@@ -160,13 +162,13 @@ class CommandLine(LightningCLI):
                     rank_zero_info(f"Resumed with {key} {settings[key]!r}; the run was started with {before[key]!r}.")
 
     def instantiate_classes(self) -> None:
-        """Build everything; what a constructor says of its arguments is not wrapped in the parser's own words."""
+        """Build the model, the data and the trainer; errors of constructors are reported in their own words."""
         config = self.config[self.config["subcommand"]]
         config.data.pop("pairs_per_case", None)
         arguments = config.model.init_args
         init_from = arguments.get("init_from")
         if config.ckpt_path is not None and init_from is not None:
-            # The checkpoint brings all weights; those that training once began with may be gone.
+            # All weights come from the checkpoint, and the initial weights may no longer exist.
             arguments.init_from = None
         try:
             super().instantiate_classes()
@@ -175,33 +177,33 @@ class CommandLine(LightningCLI):
                 raise error.__cause__ from None
             raise
         if init_from is not None:
-            arguments.init_from = init_from  # the run's settings still say where its weights began
+            arguments.init_from = init_from  # recorded in the settings of the run
         self.datamodule.pairs_per_case = self.model.pairs_per_case
         self.model.check_data(self.datamodule, self.config["subcommand"])
 
     def _settings(self) -> dict[str, Any]:
-        """All settings as they are written to files, with dotted names."""
+        """Return all settings as they are written to files, with dotted names."""
         subcommand = self.config["subcommand"]
         dumped = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
         return flatten(yaml.safe_load(dumped)[subcommand])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add what every run has, and what Lightning leaves to a task of manual optimisation.
+        """Build the trainer with the loggers and the checkpoint of the last epoch that every run has.
 
-        Every run has the checkpoint of the last epoch, and the CSV logger before W&B and the configured ones; with
-        ``trainer.logger false`` it has none. For a task that takes its steps itself, clipping and accumulation of
-        gradients go from the trainer's settings to the task, and several processes expect that not all parameters get a
-        gradient in every step.
+        The CSV logger comes first, then W&B and the configured loggers; ``trainer.logger false`` disables all of them.
+        DeepAtlas uses manual optimisation, for which Lightning neither clips nor accumulates gradients: these settings
+        of the trainer are passed to the task. Since not every parameter of DeepAtlas has a gradient in every step,
+        distributed training looks for unused parameters.
         """
         settings = self._get(self.config_init, "trainer")
         fold = FoldFolder(Path(settings["default_root_dir"]))
         loggers = self._loggers(fold, settings["logger"])
         task = self._get(self.config_init, "model")
 
-        def build(**more: Any) -> Trainer:
+        def build(**options: Any) -> Trainer:
             callbacks = [*(settings["callbacks"] or []), last_checkpoint(fold)]
             return super(CommandLine, self).instantiate_trainer(
-                **kwargs, **more, logger=loggers or False, callbacks=callbacks
+                **kwargs, **options, logger=loggers or False, callbacks=callbacks
             )
 
         if not isinstance(task, DeepAtlasTask):
@@ -220,7 +222,7 @@ class CommandLine(LightningCLI):
         return trainer
 
     def _loggers(self, fold: FoldFolder, configured: Any) -> list[Logger]:
-        """The run's loggers; Lightning takes the folder of the first as the run's own."""
+        """Create the loggers of the run; Lightning uses the folder of the first one as that of the run."""
         if configured is False:
             return []
         loggers: list[Logger] = [ResumableCSVLogger(fold.path)]
@@ -236,31 +238,31 @@ class CommandLine(LightningCLI):
 
 
 def last_checkpoint(fold: FoldFolder) -> ModelCheckpoint:
-    """Keep the weights of the last finished epoch, from which an interrupted training goes on.
+    """Create the callback that saves the last finished epoch, from which an interrupted training is resumed.
 
     Args:
-        fold: The run's folder.
+        fold: Folder of the run.
 
     Returns:
-        The callback. (ModelCheckpoint's own ``save_last`` writes it only when the best changes.)
+        The callback. (The option ``save_last`` of ModelCheckpoint saves only when the best epoch changes.)
     """
     return ModelCheckpoint(fold.checkpoints, filename=LAST, save_on_train_epoch_end=True, enable_version_counter=False)
 
 
 def find_checkpoint(subcommand: str, ckpt_path: Any, fold: FoldFolder) -> str | None:
-    """Turn ``last``, ``best`` or a path into the file of a checkpoint.
+    """Return the checkpoint file of ``last``, ``best`` or a path.
 
     Args:
         subcommand: "fit", "validate", "test" or "predict".
-        ckpt_path: What the user gave.
-        fold: The run's folder.
+        ckpt_path: Value of the option, or None.
+        fold: Folder of the run.
 
     Returns:
-        The file, or None for a fit from the start.
+        Path of the file; None for a training from scratch.
 
     Raises:
-        MissingInputError: There is no such checkpoint.
-        InputError: Anything but a fit without a checkpoint.
+        MissingInputError: The checkpoint does not exist.
+        InputError: A subcommand other than ``fit`` has no checkpoint.
     """
     if ckpt_path is not None:
         return str(fold.find_checkpoint(str(ckpt_path)))
@@ -274,12 +276,12 @@ def find_checkpoint(subcommand: str, ckpt_path: Any, fold: FoldFolder) -> str | 
 
 @rank_zero_only
 def make_room(fold: FoldFolder, overwrite: bool) -> None:
-    """Remove an earlier run from a folder, in one process alone; see :meth:`FoldFolder.make_room`."""
+    """Delete an earlier run, in the main process only; see :meth:`FoldFolder.make_room`."""
     fold.make_room(overwrite)
 
 
 class _ResolvedError(Exception):
-    """Carries the settings that a command line stands for out of LightningCLI's constructor, which would run them."""
+    """Carries resolved settings out of the constructor of LightningCLI, which would otherwise run the subcommand."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -287,16 +289,16 @@ class _ResolvedError(Exception):
 
 
 class _SettingsOnly(CommandLine):
-    """Parses a command line, and stops before anything is built or removed."""
+    """Parses a command line and stops before anything is built or deleted."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> Never:
-        """Parse, and give the settings."""
+        """Parse the command line and raise its settings."""
         LightningCLI.parse_arguments(self, parser, args)
         raise _ResolvedError(self._settings())
 
 
 def resolve_settings(argv: Sequence[str]) -> Settings:
-    """Find the settings that a command line of ``fit`` stands for, without running it.
+    """Resolve the settings of a ``fit`` command line without running it.
 
     Args:
         argv: Command line after ``fit``.
@@ -305,39 +307,39 @@ def resolve_settings(argv: Sequence[str]) -> Settings:
         All settings, with dotted names.
 
     Raises:
-        InputError: The command line is not one that fit takes.
+        InputError: The command line is invalid.
     """
     try:
         _build(_SettingsOnly, ["fit", *argv])
     except _ResolvedError as resolved:
-        # An agent's run is renamed after parsing.
+        # Runs of a W&B agent are renamed after parsing.
         return resolved.settings | {"experiment": sweep_experiment(resolved.settings["experiment"])}
     except UsageError as error:
-        raise InputError(f"fit does not take these settings: {error}") from error
-    raise AssertionError("the parser neither gave settings nor ended")
+        raise InputError(f"Invalid settings of fit: {error}") from error
+    raise AssertionError("the parser returned without settings or an error")
 
 
 def run_stage(argv: Sequence[str]) -> None:
-    """Run one of Lightning's subcommands.
+    """Run one of the subcommands of Lightning.
 
     Args:
-        argv: Command line, with the subcommand.
+        argv: Command line, including the subcommand.
 
     Raises:
-        InputError: The settings, the data or the checkpoint are not what is expected.
+        InputError: The settings, the data or the checkpoint are invalid.
     """
     _build(CommandLine, argv)
 
 
-def _build(kind: type[CommandLine], argv: Sequence[str]) -> None:
-    """Build the command line, which runs it."""
-    # Prepared cases are cached, so that few loader processes do; newer torch and MONAI deprecate what Lightning 2.6 and
-    # MONAI itself call; the command line is always given as a list.
+def _build(command_line: type[CommandLine], argv: Sequence[str]) -> None:
+    """Construct the command-line class, which runs the subcommand."""
+    # Prepared cases are cached, so few loader processes are enough. Lightning 2.6 and MONAI themselves call functions
+    # that newer versions of torch and MONAI deprecate. The command line is always passed as a list.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*")
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run.*")
-    kind(
+    command_line(
         cast(Stage, argv[0]) if argv[0] in get_args(Stage) else None,
         model_class=BaseTask,
         datamodule_class=UltrasoundDataModule,

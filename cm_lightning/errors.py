@@ -1,13 +1,31 @@
-"""Errors that a user can mend: the command line prints their sentence instead of a traceback."""
+"""Errors that the user can fix: the command line prints their message instead of a traceback."""
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """A file, folder or setting is not what was expected; the message names it and says what was."""
+    """A file, folder or setting is invalid; the message names it, and says what was found and what was expected."""
 
 
 class MissingInputError(InputError, FileNotFoundError):
-    """A file or folder is not there."""
+    """A file or folder does not exist."""
 
 
 class UsageError(InputError):
-    """A command line is not one that its subcommand takes."""
+    """A command line is invalid for its subcommand."""
+
+
+def suggestion(name: str, names: Iterable[str], show: Callable[[str], str] = str) -> str:
+    """Suggest the valid name that is closest to a mistyped one.
+
+    Args:
+        name: The mistyped name.
+        names: All valid names.
+        show: Converts a valid name to the text that is suggested.
+
+    Returns:
+        `` Did you mean X?``, or an empty string if no valid name is similar.
+    """
+    matches = get_close_matches(name, names, n=1)
+    return f" Did you mean {show(matches[0])}?" if matches else ""

@@ -1,15 +1,14 @@
-"""The command line: picks the subcommand, and imports no more than that one needs."""
+"""Entry point of the command line. It imports only what the chosen subcommand needs."""
 
 import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import cm_lightning
 from cm_lightning.commands import OWN_COMMANDS
 from cm_lightning.commands.stages import STAGES, check_options
-from cm_lightning.errors import InputError, UsageError
+from cm_lightning.errors import InputError, UsageError, suggestion
 
 SUBCOMMANDS = STAGES | OWN_COMMANDS
 
@@ -18,11 +17,11 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line.
 
     Args:
-        args: Arguments after the program's name. By default those of the process, which then ends with a sentence and
-            status 2 where the input is at fault; it always does where the command line is.
+        args: Arguments after the program's name; by default those of the process. In that case invalid input ends
+            the process with one sentence and status 2. An invalid command line always does.
 
     Raises:
-        InputError: The input is at fault, and ``args`` were given.
+        InputError: The input is invalid and ``args`` were given.
     """
     try:
         run(sys.argv[1:] if args is None else list(args))
@@ -34,7 +33,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def run(argv: list[str]) -> None:
-    """Run the subcommand that a command line names; an option before it is Lightning's to understand."""
+    """Run the subcommand of a command line. Options in front of the subcommand are left to Lightning's parser."""
     name = argv[0] if argv else "--help"
     if name in OWN_COMMANDS:
         importlib.import_module(f"cm_lightning.commands.{name}").run(argv[1:])
@@ -45,11 +44,10 @@ def run(argv: list[str]) -> None:
         parser = argparse.ArgumentParser(prog="cm_lightning", description=cm_lightning.__doc__)
         parser.add_argument("--version", action="version", version=f"cm_lightning {cm_lightning.__version__}")
         subparsers = parser.add_subparsers(title="subcommands", metavar="SUBCOMMAND")
-        for subcommand, about in SUBCOMMANDS.items():
-            subparsers.add_parser(subcommand, help=about)
-        parser.epilog = "Each has a --help of its own."
+        for subcommand, description in SUBCOMMANDS.items():
+            subparsers.add_parser(subcommand, help=description)
+        parser.epilog = "Every subcommand has its own --help."
         parser.parse_args([name])
     else:
-        nearest = get_close_matches(name, SUBCOMMANDS, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"expected one of {', '.join(SUBCOMMANDS)}."
-        raise UsageError(f"There is no subcommand {name!r}; {hint}")
+        hint = suggestion(name, SUBCOMMANDS) or f" Expected one of {', '.join(SUBCOMMANDS)}."
+        raise UsageError(f"There is no subcommand {name!r}.{hint}")

@@ -1,28 +1,27 @@
-"""Subcommands as typed functions: the signature gives the options, the docstring their help."""
+"""Command-line parsers made from typed functions, and parser errors in plain sentences."""
 
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentParser
 
-from cm_lightning.errors import UsageError
+from cm_lightning.errors import UsageError, suggestion
 
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 class PlainErrors:
-    """Makes a parser of jsonargparse say what is wrong in one sentence, without its usage."""
+    """Mixin for jsonargparse parsers: an error is one plain sentence, without the usage of the command."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the sentence.
+        """Report an error of the command line.
 
         Args:
-            message: What the parser says.
-            ex: What it was caused by.
+            message: Message of the parser.
+            ex: Exception that caused the error.
 
         Raises:
             UsageError: Always.
@@ -31,55 +30,56 @@ class PlainErrors:
 
 
 class CommandParser(PlainErrors, ArgumentParser):  # type: ignore[misc]
-    """A parser of a subcommand of the project's own."""
+    """Parser of one of the project's own subcommands."""
 
 
 def run_function(name: str, function: Callable[..., Any], argv: Sequence[str]) -> Any:
     """Call a typed function with the arguments of a command line.
 
     Args:
-        name: Of the subcommand.
-        function: What it does. Of the parameters without a default, those that are given by name alone are required
-            options, the others positional.
+        name: Name of the subcommand.
+        function: The function to call. Keyword-only parameters without a default become required options, other
+            parameters without a default become positional arguments.
         argv: Command line after the subcommand.
 
     Returns:
-        What the function returns.
+        The return value of the function.
 
     Raises:
-        UsageError: The command line is not one that the function takes.
+        UsageError: The command line does not fit the signature of the function.
     """
     parser = make_parser(name, function)
     known = set(option_names(parser))
-    arguments = parser.parse_args([_with_underscores(word, known) for word in argv]).as_dict()
+    arguments = parser.parse_args([_with_underscores(argument, known) for argument in argv]).as_dict()
     return function(**{key: arguments[key] for key in inspect.signature(function).parameters})
 
 
 def make_parser(name: str, function: Callable[..., Any], skip: Collection[str] = ()) -> CommandParser:
-    """Make the parser of a typed function.
+    """Create a parser from the signature and the docstring of a typed function.
 
     Args:
-        name: Of the subcommand.
-        function: Its docstring describes it and every parameter. Lists are given as several words. Where it has no
-            parameter ``config`` of its own, ``--config`` reads its options from a file.
-        skip: Parameters that are no options.
+        name: Name of the subcommand.
+        function: The function. Its docstring provides the help of the subcommand and of every option. A parameter that
+            is a list accepts several values. Unless the function has a parameter ``config``, the option ``--config``
+            reads the values of the other options from a file.
+        skip: Parameters that do not become options.
 
     Returns:
         The parser, with ``--config`` and ``--print_config``.
     """
-    docs = docstring_parser.parse(function.__doc__ or "")
-    about = {parameter.arg_name: (parameter.description or "").replace("\n", " ") for parameter in docs.params}
-    parser = CommandParser(prog=f"cm_lightning {name}", description=docs.description)
+    docstring = docstring_parser.parse(function.__doc__ or "")
+    descriptions = {item.arg_name: (item.description or "").replace("\n", " ") for item in docstring.params}
+    parser = CommandParser(prog=f"cm_lightning {name}", description=docstring.description)
     hints = get_type_hints(function)
     if "config" not in hints:
         parser.add_argument("--config", action="config", help="YAML file with values of the options below.")
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name in skip:
             continue
-        options: dict[str, Any] = {"help": about[parameter.name], "type": hints[parameter.name]}
-        item = _item(hints[parameter.name])
-        if item is not None:
-            options |= {"type": item, "nargs": "+"}
+        options: dict[str, Any] = {"help": descriptions[parameter.name], "type": hints[parameter.name]}
+        item_type = _list_item_type(hints[parameter.name])
+        if item_type is not None:
+            options |= {"type": item_type, "nargs": "+"}
         if parameter.default is inspect.Parameter.empty:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
                 parser.add_argument(f"--{parameter.name}", required=True, **options)
@@ -93,17 +93,17 @@ def make_parser(name: str, function: Callable[..., Any], skip: Collection[str] =
 
 
 def check_exclusive(**options: Any) -> None:
-    """Check that at most one of some options was given.
+    """Check that at most one of several options is set.
 
     Args:
-        **options: Values by name; None for those that were not given.
+        **options: Values of the options by name; None for an option that is not set.
 
     Raises:
-        UsageError: Several were.
+        UsageError: More than one option is set.
     """
-    given = [f"--{name}" for name, value in options.items() if value is not None]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} exclude each other; expected one of them.")
+    names = [f"--{name}" for name, value in options.items() if value is not None]
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} cannot be combined; expected only one of them.")
 
 
 def option_names(parser: Any) -> Iterator[str]:
@@ -116,25 +116,25 @@ def option_names(parser: Any) -> Iterator[str]:
 
 
 def explain(message: str, options: Sequence[str]) -> str:
-    """Turn a parser's message into a sentence that names the option, what was found and what was expected.
+    """Rewrite an error message of jsonargparse as a plain sentence.
 
     Args:
-        message: A message of jsonargparse.
-        options: All options, with their leading dashes.
+        message: Message of jsonargparse.
+        options: All valid options, with their leading dashes.
 
     Returns:
-        The sentence.
+        A sentence that names the option, what was found and what was expected.
     """
     message = " ".join(message.split())
-    # Of a class that may be left out, or one of several types: what is wrong with the first of them.
+    # An optional class, or a value that may have one of several types: report the error for the first of them.
     if match := re.match(r'Parser key "([^"]+)": .*Errors: - (.*?) - Expected a .*?Given value: (.*)', message):
-        return _within(match[1], match[2], match[3])
+        return _nested(match[1], match[2], match[3])
     if match := re.match(r"unrecognized arguments: (\S+)", message):
-        return _unknown(match[1].partition("=")[0], options)
+        return _unknown_option(match[1].partition("=")[0], options)
     if match := re.search(r"(?:Option|accept option) '([^']+)'", message):
-        return _unknown(f"--{match[1]}", options)
+        return _unknown_option(f"--{match[1]}", options)
     if match := re.match(r'Parser key "([^"]+)": Expected a typing\.Literal\[(.*)\]\. Got value: (.*)', message):
-        return _choice(match[1], match[2], match[3])
+        return _invalid_choice(match[1], match[2], match[3])
     if match := re.match(r'Parser key "([^"]+)"[^:]*: Expected a <class \'(\w+)\'>\. Got value: (.*)', message):
         return f"{match[1]} must be {KINDS.get(match[2], match[2])}; found {match[3]!r}."
     if match := re.match(r'Parser key "config": File does not exist: \'(.*)\'', message):
@@ -142,44 +142,40 @@ def explain(message: str, options: Sequence[str]) -> str:
     return message if message.endswith(".") else f"{message}."
 
 
-def _with_underscores(word: str, known: Collection[str]) -> str:
-    """Write --dry-run as --dry_run."""
-    name, equals, value = word.partition("=")
+def _with_underscores(argument: str, known: Collection[str]) -> str:
+    """Accept hyphens in the name of a known option: ``--dry-run`` becomes ``--dry_run``."""
+    name, equals, value = argument.partition("=")
     renamed = f"--{name.removeprefix('--').replace('-', '_')}"
-    return f"{renamed}{equals}{value}" if name.startswith("--") and renamed in known else word
+    return f"{renamed}{equals}{value}" if name.startswith("--") and renamed in known else argument
 
 
-def _unknown(name: str, options: Sequence[str]) -> str:
+def _unknown_option(name: str, options: Sequence[str]) -> str:
     if not name.startswith("--"):
-        return f"{name!r} was not expected on the command line; options begin with --."
+        return f"Unexpected argument {name!r}; options begin with --."
     known = {option.removeprefix("--"): option for option in options}
-    # A setting within a class is named without the class.
+    # The message of a setting inside a class does not include the name of the class.
     known |= {option.rpartition(".")[2]: option for option in options if "." in option}
-    nearest = get_close_matches(name.removeprefix("--"), known, n=1)
-    hint = f" Did you mean {known[nearest[0]]}?" if nearest else ""
-    return f"There is no option {name}.{hint}"
+    return f"There is no option {name}.{suggestion(name.removeprefix('--'), known, known.__getitem__)}"
 
 
-def _within(key: str, sentence: str, value: str) -> str:
-    """Name the option that a sentence is about by its place."""
+def _nested(key: str, sentence: str, value: str) -> str:
+    """Add the full name of an option to a message about a setting inside it."""
     if sentence.startswith("There is no option"):
         return sentence.replace("--", f"--{key}.")
     if match := re.match(r"Expected a typing\.Literal\[([^]]*)\]", sentence):
-        return _choice(key, match[1], value)
+        return _invalid_choice(key, match[1], value)
     if match := re.match(r"Expected a dot import path string: (.*)", sentence):
         return f"{key} must be the name or the import path of a class; found {match[1]!r}."
     return f"{key}.{sentence}" if " must be " in sentence else f"{key}: {sentence}"
 
 
-def _choice(key: str, literal: str, value: str) -> str:
+def _invalid_choice(key: str, literal: str, value: str) -> str:
     choices = re.findall(r"'([^']*)'", literal)
-    nearest = get_close_matches(value, choices, n=1)
-    hint = f" Did you mean {nearest[0]}?" if nearest else ""
-    return f"{key} must be one of {', '.join(choices)}; found {value!r}.{hint}"
+    return f"{key} must be one of {', '.join(choices)}; found {value!r}.{suggestion(value, choices)}"
 
 
-def _item(hint: Any) -> Any:
-    """The type of a list's items, also of a list that may be None; None for any other type."""
+def _list_item_type(hint: Any) -> Any:
+    """Return the item type of ``list[...]`` or ``list[...] | None``; None for any other type."""
     for candidate in (hint, *get_args(hint)):
         if get_origin(candidate) is list:
             return get_args(candidate)[0]

@@ -1,4 +1,4 @@
-"""Every configuration as a user runs it: alone, through fit, test and predict; and each architecture for real."""
+"""Every configuration through fit, test and predict, and a training of each architecture in two processes."""
 
 import os
 import re
@@ -18,23 +18,23 @@ from cm_lightning.main import main
 from tests.conftest import CONFIGS
 
 OVERLAYS = {"demo", "demo_thyroid"}
-# Sweeps say what to vary, and are no configurations: see test_sweeps.py.
+# Sweep files are not configurations: see test_sweeps.py.
 ALL = sorted(
     path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OVERLAYS and not path.stem.startswith("sweep_")
 )
-# UNETR has 93 million parameters, of which a checkpoint of training keeps 1.1 GB.
+# UNETR has 93 million parameters, so that a checkpoint has 1.1 GB.
 SMALL_UNETR = "--model.network_options={hidden_size: 24, mlp_dim: 24, num_heads: 2, feature_size: 8}"
 LOSSES = ("dice", "CE", "diceCE", "CEconf", "diceCEconf")
 UNDRAWN = ["--pictures.cases=0", "--uncertainty.cases=0"]
-# A thyroid configuration is its muscle twin on other data, as is checked below; what test and predict do with those
-# data does not depend on the loss, so that once for every network and input mode is enough.
+# A thyroid configuration equals the muscle configuration except for the data, as is checked below. Test and predict do
+# not depend on the loss, so that one thyroid configuration per network and input mode is enough.
 FIRST = {tuple(name.split("_")[1:3]): name for name in reversed(ALL) if name.startswith("thyroid_")}
-FITTED_ALONE = {name for name in ALL if name.startswith("thyroid_")} - set(FIRST.values())
+ONLY_FITTED = {name for name in ALL if name.startswith("thyroid_")} - set(FIRST.values())
 
 
 @pytest.fixture(scope="module")
 def data_sets(tmp_path_factory, muscle_set):
-    """Tiny phantoms of both body parts, and one folder for the maps of all configurations."""
+    """Small phantoms of both body parts, and one cache folder for the maps of all configurations."""
     root = tmp_path_factory.mktemp("thyroid_study")
     Phantom("thyroid", patients=11, size=(16, 24, 8), spacing=(3.0, 2.4, 12.0)).write(root)
     frames = tmp_path_factory.mktemp("frames")
@@ -43,7 +43,7 @@ def data_sets(tmp_path_factory, muscle_set):
 
 
 def write_frames(volumes: Path, root: Path) -> None:
-    """Write a frame of every volume as pictures, in the layout of USGRA-Seg."""
+    """Write one frame per volume as image files, in the layout of USGRA-Seg."""
     for folder, pattern in (("images", "x1.mha"), ("masks", "masksX1.mha")):
         (root / folder).mkdir()
         for index, path in enumerate(sorted(volumes.glob(f"*/*/{pattern}"))):
@@ -72,12 +72,12 @@ def arguments_of(config, data_sets, output):
 @pytest.mark.parametrize("config", ALL)
 def test_every_configuration_fits_tests_and_predicts(config, data_sets, tmp_path, caplog, undrawn):
     arguments = arguments_of(config, data_sets, tmp_path)
-    # As quick as a dry run, and with the checkpoint that it does not write.
+    # As fast as fast_dev_run, which writes no checkpoint.
     main(["fit", *arguments, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--pictures.cases=0"])
     folder = tmp_path / config / "fold0"
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     assert re.search(r"classes: [\d,]+ parameters", caplog.text)
-    if config in FITTED_ALONE:
+    if config in ONLY_FITTED:
         return
     main(["test", *arguments, "--ckpt_path=last"])
     main(["predict", *arguments, "--ckpt_path=last", "--prediction.maps=false"])
@@ -86,15 +86,15 @@ def test_every_configuration_fits_tests_and_predicts(config, data_sets, tmp_path
     assert {path.name.split("_segmentation")[0] for path in (folder / "predictions").iterdir()} == cases
 
 
-def test_thyroid_configurations_are_their_muscle_twins_on_other_data():
+def test_thyroid_and_muscle_configurations_differ_only_in_their_data():
     for name in ALL:
         if name.startswith("thyroid_"):
-            twin = name.replace("thyroid_", "muscle_")
-            own, other = (yaml.safe_load((CONFIGS / f"{one}.yaml").read_text()) for one in (name, twin))
-            assert own == {**other, "experiment": name, "data": "shared/thyroid.yaml"}
+            thyroid = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+            muscle = yaml.safe_load((CONFIGS / f"{name.replace('thyroid_', 'muscle_')}.yaml").read_text())
+            assert thyroid == {**muscle, "experiment": name, "data": "shared/thyroid.yaml"}
 
 
-def test_names_say_what_the_files_do():
+def test_names_agree_with_the_settings():
     assert {name.removeprefix("muscle_") for name in ALL if name.startswith("muscle_")} - {"2ch"} == {
         name.removeprefix("thyroid_") for name in ALL if name.startswith("thyroid_")
     }
@@ -117,19 +117,19 @@ def test_names_say_what_the_files_do():
             assert content["solver"] == "shared/solver.yaml"
 
 
-def test_the_page_lists_every_configuration():
+def test_readme_lists_every_configuration():
     listed = set(re.findall(r"`([a-z0-9_.]+)\.yaml`", (CONFIGS / "README.md").read_text()))
     assert listed == {path.stem for path in CONFIGS.glob("*.yaml")}
 
 
-def run(*words: str) -> str:
-    """Run the command line in a process of its own and give what it prints."""
+def run(*argv: str) -> str:
+    """Run the command line in a separate process and return its output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    found = subprocess.run(
-        [sys.executable, "-m", "cm_lightning", *words], capture_output=True, text=True, check=False, env=environment
+    process = subprocess.run(
+        [sys.executable, "-m", "cm_lightning", *argv], capture_output=True, text=True, check=False, env=environment
     )
-    assert found.returncode == 0, found.stderr
-    return found.stdout + found.stderr
+    assert process.returncode == 0, process.stderr
+    return process.stdout + process.stderr
 
 
 @pytest.mark.parametrize(
@@ -144,14 +144,14 @@ def run(*words: str) -> str:
 def test_architecture_trains_in_two_processes_and_reloads_in_another(
     config, epochs, changes, data_sets, tmp_path, undrawn
 ):
-    """Two processes that share the gradients; the checkpoint beats the untrained network in this process."""
+    """Train in two processes that share gradients; evaluate the checkpoint in this process."""
     arguments = [*arguments_of(config, data_sets, tmp_path), *changes, *UNDRAWN, "--model.learning_rate=0.005"]
     arguments.append("--model.temperature_scaling=true")
     main(["fit", *arguments, "--experiment=untrained", "--trainer.max_epochs=1", "--model.learning_rate=0"])
     main(["test", *arguments, "--experiment=untrained", "--ckpt_path=last"])
 
-    said = run("fit", *arguments, f"--trainer.max_epochs={epochs}", "--trainer.devices=2")
-    assert "MEMBER: 2/2" in said
+    output = run("fit", *arguments, f"--trainer.max_epochs={epochs}", "--trainer.devices=2")
+    assert "MEMBER: 2/2" in output
     main(["test", *arguments, "--ckpt_path=best"])
 
     def rows_of(experiment: str, name: str = "metrics") -> pd.DataFrame:
@@ -164,14 +164,14 @@ def test_architecture_trains_in_two_processes_and_reloads_in_another(
 
     assert mean_dice(config) > mean_dice("untrained") + 0.2
     if config.startswith("muscle_unet"):
-        # Three cases over two processes: the sampler repeats one, which is counted once.
-        one, bins = rows_of(config), rows_of(config, "calibration")
+        # The sampler repeats one of three cases to fill two processes; it must be counted once.
+        rows, bins = rows_of(config), rows_of(config, "calibration")
         run("test", *arguments, "--ckpt_path=best", "--trainer.devices=2")
-        pd.testing.assert_frame_equal(rows_of(config), one)
+        pd.testing.assert_frame_equal(rows_of(config), rows)
         pd.testing.assert_frame_equal(rows_of(config, "calibration"), bins)
 
 
 def test_unetr_runs_in_its_published_size(data_sets, tmp_path):
-    arguments = [word for word in arguments_of("muscle_unetr_2ch_dice", data_sets, tmp_path) if word != SMALL_UNETR]
+    arguments = [item for item in arguments_of("muscle_unetr_2ch_dice", data_sets, tmp_path) if item != SMALL_UNETR]
     main(["fit", *arguments, "--trainer.fast_dev_run=true"])
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: every configuration through fit, test and predict; resuming; bad input."""
+"""The command line: fit, test and predict, resuming, and invalid input."""
 
 import csv
 import json
@@ -25,9 +25,9 @@ from cm_lightning.tasks import SegmentationTask
 from tests.conftest import CONFIGS
 
 
-def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(*argv: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "cm_lightning", *words], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "cm_lightning", *argv], cwd=folder, capture_output=True, text=True, check=False
     )
 
 
@@ -37,13 +37,13 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 
 def timeless(folder: Path) -> list[dict[str, str]]:
-    """What a run logged, but how long it took."""
-    clock = ("time/", "cm/solve_ms_per_frame")
-    return [{key: value for key, value in row.items() if not key.startswith(clock)} for row in metrics(folder)]
+    """Read the log of a run without the columns that contain times."""
+    times = ("time/", "cm/solve_ms_per_frame")
+    return [{key: value for key, value in row.items() if not key.startswith(times)} for row in metrics(folder)]
 
 
 def test_help_version_and_print_config(tmp_path, capsys):
-    for words, expected in (
+    for argv, expected in (
         (["--help"], "phantom"),
         (["fit", "--help"], "--solver.alpha"),
         (["--version"], "cm_lightning 0."),
@@ -51,12 +51,12 @@ def test_help_version_and_print_config(tmp_path, capsys):
         (["fit", "--config", str(CONFIGS / "muscle_2ch.yaml"), "--print_config"], "input_mode: 2ch"),
     ):
         with pytest.raises(SystemExit) as end:
-            main(words)
+            main(argv)
         assert end.value.code == 0
         assert expected in capsys.readouterr().out
 
 
-def test_overlay_keeps_what_it_does_not_name(capsys):
+def test_overlay_keeps_other_settings(capsys):
     with pytest.raises(SystemExit):
         main(
             [
@@ -90,7 +90,7 @@ def test_fit_test_predict(trained, muscle_set, run_folder):
     assert len(rows) == 3 * 3 * len(METRICS)  # cases x classes x metrics
     assert set(rows["grouping"]) == {"patient"}
     assert set(rows["unit"]) == {"mm"}
-    # The image is 16 x 24 x 16 voxels of 3 x 2.4 x 6 mm, whatever grid the network saw.
+    # The image has 16 x 24 x 16 voxels of 3 x 2.4 x 6 mm; the grid of the network does not matter.
     np.testing.assert_allclose(rows["diagonal"], np.sqrt(48**2 + 57.6**2 + 96**2))
     assert (run_folder / "test_summary.csv").is_file()
     for case in set(rows["case"]):
@@ -121,26 +121,26 @@ def test_fit_test_predict(trained, muscle_set, run_folder):
     assert task.class_names == ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
 
 
-def test_where_errors_are_and_what_the_largest_component_changes(trained, run_folder, undrawn):
+def test_error_levels_and_largest_component(trained, run_folder, undrawn):
     file = run_folder / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(file, weights_only=False)
     names = ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
     assert list(checkpoint["largest_component_gain"]) == names
-    assert any(checkpoint["largest_component_gain"].values())  # a network after two epochs is full of specks
+    assert any(checkpoint["largest_component_gain"].values())  # two epochs leave many small components
     checkpoint["largest_component_gain"] = dict(zip(names, [0.1, 0.0, -0.1], strict=True))
     torch.save(checkpoint, file)
 
-    def tested(*words):
-        main(["test", *trained, *words])
+    def run_test(*argv):
+        main(["test", *trained, *argv])
         rows, levels = (pd.read_csv(run_folder / f"test_{name}.csv") for name in ("metrics", "levels"))
         return rows.set_index(["postprocessing", "class", "metric", "case"])["value"].sort_index(), levels
 
-    rows, levels = tested("--ckpt_path=last", "--model.largest_component=true")
+    rows, levels = run_test("--ckpt_path=last", "--model.largest_component=true")
     assert rows.loc[("largest component", "soleus", "islands")].dropna().eq(0).all()
-    for name in names[1:]:  # validation was not for these
-        plain = rows.loc[("none", name)].drop(["ece", "ace", "brier"])  # of probabilities, which there are none of
+    for name in names[1:]:  # not chosen by the validation
+        plain = rows.loc[("none", name)].drop(["ece", "ace", "brier"])  # not defined for masks
         pd.testing.assert_series_equal(rows.loc[("largest component", name)], plain)
-    # Every voxel is insonified: the levels hold them all.
+    # All voxels are insonified, so that the levels contain all of them.
     for by in ("confidence", "depth"):
         counts = levels[levels["by"] == by].groupby(["class", "case"])[["true_positive", "false_negative"]].sum()
         recall = counts["true_positive"] / counts.sum(axis=1)
@@ -153,18 +153,18 @@ def test_where_errors_are_and_what_the_largest_component_changes(trained, run_fo
         soleus = np.asarray(nibabel.load(path).dataobj) == 100
         assert ndimage.label(soleus, np.ones((3, 3, 3)))[1] <= 1
 
-    # Errors are sorted by the image's own map, also under a control, and nothing is chosen without a validation.
-    _, under_control = tested("--ckpt_path=best", "--data.confidence_source=depth")
+    # The levels are those of the map of the image also under a control. Without a validation no class is chosen.
+    _, under_control = run_test("--ckpt_path=best", "--data.confidence_source=depth")
     keys = ["case", "class", "by", "level"]
-    truth = [
+    label_counts = [
         table.set_index(keys)[["true_positive", "false_negative"]].sum(axis=1).sort_index()
         for table in (levels, under_control)
     ]
-    pd.testing.assert_series_equal(*truth)
+    pd.testing.assert_series_equal(*label_counts)
     checkpoint["largest_component_gain"] = None
     torch.save(checkpoint, file)
     with pytest.raises(ValueError, match="chooses its classes by the validation of the checkpoint's epoch"):
-        tested("--ckpt_path=last", "--model.largest_component=true")
+        run_test("--ckpt_path=last", "--model.largest_component=true")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_modes_run_through_fit_and_test(muscle_arguments, tmp_path, undrawn, cha
 
 
 def test_nerve_config_on_real_frames(real_data, tmp_path, undrawn):
-    # A corner of the set: 12 real frames, in the layout of the whole.
+    # 12 real frames in the layout of the data set.
     for folder in ("images", "masks"):
         (tmp_path / "set" / folder).mkdir(parents=True)
         for path in sorted((real_data / "usgra_seg" / folder).iterdir())[:12]:
@@ -226,13 +226,13 @@ def test_training_beats_the_untrained_network(muscle_arguments, run_folder, undr
 
 
 def test_two_runs_with_one_seed_are_the_same(muscle_arguments, tmp_path, undrawn):
-    found = []
+    logs = []
     for name in ("a", "b"):
         arguments = [*muscle_arguments, f"--experiment={name}", "--data.augmentation.rotation=5"]
         main(["fit", *arguments])
         main(["test", *arguments, "--ckpt_path=last"])
-        found.append(timeless(tmp_path / "outputs" / name / "fold0"))
-    assert found[0] == found[1]
+        logs.append(timeless(tmp_path / "outputs" / name / "fold0"))
+    assert logs[0] == logs[1]
 
 
 def test_sampling_pictures_does_not_change_training(muscle_arguments, tmp_path, monkeypatch, undrawn):
@@ -243,7 +243,7 @@ def test_sampling_pictures_does_not_change_training(muscle_arguments, tmp_path, 
 
 
 def test_interrupted_run_resumes_where_it_stopped(muscle_arguments, run_folder, undrawn):
-    """Ctrl-C in the middle, then --ckpt_path last: no epoch is trained or logged twice, and none is left out."""
+    """After Ctrl-C and --ckpt_path last, no epoch is trained or logged twice, and none is missing."""
     arguments = [*muscle_arguments, "--trainer.max_epochs=400"]
     process = subprocess.Popen(
         [sys.executable, "-m", "cm_lightning", "fit", *arguments, "--pictures.cases=0", "--uncertainty.cases=0"],
@@ -261,22 +261,22 @@ def test_interrupted_run_resumes_where_it_stopped(muscle_arguments, run_folder, 
     process.wait(60)
     assert process.returncode != 0
 
-    done = torch.load(last, weights_only=True)["epoch"] + 1
-    assert done < 400
-    main(["fit", *muscle_arguments, f"--trainer.max_epochs={done + 2}", "--ckpt_path=last"])
+    finished = torch.load(last, weights_only=True)["epoch"] + 1
+    assert finished < 400
+    main(["fit", *muscle_arguments, f"--trainer.max_epochs={finished + 2}", "--ckpt_path=last"])
     epochs = [int(row["epoch"]) for row in metrics(run_folder) if row["train/loss"]]
-    # Lightning writes an epoch's row after its checkpoint: a signal between the two loses that one row, and no other.
-    assert epochs in (list(range(done + 2)), [epoch for epoch in range(done + 2) if epoch != done - 1])
+    # Lightning logs an epoch after its checkpoint: a signal between the two loses only the row of that epoch.
+    assert epochs in (list(range(finished + 2)), [epoch for epoch in range(finished + 2) if epoch != finished - 1])
 
 
-def test_resumed_run_says_what_changed(trained, caplog, undrawn):
+def test_resumed_run_reports_changed_settings(trained, caplog, undrawn):
     main(["fit", *trained, "--trainer.max_epochs=3", "--ckpt_path=last"])
     assert "Resumed with trainer.max_epochs 3; the run was started with 2." in caplog.text
 
 
-def test_checkpoint_keeps_its_model_and_says_so(trained, caplog, undrawn):
+def test_settings_of_the_checkpoint_are_kept_and_reported(trained, caplog, undrawn):
     main(["fit", *trained, "--trainer.max_epochs=3", "--ckpt_path=last", "--model.learning_rate=0.5"])
-    assert "model.init_args.learning_rate is 0.001, as in the checkpoint; 0.5 was not taken." in caplog.text
+    assert "model.init_args.learning_rate is 0.001, as in the checkpoint; 0.5 was ignored." in caplog.text
 
 
 def test_occupied_folder_is_not_overwritten_silently(trained, run_folder, undrawn):
@@ -300,7 +300,7 @@ def test_last_without_a_checkpoint_is_an_error(muscle_arguments, command):
         main([command, *muscle_arguments, "--ckpt_path=last"])
 
 
-def test_absent_data_is_one_sentence_without_traceback(tmp_path):
+def test_missing_data_is_one_sentence_without_traceback(tmp_path):
     result = run("fit", "--config", str(CONFIGS / "muscle_2ch.yaml"), folder=tmp_path)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
@@ -318,19 +318,19 @@ def test_absent_data_is_one_sentence_without_traceback(tmp_path):
         ("--model.nonsense=1", "nonsense"),
     ],
 )
-def test_unknown_names_are_refused_with_the_choices(muscle_arguments, capsys, change, expected):
+def test_unknown_names_are_errors(muscle_arguments, capsys, change, expected):
     with pytest.raises(SystemExit) as end:
         main(["fit", *muscle_arguments, change])
     assert end.value.code == 2
     assert expected in capsys.readouterr().err
 
 
-def test_grid_that_the_network_cannot_take_is_refused_early(muscle_arguments):
+def test_invalid_image_size_is_an_early_error(muscle_arguments):
     with pytest.raises(ValueError, match=r"^UNet .*multiples of 8.*\[16, 16, 16\] would work"):
         main(["fit", *muscle_arguments, "--data.spatial_size=[20,16,16]"])
 
 
-def test_phantom_command_writes_a_set_that_trains(tmp_path, capsys):
+def test_phantom_command_writes_a_data_set_for_training(tmp_path, capsys):
     main(["phantom", str(tmp_path / "set"), "--patients=11", "--size=[16,16,4]", "--spacing=[3.0,3.0,24.0]"])
     assert "Wrote 11 muscle phantoms" in capsys.readouterr().out
     main(
@@ -347,8 +347,8 @@ def test_phantom_command_writes_a_set_that_trains(tmp_path, capsys):
     )
 
 
-def test_demo_overlay_writes_its_phantom_and_trains(tmp_path):
-    """The demo's own configuration, smaller."""
+def test_demo_overlay_writes_a_phantom_and_trains(tmp_path):
+    """The configuration of the demo with a smaller phantom."""
     arguments = [
         "--config",
         str(CONFIGS / "muscle_2ch.yaml"),

@@ -1,4 +1,4 @@
-"""Typed functions as subcommands, and parsers' messages as sentences."""
+"""Parsers made from typed functions, and parser errors in plain sentences."""
 
 import re
 from pathlib import Path
@@ -16,39 +16,39 @@ def measure(
     consensus: Literal["majority", "staple"] = "majority",
     seeds: list[int] | None = None,
     overwrite: bool = False,
-    share: float = 0.5,
+    fraction: float = 0.5,
 ) -> tuple:
     """Measure runs.
 
     Args:
         runs: Folders of runs.
-        consensus: How labels are made one.
-        seeds: Which seeds.
+        consensus: Method that combines labels.
+        seeds: Seeds of training.
         overwrite: Replace earlier results.
-        share: Which share.
+        fraction: Fraction of the data.
     """
-    return runs, consensus, seeds, overwrite, share
+    return runs, consensus, seeds, overwrite, fraction
 
 
 def named(*, entity: str, dry_run: Path | None = None) -> tuple:
     """Show runs.
 
     Args:
-        entity: Whose.
-        dry_run: Where to.
+        entity: Team.
+        dry_run: File.
     """
     return entity, dry_run
 
 
-def test_arguments_are_those_of_the_function():
+def test_function_is_called_with_the_arguments():
     assert run_function("measure", measure, ["a", "b"]) == ([Path("a"), Path("b")], "majority", None, False, 0.5)
-    argv = ["a", "--seeds", "0", "1", "--overwrite", "--consensus=staple", "--share", "0.25"]
+    argv = ["a", "--seeds", "0", "1", "--overwrite", "--consensus=staple", "--fraction", "0.25"]
     assert run_function("measure", measure, argv) == ([Path("a")], "staple", [0, 1], True, 0.25)
     assert run_function("measure", measure, ["a", "--overwrite", "false"])[3] is False
     assert run_function("named", named, ["--entity", "team"]) == ("team", None)
 
 
-def test_configuration_and_its_print(tmp_path, capsys):
+def test_config_and_print_config(tmp_path, capsys):
     file = tmp_path / "measure.yaml"
     with pytest.raises(SystemExit):
         run_function("measure", measure, ["a", "b", "--seeds", "2", "--print_config"])
@@ -60,17 +60,23 @@ def test_configuration_and_its_print(tmp_path, capsys):
         False,
         0.5,
     )
-    assert run_function("measure", measure, [f"--config={file}", "c", "--share=1"])[::4] == ([Path("c")], 1.0)
+    assert run_function("measure", measure, [f"--config={file}", "c", "--fraction=1"])[::4] == ([Path("c")], 1.0)
     file.write_text("consensu: staple\n")
     with pytest.raises(ValueError, match=r"no option --consensu. Did you mean --consensus\?"):
         run_function("measure", measure, ["a", f"--config={file}"])
 
 
-def test_help_is_from_the_docstring(capsys):
+def test_help_comes_from_the_docstring(capsys):
     with pytest.raises(SystemExit):
         run_function("measure", measure, ["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for part in ("Measure runs.", "Folders of runs.", "--seeds SEEDS [SEEDS ...]", "Which share.", "--print_config"):
+    for part in (
+        "Measure runs.",
+        "Folders of runs.",
+        "--seeds SEEDS [SEEDS ...]",
+        "Fraction of the data.",
+        "--print_config",
+    ):
         assert part in text
 
 
@@ -83,13 +89,13 @@ def test_help_is_from_the_docstring(capsys):
             ["a", "--consensus=majorty"],
             r"^consensus must be one of majority, staple; found 'majorty'. Did you mean",
         ),
-        (["a", "--share", "half"], r"^share must be a number; found 'half'.$"),
+        (["a", "--fraction", "half"], r"^fraction must be a number; found 'half'.$"),
         (["a", "--seeds", "0", "one"], r"^seeds must be a whole number; found 'one'.$"),
         ([], r"^the following arguments are required: runs.$"),
         (["a", "--config=missing.yaml"], r"^There is no configuration .*missing.yaml \(--config\).$"),
     ],
 )
-def test_mistakes_are_sentences(argv, sentence):
+def test_errors_are_sentences(argv, sentence):
     with pytest.raises(ValueError, match=sentence):
         run_function("measure", measure, argv)
 
@@ -106,10 +112,10 @@ def test_mistakes_are_sentences(argv, sentence):
             ["--model=SegmentationTsk"],
             r"^model must be the name or the import path of a class; found",
         ),
-        (["stray"], r"^'stray' was not expected on the command line; options begin with --.$"),
+        (["stray"], r"^Unexpected argument 'stray'; options begin with --.$"),
     ],
 )
-def test_mistakes_in_settings_of_a_training_are_sentences(argv, sentence, capsys):
+def test_errors_in_settings_of_a_training_are_sentences(argv, sentence, capsys):
     with pytest.raises(SystemExit) as end:
         main(["fit", "--config", str(CONFIGS / "muscle_2ch.yaml"), *argv])
     assert end.value.code == 2
@@ -118,11 +124,11 @@ def test_mistakes_in_settings_of_a_training_are_sentences(argv, sentence, capsys
     assert re.search(sentence, printed.removeprefix("error: ").strip())
 
 
-def test_what_is_not_understood_is_kept():
+def test_unknown_message_is_kept():
     assert explain("Something\n  odd", []) == "Something odd."
 
 
-def test_options_that_exclude_each_other():
+def test_options_that_cannot_be_combined():
     check_exclusive(baseline=None, compare=["a=b"])
-    with pytest.raises(ValueError, match="--baseline and --compare exclude each other; expected one of them"):
+    with pytest.raises(ValueError, match="--baseline and --compare cannot be combined; expected only one of them"):
         check_exclusive(baseline="a", compare=["a=b"])

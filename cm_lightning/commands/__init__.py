@@ -1,13 +1,13 @@
-"""The project's own subcommands: a module each, with the command line; the work is done by the packages that it calls.
+"""The project's own subcommands, one module each. A module defines the command line; other packages do the work.
 
-These modules import nothing heavy before the command line was understood, so that help and mistakes answer at once.
+Heavy packages are imported only once the command line has been parsed, so that ``--help`` and errors appear at once.
 """
 
 OWN_COMMANDS = {
-    "crossval": "run all folds, one process each, and evaluate them together",
-    "report": "tables, statistics and figures of finished runs, on one page",
-    "variability": "how networks vary and how raters do, and whether confidence predicts it",
-    "sync": "upload runs that were logged offline to W&B",
-    "dashboard": "build the workspace of W&B that shows a project's runs",
-    "phantom": "write a synthetic ultrasound data set whose truth is known",
+    "crossval": "train and test all folds, one process per fold, and evaluate them together",
+    "report": "write a page with the tables, statistics and figures of finished runs",
+    "variability": "compare predictive uncertainty and rater variability, and relate both to confidence",
+    "sync": "upload W&B runs that were logged offline",
+    "dashboard": "create a W&B workspace that shows the runs of a project",
+    "phantom": "write a synthetic ultrasound data set with known ground truth",
 }

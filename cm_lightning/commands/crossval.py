@@ -1,4 +1,4 @@
-"""``crossval``: run all folds of configurations, and evaluate them together."""
+"""``crossval``: train and test all folds of one or several configurations, and evaluate them together."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,26 +20,26 @@ def crossval(
     overwrite: bool = False,
     fit_arguments: Sequence[str] = (),
 ) -> None:
-    """Run the folds of a configuration, one process each, and evaluate them together.
+    """Train and test all folds, one process per fold, and evaluate them together.
 
-    Everything else on the command line goes to fit and test. Run it again after an interruption: finished folds are
-    kept, the others go on from their last epoch.
+    All other options are passed on to fit and test. After an interruption, run the same command again: finished folds
+    are kept, and interrupted ones are resumed after their last epoch.
 
     Args:
-        config: Configurations, as for fit; may be repeated. As there, what comes later on the command line overrides:
-            --config BASE --grid OVERLAY OVERLAY, or --grid FULL FULL --config OVERLAY.
-        grid: Several configurations, each run with all folds and named after its file. A sweep file of Weights & Biases
-            stands for all combinations of its parameters but the fold, which are given to fit last: --config BASE
-            --grid SWEEP.
-        overlay: The same as a --config after --grid.
-        seeds: Train everything with each of these seeds, as experiments EXPERIMENT_seed0, ...; the report averages over
-            them. The folds are the same (data.split_seed).
-        split: As data.split.
-        folds: Only these folds; then there is no pooled evaluation.
-        devices: GPUs to use, a fold on each: 0 1; several for one fold: 0,1 2,3. cpu, or cpu cpu for two folds at a
-            time. By default every visible GPU, or the CPU.
-        overwrite: Run all folds anew.
-        fit_arguments: Arguments of fit and test, which all folds share.
+        config: Configuration files, as for fit; the option may be repeated. Later options override earlier ones, also
+            around --grid: --config BASE --grid OVERLAY OVERLAY, or --grid FULL FULL --config OVERLAY.
+        grid: Several configuration files, each run with all folds as an experiment named after the file. A sweep file
+            of Weights & Biases stands for all combinations of its parameters except the fold; its values override all
+            other settings: --config BASE --grid SWEEP.
+        overlay: Configuration files that override those of the grid; the same as a --config after --grid.
+        seeds: Seeds of training. Every experiment is run with each of them, as EXPERIMENT_seed0, ...; the report
+            averages over them. The split does not change (data.split_seed).
+        split: Value of data.split.
+        folds: Folds to run; all by default. If given, the folds are not evaluated together.
+        devices: Devices that each run one fold at a time: GPUs (0 1), groups of GPUs (0,1 2,3) or processes on the CPU
+            (cpu cpu). By default every visible GPU, or one process on the CPU.
+        overwrite: Delete finished folds and run them again.
+        fit_arguments: Arguments of fit and test that all folds share.
     """
     configurations = Grid(config or [], grid or [], overlay or [])
     if configurations == Grid([]):
@@ -52,39 +52,39 @@ def crossval(
 
 
 def parse(argv: Sequence[str]) -> dict[str, Any]:
-    """Take crossval's own arguments from a command line.
+    """Split a command line into the options of ``crossval`` and those of ``fit``.
 
     Args:
         argv: Command line after ``crossval``.
 
     Returns:
-        Arguments of :func:`crossval`; all options that are not its own are those of ``fit``.
+        Arguments of :func:`crossval` by name.
 
     Raises:
-        UsageError: A value is not one that an option takes, or --grid was given twice.
+        UsageError: An option has an invalid value, or --grid was given twice.
     """
     parser = make_parser("crossval", crossval, skip=["fit_arguments"])
     options = {option for action in parser._actions for option in action.option_strings}
-    own: list[str] = []
+    crossval_arguments: list[str] = []
     fit_arguments: list[str] = []
     configs: dict[str, list[str]] = {"--config": [], "--overlay": []}
     target, key = fit_arguments, "--config"
-    for word in argv:
-        name, equals, value = word.partition("=")
+    for argument in argv:
+        name, equals, value = argument.partition("=")
         if name == "--config":
             target = configs[key]
             target += [value] if equals else []
             continue
         if name == "--grid":
             if key == "--overlay":
-                raise UsageError("--grid was given twice; expected it once, with all its files.")
+                raise UsageError("--grid was given twice; expected one --grid with all files.")
             key = "--overlay"
-        if word.startswith("--") or name in options:  # not a negative number
-            target = own if name in options else fit_arguments
-        target.append(word)
+        if argument.startswith("--") or name in options:  # not a negative number
+            target = crossval_arguments if name in options else fit_arguments
+        target.append(argument)
     for name, paths in configs.items():
-        own += [name, *paths] if paths else []
-    return {**parser.parse_args(own).as_dict(), "fit_arguments": fit_arguments}
+        crossval_arguments += [name, *paths] if paths else []
+    return {**parser.parse_args(crossval_arguments).as_dict(), "fit_arguments": fit_arguments}
 
 
 def run(argv: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""``dashboard``: build the workspace of W&B that shows a project's runs."""
+"""``dashboard``: create a W&B workspace that shows the runs of a project."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,18 +17,18 @@ def dashboard(
     fit_config: list[Path] | None = None,
     dry_run: Path | None = None,
 ) -> None:
-    """Save a workspace of Weights & Biases that shows a project's runs.
+    """Create a workspace of Weights & Biases that shows the runs of a project.
 
-    It has means and standard deviations over folds, classes, uncertainty, pictures, the worst cases and
-    cross-validations. Saving again makes another.
+    It shows means and standard deviations over folds, classes, uncertainty, pictures, the worst cases and
+    cross-validations. Every call creates a new workspace.
 
     Args:
         entity: User or team that owns the project.
-        project: The project.
-        name: The workspace's name.
-        classes: Names of the classes; by default the muscles.
-        fit_config: Configurations of fit, whose classes are taken in place of named ones.
-        dry_run: Write the workspace to this JSON file, and send nothing.
+        project: Name of the project.
+        name: Name of the workspace.
+        classes: Names of the classes; the three muscles by default.
+        fit_config: Configuration files of fit from which the class names are read.
+        dry_run: JSON file to which the workspace is written instead of sending it to W&B.
     """
     check_exclusive(classes=classes, fit_config=fit_config)
 
@@ -57,24 +57,29 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _rename(argv: Sequence[str]) -> list[str]:
-    """Take a --config that is one of fit for --fit_config, as it was called."""
-    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    """Rename ``--config`` to ``--fit_config``, its present name, where the file is a configuration of ``fit``."""
+    split = [part for argument in argv for part in _split_config(argument)]
     files: list[str] = []
-    rest: list[str] = []
-    for word, before in zip(words, ["", *words], strict=False):
-        if before == "--config" and _is_of_fit(Path(word)):
-            rest.pop()
-            files.append(word)
+    others: list[str] = []
+    for argument, previous in zip(split, ["", *split], strict=False):
+        if previous == "--config" and _is_fit_config(Path(argument)):
+            others.pop()
+            files.append(argument)
         else:
-            rest.append(word)
+            others.append(argument)
     if not files:
-        return rest
-    print(f"dashboard: {', '.join(files)} is a configuration of fit; expected as --fit_config, and taken so.")
-    return [*rest, "--fit_config", *files]
+        return others
+    print(f"dashboard: {', '.join(files)} is a configuration of fit; use --fit_config instead of --config.")
+    return [*others, "--fit_config", *files]
 
 
-def _is_of_fit(path: Path) -> bool:
-    """Whether a file has settings of ``fit``."""
+def _split_config(argument: str) -> list[str]:
+    """Split ``--config=FILE`` into option and value; return other arguments unchanged."""
+    return argument.split("=", 1) if argument.startswith("--config=") else [argument]
+
+
+def _is_fit_config(path: Path) -> bool:
+    """Whether a file contains settings of ``fit``."""
     try:
         content = yaml.safe_load(path.read_text()) if path.is_file() else None
     except yaml.YAMLError:

@@ -1,4 +1,4 @@
-"""``phantom``: write a synthetic ultrasound data set whose truth is known."""
+"""``phantom``: write a synthetic ultrasound data set with known ground truth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,14 @@ def run(argv: Sequence[str]) -> None:
     """Write a phantom data set.
 
     Args:
-        argv: Command line after ``phantom``: the folder, and arguments of
+        argv: Command line after ``phantom``: the folder, and options that are the arguments of
             :class:`cm_lightning.data.phantom.Phantom`.
     """
     from cm_lightning.data.phantom import Phantom
 
-    parser = CommandParser(prog="cm_lightning phantom", description="Write a synthetic ultrasound data set.")
+    parser = CommandParser(
+        prog="cm_lightning phantom", description="Write a synthetic ultrasound data set with known ground truth."
+    )
     parser.add_argument("--config", action="config", help="YAML file with values of the options below.")
     parser.add_argument("root", type=Path, help="Folder to write to.")
     parser.add_class_arguments(Phantom)
@@ -27,4 +29,4 @@ def run(argv: Sequence[str]) -> None:
     print(f"Wrote {phantom.patients} {phantom.variant} phantoms to {root}.")
     if phantom.raters is not None:
         labels = phantom.raters.raters * phantom.raters.repeats
-        print(f"Each has {labels} labels of raters in {root / phantom.raters.folder}.")
+        print(f"Wrote {labels} simulated rater labels per image to {root / phantom.raters.folder}.")

@@ -1,4 +1,4 @@
-"""``report``: tables, statistics and figures of finished runs, on one page."""
+"""``report``: write a page with the tables, statistics and figures of finished runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,16 @@ def report(
     baseline: str | None = None,
     compare: list[str] | None = None,
 ) -> None:
-    """Write one page, with its tables and figures as files beside it, from the folders of experiments.
+    """Write a page with the tables, statistics and figures of cross-validated experiments.
+
+    The tables and figures are also written as separate files.
 
     Args:
-        runs: Folders of experiments, or folders that hold such.
-        output: Folder to write to.
-        baseline: Model that all others are compared with; by default the study's.
-        compare: The planned comparisons, each MODEL=BASELINE, corrected for together; a model may have several
-            baselines. In place of a baseline.
+        runs: Folders of experiments, or folders that contain folders of experiments.
+        output: Folder of the page.
+        baseline: Model with which all others are compared; the baselines of the study by default.
+        compare: Planned comparisons, each MODEL=BASELINE, instead of a single baseline. A model may have several
+            baselines. P values are corrected over all comparisons.
     """
     check_exclusive(baseline=baseline, compare=compare)
 

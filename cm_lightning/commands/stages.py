@@ -1,18 +1,17 @@
-"""Lightning's subcommands, as far as a command line can be checked without importing Lightning."""
+"""The subcommands of Lightning, and a check of their options that does not need to import Lightning."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
-from cm_lightning.errors import UsageError
+from cm_lightning.errors import UsageError, suggestion
 
 STAGES = {
-    "fit": "train a network, or go on with a training",
-    "validate": "measure a network on the validation cases",
-    "test": "measure a network on the test cases, at the resolution of their files",
+    "fit": "train a network, or resume a training",
+    "validate": "evaluate a network on the validation cases",
+    "test": "evaluate a network on the test cases, at the resolution of the image files",
     "predict": "write the predictions of a network as image files",
 }
 
-# First words of the options of these subcommands; what follows the first dot is the parser's to check.
+# Option names of these subcommands up to the first dot; the rest is checked by the parser.
 OPTIONS = (
     *("help", "config", "print_config", "seed_everything", "trainer", "model", "data", "ckpt_path", "verbose"),
     *("return_predictions", "weights_only", "experiment", "output_dir", "overwrite", "wandb", "tensorboard"),
@@ -21,21 +20,21 @@ OPTIONS = (
 
 
 def check_options(argv: Sequence[str]) -> None:
-    """Refuse an option that no stage has: Lightning takes seconds to say so.
+    """Check that every option exists, without the seconds that importing Lightning takes.
 
     Args:
-        argv: Command line, with the subcommand.
+        argv: Command line, including the subcommand.
 
     Raises:
-        UsageError: There is no such option; the message names the nearest one.
+        UsageError: An option does not exist; the message suggests the closest valid one.
     """
     for argument in argv:
         if not argument.startswith("--") or argument == "--":
             continue
-        first, dot, rest = argument.removeprefix("--").partition("=")[0].partition(".")
-        first = first.removesuffix("+")
-        if any(option.startswith(first) for option in OPTIONS):
+        group, dot, setting = argument.removeprefix("--").partition("=")[0].partition(".")
+        group = group.removesuffix("+")
+        if any(option.startswith(group) for option in OPTIONS):
             continue
-        nearest = get_close_matches(first, OPTIONS, n=1)
-        hint = f"did you mean --{nearest[0]}{dot}{rest}? " if nearest else ""
-        raise UsageError(f"There is no option --{first}{dot}{rest}; {hint}`fit --help` lists all options.")
+        known = {option: f"--{option}{dot}{setting}" for option in OPTIONS}
+        hint = suggestion(group, known, known.__getitem__)
+        raise UsageError(f"There is no option --{group}{dot}{setting}.{hint} `fit --help` lists all options.")

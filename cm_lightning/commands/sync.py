@@ -1,4 +1,4 @@
-"""``sync``: upload runs that were logged offline to W&B."""
+"""``sync``: upload W&B runs that were logged offline."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,11 @@ from cm_lightning.parsing import run_function
 def sync(folders: list[Path], dry_run: bool = False) -> None:
     """Upload the offline W&B runs of folds, experiments or whole output folders.
 
-    Also where these were copied from another machine: wandb's own sync looks for the tables where they were first
-    written.
+    Unlike the command ``wandb sync``, it also uploads the tables of folders that were copied from another machine.
 
     Args:
-        folders: Folders of runs.
-        dry_run: List the runs and upload nothing.
+        folders: Folders of folds or experiments, or folders that contain them.
+        dry_run: List the runs without uploading them.
     """
     from cm_lightning.tracking.sync import sync
 

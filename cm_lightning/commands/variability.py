@@ -1,4 +1,4 @@
-"""``variability``: how networks vary and how raters do, and whether confidence predicts it."""
+"""``variability``: compare predictive uncertainty and rater variability, and relate both to confidence."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,27 +22,27 @@ def variability(
     baseline: str | None = None,
     compare: list[str] | None = None,
 ) -> None:
-    """Sample the test cases of finished runs with MC dropout, and compare the samples with labels of raters.
+    """Compare MC-dropout samples of finished runs with repeated labels of the same images.
 
-    Where and how much the samples differ is compared with the labels that several raters, or one rater several times,
-    gave the same images. Without raters, the uncertainty of a network is compared with its errors. Writes one page, its
-    tables and figures as files, and the numbers as CSV.
+    The labels come from several raters, or from one rater who labelled every image several times. Without labels of
+    raters, the uncertainty of a network is compared with its errors only. The command writes a page, its tables and
+    figures as separate files, and all measurements as CSV files.
 
     Args:
-        runs: Folders of experiments, or folders that hold such.
-        raters: Folder with a folder of repeated labels for every case.
+        runs: Folders of experiments, or folders that contain folders of experiments.
+        raters: Folder that contains one folder of repeated labels per case.
         rater_pattern: Regular expression with the groups rater and repeat, searched in the names of the label files;
             <rater>_<repeat> by default.
-        consensus: How the labels of an image are made one.
-        output: Folder to write to.
-        sampled: Folder where samples are kept; by default in the output's folder.
-        samples: Passes with dropout.
-        batch_size: Samples in one pass.
-        frames: Frames of every volume that are compared.
-        data_root: The data set, where it is not where the runs were trained.
-        accelerator: Lightning's name of the device.
-        baseline: Model that all others are compared with.
-        compare: The planned comparisons, each MODEL=BASELINE. In place of a baseline.
+        consensus: Method that combines the labels of an image.
+        output: Folder of the page.
+        sampled: Folder in which samples are kept for later calls; a folder inside the output by default.
+        samples: Number of forward passes with dropout.
+        batch_size: Number of samples per forward pass.
+        frames: Number of frames per volume that are compared.
+        data_root: Folder of the data set, if it is not the one of the training.
+        accelerator: Lightning's name of the device, such as cpu or gpu.
+        baseline: Model with which all others are compared.
+        compare: Planned comparisons, each MODEL=BASELINE, instead of a single baseline.
     """
     check_exclusive(baseline=baseline, compare=compare)
 

@@ -1,1 +1,1 @@
-"""Cross-validation: folds as jobs, their pooled tables, and the run in which W&B shows all of them."""
+"""Cross-validation: folds as jobs, their pooled results, and their summary in W&B."""

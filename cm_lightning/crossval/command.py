@@ -1,4 +1,4 @@
-"""Cross-validation from beginning to end: plan, run, pool, show."""
+"""Cross-validation: plan the experiments, run their folds, and pool and log the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -19,11 +19,11 @@ from cm_lightning.tracking.policy import WandbSettings
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment whose folds are to be run.
+    """An experiment of a cross-validation.
 
     Attributes:
-        argv: Command line of its ``fit``, without the fold.
-        settings: Flat settings that it stands for.
+        argv: Command line of ``fit`` without the fold.
+        settings: Settings that ``argv`` resolves to, with dotted names.
     """
 
     argv: list[str]
@@ -31,39 +31,38 @@ class Experiment:
 
     @property
     def folder(self) -> ExperimentFolder:
-        """Where its folds lie."""
+        """The folder of the experiment."""
         return ExperimentFolder(Path(self.settings["output_dir"]) / self.settings["experiment"])
 
     @property
     def tracking(self) -> WandbSettings:
-        """Where its runs are shown."""
+        """The W&B settings of the experiment."""
         return WandbSettings(**{field.name: self.settings[f"wandb.{field.name}"] for field in fields(WandbSettings)})
 
 
 def crossval(
     grid: Grid,
-    rest: Sequence[str] = (),
+    fit_arguments: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
     folds: list[int] | None = None,
     devices: list[str] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Run a cross-validation, or several; finished folds are kept, interrupted ones go on.
+    """Run one or several cross-validations; finished folds are kept and interrupted ones are resumed.
 
     Args:
         grid: Configurations.
-        rest: Further arguments of ``fit`` and ``test``.
-        seeds: Run every experiment with each of these seeds; with the configuration's by default.
-        folds: Only these folds, without pooled evaluation; all by default.
-        devices: Where folds run, one on each at a time: numbers of GPUs (several separated by commas), or ``cpu``.
-            Every visible GPU by default, or the CPU.
-        overwrite: Run all folds anew.
+        fit_arguments: Further arguments of ``fit`` and ``test``.
+        seeds: Seeds of training, each of which makes a separate experiment; by default the seed of the configuration.
+        folds: Folds to run, without pooled evaluation; all folds with pooled evaluation by default.
+        devices: Devices that each run one fold at a time: indices of GPUs (several separated by commas), or ``cpu``.
+            By default every visible GPU, or one process on the CPU.
+        overwrite: Delete finished folds and run them again.
 
     Raises:
-        InputError: Settings that differ from those of folds that are kept, folds that do not exist, or folds that
-            failed.
+        InputError: Finished folds were run with other settings, a fold does not exist, or a fold failed.
     """
-    experiments = plan_experiments(grid, rest, seeds)
+    experiments = plan_experiments(grid, fit_arguments, seeds)
     jobs = [
         job
         for experiment in experiments
@@ -76,22 +75,22 @@ def crossval(
             log_summary_run(experiment.folder, experiment.tracking)
 
 
-def plan_experiments(grid: Grid, rest: Sequence[str], seeds: Sequence[int] | None) -> list[Experiment]:
+def plan_experiments(grid: Grid, fit_arguments: Sequence[str], seeds: Sequence[int] | None) -> list[Experiment]:
     """Resolve the settings of every experiment.
 
     Args:
         grid: Configurations.
-        rest: Further arguments of ``fit``.
-        seeds: Seeds that every experiment is run with, or None for the configuration's.
+        fit_arguments: Further arguments of ``fit``.
+        seeds: Seeds of training, each of which makes a separate experiment; None for the seed of the configuration.
 
     Returns:
         The experiments.
 
     Raises:
-        InputError: ``fit`` does not take the settings, or two experiments have one name.
+        InputError: ``fit`` does not accept the settings, or two experiments have the same name.
     """
     experiments: list[Experiment] = []
-    for argv in grid.command_lines(rest, seeds):
+    for argv in grid.command_lines(fit_arguments, seeds):
         settings = resolve_settings(argv)
         if seeds is None:
             experiments.append(Experiment(argv, settings))
@@ -99,9 +98,9 @@ def plan_experiments(grid: Grid, rest: Sequence[str], seeds: Sequence[int] | Non
         for seed in seeds:
             name = seeded_name(settings["experiment"], seed)
             seeded = {"seed_everything": seed, "experiment": name}
-            own = [f"--{key}={value}" for key, value in seeded.items()]
-            experiments.append(Experiment([*argv, *own], settings | seeded))
+            options = [f"--{key}={value}" for key, value in seeded.items()]
+            experiments.append(Experiment([*argv, *options], settings | seeded))
     names = [experiment.folder.name for experiment in experiments]
     if len({experiment.folder for experiment in experiments}) < len(experiments):
-        raise InputError(f"The grid names an experiment twice: {names}; expected each once.")
+        raise InputError(f"Two experiments of the grid have the same name: {names}; expected unique names.")
     return experiments

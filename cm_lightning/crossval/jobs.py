@@ -1,4 +1,4 @@
-"""Folds as processes, one on every device at a time."""
+"""Folds as separate processes, one per device at a time."""
 
 import os
 import signal
@@ -18,12 +18,12 @@ from cm_lightning.runs.settings import conflicting_settings
 
 @dataclass
 class Job:
-    """A fold of an experiment.
+    """A fold that is to be run.
 
     Attributes:
-        argv: Command line of its fit and test, without the subcommand.
-        fold: The fold's folder.
-        steps: What is still to be run, in order: a subcommand and its own arguments.
+        argv: Arguments of fit and test.
+        fold: Folder of the fold.
+        steps: Subcommands that have not been started yet, in order, each with its additional arguments.
     """
 
     argv: list[str]
@@ -33,53 +33,53 @@ class Job:
 
 @dataclass
 class Running:
-    """A job that is on a device.
+    """A job that is being run.
 
     Attributes:
-        job: Which.
-        process: Its current process.
-        step: What it does, "fit" or "test".
-        since: When this step began, in seconds since 1970.
-        started: When the job began.
+        job: The job.
+        process: Process of the current step.
+        step: Current step, "fit" or "test".
+        step_started: Start of the step, in seconds since 1970.
+        job_started: Start of the job, in seconds since 1970.
     """
 
     job: Job
     process: subprocess.Popen[bytes]
     step: str
-    since: float
-    started: float
+    step_started: float
+    job_started: float
 
     @property
-    def prepares(self) -> bool:
-        """Whether it may still be writing what the folds share: phantom, split and confidence maps."""
-        # Lightning saves the settings once data are prepared.
+    def may_prepare_data(self) -> bool:
+        """Whether the job may still be writing files that folds share: phantom, split and confidence maps."""
+        # Lightning saves the settings after it has prepared the data.
         config = self.job.fold.config
-        return self.step == "fit" and not (config.is_file() and config.stat().st_mtime >= self.since)
+        return self.step == "fit" and not (config.is_file() and config.stat().st_mtime >= self.step_started)
 
 
 def plan_jobs(
     argv: list[str], settings: Settings, experiment: ExperimentFolder, folds: list[int] | None, overwrite: bool
 ) -> list[Job]:
-    """Find what is left to do of an experiment's folds.
+    """Create a job for every fold of an experiment that is not finished.
 
     Args:
-        argv: Command line of fit.
-        settings: Flat settings that it stands for.
-        experiment: The experiment's folder.
-        folds: Which folds; all by default.
-        overwrite: Run them anew.
+        argv: Command line of fit without the fold.
+        settings: Settings that ``argv`` resolves to, with dotted names.
+        experiment: Folder of the experiment.
+        folds: Indices of the folds to run; None for all.
+        overwrite: Run finished folds again.
 
     Returns:
-        A job for every fold that is not finished.
+        The jobs.
 
     Raises:
-        InputError: There is no such fold, or a kept fold was run with other settings.
+        InputError: A fold does not exist, or a kept fold was run with other settings.
     """
     split = settings["data.split"]
     number = {"study": STUDY_FOLDS, "kfold": settings["data.n_folds"], "official": 1}[split]
-    wrong = [fold for fold in folds or [] if not 0 <= fold < number]
-    if wrong:
-        raise InputError(f"The split {split} has the folds 0 to {number - 1}; found --folds {wrong}.")
+    invalid = [fold for fold in folds or [] if not 0 <= fold < number]
+    if invalid:
+        raise InputError(f"The split {split} has the folds 0 to {number - 1}; found --folds {invalid}.")
     jobs = []
     for index in folds or range(number):
         fold = experiment.fold(index)
@@ -97,42 +97,42 @@ def plan_jobs(
 
 
 def check_settings(fold: FoldFolder, settings: Settings) -> None:
-    """Check that a fold that is kept was run with the settings that are asked for now.
+    """Check that a kept fold was run with the present settings.
 
     Args:
-        fold: The fold's folder.
-        settings: Flat settings of today.
+        fold: Folder of the fold.
+        settings: Present settings, with dotted names.
 
     Raises:
-        InputError: It was not; the message names what differs.
+        InputError: Settings differ; the message lists them.
     """
     if not fold.config.is_file():
         return
     conflicts = conflicting_settings(flatten(fold.read_settings()), settings)
     if conflicts:
-        named = "; ".join(f"{key} {old!r}, now {new!r}" for key, (old, new) in conflicts.items())
+        differences = "; ".join(f"{key} {old!r}, now {new!r}" for key, (old, new) in conflicts.items())
         raise InputError(
-            f"{fold.path} was run with other settings ({named}), and folds of two settings cannot be pooled. Choose "
-            "another --experiment, or run all folds anew with --overwrite."
+            f"{fold.path} was run with other settings ({differences}), and folds with different settings cannot be "
+            "pooled. Choose another --experiment, or run all folds again with --overwrite."
         )
 
 
 def run_jobs(jobs: list[Job], devices: list[str]) -> None:
-    """Run jobs, one on every device at a time; what the folds share is prepared by one of them at a time.
+    """Run jobs, one per device at a time; only one of them at a time prepares data that folds share.
 
     Args:
-        jobs: What to run.
-        devices: Where.
+        jobs: The jobs.
+        devices: Devices, as for :func:`cm_lightning.crossval.command.crossval`.
 
     Raises:
-        InputError: Jobs failed; the others were run all the same.
+        InputError: At least one job failed. All other jobs are run nevertheless.
     """
     console = Console()
     waiting, running, failed = list(jobs), dict[int, Running](), list[Job]()
-    # The folds have sessions of their own: a scheduler's SIGTERM must reach them as Ctrl-C does. What a script starts
-    # in the background ignores SIGINT, and would hand that down to the folds.
-    stopping = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, signal.default_int_handler) for number in stopping]
+    # Folds run in separate sessions, so that SIGTERM (from a scheduler) and Ctrl-C have to be passed on to them.
+    # Background processes of shell scripts ignore SIGINT, and their children would inherit that without a handler.
+    stop_signals = (signal.SIGTERM, signal.SIGINT)
+    previous_handlers = [signal.signal(number, signal.default_int_handler) for number in stop_signals]
     try:
         while waiting or running:
             for slot, state in list(running.items()):
@@ -142,59 +142,69 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
                 del running[slot]
                 job = state.job
                 if code == 0 and job.steps:
-                    running[slot] = start(job, devices[slot], state.started, len(devices))
+                    running[slot] = start(job, devices[slot], state.job_started, len(devices))
                 elif code == 0:
-                    console.print(f"{job.fold.name}: done after {(time.time() - state.started) / 60:.1f} min")
+                    console.print(f"{job.fold.name}: finished after {(time.time() - state.job_started) / 60:.1f} min")
                 else:
                     failed.append(job)
                     console.print(f"{job.fold.name}: failed, see {job.fold.log}")
             free = [slot for slot in range(len(devices)) if slot not in running]
-            if waiting and free and not any(state.prepares for state in running.values()):
+            if waiting and free and not any(state.may_prepare_data for state in running.values()):
                 job = waiting.pop(0)
-                verb = "goes on" if "--ckpt_path=last" in job.steps[0] else "starts"
+                verb = "resumes" if "--ckpt_path=last" in job.steps[0] else "starts"
                 console.print(f"{job.fold.name}: {verb} on {devices[free[0]]}")
                 running[free[0]] = start(job, devices[free[0]], time.time(), len(devices))
             time.sleep(0.2)
     finally:
         for state in running.values():
-            # As Ctrl-C would: Lightning leaves the last epoch's checkpoint.
+            # Like Ctrl-C: Lightning keeps the checkpoint of the last epoch.
             state.process.send_signal(signal.SIGINT)
         for state in running.values():
             state.process.wait()
-        for number, handler in zip(stopping, before, strict=True):
+        for number, handler in zip(stop_signals, previous_handlers, strict=True):
             signal.signal(number, handler)
     if failed:
-        endings = "\n".join(f"{job.fold.log}: {last_line(job.fold.log)}" for job in failed)
-        raise InputError(f"{len(failed)} of {len(jobs)} folds failed:\n{endings}")
+        reasons = "\n".join(f"{job.fold.log}: {last_line(job.fold.log)}" for job in failed)
+        raise InputError(f"{len(failed)} of {len(jobs)} folds failed:\n{reasons}")
 
 
-def start(job: Job, device: str, started: float, beside: int) -> Running:
-    """Start a job's next step on a device, one of ``beside`` at a time."""
-    subcommand, *more = job.steps.pop(0)
+def start(job: Job, device: str, job_started: float, parallel_jobs: int) -> Running:
+    """Start the next step of a job.
+
+    Args:
+        job: The job; the step is removed from its steps.
+        device: Device of the job.
+        job_started: Start of the job, in seconds since 1970.
+        parallel_jobs: Number of jobs that run at the same time and share the cores of the CPU.
+
+    Returns:
+        The running job.
+    """
+    subcommand, *step_arguments = job.steps.pop(0)
     environment = dict(os.environ)
     if device == "cpu":
-        where = ["--trainer.accelerator=cpu"]
-        # Processes that each take all cores slow one another down several times.
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // beside)))
+        device_arguments = ["--trainer.accelerator=cpu"]
+        # Processes that each use all cores slow one another down severalfold.
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // parallel_jobs)))
     else:
         environment["CUDA_VISIBLE_DEVICES"] = device
-        # Testing takes one process: with several, the sampler would repeat cases to fill the last batch.
+        # Tests use one process: with several, the sampler repeats cases to fill the last batch.
         number = len(device.split(",")) if subcommand == "fit" else 1
-        where = ["--trainer.accelerator=gpu", f"--trainer.devices={number}"]
+        device_arguments = ["--trainer.accelerator=gpu", f"--trainer.devices={number}"]
     job.fold.log.parent.mkdir(parents=True, exist_ok=True)
     with job.fold.log.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cm_lightning", subcommand, *job.argv, *where, *more],
+            [sys.executable, "-m", "cm_lightning", subcommand, *job.argv, *device_arguments, *step_arguments],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            # Ctrl-C reaches this process alone, which passes it on once.
+            # Ctrl-C reaches only the parent process, which passes it on once.
             start_new_session=True,
         )
-    return Running(job, process, subcommand, time.time(), started)
+    return Running(job, process, subcommand, time.time(), job_started)
 
 
 def last_line(path: Path) -> str:
-    """Give the last line of a log that says anything."""
+    """Return the last line of a log that is not blank."""
     lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "(empty)"

@@ -1,4 +1,4 @@
-"""The pooled tables of a cross-validation, as files and in the terminal."""
+"""Pooled results of a cross-validation, as CSV files and as a table in the terminal."""
 
 import pandas as pd
 from rich.console import Console
@@ -11,10 +11,13 @@ from cm_lightning.runs import ExperimentFolder
 
 
 def write_summary(experiment: ExperimentFolder) -> None:
-    """Pool the folds of an experiment, write its tables and print the summary.
+    """Pool the folds of an experiment, write the tables and print the summary.
 
     Args:
-        experiment: The experiment's folder; ``cv_metrics.csv`` and ``cv_summary.csv`` are written to it.
+        experiment: Folder of the experiment, to which ``cv_metrics.csv`` and ``cv_summary.csv`` are written.
+
+    Raises:
+        InputError: The folds are not one complete cross-validation.
     """
     rows = pool_folds(experiment)
     summaries = {policy: summarise(rows, policy) for policy in ("worst", "detected")}
@@ -22,7 +25,7 @@ def write_summary(experiment: ExperimentFolder) -> None:
     pd.concat([table.assign(policy=policy) for policy, table in summaries.items()]).to_csv(
         experiment.summary, index=False
     )
-    # With and without post-processing are two models.
+    # Results with and without post-processing are pooled as two models.
     summary = summaries["worst"]
     for model in dict.fromkeys(rows["model"]):
         Console().print(_table(rows[rows["model"] == model], summary[summary["model"] == model]))
@@ -34,8 +37,8 @@ def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:
     table = Table(
         title=f"{rows['model'].iloc[0]}: {rows['fold'].nunique()} folds, {rows['patient'].nunique()} "
         f"{grouping.split(' (')[0]}s, {rows['case'].nunique()} cases, mean over classes",
-        caption=f"Grouped by {grouping}. {mean['failures'].iloc[0]} times a class was lost or invented; it counts "
-        "with its worst value.",
+        caption=f"Grouped by {grouping}. {mean['failures'].iloc[0]} failures: classes that were missed or are false "
+        "positives; they count with the worst value of a metric.",
     )
     for column in ("metric", "mean", "SD over patients", "SD over folds"):
         table.add_column(column, justify="left" if column == "metric" else "right")

@@ -1,4 +1,4 @@
-"""A cross-validation as one run in W&B, built from the folders of its folds, wherever they were run."""
+"""Summary of a cross-validation as one W&B run, created from the folders of the folds."""
 
 import pandas as pd
 
@@ -13,14 +13,14 @@ from cm_lightning.tracking.policy import RunIdentity, WandbSettings, resolve_mod
 
 
 def log_summary_run(experiment: ExperimentFolder, settings: WandbSettings) -> None:
-    """Show a finished cross-validation beside the runs of its folds: a run of the type ``cv-summary`` in their group.
+    """Log a finished cross-validation as a W&B run of type ``cv-summary`` in the group of its folds.
 
-    It has ``cv/<metric>/mean`` and ``cv/<metric>/std`` (over patients, mean over classes), ``tables/cv_folds`` and the
-    box plot ``plots/cv_box``. Built again, it is the same run.
+    The run contains ``cv/<metric>/mean`` and ``cv/<metric>/std`` (over patients, of means over classes), the table
+    ``tables/cv_folds`` and the box plot ``plots/cv_box``. Repeated calls update the same run.
 
     Args:
-        experiment: Folder with all folds, tested; the run is written to ``wandb`` in it.
-        settings: Where it is shown.
+        experiment: Folder of the experiment with all folds, tested. The W&B files are written to ``wandb`` in it.
+        settings: W&B settings.
 
     Raises:
         InputError: The folds are not one complete cross-validation.
@@ -57,15 +57,15 @@ def log_summary_run(experiment: ExperimentFolder, settings: WandbSettings) -> No
 
 
 def fold_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Give the results of every fold, and what they say together.
+    """Summarise the results of each fold and of all folds.
 
     Args:
-        rows: Long table of a cross-validation, of one model.
+        rows: Long table of the cross-validation of one model, one row per case, class and metric.
 
     Returns:
-        A row a ``fold``, then "mean", "SD over patients" and "SD over folds": the number of ``cases`` and of
-        ``failures`` (times a class was lost or invented), and every metric's mean over the fold's patients, each being
-        her mean over classes.
+        Table with one row per ``fold`` and the rows "mean", "SD over patients" and "SD over folds". Its columns are the
+        number of ``cases``, the number of ``failures`` (a class was missed, or is a false positive) and, for each
+        metric, the mean over patients of the mean over classes.
     """
     by_fold = patient_means(rows, by=["fold"])
     means = (
@@ -77,15 +77,15 @@ def fold_table(rows: pd.DataFrame) -> pd.DataFrame:
     failed = rows[rows["pred_empty"] ^ rows["truth_empty"]].drop_duplicates(["case", "class"]).groupby("fold").size()
     folds = means[names].assign(cases=rows.groupby("fold")["case"].nunique(), failures=failed)
     folds["failures"] = folds["failures"].fillna(0)
-    together = summary.loc[names, ["mean", "sd_patients", "sd_folds"]].T
-    together.index = pd.Index(["mean", "SD over patients", "SD over folds"])
-    together.loc["mean", ["cases", "failures"]] = folds[["cases", "failures"]].sum()
+    pooled = summary.loc[names, ["mean", "sd_patients", "sd_folds"]].T
+    pooled.index = pd.Index(["mean", "SD over patients", "SD over folds"])
+    pooled.loc["mean", ["cases", "failures"]] = folds[["cases", "failures"]].sum()
     folds.index = folds.index.astype(str)
-    table = pd.concat([folds, together])[["cases", "failures", *names]]
+    table = pd.concat([folds, pooled])[["cases", "failures", *names]]
     return table.rename_axis("fold").reset_index()
 
 
 def _by_fold(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of every fold as those of a model, and of all as one more."""
-    every = rows.assign(model="all folds")
-    return pd.concat([every, rows.assign(model=[f"fold {fold}" for fold in rows["fold"]])])
+    """Label the rows of each fold as a separate model, and add all rows once more as the model "all folds"."""
+    all_folds = rows.assign(model="all folds")
+    return pd.concat([all_folds, rows.assign(model=[f"fold {fold}" for fold in rows["fold"]])])

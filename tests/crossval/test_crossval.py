@@ -1,4 +1,4 @@
-"""Cross-validation: planned, stopped, gone on with, pooled."""
+"""Cross-validation: planning, interruption, resuming and pooling."""
 
 import os
 import signal
@@ -21,22 +21,22 @@ from tests.test_main import metrics
 
 @pytest.fixture
 def arguments(muscle_arguments):
-    """Two folds of the front door with a small network, without pictures."""
+    """Two folds of the default configuration with a small network, without pictures."""
     small = ["--model.network_options={channels: [4, 8], strides: [2]}"]
     table = "--trainer.callbacks=[{class_path: cm_lightning.callbacks.ResultTable}]"
     undrawn = [table, "--pictures.cases=0", "--uncertainty.cases=0"]
     return [*muscle_arguments, *small, *undrawn, "--data.split=kfold", "--data.n_folds=2"]
 
 
-def test_stopped_and_started_again(arguments, tmp_path, capsys):
+def test_interrupted_crossval_is_resumed(arguments, tmp_path, capsys):
     experiment = tmp_path / "outputs" / "muscle_2ch"
-    words = ["crossval", *arguments, "--trainer.max_epochs=80", "--devices", "cpu"]
+    argv = ["crossval", *arguments, "--trainer.max_epochs=80", "--devices", "cpu"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "cm_lightning", *words],
+        [sys.executable, "-m", "cm_lightning", *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        # As a script does with what it starts in the background.
+        # Like background processes of a shell script.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     last = experiment / "fold0" / "checkpoints" / "last.ckpt"
@@ -45,54 +45,54 @@ def test_stopped_and_started_again(arguments, tmp_path, capsys):
         time.sleep(0.2)
     assert last.is_file()
     time.sleep(1)
-    process.send_signal(signal.SIGTERM)  # as a scheduler does; Ctrl-C takes the same way
-    said = process.communicate(timeout=120)[0].decode()
-    assert process.returncode != 0, said
+    process.send_signal(signal.SIGTERM)  # sent by a scheduler; Ctrl-C is handled alike
+    output = process.communicate(timeout=120)[0].decode()
+    assert process.returncode != 0, output
     assert not (experiment / "fold0" / "test_metrics.csv").exists()
-    done = len([row for row in metrics(experiment / "fold0") if row["train/loss"]])
-    assert 0 < done < 80
+    finished = len([row for row in metrics(experiment / "fold0") if row["train/loss"]])
+    assert 0 < finished < 80
 
-    main([*words, "--folds", "0"])
-    assert "fold0: goes on on cpu" in capsys.readouterr().out
+    main([*argv, "--folds", "0"])
+    assert "fold0: resumes on cpu" in capsys.readouterr().out
     epochs = [int(row["epoch"]) for row in metrics(experiment / "fold0") if row["train/loss"]]
-    # No epoch is run twice. Lightning logs an epoch after its checkpoint: a stop between the two costs its row.
+    # No epoch is run twice. Lightning logs an epoch after its checkpoint: a stop between the two loses its row.
     assert epochs == sorted(set(epochs))
     assert len(epochs) >= 79
     assert epochs[-1] == 79
     assert (experiment / "fold0" / "test_metrics.csv").is_file()
-    assert not (experiment / "cv_metrics.csv").exists()  # one fold of two is no cross-validation
+    assert not (experiment / "cv_metrics.csv").exists()  # written only for all folds
 
 
 def test_folds_are_pooled_and_kept(arguments, tmp_path, capsys):
     experiment = tmp_path / "outputs" / "muscle_2ch_seed3"
-    words = ["crossval", *arguments, "--trainer.max_epochs=2", "--seeds", "3", "--model.largest_component=true"]
-    # Trained elsewhere, and not yet tested.
-    elsewhere = ["--data.fold=1", "--seed_everything=3", "--experiment=muscle_2ch_seed3"]
-    main(["fit", *arguments, "--trainer.max_epochs=2", *elsewhere])
-    main([*words, "--devices", "cpu", "cpu"])
-    said = capsys.readouterr().out
-    assert "fold0: starts on cpu" in said
-    assert "fold1: goes on on cpu" in said
+    argv = ["crossval", *arguments, "--trainer.max_epochs=2", "--seeds", "3", "--model.largest_component=true"]
+    # Fold 1 was trained separately and has not been tested.
+    separate = ["--data.fold=1", "--seed_everything=3", "--experiment=muscle_2ch_seed3"]
+    main(["fit", *arguments, "--trainer.max_epochs=2", *separate])
+    main([*argv, "--devices", "cpu", "cpu"])
+    output = capsys.readouterr().out
+    assert "fold0: starts on cpu" in output
+    assert "fold1: resumes on cpu" in output
     rows = pd.read_csv(experiment / "cv_metrics.csv")
     models = {"muscle_2ch", "muscle_2ch + largest component"}
     assert (set(rows["model"]), set(rows["seed"])) == (models, {3})
-    assert "muscle_2ch + largest component: 2 folds" in " ".join(said.split())
+    assert "muscle_2ch + largest component: 2 folds" in " ".join(output.split())
     assert rows.groupby("fold")["patient"].nunique().sum() == rows["patient"].nunique() == 11
     summary = pd.read_csv(experiment / "cv_summary.csv")
     assert {"mean", "sd_patients", "sd_folds", "failures"} <= set(summary.columns)
 
     before = {path: path.stat().st_mtime_ns for path in experiment.glob("fold*/*")}
-    main(words)
+    main(argv)
     assert {path: path.stat().st_mtime_ns for path in experiment.glob("fold*/*")} == before
     with pytest.raises(
         ValueError, match=r"fold0 was run with other settings \(model.init_args.loss 'dice', now 'CE'\)"
     ):
-        main([*words, "--model.loss=CE"])
+        main([*argv, "--model.loss=CE"])
     with pytest.raises(ValueError, match=r"split kfold has the folds 0 to 1; found --folds \[2\]"):
-        main([*words, "--folds", "0", "2"])
+        main([*argv, "--folds", "0", "2"])
 
 
-def test_a_failed_fold_is_named_and_the_others_run(tmp_path):
+def test_failed_folds_are_reported_and_the_others_run(tmp_path):
     jobs = [Job(["--nonsense"], ExperimentFolder(tmp_path / "a").fold(fold), [["fit"]]) for fold in range(2)]
     with pytest.raises(ValueError, match=r"2 of 2 folds failed:\n.*fold0.log: .*nonsense.*\n.*fold1.log: "):
         run_jobs(jobs, ["cpu", "cpu"])
@@ -103,7 +103,7 @@ def test_command_line(capsys):
     assert arguments["config"] == [Path("a.yaml"), Path("b.yaml")]
     assert arguments["folds"] == [0, 2]
     assert arguments["fit_arguments"] == ["--model.loss", "CE"]
-    # As everywhere, what comes later overrides.
+    # Later options override earlier ones.
     argv = ["--config", "base.yaml", "--grid", "x/a.yaml", "x/b.yaml", "--config", "over.yaml", "--model.loss", "CE"]
     arguments = parse([*argv, "--overwrite"])
     assert arguments["overwrite"] is True
@@ -112,7 +112,7 @@ def test_command_line(capsys):
         *("--config=base.yaml", "--config=x/b.yaml", "--config=over.yaml", "--experiment=b"),
         *("--model.loss", "CE"),
     ]
-    # A negative number is a value, whoever it is for.
+    # A negative number is a value, not an option.
     arguments = parse(["--config=a.yaml", "--model.cross_entropy_weight", "-1", "--seeds", "-1", "2"])
     assert (arguments["seeds"], arguments["fit_arguments"]) == ([-1, 2], ["--model.cross_entropy_weight", "-1"])
     for argv, sentence in (
@@ -124,5 +124,5 @@ def test_command_line(capsys):
         with pytest.raises(SystemExit):
             main(["crossval", *argv])
         assert sentence in capsys.readouterr().err
-    with pytest.raises(ValueError, match="fit does not take these settings: There is no option --nonsense"):
+    with pytest.raises(ValueError, match="Invalid settings of fit: There is no option --nonsense"):
         main(["crossval", f"--config={CONFIGS / 'muscle_2ch.yaml'}", "--nonsense=1"])
