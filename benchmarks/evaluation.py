@@ -1,10 +1,10 @@
-"""Time and memory of measuring 16 phantom volumes, beside MONAI's plain functional metrics.
+"""Time and memory of the evaluation of 16 phantom volumes, compared with the functional metrics of MONAI.
 
     python benchmarks/evaluation.py [--volumes 16] [--size 128]
 
-Both measure the same masks, one after the other in one process: labels of muscle phantoms, and predictions that are
-these labels bent and with specks. MONAI's part is what its users would call: confusion-matrix metrics, Dice, IoU,
-Hausdorff distance (largest and 95th percentile), average surface distance and surface Dice, each on its own.
+Both evaluate the same masks, one after the other in one process: labels of muscle phantoms, and predictions that are
+deformed labels with isolated wrong voxels. For MONAI, one function is called per metric: confusion-matrix metrics,
+Dice, IoU, Hausdorff distance (maximum and 95th percentile), average surface distance and surface Dice.
 """
 
 import argparse
@@ -39,37 +39,38 @@ CLASSES = ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
 
 
 def make_pair(phantom: Phantom, patient: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Simulate a label and a prediction that is it, bent by up to some voxels, with specks."""
+    """Simulate a label, and a prediction that is the deformed label with isolated wrong voxels."""
     values = sorted(phantom.classes.values())
     label = np.searchsorted(values, phantom.simulate(patient).label, side="right").astype(np.uint8)
     generator = np.random.default_rng(patient)
     size = np.array(label.shape)
-    bend = [ndimage.zoom(generator.normal(0, 1.5, (4, 4, 4)), size / 4, order=1) for _ in range(3)]
+    displacement = [ndimage.zoom(generator.normal(0, 1.5, (4, 4, 4)), size / 4, order=1) for _ in range(3)]
     grid = np.indices(label.shape)
-    index = np.array([value.astype(int) for value in np.array(bend) + grid])
-    bent: NDArray[np.uint8] = label[tuple(np.clip(index, 0, (size - 1)[:, None, None, None]))]
-    specks = generator.random(label.shape) < 1e-5
-    bent[specks] = 1
-    return torch.from_numpy(bent), torch.from_numpy(np.ascontiguousarray(label))
+    index = np.array([value.astype(int) for value in np.array(displacement) + grid])
+    prediction: NDArray[np.uint8] = label[tuple(np.clip(index, 0, (size - 1)[:, None, None, None]))]
+    prediction[generator.random(label.shape) < 1e-5] = 1
+    return torch.from_numpy(prediction), torch.from_numpy(np.ascontiguousarray(label))
 
 
-def ours(prediction: torch.Tensor, label: torch.Tensor, spacing: tuple[float, ...]) -> dict[str, float]:
-    """Measure a case as ``test`` does, calibration and the counts by level of confidence and depth included."""
+def evaluate_with_package(
+    prediction: torch.Tensor, label: torch.Tensor, spacing: tuple[float, ...]
+) -> dict[str, float]:
+    """Evaluate a case as ``test`` does, including calibration and errors by confidence and by depth."""
     rows = case_rows(prediction, label, CLASSES, spacing)
-    stated = ((prediction == index).float().mul_(0.9).add_(0.05) for index in range(1, len(CLASSES) + 1))
+    probabilities = ((prediction == index).float().mul_(0.9).add_(0.05) for index in range(1, len(CLASSES) + 1))
     domain = torch.ones(label.shape, dtype=torch.bool)
     confidence = torch.linspace(1, 0, len(label))[:, None, None].expand(label.shape)
     levels = {"confidence": confidence_levels(confidence, domain), "depth": depth_levels(domain)}
     level_rows(prediction, label, CLASSES, levels)
-    calibration_rows(stated, label, CLASSES, domain)
+    calibration_rows(probabilities, label, CLASSES, domain)
     return {f"{row['metric']}/{row['class']}": row["value"] for row in rows}
 
 
-def monais(prediction: torch.Tensor, label: torch.Tensor, spacing: tuple[float, ...]) -> dict[str, float]:
-    """Measure a case with MONAI's functional metrics."""
+def evaluate_with_monai(prediction: torch.Tensor, label: torch.Tensor, spacing: tuple[float, ...]) -> dict[str, float]:
+    """Evaluate a case with the functional metrics of MONAI."""
     masks = [F.one_hot(mask.long(), len(CLASSES) + 1).movedim(-1, 0)[None].float() for mask in (prediction, label)]
     confusion = get_confusion_matrix(*masks, include_background=False)
-    found = {
+    metrics = {
         "dice": compute_dice(*masks, include_background=False),
         "iou": compute_iou(*masks, include_background=False),
         "hd": compute_hausdorff_distance(*masks, spacing=spacing),
@@ -77,25 +78,31 @@ def monais(prediction: torch.Tensor, label: torch.Tensor, spacing: tuple[float, 
         "asd": compute_average_surface_distance(*masks, symmetric=True, spacing=spacing),
         "nsd": compute_surface_dice(*masks, [2.0] * len(CLASSES), spacing=spacing),
     }
-    for name, theirs in (("precision", "precision"), ("recall", "sensitivity"), ("fall_out", "fall out")):
-        found[name] = compute_confusion_matrix_metric(theirs, confusion)
-    return {f"{name}/{CLASSES[i]}": float(v) for name, values in found.items() for i, v in enumerate(values[0])}
+    for name, monai_name in (("precision", "precision"), ("recall", "sensitivity"), ("fall_out", "fall out")):
+        metrics[name] = compute_confusion_matrix_metric(monai_name, confusion)
+    return {
+        f"{name}/{CLASSES[index]}": float(value)
+        for name, values in metrics.items()
+        for index, value in enumerate(values[0])
+    }
 
 
-def timed(measure: Callable[..., dict[str, float]], pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> list[float]:
-    """Measure every pair; seconds of each."""
+def seconds_per_pair(
+    evaluate: Callable[..., dict[str, float]], pairs: list[tuple[torch.Tensor, torch.Tensor]]
+) -> list[float]:
+    """Evaluate every pair and return the seconds that each takes."""
     seconds = []
     for prediction, label in pairs:
         start = perf_counter()
-        measure(prediction, label, (1.0, 1.0, 1.0))
+        evaluate(prediction, label, (1.0, 1.0, 1.0))
         seconds.append(perf_counter() - start)
     return seconds
 
 
-def peak(measure: Callable[..., dict[str, float]], pair: tuple[torch.Tensor, torch.Tensor]) -> float:
-    """Largest memory of NumPy during one case, in float32 volumes."""
+def peak_memory(evaluate: Callable[..., dict[str, float]], pair: tuple[torch.Tensor, torch.Tensor]) -> float:
+    """Return the peak memory of NumPy during one evaluation, in float32 volumes."""
     tracemalloc.start()
-    measure(*pair, (1.0, 1.0, 1.0))
+    evaluate(*pair, (1.0, 1.0, 1.0))
     largest = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return largest / (4 * pair[0].numel())
@@ -110,16 +117,21 @@ def main() -> None:
     torch.set_num_threads(2)
     phantom = Phantom("muscle", patients=options.volumes, size=(options.size,) * 3, spacing=(0.5, 0.5, 1.0))
     pairs = [make_pair(phantom, patient) for patient in range(options.volumes)]
-    mine, theirs = ours(*pairs[0], (1.0, 1.0, 1.0)), monais(*pairs[0], (1.0, 1.0, 1.0))
-    worst = max(abs(mine[name] - value) for name, value in theirs.items())
+    values = evaluate_with_package(*pairs[0], (1.0, 1.0, 1.0))
+    expected = evaluate_with_monai(*pairs[0], (1.0, 1.0, 1.0))
+    largest_difference = max(abs(values[name] - value) for name, value in expected.items())
     table = Table(title=f"{options.volumes} volumes of {options.size}^3, {len(CLASSES)} classes")
-    for column in ("what", "s in all", "s a volume (median)", "peak of NumPy's memory (float32 volumes)"):
+    for column in ("evaluation", "total [s]", "median per volume [s]", "peak memory of NumPy (float32 volumes)"):
         table.add_column(column)
-    for name, measure in (("ours, 13 metrics and levels", ours), ("MONAI, 9 metrics", monais)):
-        seconds = timed(measure, pairs)
-        table.add_row(name, f"{sum(seconds):.1f}", f"{median(seconds):.2f}", f"{peak(measure, pairs[0]):.1f}")
+    evaluations = {
+        "cm_lightning: 16 metrics, calibration, error by confidence and by depth": evaluate_with_package,
+        "MONAI: 9 metrics": evaluate_with_monai,
+    }
+    for name, evaluate in evaluations.items():
+        seconds = seconds_per_pair(evaluate, pairs)
+        table.add_row(name, f"{sum(seconds):.1f}", f"{median(seconds):.2f}", f"{peak_memory(evaluate, pairs[0]):.1f}")
     Console().print(table)
-    print(f"Largest difference between the two, of the first volume: {worst:.1e}")
+    print(f"Largest difference between the two for the first volume: {largest_difference:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Time and memory of sampling networks with dropout, beside as many plain passes.
+"""Time and memory of MC dropout, compared with the same number of plain forward passes.
 
     python benchmarks/mc_dropout.py [--size 64] [--samples 5] [--repeats 5] [--threads 2] [--networks UNet]
 
-In one process, turn about: passes without dropout, passes with torch's own dropout switched on, and ``sample_dropout``,
-which seeds every mask and sums up mean, entropies, variance and votes. Memory is the largest resident set of a process
-of its own that takes few samples, and of one that takes ten times as many.
+Three methods take turns in one process: passes without dropout, passes with the dropout of torch, and
+``sample_dropout``, which seeds every mask and accumulates mean, entropies, variance and votes. Memory is the peak
+resident set size of a separate process, for the given number of samples and for ten times as many.
 """
 
 import argparse
@@ -32,24 +32,24 @@ NETWORKS = {
 
 
 def build(name: str, size: int) -> nn.Module:
-    """Build a network of the study's sizes (UNETR smaller, for a laptop), for three classes in 3D."""
+    """Create a 3D network for three classes with the sizes of the study (UNETR is smaller)."""
     torch.manual_seed(0)
     return create_network(name, 3, 1, 4, (size,) * 3, **NETWORKS[name]).eval()  # type: ignore[arg-type]
 
 
 def sample(network: nn.Module, image: torch.Tensor, samples: int) -> None:
-    """Sample as ``predict`` does."""
+    """Sample with the MC dropout of this package."""
     sample_dropout(network, network, image, "case", MCDropout(samples))
 
 
 def plain(network: nn.Module, image: torch.Tensor, samples: int) -> None:
-    """Run as many passes without dropout."""
+    """Run the same number of passes without dropout."""
     for _ in range(samples):
         network(image)
 
 
-def dropped(network: nn.Module, image: torch.Tensor, samples: int) -> None:
-    """Run as many passes with torch's own dropout, keeping nothing."""
+def torch_dropout(network: nn.Module, image: torch.Tensor, samples: int) -> None:
+    """Run the same number of passes with the dropout of torch, without accumulating results."""
     for layer in dropout_layers(network):
         layer.train()
     plain(network, image, samples)
@@ -59,20 +59,20 @@ def dropped(network: nn.Module, image: torch.Tensor, samples: int) -> None:
 def seconds(
     run: Callable[[nn.Module, torch.Tensor, int], None], network: nn.Module, image: torch.Tensor, n: int
 ) -> float:
-    """Time a run."""
+    """Return the time of a method in seconds."""
     start = perf_counter()
     run(network, image, n)
     return perf_counter() - start
 
 
 def peak(name: str, size: int, samples: int) -> float:
-    """Largest resident set in MB of a process that samples a network."""
-    words = [sys.executable, __file__, "--peak", name, "--size", str(size), "--samples", str(samples)]
-    return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    """Return the peak resident set size, in MB, of a process that samples a network."""
+    argv = [sys.executable, __file__, "--peak", name, "--size", str(size), "--samples", str(samples)]
+    return float(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
 
 
 def main() -> None:
-    """Print a table in Markdown."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--samples", type=int, default=5)
@@ -89,23 +89,30 @@ def main() -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     table = Table(
-        "network", "plain pass [ms]", "sampled / plain", "sampled / torch's dropout", "MB, few", "MB, ten times"
+        "network",
+        "plain pass [ms]",
+        "MC dropout / plain",
+        "MC dropout / torch dropout",
+        "MB",
+        "MB, ten times the samples",
     )
     for name in options.networks:
         network = build(name, options.size)
-        found: dict[str, list[float]] = {"plain": [], "dropped": [], "sample": []}
+        times: dict[str, list[float]] = {"plain": [], "torch_dropout": [], "sample": []}
         with torch.inference_mode():
             sample(network, image, 2)
             for _ in range(options.repeats):
-                for run in (plain, dropped, sample):
-                    found[run.__name__].append(seconds(run, network, image, options.samples))
+                for run in (plain, torch_dropout, sample):
+                    times[run.__name__].append(seconds(run, network, image, options.samples))
         ratios = [
-            median(own / other for own, other in zip(found["sample"], found[peer], strict=True))
-            for peer in ("plain", "dropped")
+            median(sampled / other for sampled, other in zip(times["sample"], times[method], strict=True))
+            for method in ("plain", "torch_dropout")
         ]
         memory = [peak(name, options.size, samples) for samples in (options.samples, 10 * options.samples)]
-        milliseconds = 1000 * median(found["plain"]) / options.samples
-        table.add_row(name, f"{milliseconds:.0f}", *(f"{r:.2f}" for r in ratios), *(f"{m:.0f}" for m in memory))
+        milliseconds = 1000 * median(times["plain"]) / options.samples
+        table.add_row(
+            name, f"{milliseconds:.0f}", *(f"{ratio:.2f}" for ratio in ratios), *(f"{size:.0f}" for size in memory)
+        )
     Console().print(table)
 
 

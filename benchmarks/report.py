@@ -1,8 +1,8 @@
-"""Time of a report of 22 settings, 16 participants and 3 classes, from made-up rows.
+"""Time of a report of 22 settings, 16 participants and 3 classes, from random results.
 
     python benchmarks/report.py
 
-The rows are those that ``test`` writes, with random values; the report is the one that ``report`` builds.
+The files have the format of ``test``, with random values; the report is that of the subcommand ``report``.
 """
 
 import json
@@ -23,12 +23,20 @@ CLASSES = ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
 
 
 def write_fold(folder: Path, fold: int, generator: np.random.Generator) -> None:
-    """Write what a test of one fold leaves."""
+    """Write the files of a tested fold."""
     folder.mkdir(parents=True)
-    about = {"grouping": "patient", "unit": "mm", "postprocessing": "none", "fold": fold}
+    constants = {"grouping": "patient", "unit": "mm", "postprocessing": "none", "fold": fold}
     flags = {"pred_empty": False, "truth_empty": False, "diagonal": 100.0}
     rows = [
-        {"case": name, "patient": name, "class": label, "metric": metric, "value": generator.random(), **about, **flags}
+        {
+            "case": name,
+            "patient": name,
+            "class": label,
+            "metric": metric,
+            "value": generator.random(),
+            **constants,
+            **flags,
+        }
         for name in FOLDS[fold]
         for label in CLASSES
         for metric in METRICS
@@ -59,7 +67,7 @@ def write_fold(folder: Path, fold: int, generator: np.random.Generator) -> None:
 
 
 def main() -> None:
-    """Write the rows, build the report and print how long it took."""
+    """Write the files, create the report and print the time that this takes."""
     generator = np.random.default_rng(0)
     with TemporaryDirectory() as name:
         root = Path(name)

@@ -1,13 +1,14 @@
-"""How fast, and how right, confidence-map solvers are.
+"""Speed and accuracy of solvers for confidence maps.
 
-    python benchmarks/solver.py                      # the grid on this machine: CPU, and GPU where there is one
-    python benchmarks/solver.py --frames FOLDER      # on images of your own instead of phantoms
-    python benchmarks/solver.py --quick              # a minute, to see that it runs
+    python benchmarks/solver.py                      # all sizes and parameters, on the CPU and a GPU if present
+    python benchmarks/solver.py --frames FOLDER      # on your own images instead of phantoms
+    python benchmarks/solver.py --quick              # a short run of about a minute
 
-Every method solves the same frames in one process, taking turns, after a warm-up; times are medians of the rounds and
-ratios are taken between them. The error is the largest difference from the exact map (subtraction-free elimination in
-float64), not a residual. Peers that are not installed are left out: PARDISO needs `pip install pypardiso`, MONAI's own
-conjugate gradients `pip install pyamg`. Written are a CSV, a table in Markdown and a plot.
+All methods solve the same frames in one process and take turns, after a warm-up. Times are medians over the rounds, and
+ratios are ratios of medians. The error is the largest difference from the exact map (subtraction-free elimination in
+float64), not a residual. Other solvers are compared if they are installed: PARDISO needs `pip install pypardiso`, the
+conjugate gradients of MONAI need `pip install pyamg`. The results are written as a CSV file, a Markdown table and a
+plot.
 """
 
 import argparse
@@ -47,13 +48,13 @@ from matplotlib import pyplot as plt
 Frames = NDArray[np.float32]
 Solve = Callable[[Frames], tuple[Any, dict[str, Any]]]
 CONSOLE = Console(width=200)
-# Seconds that a method may take for a frame and still be timed more than once.
-PATIENCE = 10.0
+# A method that takes longer than this, in seconds per frame, is timed only once.
+SLOW = 10.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the result."""
+    """Result of one method for one size and one set of parameters."""
 
     method: str
     device: str
@@ -75,19 +76,19 @@ class Row:
 
 
 def main() -> None:
-    """Run the grid and write the results."""
+    """Run the benchmark and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--sizes", nargs="+", default=["96x96", "400x270", "500x420", "512x476"], help="depth x lateral"
     )
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="frames a call (GPU: also 64)")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="frames per call (GPU: also 64)")
     parser.add_argument("--parameters", nargs="+", default=["0.5:100", "0.5:400", "0.2:100", "2:90"], help="alpha:beta")
     parser.add_argument("--gamma", type=float, nargs="+", default=[0.05])
     parser.add_argument("--tolerances", nargs="+", type=float, default=[1e-3, 1e-4])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--frames", type=Path, help="folder of images; the first few of each size are used")
+    parser.add_argument("--frames", type=Path, help="folder of images, of which the first few of each size are used")
     parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--no-memory", action="store_true", help="do not measure the peers' memory")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure the memory of other solvers")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--machine", default=machine_name())
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
@@ -107,7 +108,7 @@ def main() -> None:
 
 
 def machine_name() -> str:
-    """Name the processor."""
+    """Return the number of cores and the name of the processor."""
     info = Path("/proc/cpuinfo")
     names = (
         [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
@@ -117,12 +118,12 @@ def machine_name() -> str:
     return f"{len(os.sched_getaffinity(0))} cores of {names[0] if names else platform.processor()}"
 
 
-def load(folder: Path | None, sizes: list[str], most: int) -> Iterator[tuple[str, Frames]]:
-    """Give named stacks of frames of one size each."""
+def load(folder: Path | None, sizes: list[str], count: int) -> Iterator[tuple[str, Frames]]:
+    """Yield the name and the frames of each size, ``(count, depth, lateral)``."""
     if folder is None:
         for size in sizes:
             depth, lateral = (int(side) for side in size.split("x"))
-            phantom = Phantom(size=(depth, lateral, max(most, 2)), spacing=(50 / depth, 40 / lateral, 1.0))
+            phantom = Phantom(size=(depth, lateral, max(count, 2)), spacing=(50 / depth, 40 / lateral, 1.0))
             yield "phantom", np.moveaxis(phantom.simulate(0).image, 2, 0).astype(np.float32)
         return
     by_size: dict[tuple[int, ...], list[Frames]] = {}
@@ -130,50 +131,52 @@ def load(folder: Path | None, sizes: list[str], most: int) -> Iterator[tuple[str
         frame = np.asarray(Image.open(file).convert("L"), dtype=np.float32)
         by_size.setdefault(frame.shape, []).append(frame)
     for frames in by_size.values():
-        yield folder.name, np.stack([frames[index % len(frames)] for index in range(most)])
+        yield folder.name, np.stack([frames[index % len(frames)] for index in range(count)])
 
 
 def measure(
     name: str, stack: Frames, alpha: float, beta: float, gamma: float, arguments: argparse.Namespace
 ) -> list[Row]:
-    """Let all methods solve one stack with one set of parameters, taking turns."""
-    ours = ConfidenceMapSolver(alpha, beta, gamma)
-    exact = replace(ours, method="direct", backend="cpu")(stack.astype(np.float64))
-    replace(ours, backend="cpu")(stack[:1])  # compiles, where that was not done yet
+    """Solve the frames of one size with all methods and one set of parameters."""
+    package_solver = ConfidenceMapSolver(alpha, beta, gamma)
+    exact = replace(package_solver, method="direct", backend="cpu")(stack.astype(np.float64))
+    replace(package_solver, backend="cpu")(stack[:1])  # compiles the solver if necessary
     jobs: list[tuple[str, str, float | None, int, Solve]] = []
     for batch in arguments.batches:
         jobs += [
             (f"ours, {solver.method}", "CPU", tolerance, batch, solve_with(solver))
             for tolerance in arguments.tolerances
-            for solver in [replace(ours, tolerance=tolerance, backend="cpu")]
+            for solver in [replace(package_solver, tolerance=tolerance, backend="cpu")]
         ]
-        jobs.append(("ours, direct", "CPU", None, batch, solve_with(replace(ours, method="direct", backend="cpu"))))
+        jobs.append(
+            ("ours, direct", "CPU", None, batch, solve_with(replace(package_solver, method="direct", backend="cpu")))
+        )
     if gpu_is_present():
         for batch in {*arguments.batches, 64}:
             for tolerance in arguments.tolerances:
-                solver = replace(ours, tolerance=tolerance, backend="cuda")
+                solver = replace(package_solver, tolerance=tolerance, backend="cuda")
                 jobs.append(("ours, cg", "GPU", tolerance, batch, solve_on_gpu(solver)))
     if not arguments.no_peers:
-        jobs += [(peer, "CPU", None, 1, solve) for peer, solve in cpu_peers(ours)]
+        jobs += [(peer, "CPU", None, 1, solve) for peer, solve in cpu_peers(package_solver)]
         if gpu_is_present():
-            jobs += [(peer, "GPU", None, 1, solve) for peer, solve in gpu_peers(ours)]
+            jobs += [(peer, "GPU", None, 1, solve) for peer, solve in gpu_peers(package_solver)]
 
     times: dict[int, list[float]] = {index: [] for index in range(len(jobs))}
     errors = dict.fromkeys(times, 0.0)
     facts: dict[int, dict[str, Any]] = {}
-    for round_ in range(arguments.rounds + 1):  # the first warms up
+    for round_ in range(arguments.rounds + 1):  # the first round is a warm-up
         for index, (_, _, _, batch, solve) in enumerate(jobs):
-            if round_ > 0 and times[index] and times[index][0] > PATIENCE:
+            if round_ > 0 and times[index] and times[index][0] > SLOW:
                 continue
-            chosen = [(round_ + shift) % len(stack) for shift in range(batch)]
-            frames = stack[chosen]
+            indices = [(round_ + shift) % len(stack) for shift in range(batch)]
+            frames = stack[indices]
             start = time.perf_counter()
             maps, facts[index] = solve(frames)
             elapsed = facts[index].pop("seconds", time.perf_counter() - start)
-            errors[index] = max(errors[index], float(np.abs(maps - exact[chosen]).max()))
-            if round_ == 1:  # the warm-up counts only where it is all there is
+            errors[index] = max(errors[index], float(np.abs(maps - exact[indices]).max()))
+            if round_ == 1:  # the warm-up counts only for methods that are timed once
                 times[index].clear()
-            if round_ > 0 or elapsed / batch > PATIENCE:
+            if round_ > 0 or elapsed / batch > SLOW:
                 times[index].append(elapsed / batch)
     seconds = {index: statistics.median(values) for index, values in times.items()}
     monai = next((seconds[index] for index, job in enumerate(jobs) if job[0] == "MONAI direct"), None)
@@ -197,18 +200,18 @@ def measure(
                 iterations=facts[index].get("iterations"),
                 fallback_share=facts[index].get("fallback_share"),
                 largest_error=errors[index],
-                float32_frames_of_memory=memory(method, device, ours, stack[0], arguments),
+                float32_frames_of_memory=memory(method, device, package_solver, stack[0], arguments),
             )
         )
         CONSOLE.print(
             f"{method} {device} {stack.shape[1]}x{stack.shape[2]} batch {batch} alpha {alpha} beta {beta}: "
-            f"{rows[-1].milliseconds_per_frame:.1f} ms a frame, error {rows[-1].largest_error:.1e}"
+            f"{rows[-1].milliseconds_per_frame:.1f} ms per frame, error {rows[-1].largest_error:.1e}"
         )
     return rows
 
 
 def solve_with(solver: ConfidenceMapSolver) -> Solve:
-    """Our solver on the CPU."""
+    """Solve with this package on the CPU."""
 
     def solve(frames: Frames) -> tuple[Any, dict[str, Any]]:
         maps, info = solver.solve(frames)
@@ -218,7 +221,7 @@ def solve_with(solver: ConfidenceMapSolver) -> Solve:
 
 
 def solve_on_gpu(solver: ConfidenceMapSolver) -> Solve:
-    """Our solver on frames that lie on the GPU, timed by CUDA events."""
+    """Solve with this package for frames in GPU memory, timed with CUDA events."""
     import cupy
 
     def solve(frames: Frames) -> tuple[Any, dict[str, Any]]:
@@ -235,15 +238,15 @@ def solve_on_gpu(solver: ConfidenceMapSolver) -> Solve:
     return solve
 
 
-def system_of(solver: ConfidenceMapSolver, frame: Frames) -> tuple[RandomWalkGraph, NDArray[np.float64]]:
-    """One frame's equations and known values, as our solver sets them up."""
+def equations(solver: ConfidenceMapSolver, frame: Frames) -> tuple[RandomWalkGraph, NDArray[np.float64]]:
+    """Return the equations of a frame and its known values, from this package."""
     system = set_up(Problem(replace(solver, backend="cpu"), frame[None], None, None, None), 0)
     assert system is not None
     return system.graph, system.values
 
 
-def matrix_of(graph: RandomWalkGraph) -> tuple[sparse.csc_array, NDArray[np.float64]]:
-    """The sparse matrix and the right-hand side for libraries that want them."""
+def sparse_matrix(graph: RandomWalkGraph) -> tuple[sparse.csc_array, NDArray[np.float64]]:
+    """Return the sparse matrix and the right-hand side of the equations."""
     unknown = graph.unknown
     index = np.full(unknown.shape, -1)
     index[unknown] = np.arange(np.count_nonzero(unknown))
@@ -267,18 +270,18 @@ def matrix_of(graph: RandomWalkGraph) -> tuple[sparse.csc_array, NDArray[np.floa
     return matrix, graph.right[unknown]
 
 
-def cpu_peers(ours: ConfidenceMapSolver) -> Iterator[tuple[str, Solve]]:
-    """MONAI as its users call it; solvers of sparse matrices with everything but the solve left out of the time."""
+def cpu_peers(package_solver: ConfidenceMapSolver) -> Iterator[tuple[str, Solve]]:
+    """Yield the other solvers: MONAI as a whole, and sparse solvers of which only the solve is timed."""
     from monai.data.ultrasound_confidence_map import UltrasoundConfidenceMap
 
     def monai(**options: Any) -> Solve:
-        solver = UltrasoundConfidenceMap(ours.alpha, ours.beta, ours.gamma, **options)
+        solver = UltrasoundConfidenceMap(package_solver.alpha, package_solver.beta, package_solver.gamma, **options)
         return lambda frames: (np.stack([solver(frame) for frame in frames]), {})
 
     def library(solve_matrix: Callable[[Any, Any], Any]) -> Solve:
         def solve(frames: Frames) -> tuple[Any, dict[str, Any]]:
-            graph, values = system_of(ours, frames[0])
-            matrix, right = matrix_of(graph)
+            graph, values = equations(package_solver, frames[0])
+            matrix, right = sparse_matrix(graph)
             start = time.perf_counter()
             values[graph.unknown] = solve_matrix(matrix, right)
             return values[None], {"seconds": time.perf_counter() - start}
@@ -295,19 +298,19 @@ def cpu_peers(ours: ConfidenceMapSolver) -> Iterator[tuple[str, Solve]]:
     yield "SciPy spsolve", library(linalg.spsolve)
     yield "SciPy splu, symmetric", library(symmetric_lu)
     if find_spec("pypardiso"):
-        yield "PARDISO, analysis reused", pardiso(ours)
+        yield "PARDISO, analysis reused", pardiso(package_solver)
 
 
-def pardiso(ours: ConfidenceMapSolver) -> Solve:
-    """MKL PARDISO for symmetric positive definite matrices; the analysis is made once for a shape and not timed."""
+def pardiso(package_solver: ConfidenceMapSolver) -> Solve:
+    """MKL PARDISO for symmetric positive definite matrices; the analysis is reused per shape and not timed."""
     from pypardiso import PyPardisoSolver
 
     solver: Any = PyPardisoSolver(mtype=2)
     analysed: list[tuple[int, ...]] = []
 
     def solve(frames: Frames) -> tuple[Any, dict[str, Any]]:
-        graph, values = system_of(ours, frames[0])
-        matrix, right = matrix_of(graph)
+        graph, values = equations(package_solver, frames[0])
+        matrix, right = sparse_matrix(graph)
         upper = sparse.csr_matrix(sparse.triu(matrix))
         upper.sort_indices()
         if analysed != [upper.shape]:
@@ -323,7 +326,7 @@ def pardiso(ours: ConfidenceMapSolver) -> Solve:
 
 
 def gpu_is_present() -> bool:
-    """Tell whether CuPy and a GPU are there."""
+    """Return whether CuPy and a GPU are available."""
     if not find_spec("cupy"):
         return False
     import cupy
@@ -331,16 +334,16 @@ def gpu_is_present() -> bool:
     return bool(cupy.cuda.is_available())
 
 
-def gpu_peers(ours: ConfidenceMapSolver) -> Iterator[tuple[str, Solve]]:
-    """What CuPy users do: conjugate gradients in float32, one frame at a time, for 200 iterations."""
+def gpu_peers(package_solver: ConfidenceMapSolver) -> Iterator[tuple[str, Solve]]:
+    """Yield the solvers of CuPy: conjugate gradients in float32, one frame at a time, for 200 iterations."""
     import cupy
     from cupyx.scipy import sparse as gpu_sparse
     from cupyx.scipy.sparse import linalg as gpu_linalg
 
     def iterative(precondition: Callable[[Any], Any]) -> Solve:
         def solve(frames: Frames) -> tuple[Any, dict[str, Any]]:
-            graph, values = system_of(ours, frames[0])
-            matrix, right = matrix_of(graph)
+            graph, values = equations(package_solver, frames[0])
+            matrix, right = sparse_matrix(graph)
             on_device = gpu_sparse.csr_matrix(sparse.csr_matrix(matrix).astype(np.float32))
             right = cupy.asarray(right, dtype=np.float32)
             cupy.cuda.Device().synchronize()
@@ -363,9 +366,9 @@ def gpu_peers(ours: ConfidenceMapSolver) -> Iterator[tuple[str, Solve]]:
 
 
 def memory(
-    method: str, device: str, ours: ConfidenceMapSolver, frame: Frames, arguments: argparse.Namespace
+    method: str, device: str, package_solver: ConfidenceMapSolver, frame: Frames, arguments: argparse.Namespace
 ) -> float | None:
-    """Memory per frame in flight, in float32 frames: counted for ours, the peak of a fresh process for others."""
+    """Return the memory per frame, in float32 frames: computed for this package, measured for other solvers."""
     if method.startswith("ours"):
         precision = np.float64 if "direct" in method else np.float32
         if device == "GPU":
@@ -378,32 +381,32 @@ def memory(
     key = (method, frame.shape)
     if key not in _MEASURED:
         with get_context("spawn").Pool(1) as pool:
-            _MEASURED[key] = pool.apply(_peak_bytes, (method, ours, frame)) / frame.nbytes
+            _MEASURED[key] = pool.apply(_peak_bytes, (method, package_solver, frame)) / frame.nbytes
     return _MEASURED[key]
 
 
 _MEASURED: dict[tuple[str, tuple[int, ...]], float] = {}
 
 
-def _peak_bytes(method: str, ours: ConfidenceMapSolver, frame: Frames) -> float:
-    """Growth of this process's peak memory by solving one frame, after a small one; only Linux tells."""
-    solve = dict(cpu_peers(ours))[method]
+def _peak_bytes(method: str, package_solver: ConfidenceMapSolver, frame: Frames) -> float:
+    """Return by how many bytes solving one frame increases the peak memory of this process (Linux only)."""
+    solve = dict(cpu_peers(package_solver))[method]
     solve(frame[None, :20, :20])
-    memory_of = Path("/proc/self/status")
-    if not memory_of.is_file():
+    status = Path("/proc/self/status")
+    if not status.is_file():
         return float("nan")
 
     def kilobytes(name: str) -> int:
-        return next(int(line.split()[1]) for line in memory_of.read_text().splitlines() if line.startswith(name))
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
 
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = kilobytes("VmRSS")
     solve(frame[None])
     return 1024.0 * (kilobytes("VmHWM") - before)
 
 
 def write(rows: list[Row], folder: Path, machine: str) -> None:
-    """Write CSV, table and plot."""
+    """Write the CSV file, the table and the plot."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "solver.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["machine", *asdict(rows[0])])
@@ -422,16 +425,16 @@ def write(rows: list[Row], folder: Path, machine: str) -> None:
     largest = max(row.depth * row.lateral for row in rows)
     methods = sorted({(row.method, row.device) for row in rows})
     for (method, device), marker in zip(methods, itertools.cycle("os^vD<>ph*")):
-        chosen = [row for row in rows if (row.method, row.device) == (method, device)]
-        chosen = [row for row in chosen if row.depth * row.lateral == largest]
+        largest_frames = [row for row in rows if row.depth * row.lateral == largest]
+        shown = [row for row in largest_frames if (row.method, row.device) == (method, device)]
         axes.loglog(
-            [row.milliseconds_per_frame for row in chosen],
-            [max(row.largest_error, 1e-16) for row in chosen],
+            [row.milliseconds_per_frame for row in shown],
+            [max(row.largest_error, 1e-16) for row in shown],
             marker,
             label=f"{method} ({device})",
         )
     axes.axhline(1e-3, color="grey", linewidth=0.8, linestyle="--")
-    axes.set(xlabel="ms a frame", ylabel="largest error of the map", title=f"Largest frames, {machine}")
+    axes.set(xlabel="ms per frame", ylabel="largest error of the map", title=f"Largest frames, {machine}")
     axes.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(folder / "solver.png", dpi=120)
@@ -444,7 +447,7 @@ HEADINGS = [
     "size",
     "batch",
     "alpha, beta, gamma",
-    "ms a frame",
+    "ms per frame",
     "frames/s",
     "x MONAI",
     "iterations",
@@ -455,7 +458,7 @@ HEADINGS = [
 
 
 def cells(row: Row) -> list[str]:
-    """Format a row for people."""
+    """Format the cells of a table row."""
 
     def number(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)

@@ -1,10 +1,11 @@
-"""What confidence maps cost in use, on this machine.
+"""Time of confidence maps in typical uses, on this machine.
 
     python benchmarks/solver_in_use.py
 
-Measured are the first call in a process, planning a new frame shape, a volume of 200 frames, maps on the fly against a
-training step of the 3D U-Net, and the error on large frames whose exact map is known in closed form. Written is a table
-in Markdown. With a GPU, the same runs there, and the native maps of a muscle volume (1443 frames of 564 x 632).
+The benchmark measures the first call in a process, the preparation of a new frame shape, a volume of 200 frames, maps
+on the fly compared with a training step of the 3D U-Net, and the error on large frames whose exact map is known in
+closed form. It writes a Markdown table. With a GPU, it also runs there, including the native maps of a muscle volume
+(1443 frames of 564 x 632).
 """
 
 import argparse
@@ -35,19 +36,19 @@ print(time.perf_counter() - start)
 
 
 def main() -> None:
-    """Measure and write."""
+    """Run the benchmark and write its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--machine", required=True, help="named in the table")
+    parser.add_argument("--machine", required=True, help="description of the machine for the table")
     parser.add_argument("--largest", type=int, default=4096, help="side of the largest flat frame")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     rows: list[tuple[str, str]] = []
 
     started = subprocess.run([sys.executable, "-c", FIRST_CALL], capture_output=True, text=True, check=True).stdout
-    rows.append(("first call in a process, compiled before", f"{float(started):.2f} s"))
+    rows.append(("first call in a process, with cached compiled code", f"{float(started):.2f} s"))
     dissect(8, 8)
     seconds = median(lambda: dissect.__wrapped__(512, 476), 5)
-    rows.append(("planning a new shape, 512 x 476", f"{1000 * seconds:.0f} ms"))
+    rows.append(("preparation of a new shape, 512 x 476", f"{1000 * seconds:.0f} ms"))
 
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in devices:
@@ -55,9 +56,9 @@ def main() -> None:
         seconds = median(partial(solve, volume), 3)
         rows.append((f"volume of 200 frames of 400 x 270, {device}", f"{seconds:.2f} s"))
         small = phantom_frames(96, 96, 96).to(device)
-        maps, step = taking_turns([partial(solve, small), training_step(device)], 7)
-        share = f"{1000 * maps:.0f} ms, {maps / step:.0%} of a training step of {1000 * step:.0f} ms"
-        rows.append((f"maps of 96 frames of 96 x 96, {device}", share))
+        maps, step = median_in_turns([partial(solve, small), training_step(device)], 7)
+        measured = f"{1000 * maps:.0f} ms, {maps / step:.0%} of a training step of {1000 * step:.0f} ms"
+        rows.append((f"maps of 96 frames of 96 x 96, {device}", measured))
         if device == "cuda":
             muscle = phantom_frames(564, 632, 8).to(device).repeat(181, 1, 1)[:1443]
             rows.append(("native maps of a muscle volume, cuda", f"{median(partial(solve, muscle), 3):.2f} s"))
@@ -76,9 +77,9 @@ def main() -> None:
     lines = [
         f"Machine: {arguments.machine}. Medians. Command: `python benchmarks/solver_in_use.py`.",
         "",
-        "| what | measured |",
+        "| use | measured |",
         "| --- | --- |",
-        *(f"| {what} | {measured} |" for what, measured in rows),
+        *(f"| {use} | {measured} |" for use, measured in rows),
     ]
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "solver_in_use.md").write_text("\n".join(lines) + "\n")
@@ -86,29 +87,29 @@ def main() -> None:
 
 
 def solve(frames: torch.Tensor) -> None:
-    """Compute maps and wait for them."""
+    """Compute maps and wait until they are complete."""
     ConfidenceMapSolver()(frames)
     if frames.is_cuda:
         torch.cuda.synchronize()
 
 
 def phantom_frames(depth: int, lateral: int, count: int) -> torch.Tensor:
-    """Simulate frames, a few of which are repeated."""
+    """Simulate eight frames and repeat them, ``(count, depth, lateral)``."""
     simulated = Phantom(size=(depth, lateral, 8), spacing=(50 / depth, 40 / lateral, 4.0)).simulate(0).image
     frames = torch.from_numpy(np.moveaxis(simulated, 2, 0).astype(np.float32))
     return frames.repeat(-(-count // 8), 1, 1)[:count].contiguous()
 
 
 def training_step(device: str) -> Callable[[], None]:
-    """A step of the study's 3D U-Net on one volume of 96 x 96 x 96 with image and map."""
-    graph = create_network("UNet", spatial_dims=3, in_channels=2, out_channels=4).to(device)
-    optimizer = torch.optim.AdamW(graph.parameters())
+    """Return a training step of the 3D U-Net on one volume of 96 x 96 x 96 with image and map."""
+    network = create_network("UNet", spatial_dims=3, in_channels=2, out_channels=4).to(device)
+    optimizer = torch.optim.AdamW(network.parameters())
     image = torch.rand(1, 2, 96, 96, 96, device=device)
     label = torch.randint(4, (1, 96, 96, 96), device=device)
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(graph(image), label).backward()
+        torch.nn.functional.cross_entropy(network(image), label).backward()
         optimizer.step()
         if device == "cuda":
             torch.cuda.synchronize()
@@ -116,21 +117,21 @@ def training_step(device: str) -> Callable[[], None]:
     return step
 
 
-def median(work: Callable[[], object], rounds: int) -> float:
-    """Time something, after a warm-up."""
-    return taking_turns([work], rounds)[0]
+def median(function: Callable[[], object], rounds: int) -> float:
+    """Return the median time of a function in seconds, after a warm-up."""
+    return median_in_turns([function], rounds)[0]
 
 
-def taking_turns(works: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Time several things in turn, after a warm-up."""
-    times: list[list[float]] = [[] for _ in works]
+def median_in_turns(functions: list[Callable[[], object]], rounds: int) -> list[float]:
+    """Return the median times of several functions that take turns, in seconds, after a warm-up."""
+    times: list[list[float]] = [[] for _ in functions]
     for round_ in range(rounds + 1):
-        for work, taken in zip(works, times, strict=True):
+        for function, seconds in zip(functions, times, strict=True):
             start = time.perf_counter()
-            work()
+            function()
             if round_ > 0:
-                taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in times]
+                seconds.append(time.perf_counter() - start)
+    return [statistics.median(seconds) for seconds in times]
 
 
 if __name__ == "__main__":
