@@ -1,4 +1,4 @@
-"""From the rows of tests to tables: folds pooled, means and spreads over patients and over folds."""
+"""Evaluation of finished runs: pooled folds, statistics, tables, figures and the report."""
 
 from cm_lightning.evaluation.pooling import pool_folds
 

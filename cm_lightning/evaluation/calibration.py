@@ -1,38 +1,40 @@
-"""Whether models' probabilities mean what they say: calibration errors over participants."""
+"""Calibration errors per participant, and those that are expected by chance."""
 
 import pandas as pd
 
 from cm_lightning.metrics.calibration import calibration_errors, chance_calibration_errors, sums_by_bin
 
-WHOSE = ["model", "calibration", "patient"]
-CHANCE_DRAWS = 200  # for orientation: it is shown with three digits
+GROUP = ["model", "calibration", "patient"]
+# Number of random draws; enough for the few digits that the report shows.
+CHANCE_DRAWS = 200
 
 
 def participant_calibration(calibration: pd.DataFrame) -> pd.DataFrame:
-    """Measure the calibration of every model for every participant.
+    """Compute the calibration errors of each model for each participant.
 
     Args:
         calibration: Long table of :func:`cm_lightning.metrics.calibration.calibration_rows`, with the columns
             ``model``, ``seed`` and ``calibration``.
 
     Returns:
-        A row per model, calibration ("none" or "temperature") and participant, indexed by them: the mean over scans and
-        seeds of each class, then over classes, of ``ece``, ``ace`` and ``brier``.
+        Columns ``ece``, ``ace`` and ``brier``, indexed by model, calibration ("none" or "temperature") and participant.
+        Values are averaged over the scans and seeds of each class, then over classes.
     """
-    errors = calibration_errors(calibration, [*WHOSE, "class", "seed", "case"])
-    return errors.groupby([*WHOSE, "class"]).mean().groupby(WHOSE).mean()
+    errors = calibration_errors(calibration, [*GROUP, "class", "seed", "case"])
+    return errors.groupby([*GROUP, "class"]).mean().groupby(GROUP).mean()
 
 
 def chance_calibration(calibration: pd.DataFrame) -> pd.Series:
-    """Find the mean ECE that a perfectly calibrated model would hardly exceed.
+    """Compute the mean ECE of a perfectly calibrated model that is expected by chance.
 
     Args:
         calibration: Long table, as for :func:`participant_calibration`.
 
     Returns:
-        By model and calibration, the 97.5th percentile over draws of the mean that is taken as of the ECE itself.
+        The 97.5th percentile over random draws, by model and calibration. Draws are averaged like the ECE itself, over
+        scans, seeds, classes and participants.
     """
-    groups, sums = sums_by_bin(calibration, [*WHOSE, "class", "seed", "case"])
-    drawn = chance_calibration_errors(sums["count"], sums["probability"], CHANCE_DRAWS)
-    means = pd.DataFrame(drawn.T, index=groups).groupby([*WHOSE, "class"]).mean().groupby(WHOSE).mean()
-    return means.groupby(WHOSE[:2]).mean().quantile(0.975, axis=1)
+    groups, sums = sums_by_bin(calibration, [*GROUP, "class", "seed", "case"])
+    chance_errors = chance_calibration_errors(sums["count"], sums["probability"], CHANCE_DRAWS)
+    means = pd.DataFrame(chance_errors.T, index=groups).groupby([*GROUP, "class"]).mean().groupby(GROUP).mean()
+    return means.groupby(GROUP[:2]).mean().quantile(0.975, axis=1)

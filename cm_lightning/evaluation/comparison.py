@@ -1,4 +1,4 @@
-"""Several models over the same participants: values, planned comparisons, failures."""
+"""Planned comparisons of models over the same participants."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from cm_lightning.metrics.empty import EmptyPolicy, apply_empty_policy
 
 
 class Comparison(NamedTuple):
-    """A comparison that was planned: a modified model and its baseline."""
+    """A planned comparison of a model with its baseline."""
 
     model: str
     baseline: str
@@ -19,14 +19,14 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class ComparedQuantity:
-    """The planned comparisons of one quantity.
+    """Results of the planned comparisons for one quantity.
 
     Attributes:
-        name: Of the quantity, as a file's name.
-        title: And as a heading.
-        results: A result for every comparison.
-        overall: Whether the models of all comparisons differ at all; None with fewer than three models or two
-            participants that all of them have a value of.
+        name: Name of the quantity in file names.
+        title: Name of the quantity in headings.
+        results: Result of each comparison.
+        overall: Friedman test over all compared models; None with fewer than three models, or fewer than two
+            participants with values for all models.
     """
 
     name: str
@@ -36,16 +36,16 @@ class ComparedQuantity:
 
 
 def participant_values(rows: pd.DataFrame, metric: str, policy: EmptyPolicy = "worst") -> pd.DataFrame:
-    """Give every participant's value of every model: the mean over scans of each class, then over classes.
+    """Average a metric per participant and model, first over the scans of each class, then over classes.
 
     Args:
-        rows: Long table of one or several models.
-        metric: Which metric.
-        policy: What an empty mask is worth.
+        rows: Long table with one row per model, case, class and metric.
+        metric: Name of the metric.
+        policy: Treatment of empty masks.
 
     Returns:
-        A row per participant, a column per model, in the order of the rows; NaN where a model did not test a
-        participant.
+        Values with one row per participant and one column per model, in the order of ``rows``; NaN if a model was not
+        tested on a participant.
     """
     scored = apply_empty_policy(rows[rows["metric"] == metric], policy)
     by_class = scored.groupby(["model", "patient", "class"], sort=False)["value"].mean()
@@ -56,15 +56,15 @@ def participant_values(rows: pd.DataFrame, metric: str, policy: EmptyPolicy = "w
 def compare_models(
     values: pd.DataFrame, comparisons: Sequence[Comparison], seed: int = 0
 ) -> dict[Comparison, PairedResult]:
-    """Compare models with their baselines over the participants that both have a value of.
+    """Compare models with their baselines over the participants that both have values for.
 
     Args:
-        values: A row per participant, a column per model, as :func:`participant_values` gives it.
-        comparisons: Those that were planned, corrected for together.
-        seed: Of the bootstrap.
+        values: Values with one row per participant and one column per model, as from :func:`participant_values`.
+        comparisons: Planned comparisons. P values are corrected over all of them.
+        seed: Seed of the bootstrap.
 
     Returns:
-        A result for every comparison whose models have two participants in common.
+        Result of each comparison for which the two models have at least two participants in common.
     """
     planned: list[Comparison] = []
     pairs = []
@@ -80,20 +80,20 @@ def compare_models(
 def compare_quantity(
     name: str, title: str, values: pd.DataFrame, comparisons: Sequence[Comparison]
 ) -> ComparedQuantity | None:
-    """Make the planned comparisons of a quantity.
+    """Run the planned comparisons for one quantity.
 
     Args:
-        name: Of the quantity, as a file's name.
-        title: And as a heading.
-        values: A row per participant, a column per model.
-        comparisons: Those that were planned.
+        name: Name of the quantity in file names.
+        title: Name of the quantity in headings.
+        values: Values with one row per participant and one column per model.
+        comparisons: Planned comparisons.
 
     Returns:
-        The results; None where nothing can be compared.
+        The results; None if no comparison is possible.
     """
     results = compare_models(values, comparisons)
     if not results:
         return None
     complete = values[list(dict.fromkeys(model for pair in results for model in pair))].dropna()
-    enough = complete.shape[1] >= 3 and len(complete) >= 2
-    return ComparedQuantity(name, title, results, friedman(complete) if enough else None)
+    can_test = complete.shape[1] >= 3 and len(complete) >= 2
+    return ComparedQuantity(name, title, results, friedman(complete) if can_test else None)

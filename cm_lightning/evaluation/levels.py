@@ -1,58 +1,62 @@
-"""Where models are wrong: their error by level of confidence and by depth."""
+"""Segmentation error by confidence and by depth."""
 
 from collections.abc import Collection
 
 import pandas as pd
 
+# Columns with numbers of voxels.
 COUNTS = ["true_positive", "false_positive", "false_negative"]
-LOW_CONFIDENCE = (0, 1, 2)  # tenths: below 0.3
+# Levels are tenths of confidence: below 0.3, and at least 0.7.
+LOW_CONFIDENCE = (0, 1, 2)
 HIGH_CONFIDENCE = (7, 8, 9)
-DEEP_SHARE = 0.3
+# Fraction of the labelled voxels, counted from the deepest, that the deep region contains.
+DEEP_FRACTION = 0.3
 
 
-def at_levels(levels: pd.DataFrame, by: str, chosen: Collection[int]) -> pd.Series:
-    """Find the counts of some levels.
+def at_levels(levels: pd.DataFrame, by: str, numbers: Collection[int]) -> pd.Series:
+    """Select the rows of several levels.
 
     Args:
         levels: Long table of counts, as for :func:`participant_errors`.
         by: ``confidence`` or ``depth``.
-        chosen: Levels, taken together.
+        numbers: Levels, 0 to 9.
 
     Returns:
-        Whether a row is of those levels, by the table's index.
+        Boolean series with the index of ``levels``.
     """
-    return (levels["by"] == by) & levels["level"].isin(chosen)
+    return (levels["by"] == by) & levels["level"].isin(numbers)
 
 
 def deepest(levels: pd.DataFrame) -> pd.Series:
-    """Find the counts of the depths at which every participant's deepest three tenths of labelled voxels lie.
+    """Select the depth levels that contain the deepest 30 % of the labelled voxels of each participant.
 
-    Labels need not reach as deep as the sound does: below them nothing but false positives can be counted.
+    The region is defined by the labels because they may end above the deepest insonified voxels; below the labels there
+    are only false positives.
 
     Args:
         levels: Long table of counts, as for :func:`participant_errors`.
 
     Returns:
-        Whether a row is of such a level of depth: those below it hold at most three tenths of the voxels that are
-        labelled in the participant's scans. By the table's index.
+        Boolean series with the index of ``levels``. A depth level is selected if the levels below it contain at most
+        30 % of the participant's labelled voxels.
     """
     labelled = levels["true_positive"] + levels["false_negative"]
     by_depth = levels["by"] == "depth"
     counts = labelled[by_depth].groupby([levels["patient"], levels["level"]]).sum().unstack(fill_value=0)
-    below = counts.iloc[:, ::-1].cumsum(axis=1).iloc[:, ::-1] - counts  # of the levels that are deeper
-    deep = (below <= DEEP_SHARE * counts.sum(axis=1).to_numpy()[:, None]).stack()
+    below = counts.iloc[:, ::-1].cumsum(axis=1).iloc[:, ::-1] - counts  # labelled voxels in deeper levels
+    deep = (below <= DEEP_FRACTION * counts.sum(axis=1).to_numpy()[:, None]).stack()
     keys = pd.MultiIndex.from_frame(levels[["patient", "level"]])
     return by_depth & deep.reindex(keys, fill_value=False).to_numpy(dtype=bool)
 
 
 def regions(levels: pd.DataFrame) -> dict[str, tuple[str, pd.Series]]:
-    """Name the regions whose errors are compared.
+    """Return the regions whose errors are compared.
 
     Args:
         levels: Long table of counts, as for :func:`participant_errors`.
 
     Returns:
-        Of every region its title and which rows are of it.
+        For each region, its title (which follows the word "where") and a boolean series that selects its rows.
     """
     return {
         "low_confidence": ("confidence is below 0.3", at_levels(levels, "confidence", LOW_CONFIDENCE)),
@@ -62,18 +66,19 @@ def regions(levels: pd.DataFrame) -> dict[str, tuple[str, pd.Series]]:
 
 
 def participant_errors(levels: pd.DataFrame, within: pd.Series) -> pd.DataFrame:
-    """Give every participant's error of every model in some places.
+    """Compute the error of each model for each participant within a region.
 
-    The error is the share of the voxels in prediction or label of any class that are wrong, ``(FP + FN) / (TP + FP +
-    FN)``, over all classes, scans and seeds of a participant: one less the overlap. The background, right almost
-    everywhere, takes no part.
+    The error is ``(FP + FN) / (TP + FP + FN)``, summed over all classes except background and over all scans and seeds
+    of a participant. It is the fraction of the predicted or labelled voxels that are wrong, and equals one minus the
+    IoU.
 
     Args:
-        levels: Long table of counts with the columns ``model``, ``patient``, ``by``, ``level`` and the counts.
-        within: Which of its rows are meant.
+        levels: Long table of counts with the columns ``model``, ``patient``, ``by``, ``level`` and those in
+            :data:`COUNTS`.
+        within: Boolean series that selects the rows of the region.
 
     Returns:
-        A row per participant, a column per model; NaN where there is nothing of any class.
+        Errors with one row per participant and one column per model; NaN if nothing is labelled or predicted there.
     """
     counts = levels[within].groupby(["model", "patient"], sort=False)[COUNTS].sum()
     total = counts.sum(axis=1)
@@ -82,14 +87,14 @@ def participant_errors(levels: pd.DataFrame, within: pd.Series) -> pd.DataFrame:
 
 
 def error_profile(levels: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Give the mean error over participants of every model and level.
+    """Compute the mean error over participants for each model and level.
 
     Args:
         levels: Long table of counts, as for :func:`participant_errors`.
         by: ``confidence`` or ``depth``.
 
     Returns:
-        A row per model, a column per level; NaN where no participant has anything of any class.
+        Mean errors with one row per model and one column per level; NaN if nothing is labelled or predicted there.
     """
     numbers = sorted(levels.loc[levels["by"] == by, "level"].unique())
     return pd.DataFrame(

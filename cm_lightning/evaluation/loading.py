@@ -1,4 +1,4 @@
-"""What is read from the folders of finished experiments."""
+"""Reading the results of finished experiments."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from cm_lightning.runs.settings import may_differ
 
 @dataclass(frozen=True)
 class Runs:
-    """Finished experiments.
+    """Results of finished experiments.
 
     Attributes:
-        rows: Long table of all metrics.
-        levels: Long table of counts by confidence and depth; empty where no run has them.
-        calibration: Long table of sums by probability; empty where no run has them.
-        folders: Folders of every model, one a seed.
-        problems: Folder and reason of what could not be read.
+        rows: Long table with one row per model, seed, case, class and metric.
+        levels: Long table of counts by level of confidence and depth; empty if no experiment has them.
+        calibration: Long table of sums by bin of probability; empty if no experiment has them.
+        folders: Folders of the experiments of each model, one per seed.
+        problems: Folder of each experiment that could not be read, and the reason.
     """
 
     rows: pd.DataFrame
@@ -36,27 +36,27 @@ class Runs:
 
     @property
     def models(self) -> list[str]:
-        """All models, those after post-processing included, in the order of the folders."""
+        """All models in the order of the folders, including those after post-processing."""
         return list(dict.fromkeys(self.rows["model"]))
 
     def folds(self, model: str) -> list[FoldFolder]:
-        """Folders of all tested folds of all seeds of a model."""
+        """List the folders of all tested folds of a model, over all seeds."""
         return [fold for experiment in self.folders[model] for fold in experiment.tested_folds()]
 
     def settings(self, model: str) -> Settings:
-        """Settings of a model's first run, with dotted names; none where they were not kept."""
+        """Read the settings of the first fold of a model, with dotted names; empty if they were not stored."""
         fold = self.folders[model][0].fold(0)
         return flatten(fold.read_settings()) if fold.config.is_file() else {}
 
     def versions(self) -> pd.Series:
-        """Count the folds that were tested with each set of versions."""
+        """Count the tested folds for each set of software versions."""
         plans = [fold.read_test_plan() for model in self.folders for fold in self.folds(model)]
         versions = [plan.get("made_with", {}) for plan in plans]
-        named = [", ".join(f"{name} {version}" for name, version in one.items()) for one in versions]
-        return pd.Series(named).value_counts()
+        texts = [", ".join(f"{name} {number}" for name, number in packages.items()) for packages in versions]
+        return pd.Series(texts).value_counts()
 
     def learning_curves(self, model: str) -> list[pd.Series]:
-        """Validation Dice over epochs of every fold and seed of a model."""
+        """Read the validation Dice by epoch for each fold and seed of a model."""
         curves = []
         for fold in self.folds(model):
             if fold.metrics.is_file():
@@ -67,35 +67,36 @@ class Runs:
 
 
 def load_runs(folders: Sequence[Path]) -> Runs:
-    """Pool the folds of every experiment, and go on where one cannot be read.
+    """Pool the folds of every experiment; experiments that cannot be read are listed and left out.
 
-    Runs of earlier versions have no calibration. Where it cannot be read, the rest of the run still counts.
+    If only the calibration of an experiment cannot be read, its other results are used. Runs of earlier versions have
+    no calibration.
 
     Args:
-        folders: Folders of experiments, or folders that hold such.
+        folders: Folders of experiments, or folders that contain folders of experiments.
 
     Returns:
-        All that could be read.
+        Results of all experiments that could be read.
 
     Raises:
-        InputError: Nothing could be read, or the experiments measure in different units or groups.
+        InputError: No experiment could be read, or the experiments have different units or groupings.
     """
     tables, levels, calibration, problems = [], [], [], []
-    read: dict[str, list[ExperimentFolder]] = {}
-    taken: dict[tuple[str, int], ExperimentFolder] = {}
+    folders_of_model: dict[str, list[ExperimentFolder]] = {}
+    loaded: dict[tuple[str, int], ExperimentFolder] = {}
     for experiment in find_experiments(folders):
         name, seed = experiment.model, experiment.seed
         try:
-            if (name, seed) in taken:
-                raise InputError(f"{taken[name, seed].path} is the same model with the same seed; expected each once.")
+            if (name, seed) in loaded:
+                raise InputError(f"{loaded[name, seed].path} has the same model and seed; expected each only once.")
             rows, counts = pool_folds(experiment), _read_levels(experiment)
         except (InputError, MissingInputError) as error:
             problems.append((str(experiment.path), str(error)))
         else:
             tables.append(rows)
             levels.append(counts.assign(model=name, seed=seed))
-            taken[name, seed] = experiment
-            read.setdefault(name, []).append(experiment)
+            loaded[name, seed] = experiment
+            folders_of_model.setdefault(name, []).append(experiment)
             try:
                 calibration.append(_read_calibration(experiment).assign(model=name, seed=seed))
             except InputError as error:
@@ -106,22 +107,22 @@ def load_runs(folders: Sequence[Path]) -> Runs:
     rows = pd.concat(tables, ignore_index=True)
     for column in ("unit", "grouping"):
         if rows[column].nunique() > 1:
-            found = rows.groupby(column)["model"].first().to_dict()
-            raise InputError(f"The runs do not share one {column}: {found}. Report them apart.")
-    measured = [bins for bins in calibration if len(bins)]
-    pooled = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame()
-    return Runs(rows, pd.concat(levels, ignore_index=True), pooled, read, problems)
+            examples = rows.groupby(column)["model"].first().to_dict()
+            raise InputError(f"The runs differ in their {column}: {examples}. Report them separately.")
+    measured = [table for table in calibration if len(table)]
+    pooled_calibration = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame()
+    return Runs(rows, pd.concat(levels, ignore_index=True), pooled_calibration, folders_of_model, problems)
 
 
 def differing_settings(settings: dict[str, Settings]) -> pd.DataFrame:
-    """Find what distinguishes experiments.
+    """Find the settings that differ between models.
 
     Args:
-        settings: Flat settings of every model.
+        settings: Settings of each model, with dotted names.
 
     Returns:
-        A row per model, a column per setting that is not the same in all; those that say only where and how a run is,
-        its name and its seed are left out.
+        Table with one row per model and one column per setting that differs. The experiment's name, the seed and
+        settings that do not affect results (such as paths and devices) are left out.
     """
     keys = dict.fromkeys(key for flat in settings.values() for key in flat)
     values: dict[str, list[Any]] = {}
@@ -143,7 +144,7 @@ def _read_calibration(experiment: ExperimentFolder) -> pd.DataFrame:
     return _read_tables(paths, {"case", "patient", "class", "calibration", "bin", *SUMS})
 
 
-def _read_tables(paths: Sequence[Path], needed: set[str]) -> pd.DataFrame:
-    """Join those of the tables that are there."""
-    tables = [read_table(path, needed) for path in paths if path.is_file()]
+def _read_tables(paths: Sequence[Path], required: set[str]) -> pd.DataFrame:
+    """Join the tables that exist."""
+    tables = [read_table(path, required) for path in paths if path.is_file()]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -1,4 +1,4 @@
-"""A page of tables and figures that stands alone, with the same as files beside it."""
+"""A self-contained page of tables and figures, which are also written as separate files."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -19,46 +19,47 @@ th:first-child, td:first-child {text-align: left} th {border-bottom: 2px solid #
 p.note {color: #555; max-width: 55rem} img {max-width: 100%} code {background: #f4f4f4; padding: 0 .2rem}
 </style></head><body>
 <h1>{{ page.title }}</h1>
-<p class="note">{{ page.about }}</p>
+<p class="note">{{ page.summary }}</p>
 {% macro show(figures) %}{% for name, title, image in figures %}<h2>{{ title }}</h2>
 <img alt="{{ title }}" src="data:image/png;base64,{{ image }}">
 {% endfor %}{% endmacro %}{{ show(first) }}{% for table in page.tables %}<h2>{{ table.title }}</h2>
 <p class="note">{{ table.note }}</p>
 {{ table.to_html() | safe }}
 {% endfor %}{{ show(last) }}{% for model, images in worst if images %}{% if loop.first %}<h2>Worst cases</h2>
-<p class="note">Of all folds and seeds, in the frame that has most wrong pixels.</p>
+<p class="note">The worst cases over all folds and seeds, each in the frame with the most wrong pixels.</p>
 {% endif %}<details><summary>{{ model }}</summary>
-{% for image in images %}<img alt="a worst case of {{ model }}" src="data:image/png;base64,{{ image }}">
+{% for image in images %}<img alt="one of the worst cases of {{ model }}" src="data:image/png;base64,{{ image }}">
 {% endfor %}</details>
-{% endfor %}<h2>To do it again</h2><p class="note">{{ page.again }}</p>
+{% endfor %}<h2>Reproducibility</h2><p class="note">{{ page.provenance }}</p>
 {% for name, config in page.configs %}<details><summary><code>{{ name }}</code></summary>
 <pre>{{ config }}</pre></details>
 {% endfor %}</body></html>
 """
 
-Drawing = tuple[str, str, Figure]  # name of its file, heading, figure
+# File name without suffix, heading and figure.
+Drawing = tuple[str, str, Figure]
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says.
+    """Content of a page.
 
     Attributes:
         title: Heading.
-        about: What it is of, in a sentence.
+        summary: Description of the data, in a sentence.
         tables: Tables in order.
         figures: Figures after the tables.
-        again: How it came about, for whoever does it again.
+        provenance: Data and software versions from which the page was created.
         first: Figures before the tables.
-        worst: Pictures of the worst cases of every model.
-        configs: Settings of every model.
+        worst: Name of each model and the pictures of its worst cases.
+        configs: Name of each model and its settings as YAML.
     """
 
     title: str
-    about: str
+    summary: str
     tables: Sequence[ReportTable]
     figures: Iterable[Drawing]
-    again: str
+    provenance: str
     first: Iterable[Drawing] = ()
     worst: Sequence[tuple[str, Sequence[Path]]] = ()
     configs: Sequence[tuple[str, str]] = field(default_factory=list)
@@ -67,11 +68,10 @@ class Page:
         """Write the page as HTML and Markdown, its tables (Markdown, LaTeX, CSV) and its figures (PNG, SVG).
 
         Args:
-            output: Folder to write to. Tables and figures of an earlier page there are removed: they would pass for
-                this one's.
+            output: Folder of the page. Tables and figures of an earlier page in this folder are deleted.
 
         Returns:
-            The HTML file.
+            Path of the HTML file.
         """
         for pattern in ("tables/*.md", "tables/*.tex", "tables/*.csv", "figures/*.png", "figures/*.svg"):
             for stale in output.glob(pattern):
@@ -82,24 +82,28 @@ class Page:
         worst = [(model, [_embed(path) for path in paths]) for model, paths in self.worst]
         html = jinja2.Environment(autoescape=True).from_string(PAGE)
         (output / "report.html").write_text(html.render(page=self, first=first, last=last, worst=worst))
-        shown = (
+        before, after = (
             [f"## {title}\n\n![{title}](figures/{name}.png)\n" for name, title, _ in part] for part in (first, last)
         )
-        before, after = shown
-        parts = [f"# {self.title}\n\n{self.about}\n", *before, *(table.to_markdown() for table in self.tables), *after]
-        (output / "report.md").write_text("\n".join([*parts, f"{self.again}\n"]))
+        parts = [
+            f"# {self.title}\n\n{self.summary}\n",
+            *before,
+            *(table.to_markdown() for table in self.tables),
+            *after,
+        ]
+        (output / "report.md").write_text("\n".join([*parts, f"{self.provenance}\n"]))
         return output / "report.html"
 
     def _draw(self, drawing: Drawing, output: Path) -> tuple[str, str, str]:
         name, title, figure = drawing
         figure.savefig(output / "figures" / f"{name}.png", dpi=130)
-        figure.set_layout_engine(None)  # everything has its place now; finding it again takes longer than drawing
+        figure.set_layout_engine(None)  # the layout is known, and computing it again takes longer than drawing
         figure.savefig(output / "figures" / f"{name}.svg")
         return name, title, _embed(output / "figures" / f"{name}.png")
 
 
 def write_tables(tables: Sequence[ReportTable], folder: Path) -> None:
-    """Write every table as Markdown, LaTeX and CSV."""
+    """Write each table as Markdown, LaTeX and CSV files."""
     folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
         (folder / f"{table.name}.md").write_text(table.to_markdown())
@@ -108,5 +112,5 @@ def write_tables(tables: Sequence[ReportTable], folder: Path) -> None:
 
 
 def _embed(path: Path) -> str:
-    """Read a picture as text that a page can hold."""
+    """Return an image file as a base64 string for embedding."""
     return base64.b64encode(path.read_bytes()).decode()

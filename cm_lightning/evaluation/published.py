@@ -1,20 +1,21 @@
-"""What the source study prints, to be put beside what was measured.
+"""Results published by the source study: means and SDs over three folds, for the muscles.
 
-"Can ultrasound confidence maps predict sonographers' labeling variability?" (2023): its Table 1; muscles, mean and SD
-over three folds.
+References:
+    Gonzalez Duque, Zirus et al., "Can ultrasound confidence maps predict sonographers' labeling variability?", 2023,
+    Table 1 and supplement.
 """
 
 from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """A value as printed."""
+    """A published mean and SD."""
 
     mean: float
     sd: float
 
 
-# Metrics of the table, and a row for every setting, named as the configurations are.
+# Metrics of Table 1, and one row per setting. Settings are named like the configurations.
 PUBLISHED_METRICS = ("dice", "precision", "miss_rate", "asd")
 _TABLE_1 = {
     "unet_1ch_dicece": ((0.84, 0.02), (0.84, 0.06), (0.16, 0.04), (8.37, 2.19)),
@@ -35,8 +36,7 @@ PUBLISHED = {
     for setting, values in _TABLE_1.items()
 }
 
-# The supplement's maps of other parameters; the configuration's name says beta and alpha, and without them they are the
-# study's 100 and 0.5.
+# Supplement: other parameters of the maps. Names contain beta and alpha if they are not 100 and 0.5.
 SUPPLEMENT_METRICS = ("dice", "iou", "precision", "miss_rate", "asd")
 _SUPPLEMENT = {
     "unet_2ch_dice": ((0.84, 0.03), (0.75, 0.04), (0.91, 0.04), (0.20, 0.03), (4.41, 5.13)),
@@ -51,23 +51,23 @@ SUPPLEMENT = {
     for setting, values in _SUPPLEMENT.items()
 }
 
-# The mode that each network's modified ones are compared with.
+# Baseline of each network.
 BASELINES = {"unet": "1ch_dicece", "attunet": "1ch_ce", "deepatlas": "1ch_dice", "unetr": "1ch_ce"}
 
 
 def setting_of(model: str) -> str:
-    """Strip the data set from an experiment's name: ``muscle_unet_2ch_dice`` is the setting ``unet_2ch_dice``."""
+    """Return the name of an experiment without the data set: ``unet_2ch_dice`` for ``muscle_unet_2ch_dice``."""
     return model.partition("_")[2]
 
 
 def baseline_of(model: str) -> str | None:
-    """Name the experiment that the study compares another one with.
+    """Return the baseline with which the study compares an experiment.
 
     Args:
-        model: An experiment, named ``<data>_<network>_<input>_<loss>``.
+        model: Name of the experiment, ``<data>_<network>_<input>_<loss>``.
 
     Returns:
-        Its baseline's name; None for a baseline and for names of another kind.
+        Name of the baseline; None if the experiment is a baseline or has another kind of name.
     """
     parts = model.split("_")
     if len(parts) < 4 or parts[1] not in BASELINES:

@@ -1,4 +1,4 @@
-"""One self-contained page, and its tables and figures as files, from any set of finished runs."""
+"""The report of finished experiments: one self-contained page, and its tables and figures as files."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,20 +31,20 @@ from cm_lightning.runs import versions
 def write_report(
     runs: Sequence[Path], output: Path, baseline: str | None = None, compare: Sequence[str] | None = None
 ) -> Path:
-    """Write a report from stored rows.
+    """Write the report of finished experiments.
 
     Args:
-        runs: Folders of experiments, or folders that hold such.
-        output: Folder to write to.
-        baseline: Model that all others are compared with; by default each network's of the study, and for other names
-            the first.
-        compare: In its place, the planned comparisons, each "model=baseline".
+        runs: Folders of experiments, or folders that contain folders of experiments.
+        output: Folder of the report.
+        baseline: Model with which all others are compared. By default each model is compared with the baseline of its
+            network in the study, or with the first model if the names are not those of the study.
+        compare: Planned comparisons, each "model=baseline", instead of a single baseline.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        InputError: None of the runs can be read, or a model to compare is not one of them.
+        InputError: No experiment can be read, or a model to be compared does not exist.
     """
     finished = load_runs(runs)
     rows = finished.rows
@@ -56,15 +56,15 @@ def write_report(
     finished.calibration.to_csv(output / "calibration.csv", index=False)
     grouping, unit = rows["grouping"].iloc[0], rows["unit"].iloc[0]
     tested = "; ".join(
-        f"{number} folds with {what or 'unknown versions'}" for what, number in finished.versions().items()
+        f"{number} folds with {packages or 'unknown versions'}" for packages, number in finished.versions().items()
     )
     page = Page(
-        title=f"{len(finished.models)} models over {rows['patient'].nunique()} {grouping.split(' (')[0]}s",
-        about=f"Grouped by {grouping}; {rows['case'].nunique()} cases, {rows['seed'].nunique()} seed(s), distances in "
-        f"{unit}.",
+        title=f"{len(finished.models)} models, {rows['patient'].nunique()} {grouping.split(' (')[0]}s",
+        summary=f"Grouped by {grouping}; {rows['case'].nunique()} cases, {rows['seed'].nunique()} seed(s), "
+        f"distances in {unit}.",
         tables=tables,
         figures=draw_figures(results),
-        again=f"Tested: {tested}. Made from rows.csv, levels.csv and calibration.csv with "
+        provenance=f"Tested: {tested}. Report from rows.csv, levels.csv and calibration.csv with "
         f"{', '.join(f'{name} {number}' for name, number in versions().items())}.",
         worst=[(model, worst_pictures(finished, model)) for model in finished.folders],
         configs=_configs(finished),
@@ -73,10 +73,10 @@ def write_report(
 
 
 def make_tables(results: Results) -> list[ReportTable]:
-    """Make all tables that there are numbers for.
+    """Create all tables for which there are values.
 
     Args:
-        results: The numbers.
+        results: Values of the report.
 
     Returns:
         Tables in the order of the page.
@@ -98,22 +98,21 @@ def make_tables(results: Results) -> list[ReportTable]:
 
 
 def draw_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
-    """Draw all figures that there are numbers for.
+    """Draw all figures for which there are values.
 
     Args:
-        results: The numbers.
+        results: Values of the report.
 
     Yields:
-        A name for its file, a heading and the figure.
+        File name without suffix, heading and figure.
     """
     for name in DRAWN:
         metric = METRICS[name]
         yield name, metric.title, box_plot(results.participants[name], metric.heading(results.unit))
     if results.profiles:
-        yield "error_by_level", "Where the models are wrong", level_plot(results.profiles)
+        yield "error_by_level", "Error by confidence and by depth", level_plot(results.profiles)
     if len(results.runs.calibration):
-        title = "Reliability: what probabilities are worth"
-        yield "reliability", title, reliability_plot(results.runs.calibration)
+        yield "reliability", "Reliability diagrams", reliability_plot(results.runs.calibration)
     for name in RANKED:
         metric = METRICS[name]
         heading = metric.heading(results.unit)
@@ -123,15 +122,15 @@ def draw_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
 
 
 def worst_pictures(runs: Runs, model: str, number: int = 3) -> list[Path]:
-    """Find pictures of a model's worst cases of all folds and seeds.
+    """Find the pictures of the worst cases of a model over all folds and seeds.
 
     Args:
-        runs: What was read.
-        model: Which model.
-        number: How many, at most.
+        runs: Results of the experiments.
+        model: Name of the model.
+        number: Largest number of pictures.
 
     Returns:
-        PNG files, the worst case first; its Dice is the mean of the classes that it has or was given.
+        Paths of PNG files, the worst case first. Cases are sorted by the mean Dice over labelled or predicted classes.
     """
     rows = runs.rows[(runs.rows["model"] == model) & (runs.rows["metric"] == "dice")]
     dice = rows.groupby(["seed", "fold", "case"])["value"].mean().sort_values()
@@ -147,35 +146,35 @@ def worst_pictures(runs: Runs, model: str, number: int = 3) -> list[Path]:
 def choose_comparisons(
     models: Sequence[str], baseline: str | None = None, compare: Sequence[str] | None = None
 ) -> list[Comparison]:
-    """Say which model is compared with which.
+    """Determine the planned comparisons.
 
     Args:
-        models: All models. Those after post-processing are compared only where ``compare`` names them.
-        baseline: One for all, or None.
-        compare: In its place, "model=baseline" for every comparison.
+        models: Names of all models. Models after post-processing are only compared if ``compare`` contains them.
+        baseline: Baseline of all models; None for the baselines of the study, or the first model.
+        compare: Planned comparisons, each "model=baseline", instead of ``baseline``.
 
     Returns:
-        The planned comparisons.
+        The comparisons.
 
     Raises:
-        InputError: There is no such model.
+        InputError: A model does not exist.
     """
     plain = [model for model in models if " + " not in model]
     if compare is not None:
-        chosen = [Comparison(*(name.strip() for name in pair.partition("=")[::2])) for pair in compare]
+        comparisons = [Comparison(*(name.strip() for name in pair.partition("=")[::2])) for pair in compare]
     elif baseline is not None:
-        chosen = [Comparison(model, baseline) for model in plain if model != baseline]
+        comparisons = [Comparison(model, baseline) for model in plain if model != baseline]
     else:
-        of_the_study = [(model, baseline_of(model)) for model in plain]
-        chosen = [Comparison(model, name) for model, name in of_the_study if name is not None and name in plain]
-        chosen = chosen or [Comparison(model, plain[0]) for model in plain[1:]]
-    for name in dict.fromkeys(name for pair in chosen for name in pair):
+        study_pairs = [(model, baseline_of(model)) for model in plain]
+        comparisons = [Comparison(model, name) for model, name in study_pairs if name is not None and name in plain]
+        comparisons = comparisons or [Comparison(model, plain[0]) for model in plain[1:]]
+    for name in dict.fromkeys(name for pair in comparisons for name in pair):
         if name not in models:
-            raise InputError(f"There is no model {name!r} to compare among the runs: {', '.join(models)}.")
-    return chosen
+            raise InputError(f"There is no model {name!r} to compare; expected one of {', '.join(models)}.")
+    return comparisons
 
 
 def _configs(runs: Runs) -> list[tuple[str, str]]:
-    """Settings of the first fold of every model."""
+    """Read the settings of the first fold of each model."""
     paths = {model: experiments[0].fold(0).config for model, experiments in runs.folders.items()}
     return [(model, path.read_text()) for model, path in paths.items() if path.is_file()]

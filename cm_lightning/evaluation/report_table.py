@@ -1,4 +1,4 @@
-"""A table of a report, as HTML, Markdown, LaTeX and CSV from one content."""
+"""A table that is written as HTML, Markdown, LaTeX and CSV."""
 
 import csv
 import io
@@ -14,8 +14,8 @@ class Cell:
     """A cell of a table.
 
     Attributes:
-        text: What it says.
-        best: Whether it is the best of its column, shown in bold.
+        text: Text of the cell.
+        best: Whether the cell is printed in bold, as the best value of its column.
     """
 
     text: str
@@ -27,11 +27,11 @@ class ReportTable:
     """A table of the report.
 
     Attributes:
-        name: Its file's name.
-        title: Its heading.
-        note: What a reader has to know.
+        name: File name without suffix.
+        title: Heading.
+        note: Explanation that is printed with the table.
         columns: Headings of the columns.
-        rows: Cells, row by row.
+        rows: Cells of each row.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ReportTable:
     rows: list[list[Cell]]
 
     def to_html(self) -> str:
-        """Write the table as HTML."""
+        """Return the table as HTML."""
         head = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
         body = "".join(
             "<tr>" + "".join(f"<td>{'<b>' * c.best}{escape(c.text)}{'</b>' * c.best}</td>" for c in row) + "</tr>\n"
@@ -50,14 +50,14 @@ class ReportTable:
         return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
 
     def to_markdown(self) -> str:
-        """Write the table as Markdown, with its title and note."""
+        """Return the table as Markdown, with title and note."""
         lines = [self.columns, ["---"] * len(self.columns)]
         lines += [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in self.rows]
         grid = "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in line) + " |" for line in lines)
         return f"## {self.title}\n\n{self.note}\n\n{grid}\n"
 
     def to_latex(self) -> str:
-        """Write the table as a LaTeX ``tabular``."""
+        """Return the table as a LaTeX ``tabular``."""
 
         def text(cell: Cell) -> str:
             plain = cell.text.translate(LATEX_SPECIAL)
@@ -69,7 +69,7 @@ class ReportTable:
         return "\n".join([head, *lines, r"\hline \end{tabular}", ""])
 
     def to_csv(self) -> str:
-        """Write the table as comma-separated values."""
+        """Return the table as comma-separated values."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(self.columns)
@@ -78,7 +78,7 @@ class ReportTable:
 
 
 def format_number(value: float, sign: bool = False, digits: int = 3) -> str:
-    """Three digits after the point for shares, fewer for larger numbers."""
+    """Format a number with ``digits`` decimals, or with one from 10 on; a dash for NaN."""
     if math.isnan(value):
         return "-"
     digits = digits if abs(value) < 10 else 1
@@ -86,10 +86,10 @@ def format_number(value: float, sign: bool = False, digits: int = 3) -> str:
 
 
 def format_p(value: float) -> str:
-    """Three digits after the point for p-values of at least 0.001, else two significant ones."""
+    """Format a p value with three decimals, or with two significant digits below 0.001."""
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
 def format_mean_and_sd(mean: float, sd: float) -> str:
-    """Mean ± SD."""
+    """Format a mean and its SD as ``mean ± SD``."""
     return f"{format_number(mean)} ± {format_number(sd)}"

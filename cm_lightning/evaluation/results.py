@@ -1,4 +1,4 @@
-"""Every number of a report, each computed once; tables and figures only show them."""
+"""All values of a report. Each is computed once; tables and figures only present them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from cm_lightning.evaluation.loading import Runs, differing_settings
 from cm_lightning.metrics import METRICS, EmptyPolicy
 from cm_lightning.metrics.summary import summarise
 
+# Metrics that are compared, drawn as box plots, and ranked.
 COMPARED = ("dice", "hd", "asd", "islands")
 DRAWN = ("dice", "hd", "asd")
 RANKED = ("dice", "hd")
@@ -21,11 +22,11 @@ POLICIES: tuple[EmptyPolicy, ...] = ("worst", "detected")
 
 @dataclass(frozen=True)
 class RegionErrors:
-    """Errors where confidence is low or high, or where it is deep.
+    """Errors within a region of low confidence, high confidence or large depth.
 
     Attributes:
-        title: Which region.
-        values: A row per participant, a column per model.
+        title: Description of the region, which follows the word "where".
+        values: Errors with one row per participant and one column per model.
     """
 
     title: str
@@ -34,11 +35,11 @@ class RegionErrors:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration of the models' probabilities.
+    """Calibration of the probabilities of all models.
 
     Attributes:
-        participants: ``ece``, ``ace`` and ``brier`` by model, calibration and participant.
-        chance: By model and calibration, the mean ECE that a perfectly calibrated model would hardly exceed.
+        participants: Columns ``ece``, ``ace`` and ``brier``, indexed by model, calibration and participant.
+        chance: Mean ECE of a perfectly calibrated model that is expected by chance, by model and calibration.
     """
 
     participants: pd.DataFrame
@@ -47,11 +48,11 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Results:
-    """What is computed from finished experiments for a report.
+    """Values that a report computes from finished experiments.
 
     Attributes:
-        runs: What was read.
-        comparisons: Those that were planned.
+        runs: Tables of the experiments.
+        comparisons: Planned comparisons.
     """
 
     runs: Runs
@@ -64,17 +65,17 @@ class Results:
 
     @cached_property
     def summaries(self) -> dict[EmptyPolicy, pd.DataFrame]:
-        """Means and spreads of every model, class and metric under every policy of empty masks."""
+        """Means and standard deviations of each model, class and metric, by the treatment of empty masks."""
         return {policy: summarise(self.runs.rows, policy) for policy in POLICIES}
 
     @cached_property
     def participants(self) -> dict[str, pd.DataFrame]:
-        """By metric, every participant's value of every model, mean over classes."""
+        """Values of each compared metric with one row per participant and one column per model, mean over classes."""
         return {metric: participant_values(self.runs.rows, metric) for metric in COMPARED}
 
     @cached_property
     def errors(self) -> dict[str, RegionErrors]:
-        """Errors of every region by its name; empty where they were not measured."""
+        """Errors by the name of the region; empty if they were not measured."""
         levels = self.runs.levels
         if levels.empty:
             return {}
@@ -85,28 +86,28 @@ class Results:
 
     @cached_property
     def profiles(self) -> dict[str, pd.DataFrame]:
-        """Mean error by level of confidence and of depth, as far as they were measured."""
+        """Mean errors by level of confidence and of depth, if they were measured."""
         levels = self.runs.levels
         measured = set() if levels.empty else set(levels["by"])
         return {by: error_profile(levels, by) for by in ("confidence", "depth") if by in measured}
 
     @cached_property
     def quantities(self) -> dict[str, ComparedQuantity]:
-        """The planned comparisons of every quantity that can be compared."""
+        """Results of the planned comparisons by the name of the quantity."""
         values = {name: (METRICS[name].heading(self.unit), self.participants[name]) for name in COMPARED}
         values |= {f"error_{name}": (f"error where {error.title}", error.values) for name, error in self.errors.items()}
-        compared = [compare_quantity(name, *of_name, self.comparisons) for name, of_name in values.items()]
+        compared = [compare_quantity(name, title, table, self.comparisons) for name, (title, table) in values.items()]
         return {quantity.name: quantity for quantity in compared if quantity is not None}
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """Calibration of all models; None where it was not measured."""
+        """Calibration of all models; None if it was not measured."""
         rows = self.runs.calibration
         return None if rows.empty else Calibration(participant_calibration(rows), chance_calibration(rows))
 
     @cached_property
     def epochs_to_converge(self) -> dict[str, float]:
-        """Of every model that kept its learning curves, the mean number of epochs until 95 % of the best Dice."""
+        """Mean number of epochs until 95 % of the best validation Dice, for each model with learning curves."""
         epochs = {
             model: [_epochs_to_converge(curve) for curve in self.runs.learning_curves(model)]
             for model in self.runs.folders
@@ -115,25 +116,25 @@ class Results:
 
     @cached_property
     def differing_settings(self) -> pd.DataFrame:
-        """A row per model, a column per setting that differs; empty with one model, or where settings were not kept."""
+        """Settings that differ, with one row per model; empty with one model or without stored settings."""
         settings = {model: self.runs.settings(model) for model in self.runs.folders}
         if len(settings) < 2 or not all(settings.values()):
             return pd.DataFrame()
         return differing_settings(settings)
 
     def ranked(self, metric: str) -> pd.DataFrame:
-        """Give the values that models are ranked by: of participants that all have, without post-processing.
+        """Return the values for ranking: models without post-processing, participants with values for all of them.
 
         Args:
-            metric: Which metric.
+            metric: Name of the metric.
 
         Returns:
-            A row per participant, a column per model.
+            Values with one row per participant and one column per model.
         """
         plain = [model for model in self.participants[metric] if model in self.runs.folders]
         return self.participants[metric][plain].dropna()
 
 
 def _epochs_to_converge(curve: pd.Series) -> int:
-    """Number of epochs until a validation curve first reaches 95 % of its best value."""
+    """Count the epochs until a validation curve first reaches 95 % of its best value."""
     return int((curve >= 0.95 * curve.max()).to_numpy().argmax()) + 1

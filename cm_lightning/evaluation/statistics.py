@@ -1,4 +1,4 @@
-"""Tests and intervals over participants: the block is a participant, never a slice, an image of hers or a fold."""
+"""Hypothesis tests and confidence intervals over participants, never over slices, images or folds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,21 +10,24 @@ from scipy import optimize, stats
 
 from cm_lightning.errors import InputError
 
-RESAMPLES = 9999  # of the bootstrap
-PERMUTATIONS = 999  # of Friedman's test; fewer participants have fewer, and then all are taken
+# Number of bootstrap resamples.
+RESAMPLES = 9999
+# Largest number of permutations of the Friedman test. If there are fewer, all of them are used.
+PERMUTATIONS = 999
 
 
 @dataclass(frozen=True)
 class FriedmanResult:
-    """Whether several models differ at all.
+    """Result of a Friedman test.
 
     Attributes:
-        participants: Number of blocks ``n``.
-        models: Number of models ``k``.
-        statistic: Friedman's chi-square, corrected for ties.
-        p: Of the chi-square distribution, an approximation for large ``n``.
-        permutation_p: Of the same statistic under permutations within participants, right for small ``n``, too.
-        kendall_w: Kendall's W, ``statistic / (n (k - 1))``: 0 no agreement of the rankings, 1 all the same.
+        participants: Number of participants ``n`` (blocks).
+        models: Number of models ``k`` (treatments).
+        statistic: Friedman's chi-square statistic, corrected for ties.
+        p: P value from the chi-square distribution, an approximation for large ``n``.
+        permutation_p: P value from permutations within participants, also valid for small ``n``.
+        kendall_w: Kendall's coefficient of concordance ``W = statistic / (n (k - 1))``, from 0 (no agreement between
+            the participants' rankings) to 1 (identical rankings).
     """
 
     participants: int
@@ -37,20 +40,22 @@ class FriedmanResult:
 
 @dataclass(frozen=True)
 class PairedResult:
-    """Whether a model differs from its baseline, and by how much.
+    """Paired comparison of a model with its baseline.
+
+    Differences are values of the model minus values of the baseline, one per participant.
 
     Attributes:
         participants: Number of participants.
-        p: Two-sided Wilcoxon signed-rank test, exact, with ties, too.
-        holm_p: The same, corrected for the comparisons that were planned together (Holm).
-        difference: Hodges-Lehmann estimate of the difference (median of the means of all pairs of differences).
+        p: P value of the two-sided exact Wilcoxon signed-rank test, also exact with ties.
+        holm_p: ``p`` with Holm's correction for all planned comparisons.
+        difference: Hodges-Lehmann estimate of the difference.
         mean_difference: Mean difference.
-        low: Lower end of the 95 % interval of the mean difference (bootstrap over participants, BCa).
-        high: Its upper end.
-        rank_biserial: Matched-pairs rank-biserial correlation: share of rank sum above 0 less that below.
-        smallest_p: Smallest p-value that this number of participants can give.
-        detectable: Mean difference that a test at 5 % would have found with a power of 80 %, given the spread of
-            these differences (paired t-test).
+        low: Lower limit of the 95 % confidence interval of the mean difference (BCa bootstrap over participants).
+        high: Upper limit of this interval.
+        rank_biserial: Matched-pairs rank-biserial correlation, from -1 to 1.
+        smallest_p: Smallest possible p value for this number of participants.
+        detectable: Mean difference that a paired t-test detects with a power of 80 % at a level of 5 %, for the
+            standard deviation of these differences.
     """
 
     participants: int
@@ -66,32 +71,36 @@ class PairedResult:
 
 
 def friedman(values: pd.DataFrame, seed: int = 0) -> FriedmanResult:
-    """Test whether models differ.
+    """Test whether several models differ (Friedman 1937).
 
     Args:
-        values: A row per participant, a column per model; no empty cell (lost classes take their worst value).
-        seed: Of the permutations.
+        values: Values with one row per participant and one column per model, without missing values.
+        seed: Seed of the permutations.
 
     Returns:
-        The result.
+        Result of the test.
 
     Raises:
-        InputError: Fewer than three models or two participants, or a value is missing or infinite.
+        InputError: There are fewer than three models or two participants, or a value is missing or infinite.
+
+    References:
+        Friedman, "The use of ranks to avoid the assumption of normality implicit in the analysis of variance", JASA
+        1937. Kendall and Babington Smith, "The problem of m rankings", Annals of Mathematical Statistics 1939.
     """
-    table = _finite(values.to_numpy(dtype=float), "Friedman's test")
+    table = _check_finite(values.to_numpy(dtype=float), "The Friedman test")
     participants, models = table.shape
     if models < 3 or participants < 2:
         raise InputError(
-            f"Friedman's test compares three models or more over two participants or more; found {models} models and "
+            f"The Friedman test needs at least three models and two participants; found {models} models and "
             f"{participants} participants."
         )
     if (table == table[:, :1]).all():
-        # All ties: the statistic is 0 / 0, and there is no difference to be found.
+        # Without any difference, the statistic is 0 / 0.
         return FriedmanResult(participants, models, 0.0, 1.0, 1.0, 0.0)
     statistic, p = stats.friedmanchisquare(*table.T)
-    # Permuting within participants leaves their ranks and ties: Friedman's statistic grows with the squared rank sums,
-    # which are had for all permutations at once.
-    permuted = stats.permutation_test(
+    # Permutations within participants do not change ranks and ties, so that Friedman's statistic is a monotonic
+    # function of the sum of the squared rank sums, which can be computed for all permutations at once.
+    permutation_result = stats.permutation_test(
         list(stats.rankdata(table, axis=1).T),
         lambda *ranks, axis: (np.sum(ranks, axis=axis) ** 2).sum(axis=0),
         permutation_type="samples",
@@ -100,63 +109,82 @@ def friedman(values: pd.DataFrame, seed: int = 0) -> FriedmanResult:
         n_resamples=PERMUTATIONS,
         rng=seed,
     )
-    w = float(statistic) / (participants * (models - 1))
-    return FriedmanResult(participants, models, float(statistic), float(p), float(permuted.pvalue), w)
+    kendall_w = float(statistic) / (participants * (models - 1))
+    permutation_p = float(permutation_result.pvalue)
+    return FriedmanResult(participants, models, float(statistic), float(p), permutation_p, kendall_w)
 
 
 def compare_pairs(pairs: Sequence[tuple[ArrayLike, ArrayLike]], seed: int = 0) -> list[PairedResult]:
-    """Compare models with their baselines, as planned, and correct for their number.
+    """Compare models with their baselines and correct for the number of comparisons.
 
     Args:
-        pairs: Values of the baseline and of the modified model, each with one value a participant in the same order.
-        seed: Of the bootstrap.
+        pairs: For each planned comparison, the values of the baseline and of the model, ``(participants,)`` each, with
+            participants in the same order.
+        seed: Seed of the bootstrap.
 
     Returns:
-        A result for every pair; differences are modified less baseline.
+        One result per comparison.
 
     Raises:
-        InputError: The two are not of the same participants, fewer than two, or a value is missing or infinite.
+        InputError: The two shapes differ, there are fewer than two participants, or a value is missing or infinite.
     """
     differences = []
-    for baseline, modified in pairs:
-        one, other = (_finite(np.asarray(values, dtype=float), "A paired test") for values in (baseline, modified))
-        if one.shape != other.shape or one.ndim != 1 or len(one) < 2:
+    for pair in pairs:
+        baseline, model = (_check_finite(np.asarray(values, dtype=float), "A paired test") for values in pair)
+        if baseline.shape != model.shape or baseline.ndim != 1 or len(baseline) < 2:
             raise InputError(
-                f"A paired test needs the same two or more participants twice, found {one.shape} and {other.shape}."
+                "A paired test needs values of the same participants, at least two, for both models; found shapes "
+                f"{baseline.shape} and {model.shape}."
             )
-        differences.append(other - one)
+        differences.append(model - baseline)
     p_values = [signed_rank_p(difference) for difference in differences]
     return [
-        _describe(difference, p, corrected, seed)
-        for difference, p, corrected in zip(differences, p_values, holm(p_values), strict=True)
+        _paired_result(difference, p, holm_p, seed)
+        for difference, p, holm_p in zip(differences, p_values, holm(p_values), strict=True)
     ]
 
 
 def signed_rank_p(differences: NDArray[np.float64]) -> float:
-    """Two-sided p-value of the Wilcoxon signed-rank test.
+    """Compute the exact two-sided p value of the Wilcoxon signed-rank test, also with ties.
+
+    The exact method of SciPy does not support ties.
 
     Args:
-        differences: One a participant; those that are 0 take no part.
+        differences: Differences, ``(participants,)``. Differences of 0 are ignored (Wilcoxon's treatment of zeros).
 
     Returns:
-        Exact, ties included, which SciPy's own exact method does not take; 1 where all differences are 0.
+        The p value; 1 if all differences are 0.
+
+    References:
+        Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1945.
     """
     values = differences[differences != 0]
     if not len(values):
         return 1.0
-    # Twice the ranks are whole numbers. The chances of every rank sum when each sign is drawn: one rank after another.
+    # Mid-ranks of ties are multiples of 1/2, so that doubled ranks are integers. The distribution of the rank sum under
+    # random signs is built up one rank after another.
     ranks = np.rint(2 * stats.rankdata(np.abs(values))).astype(int)
-    chances = np.zeros(ranks.sum() + 1)
-    chances[0] = 1.0
+    probabilities = np.zeros(ranks.sum() + 1)
+    probabilities[0] = 1.0
     for rank in ranks:
-        chances = 0.5 * (chances + np.concatenate([np.zeros(rank), chances[:-rank]]))
+        probabilities = 0.5 * (probabilities + np.concatenate([np.zeros(rank), probabilities[:-rank]]))
     centre = ranks.sum() / 2
-    distance = np.abs(np.arange(len(chances)) - centre)
-    return float(min(1.0, chances[distance >= abs(ranks[values > 0].sum() - centre)].sum()))
+    distance = np.abs(np.arange(len(probabilities)) - centre)
+    return float(min(1.0, probabilities[distance >= abs(ranks[values > 0].sum() - centre)].sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values of a family of tests (Holm 1979): step down from the smallest, never decreasing, at most 1."""
+    """Correct p values for multiple comparisons.
+
+    Args:
+        p_values: P values of one family of tests.
+
+    Returns:
+        Corrected p values, in the same order.
+
+    References:
+        Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 1979.
+    """
     order = np.argsort(p_values, kind="stable")
     corrected = np.empty(len(p_values))
     factors = len(p_values) - np.arange(len(p_values))
@@ -165,14 +193,36 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def hodges_lehmann(differences: ArrayLike) -> float:
-    """Median of the means of all pairs of differences, each with itself included."""
+    """Compute the median of the means of all pairs of differences, including pairs of a difference with itself.
+
+    Args:
+        differences: Differences, ``(participants,)``.
+
+    Returns:
+        The estimate, in the unit of the differences.
+
+    References:
+        Hodges and Lehmann, "Estimates of location based on rank tests", Annals of Mathematical Statistics 1963.
+    """
     values = np.asarray(differences, dtype=float)
     first, second = np.triu_indices(len(values))
     return float(np.median((values[first] + values[second]) / 2))
 
 
 def rank_biserial(differences: ArrayLike) -> float:
-    """Share of the rank sum of positive differences less that of negative ones; 0 where all are 0."""
+    """Compute the matched-pairs rank-biserial correlation.
+
+    It is the fraction of the rank sum that belongs to positive differences, minus that of negative differences.
+
+    Args:
+        differences: Differences, ``(participants,)``.
+
+    Returns:
+        Value from -1 to 1; 0 if all differences are 0.
+
+    References:
+        Kerby, "The simple difference formula", Comprehensive Psychology 2014.
+    """
     values = np.asarray(differences, dtype=float)
     values = values[values != 0]
     if not len(values):
@@ -182,14 +232,17 @@ def rank_biserial(differences: ArrayLike) -> float:
 
 
 def mean_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of a mean: bootstrap over participants, bias-corrected and accelerated.
+    """Compute the 95 % confidence interval of a mean by bootstrap over participants (BCa).
 
     Args:
-        values: One a participant.
-        seed: Of the bootstrap.
+        values: Values, ``(participants,)``.
+        seed: Seed of the bootstrap.
 
     Returns:
-        Lower and upper end; both the mean where all values are the same.
+        Lower and upper limit; both are the mean if all values are equal.
+
+    References:
+        Efron, "Better bootstrap confidence intervals", JASA 1987.
     """
     array = np.asarray(values, dtype=float)
     if np.ptp(array) == 0:
@@ -198,42 +251,43 @@ def mean_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def detectable_difference(spread: float, participants: int, power: float = 0.8, level: float = 0.05) -> float:
-    """Mean difference that a paired test would have found.
+def detectable_difference(sd: float, participants: int, power: float = 0.8, level: float = 0.05) -> float:
+    """Compute the mean difference that a paired t-test detects, from the noncentral t distribution.
 
     Args:
-        spread: SD of the differences.
-        participants: Their number.
-        power: Probability of finding it.
-        level: Two-sided level of the test.
+        sd: Standard deviation of the differences.
+        participants: Number of participants.
+        power: Probability of detecting the difference.
+        level: Two-sided significance level.
 
     Returns:
-        The difference, from the noncentral t distribution.
+        The difference, in the unit of ``sd``.
     """
-    if spread == 0:
+    if sd == 0:
         return 0.0
-    freedom = participants - 1
-    critical = stats.t.ppf(1 - level / 2, freedom)
+    degrees_of_freedom = participants - 1
+    critical = stats.t.ppf(1 - level / 2, degrees_of_freedom)
 
-    def missing_power(shift: float) -> float:
-        # The second, rejecting for the wrong side, is NaN in SciPy where it is next to nothing.
-        found = stats.nct.sf(critical, freedom, shift) + np.nan_to_num(stats.nct.cdf(-critical, freedom, shift))
-        return float(found) - power
+    def excess_power(shift: float) -> float:
+        upper_tail = stats.nct.sf(critical, degrees_of_freedom, shift)
+        # SciPy returns NaN for very small probabilities of the opposite tail.
+        lower_tail = np.nan_to_num(stats.nct.cdf(-critical, degrees_of_freedom, shift))
+        return float(upper_tail + lower_tail) - power
 
-    # In units of the mean's standard error, where the answer is near for any number of participants.
+    # The shift is in units of the standard error of the mean, so that this bound is close for any sample size.
     upper = float(critical) + 1.0
-    while missing_power(upper) < 0:
+    while excess_power(upper) < 0:
         upper *= 2
-    return spread * float(optimize.brentq(missing_power, 0.0, upper)) / float(np.sqrt(participants))
+    return sd * float(optimize.brentq(excess_power, 0.0, upper)) / float(np.sqrt(participants))
 
 
-def _describe(differences: NDArray[np.float64], p: float, corrected: float, seed: int) -> PairedResult:
+def _paired_result(differences: NDArray[np.float64], p: float, holm_p: float, seed: int) -> PairedResult:
     low, high = mean_interval(differences, seed)
     participants = len(differences)
     return PairedResult(
         participants=participants,
         p=p,
-        holm_p=corrected,
+        holm_p=holm_p,
         difference=hodges_lehmann(differences),
         mean_difference=float(differences.mean()),
         low=low,
@@ -244,11 +298,11 @@ def _describe(differences: NDArray[np.float64], p: float, corrected: float, seed
     )
 
 
-def _finite(values: NDArray[np.float64], who: str) -> NDArray[np.float64]:
-    """Refuse what SciPy takes in silence: a p-value of inf - inf, or a participant dropped for a missing cell."""
+def _check_finite(values: NDArray[np.float64], test: str) -> NDArray[np.float64]:
+    """Check that no value is missing or infinite, which SciPy would not report."""
     if not np.isfinite(values).all():
         raise InputError(
-            f"{who} needs a finite value of every participant and model; found {int((~np.isfinite(values)).sum())} "
-            "missing or infinite. Give lost classes their worst value (policy worst)."
+            f"{test} needs a finite value for every participant and model; found {int((~np.isfinite(values)).sum())} "
+            "missing or infinite values. Use the worst value for missed classes (policy worst)."
         )
     return values

@@ -1,4 +1,4 @@
-"""The report's tables beside the source study: its published values, and a number for each of its claims."""
+"""Tables that compare results with the source study: published values, and a number for each claim."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,56 +18,56 @@ from cm_lightning.metrics import METRICS
 
 
 def published_table(results: Results) -> ReportTable | None:
-    """The study's Table 1 with its values beside ours.
+    """Create a table of our results and those of Table 1 of the study.
 
     Args:
-        results: The numbers.
+        results: Values of the report.
 
     Returns:
-        The table; None where no model is one of the study's rows.
+        The table; None if no model is a row of Table 1.
     """
-    lines = _beside_published(results, PUBLISHED, PUBLISHED_METRICS)
+    lines = _published_rows(results, PUBLISHED, PUBLISHED_METRICS)
     if not lines:
         return None
     return ReportTable(
         "published",
-        "Beside the study's Table 1",
-        "Mean ± SD over folds, as the study prints it, for its own data (muscles).",
-        ["model", *_headings_beside(PUBLISHED_METRICS)],
+        "Comparison with Table 1 of the study",
+        "Mean ± SD over folds. Published values are those of the study for muscles.",
+        ["model", *_column_headings(PUBLISHED_METRICS)],
         lines,
     )
 
 
 def supplement_table(results: Results) -> ReportTable | None:
-    """The study's supplementary table of alpha and beta with its values beside ours.
+    """Create a table of our results and those of the supplement on alpha and beta.
 
     Args:
-        results: The numbers.
+        results: Values of the report.
 
     Returns:
-        The table; None where fewer than two models are of its rows, so that no parameter was varied.
+        The table; None if fewer than two models are rows of the supplement.
     """
-    lines = _beside_published(results, SUPPLEMENT, SUPPLEMENT_METRICS)
+    lines = _published_rows(results, SUPPLEMENT, SUPPLEMENT_METRICS)
     if len(lines) < 2:
         return None
     return ReportTable(
         "supplement",
-        "Beside the study's supplement: alpha and beta of the maps",
-        "Mean ± SD over folds. The model's name says beta and alpha where they are not 100 and 0.5.",
-        ["model", *_headings_beside(SUPPLEMENT_METRICS)],
+        "Comparison with the supplement of the study: alpha and beta of the maps",
+        "Mean ± SD over folds. Model names contain beta and alpha if they are not 100 and 0.5.",
+        ["model", *_column_headings(SUPPLEMENT_METRICS)],
         lines,
     )
 
 
 def claims_table(results: Results) -> ReportTable:
-    """A number for each of the study's claims on segmentation.
+    """Create a table with a number for each claim of the study about segmentation.
 
     Args:
-        results: The numbers.
+        results: Values of the report.
 
     Returns:
-        The table: spread of the DSC, islands, errors where confidence is low and high and where it is deep, and how
-        soon training converged.
+        The table: SD of the DSC, number of islands, errors at low confidence, at high confidence and at depth, and
+        epochs until convergence.
     """
     dice, islands = results.participants["dice"], results.participants["islands"]
     errors = [error.values for error in results.errors.values()] or [pd.DataFrame()] * 3
@@ -84,14 +84,13 @@ def claims_table(results: Results) -> ReportTable:
     ]
     return ReportTable(
         "claims",
-        "The study's claims, in numbers",
-        "Maps are said to lower the SD of DSC over participants, to leave fewer islands, to make deep regions better "
-        "and errors fewer where confidence is high, and not to slow training. An error is the share of the voxels in "
-        "prediction or label that are wrong; low confidence is below 0.3 and high from 0.7 of the image's own map, "
-        "also where a network saw a control; deep are the levels of depth at which the deepest three tenths of a "
-        "participant's labels lie. Epochs are those "
-        "until 95 % of the best validation DSC, a mean over folds and seeds. Whether maps make variability like the "
-        "expert's needs repeated labels and is not measured here.",
+        "Claims of the study",
+        "The study claims that confidence maps reduce the SD of the DSC over participants and the number of islands, "
+        "improve deep regions, reduce errors where confidence is high, and do not slow down training. The error is the "
+        "fraction of predicted or labelled voxels that are wrong. Confidence is low below 0.3 and high from 0.7; it is "
+        "that of the image, also for networks with a control channel. Deep regions contain the deepest 30 % of the "
+        "labelled voxels of a participant. Epochs are counted until 95 % of the best validation DSC, mean over folds "
+        "and seeds. The claim about the variability of the expert needs repeated labels and is not tested here.",
         [
             "model",
             "SD of DSC",
@@ -105,28 +104,28 @@ def claims_table(results: Results) -> ReportTable:
     )
 
 
-def _beside_published(
+def _published_rows(
     results: Results, published: Mapping[str, Mapping[str, Published]], metrics: Sequence[str]
 ) -> list[list[Cell]]:
-    """Give a line for every model that has published values."""
+    """Create a row for every model with published values."""
     summary = results.summaries["worst"]
     overall = summary[summary["class"] == "mean"]
     by_metric = {(row["model"], row["metric"]): row for row in overall.to_dict("records")}
     lines = []
     for model in results.runs.models:
-        of_the_study = published.get(setting_of(model))
-        if of_the_study is None:
+        published_values = published.get(setting_of(model))
+        if published_values is None:
             continue
         line = [Cell(model)]
         for name in metrics:
-            own, theirs = by_metric[model, name], of_the_study[name]
+            measured, reported = by_metric[model, name], published_values[name]
             line += [
-                Cell(format_mean_and_sd(own["mean"], own["sd_folds"])),
-                Cell(f"{theirs.mean:.2f} ± {theirs.sd:.2f}"),
+                Cell(format_mean_and_sd(measured["mean"], measured["sd_folds"])),
+                Cell(f"{reported.mean:.2f} ± {reported.sd:.2f}"),
             ]
         lines.append(line)
     return lines
 
 
-def _headings_beside(metrics: Sequence[str]) -> list[str]:
-    return [f"{METRICS[name].title}, {whose}" for name in metrics for whose in ("ours", "published")]
+def _column_headings(metrics: Sequence[str]) -> list[str]:
+    return [f"{METRICS[name].title}, {source}" for name in metrics for source in ("ours", "published")]

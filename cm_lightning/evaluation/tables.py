@@ -1,4 +1,4 @@
-"""The report's tables: what they say about the numbers, and nothing that is computed."""
+"""Tables of the report. All values are computed elsewhere."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from cm_lightning.metrics import METRICS
 
 
 def overview_table(results: Results) -> ReportTable:
-    """All metrics of all models, mean over classes: SD over participants and over folds kept apart.
+    """Create a table of all metrics of all models, mean over classes.
 
     Args:
-        results: The numbers; of each model, the first planned comparison counts for the study's mark.
+        results: Values of the report. The mark * uses the first planned comparison of each model.
 
     Returns:
-        The table; the best mean of a column is bold, and * marks p < 0.05 on the Hausdorff distance against the
-        baseline (pairwise, uncorrected: the study's rule).
+        The table. The best mean of each column is bold; * marks p < 0.05 for the Hausdorff distance compared with the
+        baseline (pairwise and uncorrected, as in the study).
     """
     summary = results.summaries["worst"]
     overall = summary[summary["class"] == "mean"]
@@ -35,7 +35,7 @@ def overview_table(results: Results) -> ReportTable:
         line = [Cell(f"{model}{' *' * (model in marked)}")]
         for name in metrics:
             row = by_metric.get((model, name))
-            if row is None:  # a run of an earlier version, or post-processing, which has no probabilities
+            if row is None:  # not stored by earlier versions, or undefined after post-processing
                 line.append(Cell("-"))
                 continue
             spread = "; ".join(format_number(row[key]) for key in ("sd_patients", "sd_folds", "sd_seeds"))
@@ -46,25 +46,25 @@ def overview_table(results: Results) -> ReportTable:
     return ReportTable(
         "overview",
         "All metrics, mean over classes",
-        "Mean ± (SD over participants; SD over the folds' means; SD over seeds). A lost or invented class counts with "
-        "its worst value; failures are how often that happened, over all seeds. The SD over folds says how stable "
-        "training is, not how much participants differ: with three folds, one that fails moves the mean by a third, "
-        "and folds of 0.855, 0.855 and 0 are the 0.57 ± 0.49 of the study's Table 1. The best mean is bold. * p < 0.05 "
-        "on HD against the baseline (pairwise signed ranks, uncorrected: the study's rule).",
+        "Mean ± (SD over participants; SD over the means of folds; SD over seeds). A class that is missed or falsely "
+        "predicted counts with the worst value of a metric; failures count these cases over all seeds. The SD over "
+        "folds describes the stability of training rather than the variability between participants: a single failed "
+        "fold of three (Dice 0.855, 0.855 and 0) gives the 0.57 ± 0.49 in Table 1 of the study. The best mean is bold. "
+        "* p < 0.05 for HD compared with the baseline (signed-rank test, uncorrected, as in the study).",
         ["model", *headings, "failures", "participants", "folds", "seeds"],
         lines,
     )
 
 
 def level_table(results: Results, by: str) -> ReportTable | None:
-    """Error of every model by tenths of confidence or of depth.
+    """Create a table of the error of each model by tenths of confidence or of depth.
 
     Args:
-        results: The numbers.
+        results: Values of the report.
         by: ``confidence`` or ``depth``.
 
     Returns:
-        The table; None where it was not measured.
+        The table; None if the errors were not measured.
     """
     profile = results.profiles.get(by)
     if profile is None:
@@ -72,21 +72,25 @@ def level_table(results: Results, by: str) -> ReportTable | None:
     return ReportTable(
         f"error_by_{by}",
         f"Error by {by}",
-        "Share of the voxels in prediction or label that are wrong, mean over the participants that have any there. "
-        + ("Of the image's own map, also where a network saw a control." if by == "confidence" else "0 is the probe."),
+        "Fraction of predicted or labelled voxels that are wrong; mean over participants with such voxels. "
+        + (
+            "Confidence is that of the image, also for networks with a control channel."
+            if by == "confidence"
+            else "Depth is relative to the insonified rows, and 0 at the probe."
+        ),
         ["model", *(f"{level / 10:.1f} to {(level + 1) / 10:.1f}" for level in profile.columns.to_numpy())],
         [[Cell(str(model)), *(Cell(format_number(error)) for error in errors)] for model, errors in profile.iterrows()],
     )
 
 
 def calibration_table(results: Results) -> ReportTable | None:
-    """Calibration of every model, with and without its temperature.
+    """Create a table of the calibration of each model, with and without temperature scaling.
 
     Args:
-        results: The numbers.
+        results: Values of the report.
 
     Returns:
-        The table; None where it was not measured.
+        The table; None if calibration was not measured.
     """
     if results.calibration is None:
         return None
@@ -106,25 +110,25 @@ def calibration_table(results: Results) -> ReportTable | None:
     return ReportTable(
         "calibration",
         "Calibration",
-        "Mean ± SD over participants, of the mean over classes, each against the rest, over insonified voxels at file "
-        "resolution in 20 bins of probability. ECE is the distance between stated probability and frequency, mean over "
-        "voxels, most of them background; ACE the mean over bins, in which boundaries weigh more; Brier the squared "
-        "error of the probability. The mean ECE of a perfectly calibrated model is not 0: with independent voxels it "
-        "is below the ECE by chance 39 times of 40 (97.5th percentile). After scaling with the temperature, "
-        "segmentations are the same.",
+        "Mean ± SD over participants; mean over classes, each against the rest, over insonified voxels at file "
+        "resolution in 20 bins of probability. The ECE is the mean difference between predicted probability and "
+        "observed frequency over voxels, most of which are background; the ACE is the mean over bins and gives more "
+        "weight to boundaries; the Brier score is the mean squared error of the probability. The ECE by chance is the "
+        "97.5th percentile of the mean ECE of a perfectly calibrated model with independent voxels. Temperature "
+        "scaling does not change segmentations.",
         ["model", "scaling", *(METRICS[name].title for name in names), "ECE by chance", "participants"],
         lines,
     )
 
 
 def settings_table(results: Results) -> ReportTable | None:
-    """What distinguishes the models' configurations.
+    """Create a table of the settings that differ between models.
 
     Args:
-        results: The numbers.
+        results: Values of the report.
 
     Returns:
-        The table; None where there is one model, or configurations were not kept.
+        The table; None with one model or without stored configurations.
     """
     differing = results.differing_settings
     if differing.empty:
@@ -132,24 +136,24 @@ def settings_table(results: Results) -> ReportTable | None:
     names = [str(key).removeprefix("model.init_args.") for key in differing]
     return ReportTable(
         "settings",
-        "What differs between the models",
-        "Settings that are not the same in all models; the rest is in the configurations at the end.",
+        "Settings that differ between models",
+        "All settings are listed in the configurations at the end of this page.",
         ["model", *names],
         [[Cell(str(model)), *(Cell(str(value)) for value in values)] for model, values in differing.iterrows()],
     )
 
 
 def class_table(results: Results) -> ReportTable:
-    """Every class of every model: the metrics that a reader asks for first.
+    """Create a table of the main metrics of each class and model.
 
     Args:
-        results: The numbers.
+        results: Values of the report.
 
     Returns:
-        The table, with means under both policies of empty masks.
+        The table, with the mean DSC for both treatments of empty masks.
     """
     rows = results.runs.rows
-    by = {
+    summary_rows = {
         policy: {(row["model"], row["class"], row["metric"]): row for row in table.to_dict("records")}
         for policy, table in results.summaries.items()
     }
@@ -159,31 +163,33 @@ def class_table(results: Results) -> ReportTable:
     for model, name in dict.fromkeys(zip(rows["model"], rows["class"], strict=True)):
         line = [Cell(model), Cell(name)]
         for metric in names:
-            worst = by["worst"].get((model, name, metric))
+            worst = summary_rows["worst"].get((model, name, metric))
             line.append(
                 Cell(
                     "-" if worst is None else f"{format_number(worst['mean'])} ± {format_number(worst['sd_patients'])}"
                 )
             )
         key = (model, name, "dice")
-        detected = by["detected"].get(key)
+        detected = summary_rows["detected"].get(key)
         line.append(Cell("-" if detected is None else f"{format_number(detected['mean'])} (n {detected['patients']})"))
-        lines.append([*line, Cell(str(by["worst"][key]["failures"]) if key in by["worst"] else "-")])
+        lines.append(
+            [*line, Cell(str(summary_rows["worst"][key]["failures"]) if key in summary_rows["worst"] else "-")]
+        )
     headings = [METRICS[name].heading(results.unit) for name in names]
     return ReportTable(
         "classes",
-        "Every class",
-        "Mean ± SD over participants; DSC also over those alone in which the class was found.",
+        "Results per class",
+        "Mean ± SD over participants. The DSC is also given for the participants in which the class was found.",
         ["model", "class", *headings, "DSC where found", "failures"],
         lines,
     )
 
 
 def comparison_table(quantity: ComparedQuantity) -> ReportTable:
-    """Planned comparisons with the baselines, and whether the models differ at all.
+    """Create a table of the planned comparisons of one quantity, with the Friedman test in its note.
 
     Args:
-        quantity: What is compared, with the results.
+        quantity: Results of the comparisons.
 
     Returns:
         The table.
@@ -191,16 +197,17 @@ def comparison_table(quantity: ComparedQuantity) -> ReportTable:
     results, overall, note = quantity.results, quantity.overall, ""
     if overall is not None:
         note = (
-            f"Friedman over {overall.models} models and {overall.participants} participants: chi-square "
-            f"{overall.statistic:.2f}, p {format_p(overall.p)} (permutations within participants: "
+            f"Friedman test over {overall.models} models and {overall.participants} participants: chi-square "
+            f"{overall.statistic:.2f}, p {format_p(overall.p)} (by permutation within participants: "
             f"{format_p(overall.permutation_p)}), Kendall's W {overall.kendall_w:.2f}. "
         )
     smallest = max(result.smallest_p for result in results.values())
     participants = min(result.participants for result in results.values())
     note += (
-        "Differences are modified less baseline; exact signed ranks; intervals (BCa bootstrap over participants) are "
-        f"exploratory. With {participants} participants no p-value below {format_p(smallest)} is possible. The last "
-        "column is the difference that would have been found with a power of 80 %: smaller ones mostly could not."
+        "Differences are model minus baseline. Exact Wilcoxon signed-rank test, Holm's correction for all comparisons; "
+        "confidence intervals (BCa bootstrap over participants) are exploratory. With "
+        f"{participants} participants, the smallest possible p value is {format_p(smallest)}. The last column is the "
+        "difference that is detected with a power of 80 % (paired t-test)."
     )
     lines = [
         [
@@ -218,7 +225,7 @@ def comparison_table(quantity: ComparedQuantity) -> ReportTable:
     ]
     return ReportTable(
         f"comparison_{quantity.name}",
-        f"Against the baseline: {quantity.title}",
+        f"Comparison with the baseline: {quantity.title}",
         note,
         [
             "model",
@@ -236,15 +243,21 @@ def comparison_table(quantity: ComparedQuantity) -> ReportTable:
 
 
 def problem_table(problems: Sequence[tuple[str, str]]) -> ReportTable | None:
-    """What was left out, and why.
+    """Create a table of the experiments that were left out.
 
     Args:
-        problems: Folder and reason.
+        problems: Folder of each experiment and the reason.
 
     Returns:
-        The table; None where nothing was.
+        The table; None if no experiment was left out.
     """
     if not problems:
         return None
     lines = [[Cell(folder), Cell(reason)] for folder, reason in problems]
-    return ReportTable("left_out", "Left out", "These could not be read or pooled.", ["folder", "reason"], lines)
+    return ReportTable(
+        "left_out",
+        "Experiments that were left out",
+        "Their results could not be read or pooled.",
+        ["folder", "reason"],
+        lines,
+    )

@@ -1,1 +1,1 @@
-"""How networks vary, how raters do, and whether confidence predicts either."""
+"""Predictive uncertainty and rater variability, and their relation to confidence."""

@@ -1,4 +1,4 @@
-"""How networks' variability compares with raters', and whether confidence maps predict it: ``variability``."""
+"""The comparison of predictive uncertainty and rater variability, as run by the subcommand ``variability``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,33 +28,33 @@ def compare_variability(
     baseline: str | None = None,
     compare: Sequence[str] | None = None,
 ) -> Path:
-    """Compare the variability of trained networks with that of raters.
+    """Sample trained networks, compare the samples with repeated labels and write the page.
 
     Args:
-        runs: Folders of experiments, or folders that hold such.
-        output: Folder to write to.
-        raters: Folder of repeated labels; None to compare networks with their errors alone.
-        pattern: How a file's name tells its rater and the repeat.
-        consensus: How labels are made one.
-        settings: How networks are sampled.
-        frames: Frames of every volume.
-        sampled: Where samples are kept; in ``output`` by default.
-        data_root: The data set, where it has moved since training.
+        runs: Folders of experiments, or folders that contain folders of experiments.
+        output: Folder of the page.
+        raters: Folder of repeated labels; None to compare uncertainty with errors only.
+        pattern: Regular expression with the groups ``rater`` and ``repeat`` for the names of label files.
+        consensus: Method of the consensus of labels.
+        settings: Settings of MC dropout.
+        frames: Number of frames per volume.
+        sampled: Folder of the samples; a folder in ``output`` by default.
+        data_root: Folder of the data set, if it is not the one of the training.
         accelerator: Lightning's name of the device.
-        baseline: Model that all others are compared with.
-        compare: In its place, the planned comparisons, each "model=baseline".
+        baseline: Model with which all others are compared.
+        compare: Planned comparisons, each "model=baseline", instead of a single baseline.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        InputError: None of the runs can be sampled, or the raters' labels not be read.
+        InputError: No experiment can be sampled, or the labels cannot be read.
     """
     experiments = find_experiments(runs)
     names = [(experiment.model, experiment.seed) for experiment in experiments]
-    twice = sorted({f"{model} (seed {seed})" for model, seed in names if names.count((model, seed)) > 1})
-    if twice:
-        raise InputError(f"Several of the runs are the same model with the same seed: {', '.join(twice)}.")
+    duplicates = sorted({f"{model} (seed {seed})" for model, seed in names if names.count((model, seed)) > 1})
+    if duplicates:
+        raise InputError(f"Several experiments have the same model and seed: {', '.join(duplicates)}.")
     comparisons = choose_comparisons(list(dict.fromkeys(model for model, _ in names)), baseline, compare)
     images, problems = sample_runs(
         experiments, sampled or output / "samples", settings, frames, raters, pattern, data_root, accelerator

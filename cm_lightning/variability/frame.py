@@ -1,4 +1,4 @@
-"""One image and its labels, whatever a network says of it."""
+"""One image with all of its labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,21 +28,22 @@ Array = NDArray[np.floating[Any]]
 Labels = NDArray[np.uint8]
 ConsensusName = Literal["majority", "staple"]
 
-BAND = 0.1  # of the frame's depth: how far from a boundary pixels are looked at
-POINTS_NEEDED = 20  # of a boundary, for a slope over it
+# Largest distance of the evaluated pixels from a boundary, as a fraction of the depth of the frame.
+BAND = 0.1
+# Smallest number of points for a correlation or slope.
+POINTS_NEEDED = 20
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An image and its labels, whatever a network says.
+    """An image with all of its labels.
 
     Attributes:
-        image: The image, as a model saw it that had its confidence map.
-        labels: Class indices that raters gave it, ``(labels, depth, lateral)``; the label file alone where there are no
-            raters.
-        raters: Who drew each of them.
-        n_classes: Number of classes, background included.
-        consensus_by: How labels are made one: by ``majority``, or by ``staple``.
+        image: Samples of a model with a confidence map, which also contain the image; of any model if none has a map.
+        labels: Class indices of all labels, ``(labels, depth, lateral)``; the label of the data set without raters.
+        raters: Name of the rater of each label.
+        n_classes: Number of classes, including background.
+        consensus_by: Method of the consensus, ``majority`` or ``staple``.
     """
 
     image: SampledImage
@@ -53,24 +54,25 @@ class Frame:
 
     @property
     def repeated(self) -> bool:
-        """Whether there is anything to compare the variability of samples with."""
+        """Whether the image has several labels."""
         return len(self.labels) > 1
 
     @cached_property
     def consensus(self) -> Labels:
-        """Class indices that the labels have in common, ``(depth, lateral)``."""
+        """Class indices of the consensus of the labels, ``(depth, lateral)``."""
         return (staple if self.consensus_by == "staple" else majority)(self.labels, self.n_classes)
 
     @cached_property
     def distribution(self) -> Array:
-        """Share of the labels of every class, ``(C, depth, lateral)``."""
+        """Fraction of the labels that have each class, ``(C, depth, lateral)``."""
         return label_distribution(self.labels, self.n_classes)
 
     @cached_property
     def depths(self) -> list[Array]:
-        """Depth below the first insonified row and, in a fan, also below the probe, ``(depth, lateral)`` each.
+        """Depth below the top of the image and, for a fan, also below the probe, ``(depth, lateral)`` each.
 
-        In the image's unit. Beside a curved probe the two are not the same, and either may be what labels go with.
+        Depths are in the unit of the image. With a curved probe the two differ, and rater variability may depend on
+        either.
         """
         domain = self.image.domain
         rows = np.arange(len(domain))[:, None] * self.image.spacing[0]
@@ -81,52 +83,72 @@ class Frame:
 
     @property
     def depth(self) -> Array:
-        """Depth below the first insonified row, ``(depth, lateral)``."""
+        """Depth below the top of the image, ``(depth, lateral)``, in the unit of the image."""
         return self.depths[0]
 
     @cached_property
     def band(self) -> NDArray[np.bool_]:
-        """Insonified pixels about the boundaries of the consensus, where there is something to be unsure of."""
+        """Insonified pixels near the boundaries of the consensus, ``(depth, lateral)``."""
         reach = BAND * len(self.image.domain) * self.image.spacing[0]
         near: NDArray[np.bool_] = boundary_distance(self.consensus, self.image.spacing) <= reach
         return near & self.image.domain
 
     @cached_property
-    def spreads(self) -> list[tuple[BoundaryDeviation, Array]]:
-        """Of every class, how the labels are off along the consensus' boundary and their SD there."""
-        return [label_spread(self, self.labels, index) for index in range(1, self.n_classes)]
+    def deviations(self) -> list[tuple[BoundaryDeviation, Array]]:
+        """For each class, the deviations of the labels from the boundary of the consensus, and their SD."""
+        return [label_deviation(self, self.labels, index) for index in range(1, self.n_classes)]
 
 
-def label_spread(frame: Frame, labels: Labels, index: int) -> tuple[BoundaryDeviation, Array]:
-    """How labels are off along the consensus' boundary of a class, and their SD; NaN where half of them have none."""
+def label_deviation(frame: Frame, labels: Labels, index: int) -> tuple[BoundaryDeviation, Array]:
+    """Measure the deviation of labels from the boundary of the consensus of a class.
+
+    Args:
+        frame: Image and labels; the consensus is that of its labels.
+        labels: Class indices, ``(labels, depth, lateral)``.
+        index: Index of the class.
+
+    Returns:
+        The deviations, and their SD at every boundary point in the unit of the image, ``(points,)``. The SD is NaN at
+        corners and where at most half of the labels have a boundary.
+    """
     image = frame.image
     reach = 2 * BAND * len(image.domain) * image.spacing[0]
     deviation = boundary_deviation(labels, frame.consensus, index, image.spacing, reach, image.domain)
-    spread, present = boundary_sd(deviation.offsets)
-    # A corner has no one normal: labels seem further apart there than they are.
-    return deviation, np.where((present > 0.5) & ~deviation.corner, spread, np.nan)
+    sd, present = boundary_sd(deviation.offsets)
+    # The normal is not defined at a corner, so that deviations would be overestimated.
+    return deviation, np.where((present > 0.5) & ~deviation.corner, sd, np.nan)
 
 
 def confidence_correlation(
     variability: Array, confidence: Array, depths: Sequence[Array], distance: Array | None = None
 ) -> ConfidenceCorrelation:
-    """Correlate confidence with variability, alone and given depth (and distance); NaN with too few points."""
+    """Correlate confidence with variability, raw and given depth (and distance to the boundary).
+
+    Args:
+        variability: Variability at points or pixels, ``(n,)``.
+        confidence: Confidence, ``(n,)``.
+        depths: One or more depths, ``(n,)`` each.
+        distance: Distance to the boundary, ``(n,)``; None for boundary points.
+
+    Returns:
+        The correlations; NaN with fewer than :data:`POINTS_NEEDED` finite points.
+    """
     known = np.isfinite(confidence) & np.isfinite(variability)
     if distance is not None:
         known = known & np.isfinite(distance)
     if known.sum() < POINTS_NEEDED:
         return ConfidenceCorrelation(float("nan"), float("nan"))
-    off = None if distance is None else distance[known]
-    return partial_rank_correlation(variability[known], confidence[known], pick(depths, known), off)
+    known_distance = None if distance is None else distance[known]
+    return partial_rank_correlation(variability[known], confidence[known], select(depths, known), known_distance)
 
 
-def pick(maps: Sequence[Array], where: NDArray[np.bool_]) -> list[Array]:
-    """Pick pixels from every map."""
-    return [one[where] for one in maps]
+def select(maps: Sequence[Array], mask: NDArray[np.bool_]) -> list[Array]:
+    """Select the pixels of a mask from each map."""
+    return [values[mask] for values in maps]
 
 
 def finite_mean(values: Any) -> float:
-    """Average what is finite; NaN where nothing is."""
+    """Compute the mean of the finite values; NaN without any."""
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
     return float(finite.mean()) if len(finite) else float("nan")

@@ -1,4 +1,4 @@
-"""Samples of single images, kept for a comparison with the labels that raters gave the same images."""
+"""MC-dropout samples of single images, stored for the comparison with labels of raters."""
 
 import zipfile
 import zlib
@@ -21,32 +21,36 @@ from cm_lightning.tasks import SegmentationTask
 from cm_lightning.tasks.native import own_confidence, resize_frame
 from cm_lightning.uncertainty import MCDropout, entropy
 
+# Number of versions in test-time augmentation.
 AUGMENTED_VERSIONS = 20
-CONVERGENCE = (1, 2, 5, 10, 20, 50, 100, 200)  # numbers of samples after which the entropy is looked at
-KNOBS = Augmentation(flip=0, rotation=0, scaling=0, elastic=0)  # where training did not turn any
+# Numbers of samples after which the entropy is compared with the final one.
+CONVERGENCE = (1, 2, 5, 10, 20, 50, 100, 200)
+# Intensity augmentation of test-time augmentation, if training used none.
+DEFAULT_AUGMENTATION = Augmentation(flip=0, rotation=0, scaling=0, elastic=0)
 
 
 @dataclass(frozen=True)
 class SampledImage:
-    """One frame of a test case, and what a network says of it.
+    """One frame of a test case with the MC-dropout samples of a network.
 
     Attributes:
-        case: The case's id.
-        patient: Whose it is.
-        frame: Which frame of the volume; 0 of an image.
-        unit: Of the spacing.
-        spacing: Pixel size in depth and lateral.
-        image: ``(depth, lateral)`` in [0, 1].
-        domain: Insonified pixels.
-        label: Class indices of the label file.
-        confidence: The map of the image itself, also where the network saw a control; NaN where there is none.
-        samples: Class indices of every sample with dropout, ``(T, depth, lateral)``.
-        mean: Mean of the samples' class probabilities, ``(C, depth, lateral)``.
-        expected_entropy: Mean of the samples' entropies in nats.
-        single: Class probabilities of one pass without dropout, ``(C, depth, lateral)``.
-        augmented: Mean of the class probabilities over test-time augmentation, ``(C, depth, lateral)``.
-        convergence: Mean absolute difference, over insonified pixels, of the entropy after each number of
-            :data:`CONVERGENCE` samples to that after all; NaN for numbers above T.
+        case: Id of the case.
+        patient: Patient of the case.
+        frame: Index of the frame in the volume; 0 for an image.
+        unit: Unit of the spacing.
+        spacing: Pixel size in depth and lateral direction.
+        image: Intensities in [0, 1], ``(depth, lateral)``.
+        domain: Insonified pixels, ``(depth, lateral)``.
+        label: Class indices of the label file, ``(depth, lateral)``.
+        confidence: Confidence map of the image, also for networks with a control channel, ``(depth, lateral)``; NaN
+            without one.
+        samples: Class indices of each sample, ``(T, depth, lateral)``.
+        mean: Mean class probabilities of the samples, ``(C, depth, lateral)``.
+        expected_entropy: Mean entropy of the samples in nats, ``(depth, lateral)``.
+        single: Class probabilities without dropout, ``(C, depth, lateral)``.
+        augmented: Mean class probabilities of test-time augmentation, ``(C, depth, lateral)``.
+        convergence: Mean absolute difference, over insonified pixels, between the entropy after each number of samples
+            in :data:`CONVERGENCE` and that after all samples, in nats; NaN for numbers above T.
     """
 
     case: str
@@ -66,7 +70,7 @@ class SampledImage:
     convergence: NDArray[np.float64]
 
     def save(self, path: Path) -> None:
-        """Write all to a NumPy file, whole or not at all."""
+        """Write the samples to a NumPy file, which is renamed once it is complete."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
         np.savez_compressed(partial, **{field.name: getattr(self, field.name) for field in fields(self)})
@@ -74,7 +78,7 @@ class SampledImage:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
             InputError: The file is damaged.
@@ -83,23 +87,23 @@ class SampledImage:
             with np.load(path) as stored:
                 values: dict[str, Any] = {field.name: stored[field.name] for field in fields(cls)}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{path} cannot be read: {error}. Delete it, and it is sampled again.") from error
+            raise InputError(f"{path} cannot be read: {error}. Delete it to sample the image again.") from error
         values["spacing"] = tuple(values["spacing"].tolist())
         return cls(**{name: value.item() if np.ndim(value) == 0 else value for name, value in values.items()})
 
 
 class ImageSampler(Callback):
-    """Sample frames of every tested case with dropout, and by test-time augmentation, and keep what they say.
+    """Samples frames of every tested case with MC dropout and test-time augmentation, and stores the samples.
 
-    Frames are spread evenly over those of a volume that have a label; they do not depend on what any network or rater
-    says. Test-time augmentation turns the knobs of training (gain, time gain, speckle), and flips where training did.
+    Frames are distributed evenly over the labelled frames of a volume. Test-time augmentation changes intensities as in
+    training (gain, time gain, speckle), and flips images if training did.
 
     Args:
-        folder: Where to: ``<case>_frame<k>.npz``.
-        settings: How networks are sampled.
-        frames: Frames of a volume.
-        cases: The cases to sample, by id, each with the frames to choose from, or None for all of it; all cases by
-            default.
+        folder: Folder of the files ``<case>_frame<k>.npz``.
+        settings: Settings of MC dropout.
+        frames: Number of frames per volume.
+        cases: Ids of the cases to sample, each with the frames to select from, or None for all labelled frames. All
+            cases by default.
     """
 
     def __init__(
@@ -129,7 +133,7 @@ class ImageSampler(Callback):
         assert isinstance(data, UltrasoundDataModule)
         case = batch["case"][0]
         label = batch["native_label"][0, 0]
-        shape = [int(n) for n in batch["native_shape"][0]]
+        shape = [int(size) for size in batch["native_shape"][0]]
         if self.cases is not None and case not in self.cases:
             return
         frames = choose_frames(label, self.frames, None if self.cases is None else self.cases[case])
@@ -137,62 +141,64 @@ class ImageSampler(Callback):
             return
         running = [_RunningFrame(shape, frame, self.settings.samples) for frame in frames]
 
-        def show(sample: Tensor) -> None:
-            for one in running:
-                one.add(sample)
+        def add_sample(sample: Tensor) -> None:
+            for accumulator in running:
+                accumulator.add(sample)
 
-        pl_module.sample(batch, self.settings, show)
+        pl_module.sample(batch, self.settings, add_sample)
         single = pl_module.infer(batch).float().softmax(dim=1)[0]
         augmented = self._augmented(pl_module, data, batch)
-        own = own_confidence(batch)
-        for frame, one in zip(frames, running, strict=True):
+        confidence = own_confidence(batch)
+        for frame, accumulator in zip(frames, running, strict=True):
 
-            def at(value: Tensor, frame: int = frame) -> NDArray[np.float32]:
+            def resized(value: Tensor, frame: int = frame) -> NDArray[np.float32]:
                 return resize_frame(value.float(), shape, frame).cpu().numpy()
 
-            def cut(native: Tensor, frame: int = frame) -> NDArray[Any]:
+            def selected(native: Tensor, frame: int = frame) -> NDArray[Any]:
                 return (native if native.ndim == 2 else native[..., frame]).cpu().numpy()
 
-            domain = at(batch["domain"][0])[0] > 0.5
+            domain = resized(batch["domain"][0])[0] > 0.5
             sampled = SampledImage(
                 case=case,
                 patient=batch["patient"][0],
                 frame=frame,
                 unit=batch["unit"][0],
                 spacing=frame_spacing(batch["native_spacing"][0]),
-                image=at(batch["image"][0])[0],
+                image=resized(batch["image"][0])[0],
                 domain=domain,
-                label=cut(label),
-                confidence=np.full(domain.shape, np.nan, np.float32) if own is None else cut(own),
-                samples=np.stack(one.samples),
-                mean=one.mean.cpu().numpy(),
-                expected_entropy=(one.entropies / len(one.samples)).cpu().numpy(),
-                single=at(single),
-                augmented=at(augmented),
-                convergence=one.convergence(domain),
+                label=selected(label),
+                confidence=np.full(domain.shape, np.nan, np.float32) if confidence is None else selected(confidence),
+                samples=np.stack(accumulator.samples),
+                mean=accumulator.mean.cpu().numpy(),
+                expected_entropy=(accumulator.entropies / len(accumulator.samples)).cpu().numpy(),
+                single=resized(single),
+                augmented=resized(augmented),
+                convergence=accumulator.convergence(domain),
             )
             sampled.save(self.folder / f"{case}_frame{frame}.npz")
 
     def _augmented(self, task: SegmentationTask, data: UltrasoundDataModule, batch: Batch) -> Tensor:
-        """Mean class probabilities over augmented versions of a case, ``(C, ...)``."""
-        turned = data.augmentation
-        knobs = turned if turned.gain or turned.time_gain or turned.speckle else KNOBS
-        flips = bool(turned.flip)
+        """Average the class probabilities of augmented versions of a case, ``(C, ...)``."""
+        training = data.augmentation
+        has_intensity = training.gain or training.time_gain or training.speckle
+        augmentation = training if has_intensity else DEFAULT_AUGMENTATION
+        flips = bool(training.flip)
         total: Tensor | None = None
         devices = [task.device] if task.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.settings.seed)
             for number in range(AUGMENTED_VERSIONS):
-                change = _flip if flips and number % 2 else _leave
-                changed = change(data.add_maps(knobs.intensity(batch)))
-                found = change({"image": task.infer(changed).float().softmax(dim=1)})["image"][0]
-                total = found if total is None else total + found
+                transform = _flip if flips and number % 2 else _identity
+                augmented = transform(data.add_maps(augmentation.intensity(batch)))
+                # Flipping is its own inverse.
+                probabilities = transform({"image": task.infer(augmented).float().softmax(dim=1)})["image"][0]
+                total = probabilities if total is None else total + probabilities
         assert total is not None
         return total / AUGMENTED_VERSIONS
 
 
 class _RunningFrame:
-    """Sums over the samples of one frame at file resolution."""
+    """Accumulates the samples of one frame at file resolution."""
 
     def __init__(self, shape: Sequence[int], frame: int, samples: int) -> None:
         self.shape, self.frame = shape, frame
@@ -200,7 +206,7 @@ class _RunningFrame:
         self.total = torch.zeros(())
         self.entropies = torch.zeros(())
         self._steps: dict[int, Tensor] = {}
-        self._looked_at = {number for number in CONVERGENCE if number <= samples}
+        self._compared_numbers = {number for number in CONVERGENCE if number <= samples}
 
     @property
     def mean(self) -> Tensor:
@@ -211,41 +217,41 @@ class _RunningFrame:
         self.samples.append(probabilities.max(dim=0).indices.to(torch.uint8).cpu().numpy())
         self.total = self.total.to(probabilities.device) + probabilities
         self.entropies = self.entropies.to(probabilities.device) + entropy(probabilities, dim=0)
-        if len(self.samples) in self._looked_at:
+        if len(self.samples) in self._compared_numbers:
             self._steps[len(self.samples)] = entropy(self.mean, dim=0)
 
     def convergence(self, domain: NDArray[np.bool_]) -> NDArray[np.float64]:
-        last, inside = entropy(self.mean, dim=0), torch.from_numpy(domain)
-        found = [
-            (self._steps[number] - last).abs().cpu()[inside].mean().item() if number in self._steps else np.nan
+        final, inside = entropy(self.mean, dim=0), torch.from_numpy(domain)
+        differences = [
+            (self._steps[number] - final).abs().cpu()[inside].mean().item() if number in self._steps else np.nan
             for number in CONVERGENCE
         ]
-        return np.array(found)
+        return np.array(differences)
 
 
-def choose_frames(label: Tensor, number: int, among: Sequence[int] | None = None) -> list[int]:
-    """Spread frames evenly over those of a volume that have a label.
+def choose_frames(label: Tensor, number: int, candidates: Sequence[int] | None = None) -> list[int]:
+    """Select frames that are distributed evenly over the labelled frames of a volume.
 
     Args:
         label: Class indices, ``(depth, lateral[, elevation])``.
-        number: How many, at most.
-        among: Frames to choose from in place of the labelled ones.
+        number: Largest number of frames.
+        candidates: Frames to select from instead of the labelled ones.
 
     Returns:
-        Positions along elevation; ``[0]`` for an image, none where nothing is labelled.
+        Indices along elevation; ``[0]`` for a labelled image, and an empty list if nothing is labelled.
     """
     if label.ndim == 2:
         return [0] if label.any() else []
-    labelled = (label > 0).any(dim=0).any(dim=0).nonzero()[:, 0].tolist() if among is None else list(among)
-    places = [int((step + 0.5) / number * len(labelled)) for step in range(number)]
-    return [labelled[place] for place in dict.fromkeys(places)] if labelled else []
+    labelled = (label > 0).any(dim=0).any(dim=0).nonzero()[:, 0].tolist() if candidates is None else list(candidates)
+    positions = [int((step + 0.5) / number * len(labelled)) for step in range(number)]
+    return [labelled[position] for position in dict.fromkeys(positions)] if labelled else []
 
 
-def _leave(batch: Batch) -> Batch:
+def _identity(batch: Batch) -> Batch:
     return batch
 
 
 def _flip(batch: Batch) -> Batch:
-    """Mirror all that has a lateral axis."""
+    """Flip image, maps and masks laterally."""
     mirrored = ("image", "confidence", "domain", "source", "sink")
     return {key: value.flip(3) if key in mirrored else value for key, value in batch.items()}

@@ -1,4 +1,4 @@
-"""The page on variability: where a network hesitates, where raters do, and whether the two agree."""
+"""The page on predictive uncertainty and rater variability."""
 
 from collections.abc import Sequence
 
@@ -20,46 +20,48 @@ from cm_lightning.variability.tables import (
 
 
 def variability_page(
-    found: Variability,
+    results: Variability,
     comparisons: Sequence[Comparison],
     samples: int,
     problems: Sequence[tuple[str, str]] = (),
 ) -> Page:
-    """Put everything on a page.
+    """Create the page with all tables and figures.
 
     Args:
-        found: What was measured.
-        comparisons: Those that were planned.
-        samples: Number of passes with dropout.
-        problems: Experiments that were left out, each with the reason.
+        results: Measurements.
+        comparisons: Planned comparisons.
+        samples: Number of forward passes with dropout.
+        problems: Folder of each experiment that was left out, and the reason.
 
     Returns:
         The page.
     """
-    repeated = len(found.raters) > 0
-    patients = found.measures["patient"].nunique()
-    numbers = sorted({len(one.frame.labels) for one in found.shown.values()})
-    drawn_by = len({rater for one in found.shown.values() for rater in one.frame.raters})
-    images = len(found.measures.drop_duplicates(["case", "frame"]))
-    labels = f"{' or '.join(map(str, numbers))} labels by {drawn_by} rater(s) each" if repeated else "one label each"
+    repeated = len(results.raters) > 0
+    patients = results.measures["patient"].nunique()
+    label_counts = sorted({len(image.frame.labels) for image in results.shown.values()})
+    raters = len({rater for image in results.shown.values() for rater in image.frame.raters})
+    images = len(results.measures.drop_duplicates(["case", "frame"]))
+    counts = " or ".join(map(str, label_counts))
+    labels = f"{counts} labels per image by {raters} rater(s)" if repeated else "one label per image"
     tables = [
         problem_table(list(problems)),
-        *([question_table(found), explained_table(found), rater_table(found)] if repeated else []),
-        *([agreement_table(found)] if repeated else []),
-        *([predictor_table(found, "disagreement")] if repeated else []),
-        predictor_table(found, "error"),
-        uncertainty_table(found),
-        *comparison_tables(found, comparisons),
+        *([question_table(results), explained_table(results), rater_table(results)] if repeated else []),
+        *([agreement_table(results)] if repeated else []),
+        *([predictor_table(results, "disagreement")] if repeated else []),
+        predictor_table(results, "error"),
+        uncertainty_table(results),
+        *comparison_tables(results, comparisons),
     ]
     return Page(
-        title="Where networks hesitate" + (", and where raters do" if repeated else ""),
-        about=f"{images} images of {patients} patients, {labels}; {len(found.models)} models, "
-        f"{found.measures['seed'].nunique()} seed(s), {samples} samples with dropout. A patient's value is the mean "
-        f"over images and seeds; patients are what is counted. Distances in {found.unit}. What is said of "
-        "pixels is said of those near a boundary of the labels' consensus (a tenth of the frame's depth).",
+        title="Predictive uncertainty" + (" and rater variability" if repeated else ""),
+        summary=f"{images} images of {patients} patients, {labels}; {len(results.models)} models, "
+        f"{results.measures['seed'].nunique()} seed(s), {samples} samples of MC dropout. Values are averaged over the "
+        f"images and seeds of a patient; statistics are over patients. Distances in {results.unit}. Unless stated "
+        "otherwise, pixels are those near the boundaries of the consensus of the labels (within a tenth of the depth "
+        "of the frame).",
         tables=[table for table in tables if table is not None],
-        first=image_figures(found),
-        figures=number_figures(found),
-        again=f"Made from the samples kept beside this page with "
+        first=image_figures(results),
+        figures=number_figures(results),
+        provenance="Created from the stored samples with "
         f"{', '.join(f'{name} {number}' for name, number in versions().items())}.",
     )

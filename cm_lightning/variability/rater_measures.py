@@ -1,4 +1,4 @@
-"""What is measured on the labels of raters alone: how they differ, and whether confidence goes with that."""
+"""Measures of rater variability, and its correlation with confidence."""
 
 import math
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ from cm_lightning.variability.frame import (
     Frame,
     confidence_correlation,
     finite_mean,
-    pick,
+    select,
 )
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """Points of the consensus' boundaries of all classes, and how far labels are apart there.
+    """Boundary points of the consensus of all classes, with the variability of the labels.
 
     Attributes:
-        sd: SD over labels along the normal, ``(points,)``.
-        depths: Depth of the points, as those of the frame.
-        confidence: The map there.
-        other: Another patient's map there.
-        pixel: The smaller side of a pixel: the SD is not known better than to about a third of it.
+        sd: SD of the labels along the normal in the unit of the image, ``(points,)``.
+        depths: Depths of the points, ``(points,)`` each, as in :attr:`Frame.depths`.
+        confidence: Confidence at the points, ``(points,)``.
+        other: Confidence at the points in the map of another patient, ``(points,)``.
+        pixel: Smaller side of a pixel in the unit of the image, which limits the precision of the SD.
     """
 
     sd: Array
@@ -46,60 +46,61 @@ class Boundary:
 
 
 def measure_raters(frame: Frame, other: Array) -> tuple[dict[str, float], Boundary]:
-    """Measure how labels of an image differ, and whether its confidence map goes with that.
+    """Measure the variability of the labels of an image and its correlation with confidence.
 
     Args:
-        frame: The image, with repeated labels.
-        other: Confidence map of an image of another patient, ``(depth, lateral)``: the control.
+        frame: Image with repeated labels.
+        other: Confidence map of an image of another patient as control, ``(depth, lateral)``.
 
     Returns:
-        Values by name, and the boundaries' points.
+        Measures by name, and the boundary points.
     """
     image, band = frame.image, frame.band
     dice = agreement(pairwise_dice(frame.labels, frame.n_classes), frame.raters)
     boundary = boundary_points(frame, other)
-    apart = entropy(frame.distribution)
+    label_entropy = entropy(frame.distribution)
     distance = boundary_distance(frame.consensus, image.spacing)
-    found = {
+    measures = {
         "intra_dice": finite_mean(dice.intra),
         "inter_dice": finite_mean(dice.inter),
         "boundary_sd": finite_mean(boundary.sd),
         **_rater_sds(frame),
-        "entropy": float(apart[image.domain].mean()),
+        "entropy": float(label_entropy[image.domain].mean()),
     }
-    for suffix, of_points, of_pixels in (
+    for suffix, point_confidence, pixel_confidence in (
         ("", boundary.confidence, image.confidence[band]),
         ("_shuffled", boundary.other, other[band]),
     ):
-        along = confidence_correlation(boundary.sd, of_points, boundary.depths)
-        across = confidence_correlation(apart[band], of_pixels, pick(frame.depths, band), distance[band])
-        found |= {
-            f"sd_alone{suffix}": along.alone,
-            f"sd_given{suffix}": along.given,
-            f"entropy_alone{suffix}": across.alone,
-            f"entropy_given{suffix}": across.given,
+        sd = confidence_correlation(boundary.sd, point_confidence, boundary.depths)
+        depths = select(frame.depths, band)
+        pixels = confidence_correlation(label_entropy[band], pixel_confidence, depths, distance[band])
+        measures |= {
+            f"sd_alone{suffix}": sd.alone,
+            f"sd_given{suffix}": sd.given,
+            f"entropy_alone{suffix}": pixels.alone,
+            f"entropy_given{suffix}": pixels.given,
         }
-    return found, boundary
+    return measures, boundary
 
 
 def boundary_points(frame: Frame, other: Array) -> Boundary:
-    """Collect the points of all classes' boundaries at which most labels have one.
+    """Collect the boundary points of all classes at which more than half of the labels have a boundary.
 
     Args:
-        frame: The image, with repeated labels.
-        other: Another patient's confidence map, ``(depth, lateral)``.
+        frame: Image with repeated labels.
+        other: Confidence map of another patient, ``(depth, lateral)``.
 
     Returns:
-        The points, with the SD of the labels there.
+        The points with the SD of the labels.
     """
-    spreads, places = [], []
-    for deviation, spread in frame.spreads:
-        known = np.isfinite(spread)
-        spreads.append(spread[known])
-        places.append(np.round(deviation.points[known]).astype(int))
-    rows, columns = np.concatenate(places).T
+    sds, points = [], []
+    for deviation, sd in frame.deviations:
+        known = np.isfinite(sd)
+        sds.append(sd[known])
+        points.append(np.round(deviation.points[known]).astype(int))
+    rows, columns = np.concatenate(points).T
     return Boundary(
-        sd=np.concatenate(spreads),
+        sd=np.concatenate(sds),
         depths=[depth[rows, columns] for depth in frame.depths],
         confidence=frame.image.confidence[rows, columns],
         other=other[rows, columns],
@@ -108,11 +109,11 @@ def boundary_points(frame: Frame, other: Array) -> Boundary:
 
 
 def _rater_sds(frame: Frame) -> dict[str, float]:
-    """Root of the mean variance along the boundaries, of repeats by one rater and of the raters' own means."""
+    """Compute the root mean square of the SDs within and between raters along all boundaries."""
     within, between = [], []
-    for deviation, spread in frame.spreads:
-        offsets = deviation.offsets[:, np.isfinite(spread)]
+    for deviation, sd in frame.deviations:
+        offsets = deviation.offsets[:, np.isfinite(sd)]
         within.append(within_rater_sd(offsets, frame.raters))
         between.append(between_rater_sd(offsets, frame.raters))
-    parts = {"within_rater_sd": within, "between_rater_sd": between}
-    return {name: math.sqrt(finite_mean(np.concatenate(sds) ** 2)) for name, sds in parts.items()}
+    sds = {"within_rater_sd": within, "between_rater_sd": between}
+    return {name: math.sqrt(finite_mean(np.concatenate(values) ** 2)) for name, values in sds.items()}

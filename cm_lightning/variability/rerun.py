@@ -1,4 +1,4 @@
-"""A trained fold, tested once more with something else looked at."""
+"""Repeating the test of a trained fold with other callbacks."""
 
 import importlib
 import tempfile
@@ -16,11 +16,11 @@ from cm_lightning.tasks import SegmentationTask
 
 
 def load_data(fold: FoldFolder, root: Path | None = None) -> UltrasoundDataModule:
-    """Build the data module that a fold was trained with.
+    """Create the data module with which a fold was trained.
 
     Args:
-        fold: The fold's folder, with the ``config.yaml`` that fit wrote.
-        root: Where the data set lies now, where that is not where it was.
+        fold: Folder of the fold with its ``config.yaml``.
+        root: Folder of the data set, if it is not the one of the training.
 
     Returns:
         The data module.
@@ -29,17 +29,17 @@ def load_data(fold: FoldFolder, root: Path | None = None) -> UltrasoundDataModul
         MissingInputError: There is no configuration.
     """
     settings = fold.read_settings()
-    chosen = dict(settings["data"])
+    data_settings = dict(settings["data"])
     if root is not None:
-        chosen["root"] = str(root)
+        data_settings["root"] = str(root)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(UltrasoundDataModule, "data")
     parser.add_class_arguments(ConfidenceMapSolver, "solver")
     parser.link_arguments("solver", "data.solver", apply_on="instantiate")
-    for name in ("solver", "pairs_per_case"):  # of a group of its own, and of earlier versions
-        chosen.pop(name, None)
-    built = parser.instantiate_classes(parser.parse_object({"data": chosen, "solver": settings["solver"]}))
-    data: UltrasoundDataModule = built.data
+    for name in ("solver", "pairs_per_case"):  # a separate group, and a setting of earlier versions
+        data_settings.pop(name, None)
+    instances = parser.instantiate_classes(parser.parse_object({"data": data_settings, "solver": settings["solver"]}))
+    data: UltrasoundDataModule = instances.data
     return data
 
 
@@ -47,35 +47,35 @@ def load_task(fold: FoldFolder) -> SegmentationTask:
     """Load the best weights of a fold.
 
     Args:
-        fold: The fold's folder.
+        fold: Folder of the fold.
 
     Returns:
-        The task.
+        The task, on the CPU.
 
     Raises:
         MissingInputError: There is no checkpoint.
-        InputError: It is of no segmentation task.
+        InputError: The checkpoint does not contain a segmentation task.
     """
     checkpoint = fold.best_checkpoint
     if not checkpoint.is_file():
-        raise MissingInputError(f"There is no {checkpoint}; expected the best weights that fit kept there.")
+        raise MissingInputError(f"There is no {checkpoint}; expected the best weights of a training.")
     module, _, name = fold.read_settings()["model"]["class_path"].rpartition(".")
-    kind = getattr(importlib.import_module(module), name)
-    if not issubclass(kind, SegmentationTask):
+    task_class = getattr(importlib.import_module(module), name)
+    if not issubclass(task_class, SegmentationTask):
         raise InputError(f"{fold.path} is a run of {name}; expected a SegmentationTask.")
-    task: SegmentationTask = kind.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=False)
+    task: SegmentationTask = task_class.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=False)
     return task
 
 
 def run_test(
     task: SegmentationTask, data: UltrasoundDataModule, callbacks: Sequence[Callback], accelerator: str = "auto"
 ) -> None:
-    """Run the test of a fold in this process, with callbacks that look at it; nothing is written to the fold.
+    """Run the test of a fold in this process with additional callbacks; nothing is written to the fold.
 
     Args:
-        task: The task.
-        data: Its data.
-        callbacks: What looks at the test.
+        task: Trained task.
+        data: Data of the fold.
+        callbacks: Callbacks of the test.
         accelerator: Lightning's name of the device.
     """
     data.pairs_per_case = task.pairs_per_case

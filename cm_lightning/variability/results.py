@@ -1,4 +1,4 @@
-"""What was measured on all images."""
+"""Measurements on all images."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +9,9 @@ from cm_lightning.variability.frame import Frame
 from cm_lightning.variability.image_sampler import SampledImage
 from cm_lightning.variability.rater_measures import Boundary
 
-Key = tuple[str, int]  # a case's id and a frame
+# Id of a case and index of a frame.
+Key = tuple[str, int]
+# Measures of rater variability that are correlated with confidence.
 QUESTIONS = {
     "sd": "boundary SD of the labels, given depth",
     "entropy": "entropy of the labels, given depth and distance to the boundary",
@@ -17,11 +19,11 @@ QUESTIONS = {
 
 
 class ShownImage(NamedTuple):
-    """An image for the page.
+    """An image that is shown on the page.
 
     Attributes:
-        frame: The image and its labels.
-        sampled: What the first seed of every model says of it.
+        frame: Image and labels.
+        sampled: Samples of the first seed of each model, by model.
     """
 
     frame: Frame
@@ -30,19 +32,21 @@ class ShownImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Variability:
-    """What was measured on all images.
+    """Measurements on all images.
 
     Attributes:
         class_names: Names of the classes 1, 2, ...
-        unit: Of distances.
-        deepest: Depth of the deepest frame.
-        shown: An image of every patient by case and frame.
-        boundaries: Points of the consensus' boundaries, where labels are repeated.
-        measures: Long table by model, seed, patient, case, frame and measure.
-        raters: The same of the labels alone; empty without repeated labels.
-        profiles: Means by depth, by model, seed, patient, case, frame, quantity and part.
-        bins: Reliability by model, seed, patient, case, frame and bin.
-        convergence: Difference of the entropy to that of all samples, a column for every number of samples.
+        unit: Unit of distances.
+        deepest: Depth of the deepest frame, in ``unit``.
+        shown: One image per patient, by case and frame.
+        boundaries: Boundary points of the consensus by case and frame; empty without repeated labels.
+        measures: Long table of the measures of networks, by model, seed, patient, case, frame and measure.
+        raters: Long table of the measures of labels, by patient, case, frame and measure; empty without repeated
+            labels.
+        profiles: Long table of means over depth, by model, seed, patient, case, frame, quantity and part of the depth.
+        bins: Long table of reliability, by model, seed, patient, case, frame and bin.
+        convergence: Mean absolute difference between the entropy of the first samples and that of all samples in nats,
+            with one column per number of samples.
     """
 
     class_names: list[str]
@@ -62,12 +66,12 @@ class Variability:
         return list(dict.fromkeys(self.measures["model"]))
 
     def values(self, measure: str) -> pd.DataFrame:
-        """Every patient's value of every model: the mean over images and seeds."""
+        """Return a measure with one row per patient and one column per model, mean over images and seeds."""
         rows = self.measures[self.measures["measure"] == measure]
         means = rows.groupby(["model", "patient"], sort=False)["value"].mean().unstack("model")
         return means.reindex(columns=self.models)
 
     def rater_values(self, measure: str) -> pd.Series:
-        """Every patient's value of what is measured on the labels alone: the mean over images."""
+        """Return a measure of the labels for each patient, mean over images."""
         rows = self.raters[self.raters["measure"] == measure]
         return rows.groupby("patient", sort=False)["value"].mean()

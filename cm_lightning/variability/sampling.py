@@ -1,4 +1,4 @@
-"""Sampling the test cases of finished experiments, and finding what was sampled before."""
+"""Sampling of the test cases of finished experiments; existing samples are reused."""
 
 import json
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ INDEX = "images.json"
 
 @dataclass(frozen=True)
 class Sampled:
-    """A sampled image on disk, of one model and seed.
+    """A file with the samples of one image by one model and seed.
 
     Attributes:
-        model: Which model.
-        seed: Of its training.
-        path: Its file.
-        frame: Which frame of the case.
-        case: The case, for its raters' labels.
-        axes: File axes of the data set.
-        classes: Value in the label files of every class.
+        model: Name of the model.
+        seed: Seed of the training.
+        path: Path of the file.
+        frame: Index of the frame in the volume; 0 for an image.
+        case: The case.
+        axes: Axes of the image and label files.
+        classes: Value of each class in the label files.
     """
 
     model: str
@@ -57,41 +57,45 @@ def sample_runs(
     data_root: Path | None = None,
     accelerator: str = "auto",
 ) -> tuple[list[Sampled], list[tuple[str, str]]]:
-    """Sample the test cases of all folds of experiments; what was sampled before in the same way is kept.
+    """Sample the test cases of all folds of experiments; samples with the same settings are reused.
 
     Args:
         experiments: Folders of experiments.
-        output: Where samples are kept.
-        settings: How networks are sampled. UNETR is sampled in windows where it was trained on patches.
-        frames: Frames of every volume.
-        raters: Folder of repeated labels; only cases that have any are sampled, in frames that have. None for all.
-        pattern: How a file's name tells its rater and the repeat.
-        data_root: The data set, where it has moved.
+        output: Folder of the samples.
+        settings: Settings of MC dropout. UNETR is sampled in windows if it was trained on patches.
+        frames: Number of frames per volume.
+        raters: Folder of repeated labels. Only labelled frames of cases with repeated labels are sampled; None for all.
+        pattern: Regular expression with the groups ``rater`` and ``repeat`` for the names of label files.
+        data_root: Folder of the data set, if it is not the one of the training.
         accelerator: Lightning's name of the device.
 
     Returns:
-        All sampled images, and the experiments that could not be sampled, each with the reason.
+        All sampled images, and the folder of each experiment that could not be sampled with the reason.
 
     Raises:
-        InputError: There is nothing to sample.
+        InputError: There is no case to sample, or the experiments have different test images.
     """
-    found: list[Sampled] = []
+    sampled: list[Sampled] = []
     problems: list[tuple[str, str]] = []
     for experiment in tqdm(experiments, desc="Sampling", unit="experiment"):
-        of_experiment: list[Sampled] = []
+        experiment_images: list[Sampled] = []
         try:
             for fold in experiment.folds():
                 data, cases = _tested_cases(fold, data_root)
-                chosen = {
+                frames_by_case = {
                     name: None if raters is None else _rated_frames(case, raters, pattern, data)
                     for name, case in cases.items()
                     if raters is None or (raters / name).is_dir()
                 }
                 folder = output / fold.name
-                paths = _sample_fold(fold, folder, data, chosen, settings, frames, accelerator) if chosen else []
+                paths = (
+                    _sample_fold(fold, folder, data, frames_by_case, settings, frames, accelerator)
+                    if frames_by_case
+                    else []
+                )
                 for path in paths:
                     name, _, number = path.stem.rpartition("_frame")
-                    of_experiment.append(
+                    experiment_images.append(
                         Sampled(
                             experiment.model,
                             experiment.seed,
@@ -105,32 +109,32 @@ def sample_runs(
         except (InputError, MissingInputError) as error:
             problems.append((str(experiment.path), str(error)))
         else:
-            found += of_experiment
-    if not found:
-        what = "a label" if raters is None else f"labels in {raters} (in a folder named like the case)"
+            sampled += experiment_images
+    if not sampled:
+        labels = "a label" if raters is None else f"labels in {raters} (in a folder named like the case)"
         reasons = "".join(f"\n{folder}: {reason}" for folder, reason in problems)
-        raise InputError(f"No test case of the runs that can be read has {what}; there is nothing to compare.{reasons}")
-    _check_equal_coverage(found)
-    return found, problems
+        raise InputError(f"No test case of the readable experiments has {labels}, so nothing can be compared.{reasons}")
+    _check_equal_coverage(sampled)
+    return sampled, problems
 
 
 def _tested_cases(fold: FoldFolder, data_root: Path | None) -> tuple[UltrasoundDataModule, dict[str, Case]]:
-    """The data of a fold and its test cases, which must be those that it was tested with: others were trained on."""
+    """Load the data of a fold and check that its test cases are still the same, since others were used in training."""
     data = load_data(fold, data_root)
     cases = {case.id: case for case in data.cases_of("test")}
     if fold.test_plan.is_file():
         planned = set(fold.read_test_plan()["test_cases"][data.fold])
         if planned != set(cases):
             raise InputError(
-                f"{fold.path} was tested with other cases than the data at {data.root} give (differing: "
-                f"{', '.join(sorted(planned ^ set(cases)))}), and may have been trained on these. Expected the data "
+                f"The test cases of {fold.path} differ from those of the data at {data.root} (differences: "
+                f"{', '.join(sorted(planned ^ set(cases)))}), which may have been used in training. Expected the data "
                 "set of the training."
             )
     return data, cases
 
 
 def _rated_frames(case: Case, raters: Path, pattern: str, data: UltrasoundDataModule) -> list[int] | None:
-    """Frames of a volume in which a rater labelled anything, by the first label; None for an image."""
+    """List the frames of a volume that the first rater label marks; None for an image."""
     file = find_rater_files(raters / case.id, pattern)[0]
     label = data.axes.from_file(read_image(file.path, is_label=True).array)
     return None if label.ndim == 2 else np.flatnonzero((label > 0).any(axis=(0, 1))).tolist()
@@ -140,49 +144,51 @@ def _sample_fold(
     fold: FoldFolder,
     folder: Path,
     data: UltrasoundDataModule,
-    chosen: dict[str, list[int] | None],
+    frames_by_case: dict[str, list[int] | None],
     settings: MCDropout,
     frames: int,
     accelerator: str,
 ) -> list[Path]:
-    """Sample a fold, or find what was sampled with the same weights, settings, images and labels."""
+    """Sample a fold, or return existing samples of the same weights, settings, images and labels."""
     task = load_task(fold)
     if task.window is not None and not takes_any_grid(task.network):
         settings = replace(settings, inference="windows")
-    files = [path for case in data.cases_of("test") if case.id in chosen for path in (case.image, case.label) if path]
-    wanted: dict[str, Any] = {
+    files = [
+        path for case in data.cases_of("test") if case.id in frames_by_case for path in (case.image, case.label) if path
+    ]
+    key: dict[str, Any] = {
         "checkpoint": file_digest(fold.best_checkpoint),
-        "settings": {**asdict(settings), "batch_size": 1},  # changes no result
+        "settings": {**asdict(settings), "batch_size": 1},  # does not change results
         "data": {**fold.read_settings()["data"], "root": None, "cache_dir": None},
         "frames": frames,
-        "cases": chosen,
+        "cases": frames_by_case,
         "files": [file_digest(path) for path in files],
     }
     index = folder / INDEX
     if index.is_file():
         stored = json.loads(index.read_text())
         kept = [folder / name for name in stored.pop("sampled")]
-        if stored == wanted and all(path.is_file() for path in kept):
+        if stored == key and all(path.is_file() for path in kept):
             return kept
-        index.unlink()  # first: whatever is interrupted now is sampled again
+        index.unlink()  # before sampling, so that interrupted sampling is repeated
     for stale in folder.glob("*.npz"):
         stale.unlink()
-    run_test(task, data, [ImageSampler(folder, settings, frames, chosen)], accelerator)
-    sampled = sorted(folder.glob("*.npz"))
+    run_test(task, data, [ImageSampler(folder, settings, frames, frames_by_case)], accelerator)
+    paths = sorted(folder.glob("*.npz"))
     folder.mkdir(parents=True, exist_ok=True)
-    index.write_text(json.dumps({**wanted, "sampled": [path.name for path in sampled]}))
-    return sampled
+    index.write_text(json.dumps({**key, "sampled": [path.name for path in paths]}))
+    return paths
 
 
 def _check_equal_coverage(images: Sequence[Sampled]) -> None:
-    """Check that all models and seeds have the same images: else their means would be of other patients."""
+    """Check that all models and seeds have the same images, so that their means are comparable."""
     covered: dict[tuple[str, int], set[Key]] = {}
-    for one in images:
-        covered.setdefault((one.model, one.seed), set()).add((one.case.id, one.frame))
-    everything = set().union(*covered.values())
+    for image in images:
+        covered.setdefault((image.model, image.seed), set()).add((image.case.id, image.frame))
+    all_keys = set().union(*covered.values())
     for (model, seed), keys in covered.items():
-        if keys != everything:
+        if keys != all_keys:
             raise InputError(
-                f"{model} (seed {seed}) was tested on {len(keys)} of the {len(everything)} images of the runs; "
-                "expected the same of all, to compare like with like. Finish its folds, or leave it out."
+                f"{model} (seed {seed}) was tested on {len(keys)} of {len(all_keys)} images; expected the same images "
+                "for all models. Finish its folds, or leave it out."
             )

@@ -1,4 +1,4 @@
-"""The tables of the page on variability."""
+"""Tables of the page on predictive uncertainty and rater variability."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,11 +16,11 @@ from cm_lightning.variability.results import QUESTIONS, Variability
 
 
 class Measure(NamedTuple):
-    """A measure of the agreement table.
+    """A measure of the agreement between samples and labels.
 
     Attributes:
         title: Heading.
-        target: What it should be: as ``high`` or ``low`` as can be, or ``one``; None for what only describes.
+        target: Ideal value: as ``high`` or as ``low`` as possible, or ``one``; None for descriptive measures.
     """
 
     title: str
@@ -46,11 +46,19 @@ MEASURES = {
     "area_distance": Measure("Wasserstein of areas", "low"),
     "area_crps": Measure("CRPS of areas", "low"),
 }
+# Measures of the planned comparisons.
 COMPARED = ("ncc", "diversity", "boundary_slope", "energy", "ece", "disagreement_auroc/MC entropy")
 
 
-def question_table(found: Variability) -> ReportTable:
-    """Does confidence predict where labels differ, beyond depth?"""
+def question_table(results: Variability) -> ReportTable:
+    """Create a table of the correlation of confidence with rater variability, raw and given depth.
+
+    Args:
+        results: Measurements.
+
+    Returns:
+        The table.
+    """
     lines = []
     for name, title in QUESTIONS.items():
         for key, condition in (
@@ -58,135 +66,180 @@ def question_table(found: Variability) -> ReportTable:
             (f"{name}_given", "given"),
             (f"{name}_given_shuffled", "given, another patient's map"),
         ):
-            values = found.rater_values(key).dropna().to_numpy()
+            values = results.rater_values(key).dropna().to_numpy()
             lines.append([Cell(title), Cell(condition), *_tested(values)])
     return ReportTable(
         "question",
-        "Do confidence maps predict where labels differ?",
-        "Rank correlation of confidence with the labels' variability, one a patient; negative where labels differ more "
-        "in low confidence. Confidence falls with depth by construction, so that the correlation with nothing given "
-        "says little: given means that whatever any smooth function of depth (and distance) predicts was taken out of "
-        "both. Another patient's map has confidence's dependence on depth and knows nothing of the image. Intervals by "
-        "bootstrap over patients; p by exact signed ranks.",
+        "Confidence and rater variability",
+        "Rank correlation of confidence with the variability of the labels in each patient; negative if labels vary "
+        "more where confidence is low. Since confidence decreases with depth by construction, the correlation with "
+        "nothing given is not evidence for a relation. The partial correlation (given depth) removes smooth functions "
+        "of depth (and of distance to the boundary) from both. The map of another patient has the same dependence on "
+        "depth but no information about the image. Confidence intervals by bootstrap over patients; exact Wilcoxon "
+        "signed-rank test.",
         ["variability", "condition", "mean correlation", "95 %", "p", "patients"],
         lines,
     )
 
 
-def explained_table(found: Variability) -> ReportTable | None:
-    """How much of the labels' spread depth, confidence and both predict in patients not learnt from."""
-    used = {key: one for key, one in found.boundaries.items() if len(one.sd) and np.isfinite(one.confidence).all()}
-    of_key = found.measures.drop_duplicates(["case", "frame"]).set_index(["case", "frame"])["patient"]
-    patients = [str(of_key[key]) for key in used]
+def explained_table(results: Variability) -> ReportTable | None:
+    """Create a table of the variance of the boundary SD that depth and confidence explain in held-out patients.
+
+    Args:
+        results: Measurements.
+
+    Returns:
+        The table; None with fewer than three patients.
+    """
+    used = {
+        key: boundary
+        for key, boundary in results.boundaries.items()
+        if len(boundary.sd) and np.isfinite(boundary.confidence).all()
+    }
+    images = results.measures.drop_duplicates(["case", "frame"]).set_index(["case", "frame"])
+    patients = [str(images["patient"][key]) for key in used]
     if len(set(patients)) < 3:
         return None
-    points = list(used.values())
-    # Labels lie on pixels: an SD below the quantisation is not known, and its logarithm would be an outlier.
-    spread = [np.log(np.maximum(one.sd, one.pixel / math.sqrt(12))) for one in points]
+    boundaries = list(used.values())
+    # Labels are quantised to pixels: smaller SDs are not reliable, and their logarithms would be outliers.
+    log_sd = [np.log(np.maximum(boundary.sd, boundary.pixel / math.sqrt(12))) for boundary in boundaries]
     predictors = {
-        "depth": [one.depths for one in points],
-        "confidence": [[one.confidence] for one in points],
-        "depth and confidence": [[*one.depths, one.confidence] for one in points],
-        "depth and another patient's map": [[*one.depths, np.nan_to_num(one.other)] for one in points],
+        "depth": [boundary.depths for boundary in boundaries],
+        "confidence": [[boundary.confidence] for boundary in boundaries],
+        "depth and confidence": [[*boundary.depths, boundary.confidence] for boundary in boundaries],
+        "depth and another patient's map": [
+            [*boundary.depths, np.nan_to_num(boundary.other)] for boundary in boundaries
+        ],
     }
-    shares = {name: explained_variance(spread, of, patients) for name, of in predictors.items()}
+    explained = {name: explained_variance(log_sd, values, patients) for name, values in predictors.items()}
     lines = []
-    for name, share in shares.items():
-        more = share - shares["depth"]
-        gain = [Cell("-"), Cell("-")] if name == "depth" else [Cell(_number(more.mean())), Cell(_p(more))]
-        lines.append([Cell(name), Cell(_number(share.mean())), Cell(_interval(share)), *gain, Cell(str(len(share)))])
+    for name, fractions in explained.items():
+        gains = fractions - explained["depth"]
+        gain = [Cell("-"), Cell("-")] if name == "depth" else [Cell(_number(gains.mean())), Cell(_p(gains))]
+        line = [Cell(name), Cell(_number(fractions.mean())), Cell(_interval(fractions)), *gain]
+        lines.append([*line, Cell(str(len(fractions)))])
     return ReportTable(
         "explained",
-        "How much of the labels' spread is predicted",
-        "Share of the variance of the logarithm of the boundary SD that a smooth curve predicts in a patient, learnt "
-        "from the others; below 0 where guessing the others' mean is better. Gain is over depth alone. "
-        f"{len(points)} images.",
+        "Explained rater variability",
+        "Fraction of the variance of the logarithm of the boundary SD that smooth curves explain in a held-out "
+        "patient, fitted to all other patients; negative if the mean of the other patients is a better prediction. "
+        f"The gain is relative to depth alone. {len(boundaries)} images.",
         ["predicted by", "share", "95 %", "gain", "p", "patients"],
         lines,
     )
 
 
-def rater_table(found: Variability) -> ReportTable:
-    """How labels of one image differ, within raters and between them."""
+def rater_table(results: Variability) -> ReportTable:
+    """Create a table of the variability of labels within and between raters.
+
+    Args:
+        results: Measurements.
+
+    Returns:
+        The table.
+    """
     titles = {
         "intra_dice": "Dice of two labels by one rater (intra)",
         "inter_dice": "Dice of two labels by two raters (inter)",
-        "boundary_sd": f"boundary SD over all labels, mean along the boundaries ({found.unit})",
-        "within_rater_sd": f"boundary SD within a rater, root of the mean variance ({found.unit})",
-        "between_rater_sd": f"boundary SD between raters without that within, likewise ({found.unit})",
+        "boundary_sd": f"boundary SD over all labels, mean along the boundaries ({results.unit})",
+        "within_rater_sd": f"boundary SD within a rater, root of the mean variance ({results.unit})",
+        "between_rater_sd": f"boundary SD between raters without that within, likewise ({results.unit})",
         "entropy": "entropy, mean over insonified pixels (nats)",
     }
     lines = []
     for key, title in titles.items():
-        values = found.rater_values(key).dropna()
+        values = results.rater_values(key).dropna()
         cells = (values.mean(), values.std(), values.min(), values.max())
         lines.append([Cell(title), *(Cell(_number(value)) for value in cells), Cell(str(len(values)))])
     return ReportTable(
         "raters",
-        "How labels differ",
-        "Over patients; the Dice is the mean over classes. Repeats by one rater and labels by several are kept apart.",
+        "Rater variability",
+        "Statistics over patients. The Dice is the mean over classes. Variability within raters and between raters is "
+        "reported separately.",
         ["", "mean", "SD", "lowest", "highest", "patients"],
         lines,
     )
 
 
-def agreement_table(found: Variability) -> ReportTable:
-    """Agreement of every model's samples with the labels."""
-    values = {name: found.values(name) for name in MEASURES}
-    near = {name: _closeness(table, MEASURES[name].target).mean() for name, table in values.items()}
+def agreement_table(results: Variability) -> ReportTable:
+    """Create a table of the agreement of MC-dropout samples with labels.
+
+    Args:
+        results: Measurements.
+
+    Returns:
+        The table; the value closest to the ideal is bold.
+    """
+    values = {name: results.values(name) for name in MEASURES}
+    closeness = {name: _closeness(table, MEASURES[name].target).mean() for name, table in values.items()}
     lines = []
-    for model in found.models:
+    for model in results.models:
         line = [Cell(model)]
         for name, table in values.items():
-            is_best = MEASURES[name].target is not None and bool(near[name][model] == near[name].max())
+            is_best = MEASURES[name].target is not None and bool(closeness[name][model] == closeness[name].max())
             line.append(Cell(f"{_number(table[model].mean())} ± {_number(table[model].std())}", is_best))
         lines.append(line)
     return ReportTable(
         "agreement",
-        "How samples agree with labels",
-        "Mean ± SD over patients. Where: correlation of the networks' entropy (or mutual information) with that of the "
-        "labels. How much: the diversity ratio is the mean distance (one less IoU) of two samples over that of two "
-        "labels, 1 where networks vary as raters do; slope and ratio of the boundary SD likewise. In distribution: the "
-        "unbiased squared generalised energy distance and its terms. In probability: Brier, Kullback-Leibler and "
-        "calibration error against the labels' distribution; of networks that were calibrated perfectly, and labels "
-        "that were drawn pixel by pixel, 39 in 40 would have an ECE below that by chance in an image. In area: in "
-        "shares of the labels' mean area. Bold is nearest to what it should be.",
+        "Agreement of MC-dropout samples and labels",
+        "Mean ± SD over patients. NCC and Spearman: correlation of the entropy (or mutual information) of the samples "
+        "with the entropy of the labels. Diversity ratio: mean distance (1 - IoU) of two samples divided by that of "
+        "two labels, ideally 1; slope and ratio of the boundary SD: likewise. GED²: unbiased squared generalised "
+        "energy distance, with its terms. Brier score, Kullback-Leibler divergence and ECE: mean probabilities compared "
+        "with the distribution of the labels; the ECE by chance is the 97.5th percentile for a perfectly calibrated network "
+        "with independent pixels. Areas are relative to the mean labelled area. The value closest to the ideal is "
+        "bold.",
         ["model", *(measure.title for measure in MEASURES.values())],
         lines,
     )
 
 
-def predictor_table(found: Variability, event: Literal["disagreement", "error"]) -> ReportTable:
-    """What finds the pixels where labels disagree, or where a network is wrong."""
+def predictor_table(results: Variability, event: Literal["disagreement", "error"]) -> ReportTable:
+    """Create a table of scores that detect pixels on which labels disagree, or that are wrong.
+
+    Args:
+        results: Measurements.
+        event: ``disagreement`` of labels, or ``error`` of the network.
+
+    Returns:
+        The table.
+    """
     prefix = f"{event}_auroc/"
-    names = [name for name in dict.fromkeys(found.measures["measure"]) if name.startswith(prefix)]
-    names = [name for name in names if found.values(name).notna().any(axis=None)]
-    tables = {name: found.values(name) for name in names}
+    names = [name for name in dict.fromkeys(results.measures["measure"]) if name.startswith(prefix)]
+    names = [name for name in names if results.values(name).notna().any(axis=None)]
+    tables = {name: results.values(name) for name in names}
     lines = []
     for name, table in tables.items():
         line = [Cell(name.removeprefix(prefix))]
-        for model in found.models:
+        for model in results.models:
             values = table[model].dropna().to_numpy()
-            highest = max(of[model].mean() for of in tables.values())
+            highest = max(scores[model].mean() for scores in tables.values())
             line.append(Cell(f"{_number(values.mean())} ({_interval(values)})", bool(values.mean() == highest)))
         lines.append(line)
-    what = {
-        "disagreement": "on which fewer than nine in ten labels agree",
-        "error": "that the mean prediction has wrong",
+    pixels = {
+        "disagreement": "pixels on which fewer than 90 % of the labels agree",
+        "error": "pixels that the mean prediction classifies wrongly",
     }[event]
     return ReportTable(
         f"predictors_of_{event}",
-        f"What finds {event}",
-        f"Area under the ROC curve for the pixels {what}, near boundaries; 0.5 for a score that knows nothing. Mean "
-        "over patients, with its bootstrap interval. Depth alone and distance to the predicted boundary alone are what "
-        "any other score has to beat.",
-        ["score", *found.models],
+        f"Detection of {event}",
+        f"Area under the ROC curve for {pixels}, near boundaries; 0.5 is chance. Mean over patients with 95 % "
+        "confidence interval (bootstrap over patients). Depth alone and distance to the predicted boundary alone are "
+        "the reference for all other scores.",
+        ["score", *results.models],
         lines,
     )
 
 
-def uncertainty_table(found: Variability) -> ReportTable:
-    """How a network's doubt and errors go with confidence."""
+def uncertainty_table(results: Variability) -> ReportTable:
+    """Create a table of the correlation of confidence with predictive uncertainty and error.
+
+    Args:
+        results: Measurements.
+
+    Returns:
+        The table.
+    """
     titles = {
         "entropy_confidence": "entropy, nothing given",
         "entropy_confidence_given": "entropy, given depth and distance",
@@ -194,26 +247,34 @@ def uncertainty_table(found: Variability) -> ReportTable:
         "error_confidence_given": "error, given depth and distance",
     }
     lines = []
-    for model in found.models:
+    for model in results.models:
         for key, title in titles.items():
-            lines.append([Cell(model), Cell(title), *_tested(found.values(key)[model].dropna().to_numpy())])
+            lines.append([Cell(model), Cell(title), *_tested(results.values(key)[model].dropna().to_numpy())])
     return ReportTable(
         "doubt",
-        "Does a network's doubt go with confidence?",
-        "Rank correlation of the image's own confidence map with the entropy of the samples, and with whether the "
-        "prediction is wrong, near boundaries; distance is to the predicted boundary. Negative where there is more in "
-        "low confidence.",
+        "Confidence, predictive uncertainty and error",
+        "Rank correlation of the confidence map of the image with the entropy of the samples and with the error of the "
+        "prediction, near boundaries; negative if they are larger where confidence is low. Distance is that to the "
+        "predicted boundary.",
         ["model", "with", "mean correlation", "95 %", "p", "patients"],
         lines,
     )
 
 
-def comparison_tables(found: Variability, comparisons: Sequence[Comparison]) -> Iterator[ReportTable]:
-    """Planned comparisons of the models over patients, each on how near a measure is to what it should be."""
-    names = COMPARED if len(found.raters) else ("error_auroc/MC entropy", "ece")
+def comparison_tables(results: Variability, comparisons: Sequence[Comparison]) -> Iterator[ReportTable]:
+    """Create the tables of the planned comparisons over patients.
+
+    Args:
+        results: Measurements.
+        comparisons: Planned comparisons.
+
+    Yields:
+        One table per measure. For a measure whose ideal value is 1, the absolute logarithm is compared.
+    """
+    names = COMPARED if len(results.raters) else ("error_auroc/MC entropy", "ece")
     for name in names:
         measure = MEASURES.get(name, Measure(name.replace("_auroc/", ", AUROC of "), "high"))
-        values = found.values(name)
+        values = results.values(name)
         title = measure.title
         if measure.target == "one":
             values, title = values.map(lambda value: abs(math.log(max(value, 1e-3)))), f"|log of {measure.title}|"
@@ -223,7 +284,7 @@ def comparison_tables(found: Variability, comparisons: Sequence[Comparison]) -> 
 
 
 def _tested(values: NDArray[np.float64]) -> list[Cell]:
-    """Mean, interval, p-value against 0 and number of patients."""
+    """Format mean, confidence interval, p value of the test against 0 and number of patients."""
     if len(values) < 2:
         return [Cell(_number(values.mean()) if len(values) else "-"), Cell("-"), Cell("-"), Cell(str(len(values)))]
     return [Cell(_number(values.mean())), Cell(_interval(values)), Cell(_p(values)), Cell(str(len(values)))]
@@ -238,7 +299,7 @@ def _p(values: NDArray[np.floating[Any]]) -> str:
 
 
 def _closeness(values: Any, target: str | None) -> Any:
-    """Turn values so that more is better."""
+    """Transform values so that higher is closer to the ideal."""
     match target:
         case "high":
             return values

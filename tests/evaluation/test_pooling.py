@@ -77,7 +77,7 @@ def test_one_dead_fold_makes_the_studys_plus_minus():
     assert alive["mean"] == pytest.approx(0.855)
 
 
-def test_refusals(experiment, tmp_path):
+def test_invalid_input(experiment, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no fold\*/test_metrics.csv in .*nothing"):
         pool_folds(ExperimentFolder(tmp_path / "nothing"))
 
@@ -85,10 +85,10 @@ def test_refusals(experiment, tmp_path):
     with pytest.raises(ValueError, match="cases a1 are in more than one fold"):
         pool_folds(ExperimentFolder(experiment))
     write_fold(experiment, 1, {"d1": LABEL})
-    with pytest.raises(ValueError, match=r"Fold 1 .* missing: \['b1'\], not planned: \['d1'\]"):
+    with pytest.raises(ValueError, match=r"Fold 1 .* missing: \['b1'\], not in the split: \['d1'\]"):
         pool_folds(ExperimentFolder(experiment))
     write_fold(experiment, 1, {"b1": LABEL}, plan=[["a1"], ["b1"], ["c1"]])
-    with pytest.raises(ValueError, match="another plan of folds"):
+    with pytest.raises(ValueError, match="have different test cases"):
         pool_folds(ExperimentFolder(experiment))
     write_fold(experiment, 1, {"b1": LABEL})
     pool_folds(ExperimentFolder(experiment))

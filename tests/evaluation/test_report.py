@@ -95,7 +95,7 @@ def test_report_names_the_damaged_run_and_goes_on(runs, tmp_path, capsys):
     assert "report.html" in capsys.readouterr().out
     page = (tmp_path / "out" / "report.html").read_text()
     assert re.search(r"muscle_unet_2ch_ce</td><td>[^<]*fold1/test_metrics.csv", page)
-    assert "3 models over 6 patients" in page
+    assert "3 models, 6 patients" in page
     assert "6 cases, 2 seed(s)" in page
     assert "0.85 ± 0.01" in page  # published, beside ours
     assert "&lt;U-Net &amp; map&gt;" in page
@@ -201,9 +201,7 @@ def test_whatever_file_is_damaged_its_run_is_named_and_left_out_whole(runs, name
 def test_one_model_twice_and_post_processing(runs, tmp_path):
     shutil.copytree(runs / "muscle_unet_2ch_dice_seed1", tmp_path / "more" / "muscle_unet_2ch_dice_seed1")
     found = load_runs([runs, tmp_path / "more"])
-    assert (
-        "same model with the same seed" in dict(found.problems)[str(tmp_path / "more" / "muscle_unet_2ch_dice_seed1")]
-    )
+    assert "the same model and seed" in dict(found.problems)[str(tmp_path / "more" / "muscle_unet_2ch_dice_seed1")]
 
     for path in (runs / "muscle_unet_1ch_dicece").glob("fold*/test_metrics.csv"):
         rows = pd.read_csv(path)
@@ -219,7 +217,7 @@ def test_one_model_twice_and_post_processing(runs, tmp_path):
     assert planned == [(name, "muscle_unet_1ch_dicece"), (name, "muscle_unet_2ch_dice")]
     table = comparison_table(Results(found, planned).quantities["dice"])
     assert [float(row[3].text) == 0 for row in table.rows] == [True, False]
-    with pytest.raises(ValueError, match="no model '' to compare among the runs"):
+    with pytest.raises(ValueError, match="no model '' to compare; expected one of"):
         choose_comparisons(found.models, compare=["muscle_unet_2ch_dice"])
     assert len(claims_table(Results(found, [])).rows) == 4
 
@@ -296,14 +294,14 @@ def test_published_settings_have_configurations():
     assert baseline_of("demo") is None
 
 
-def test_refusals(runs, tmp_path, monkeypatch):
+def test_invalid_input(runs, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"None of the runs can be reported:\n.*nothing: There is no fold"):
         load_runs([tmp_path / "nothing"])
-    with pytest.raises(ValueError, match="no model 'demo' to compare among the runs"):
+    with pytest.raises(ValueError, match="no model 'demo' to compare; expected one of"):
         write_report([runs], tmp_path / "out", "demo")
     other = runs / "other"
     write_experiment(other, 1, monkeypatch)
     for path in other.glob("fold*/test_metrics.csv"):
         pd.read_csv(path).assign(unit="px").to_csv(path, index=False)
-    with pytest.raises(ValueError, match="do not share one unit"):
+    with pytest.raises(ValueError, match="differ in their unit"):
         load_runs([runs])

@@ -87,11 +87,11 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_sampled(trained_r
     words = ["variability", str(runs), "--output", str(tmp_path / "page"), "--samples", "2"]
     with pytest.raises(ValueError, match="There is no model 'nonsense' to compare"):
         main([*words, "--baseline", "nonsense"])
-    with pytest.raises(ValueError, match="No test case of the runs that can be read has labels in"):
+    with pytest.raises(ValueError, match="No test case of the readable experiments has labels in"):
         main([*words, "--raters", str(tmp_path / "nowhere")])
     assert not list((tmp_path / "page").rglob("*.npz"))
     shutil.copytree(runs / "1ch_seed0", tmp_path / "elsewhere" / "1ch_seed0")
-    with pytest.raises(ValueError, match=r"same model with the same seed: 1ch \(seed 0\)"):
+    with pytest.raises(ValueError, match=r"the same model and seed: 1ch \(seed 0\)"):
         main(["variability", str(tmp_path / "elsewhere"), *words[1:]])
 
     # A plan of other cases: these may have been trained on.
