@@ -182,13 +182,13 @@ def agreement_table(results: Variability) -> ReportTable:
     return ReportTable(
         "agreement",
         "Agreement of MC-dropout samples and labels",
-        "Mean ± SD over patients. NCC and Spearman: correlation of the entropy (or mutual information) of the samples "
-        "with the entropy of the labels. Diversity ratio: mean distance (1 - IoU) of two samples divided by that of "
-        "two labels, ideally 1; slope and ratio of the boundary SD: likewise. GED²: unbiased squared generalised "
-        "energy distance, with its terms. Brier score, Kullback-Leibler divergence and ECE: mean probabilities compared "
-        "with the distribution of the labels; the ECE by chance is the 97.5th percentile for a perfectly calibrated network "
-        "with independent pixels. Areas are relative to the mean labelled area. The value closest to the ideal is "
-        "bold.",
+        "Mean ± SD over patients. NCC and Spearman: correlation of the entropy (or mutual information) of the "
+        "samples with the entropy of the labels. Diversity ratio: mean distance (1 - IoU) of two samples divided by"
+        " that of two labels, ideally 1; slope and ratio of the boundary SD: likewise. GED²: unbiased squared "
+        "generalised energy distance, with its terms. Brier score, Kullback-Leibler divergence and ECE: mean "
+        "probabilities compared with the distribution of the labels; the ECE by chance is the 97.5th percentile for"
+        " a perfectly calibrated network with independent pixels. Areas are relative to the mean labelled area. The"
+        " value closest to the ideal is bold.",
         ["model", *(measure.title for measure in MEASURES.values())],
         lines,
     )

@@ -44,7 +44,7 @@ def test_networks_against_raters_and_again(trained_runs, tmp_path, capsys):
     with_raters = [*words, "--raters", str(root / "ratersTr"), "--baseline", "1ch"]
     main(with_raters)
     html, markdown = (output / "report.html").read_text(), (output / "report.md").read_text()
-    assert "Do confidence maps predict where labels differ?" in markdown
+    assert "## Confidence and rater variability" in markdown
     assert "data:image/png;base64" in html
     assert {path.stem for path in (output / "figures").glob("*.png")} == {
         *("entropy", "contours", "reliability", "depth", "convergence", "question")
@@ -77,7 +77,7 @@ def test_networks_against_raters_and_again(trained_runs, tmp_path, capsys):
     with blank_figures():
         main([*words, "--samples", "2"])
     markdown = (output / "report.md").read_text()
-    assert "What finds error" in markdown
+    assert "Detection of error" in markdown
     assert "predict where labels differ" not in markdown
     assert not (output / "figures" / "question.png").exists()
 
