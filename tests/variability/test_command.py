@@ -63,7 +63,7 @@ def test_networks_against_raters_and_again(trained_runs, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in (output / "samples").rglob("*.npz")} == kept
     damaged = next(iter(kept))
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
-    with pytest.raises(ValueError, match=r"npz cannot be read: .*Delete it, and it is sampled again"):
+    with pytest.raises(ValueError, match=r"npz cannot be read: .*Delete it to sample the image again"):
         main(with_raters)
     damaged.unlink()
 
@@ -78,7 +78,7 @@ def test_networks_against_raters_and_again(trained_runs, tmp_path, capsys):
         main([*words, "--samples", "2"])
     markdown = (output / "report.md").read_text()
     assert "Detection of error" in markdown
-    assert "predict where labels differ" not in markdown
+    assert "Confidence and rater variability" not in markdown
     assert not (output / "figures" / "question.png").exists()
 
 
@@ -98,5 +98,5 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_sampled(trained_r
     plan = {"test_cases": [["somebody_x1"], [], []]}
     for fold in runs.glob("*/fold0"):
         (fold / "test_plan.json").write_text(json.dumps(plan))
-    with pytest.raises(ValueError, match=r"was tested with other cases .*may have been trained on these"):
+    with pytest.raises(ValueError, match=r"test cases of .* differ from .*may have been used in training"):
         main(words)
