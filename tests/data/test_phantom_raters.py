@@ -228,7 +228,7 @@ def test_command_line_and_configuration_take_raters(tmp_path, capsys):
     words = ["phantom", str(tmp_path), "--patients=3", "--size=[12,12,4]", "--spacing=[4.0,4.0,10.0]"]
     main([*words, "--raters.repeats=2"])
     main([*words, "--raters.sd=0.5", "--raters.depth=0.2", "--raters.repeats=1", "--raters.folder=ratersTr_depth"])
-    assert f"1 labels of raters in {tmp_path / 'ratersTr_depth'}" in capsys.readouterr().out
+    assert f"Wrote 1 simulated rater labels per image to {tmp_path / 'ratersTr_depth'}" in capsys.readouterr().out
     assert len(list((tmp_path / "ratersTr").glob("*/rater1_00?.mha"))) == 6
     options = ["--config", "configs/muscle_2ch.yaml", "--config", "configs/demo.yaml"]
     with pytest.raises(SystemExit):

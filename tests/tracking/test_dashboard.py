@@ -74,7 +74,7 @@ def test_dry_run_writes_the_same_every_time(workspace, tmp_path, capsys, monkeyp
     main([*words, "--fit_config", str(CONFIGS / "muscle_2ch.yaml"), "--dry_run", str(second)])
     # As it was called.
     main([*words, "--config", str(CONFIGS / "muscle_2ch.yaml"), "--dry-run", str(tmp_path / "again.json")])
-    assert "is a configuration of fit; expected as --fit_config" in capsys.readouterr().out
+    assert "is a configuration of fit; use --fit_config instead of --config" in capsys.readouterr().out
     assert (tmp_path / "again.json").read_text() == second.read_text()
     # Its own options in a file.
     (tmp_path / "dashboard.yaml").write_text(f"entity: team\nproject: ultrasound\ndry_run: {tmp_path / 'own.json'}\n")
