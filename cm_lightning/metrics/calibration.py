@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: the probability of a class against how often it is there."""
+"""Calibration: predicted probabilities of a class compared with its observed frequency."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,162 +9,178 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BINS = 20  # of equal width over [0, 1]; as many as MONAI takes
+# Number of bins of equal width from 0 to 1, the default of MONAI.
+BINS = 20
 SUMS = ["count", "probability", "positive", "squared_error"]
-VOXELS_AT_A_TIME = 2**18  # what fits a cache; as int64 and float64, all voxels of a volume would take gigabytes
+# Number of voxels that are processed at once, so that they fit into the cache of a CPU. All voxels of a volume would
+# take gigabytes as int64 and float64.
+VOXELS_AT_A_TIME = 2**18
 
 Row = dict[str, Any]
 Numbers = NDArray[np.float64] | NDArray[np.int64]
 
 
 def calibration_rows(
-    probabilities: Iterable[Tensor], label: Tensor, class_names: Sequence[str], domain: Tensor, **about: Any
+    probabilities: Iterable[Tensor], label: Tensor, class_names: Sequence[str], domain: Tensor, **columns: Any
 ) -> list[Row]:
-    """Sort the voxels of every class, one against the rest, by their probability and sum what calibration needs.
+    """Sort the voxels of one case into bins by the probability of each class (one versus rest).
 
-    Counts are int64 and sums float64, so that nothing is lost on volumes above 2^24 voxels.
+    Counts are int64 and sums are float64, so that they are also accurate for volumes with more than 2^24 voxels.
 
     Args:
-        probabilities: Probability of the classes 1, 2, ..., each ``(depth, lateral[, elevation])``; they are taken one
-            at a time.
-        label: Class indices of the same shape.
+        probabilities: Probabilities of the classes 1, 2, ..., ``(depth, lateral[, elevation])`` each. They are
+            processed one after the other.
+        label: Class indices, ``(depth, lateral[, elevation])``.
         class_names: Names of the classes 1, 2, ...
-        domain: Which voxels are insonified, bool; the others are not counted.
-        **about: Columns that every row carries, such as the case and its patient.
+        domain: Insonified voxels, bool, ``(depth, lateral[, elevation])``. Other voxels are not counted.
+        **columns: Further columns with a constant value, such as the case and its patient.
 
     Returns:
-        A row per class and ``bin`` (20 of equal width over [0, 1], numbered from 0): the ``count`` of its voxels, the
-        sum of their ``probability``, how many are of the class (``positive``), and the sum of the ``squared_error`` of
-        the probability. Bins that hold no voxel have rows of zeros.
+        One row per class and ``bin`` (20 bins of equal width from 0 to 1, numbered from 0), with the number of voxels
+        in the bin (``count``), the sum of their probabilities (``probability``), the number of voxels of the class
+        (``positive``), and the sum of the squared errors of the probability (``squared_error``). Empty bins have rows
+        of zeros.
     """
     rows = []
     for index, (name, probability) in enumerate(zip(class_names, probabilities, strict=True), start=1):
-        # A further bin takes what is not insonified: much faster than to pick what is.
+        # An additional bin collects voxels that are not insonified. This is much faster than indexing with the domain.
         counts = torch.zeros(BINS + 1, 2, dtype=torch.int64, device=label.device)
         total, squared = torch.zeros(2, BINS + 1, dtype=torch.float64, device=label.device)
         parts = (torch.split(voxels.flatten(), VOXELS_AT_A_TIME) for voxels in (probability, label, domain))
-        for found, truth, inside in zip(*parts, strict=True):
-            stated, there = found.double(), truth == index
-            bins = (stated * BINS).long().clamp_(0, BINS - 1).masked_fill_(~inside, BINS)
-            counts += torch.bincount(2 * bins + there, minlength=counts.numel()).reshape(counts.shape)
-            # Not a weighted count: on a GPU, torch has no deterministic one.
-            total.index_add_(0, bins, stated)
-            squared.index_add_(0, bins, (stated - there.double()).square_())
-        measured = (counts.sum(dim=1), total, counts[:, 1], squared)
-        sums = dict(zip(SUMS, (of_bins.tolist() for of_bins in measured), strict=True))
-        rows += [{**about, "class": name, "bin": b, **{key: sums[key][b] for key in SUMS}} for b in range(BINS)]
+        for predicted, truth, inside in zip(*parts, strict=True):
+            predicted, positive = predicted.double(), truth == index
+            bins = (predicted * BINS).long().clamp_(0, BINS - 1).masked_fill_(~inside, BINS)
+            counts += torch.bincount(2 * bins + positive, minlength=counts.numel()).reshape(counts.shape)
+            # On a GPU, bincount with weights is not deterministic.
+            total.index_add_(0, bins, predicted)
+            squared.index_add_(0, bins, (predicted - positive.double()).square_())
+        sums_per_bin = (counts.sum(dim=1), total, counts[:, 1], squared)
+        sums = dict(zip(SUMS, (values.tolist() for values in sums_per_bin), strict=True))
+        rows += [{**columns, "class": name, "bin": b, **{key: sums[key][b] for key in SUMS}} for b in range(BINS)]
     return rows
 
 
 def expected_calibration_error(count: Numbers, probability: Numbers, positive: Numbers) -> NDArray[np.float64]:
-    """Average the distance between stated probability and frequency over voxels: the ECE (Naeini et al. 2015).
+    """Compute the expected calibration error (ECE): mean difference of probability and frequency over voxels.
 
     Args:
-        count: Voxels of every bin, ``(..., bins)``.
-        probability: Sum of their probabilities.
-        positive: How many of them are of the class.
+        count: Number of voxels in every bin, ``(..., bins)``.
+        probability: Sum of their probabilities, ``(..., bins)``.
+        positive: Number of these voxels that belong to the class, ``(..., bins)``.
 
     Returns:
-        ``(...)``, in [0, 1]; NaN where there is no voxel.
+        ECE from 0 to 1, ``(...)``; NaN if there are no voxels.
+
+    References:
+        Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
     """
     with np.errstate(invalid="ignore"):
         return np.abs(probability - positive).sum(axis=-1) / np.asarray(count.sum(axis=-1), dtype=np.float64)
 
 
 def average_calibration_error(count: Numbers, probability: Numbers, positive: Numbers) -> NDArray[np.float64]:
-    """Average the distance between stated probability and frequency over the bins that hold voxels: the ACE.
+    """Compute the average calibration error (ACE): mean difference of probability and frequency over non-empty bins.
 
-    Rare probabilities, those near a boundary, weigh as much as the background's (Barfoot et al. 2025).
+    Intermediate probabilities, which are rare and occur near boundaries, have the same weight as the probabilities of
+    the background.
 
     Args:
-        count: Voxels of every bin, ``(..., bins)``.
-        probability: Sum of their probabilities.
-        positive: How many of them are of the class.
+        count: Number of voxels in every bin, ``(..., bins)``.
+        probability: Sum of their probabilities, ``(..., bins)``.
+        positive: Number of these voxels that belong to the class, ``(..., bins)``.
 
     Returns:
-        ``(...)``, in [0, 1]; NaN where there is no voxel.
+        ACE from 0 to 1, ``(...)``; NaN if there are no voxels.
+
+    References:
+        Barfoot et al., "Average calibration error: a differentiable loss for improved reliability in image
+        segmentation", MICCAI 2024.
     """
     with np.errstate(invalid="ignore"):
-        gap = np.abs(probability - positive) / np.maximum(count, 1)  # 0 in an empty bin
+        gap = np.abs(probability - positive) / np.maximum(count, 1)
         return gap.sum(axis=-1) / np.asarray((count > 0).sum(axis=-1), dtype=np.float64)
 
 
 def brier_score(count: Numbers, squared_error: Numbers) -> NDArray[np.float64]:
-    """Average the squared error of the probability of a class, one against the rest (Brier 1950).
+    """Compute the Brier score of a class (one versus rest): mean squared error of its probability.
 
     Args:
-        count: Voxels of every bin, ``(..., bins)``.
-        squared_error: Sum of their squared errors.
+        count: Number of voxels in every bin, ``(..., bins)``.
+        squared_error: Sum of their squared errors, ``(..., bins)``.
 
     Returns:
-        ``(...)``, in [0, 1]; NaN where there is no voxel.
+        Brier score from 0 to 1, ``(...)``; NaN if there are no voxels.
+
+    References:
+        Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 1950.
     """
     with np.errstate(invalid="ignore"):
         return squared_error.sum(axis=-1) / np.asarray(count.sum(axis=-1), dtype=np.float64)
 
 
 def chance_calibration_errors(count: Numbers, probability: Numbers, draws: int, seed: int = 0) -> NDArray[np.float64]:
-    """Draw ECEs of a perfectly calibrated model: by chance alone they are not 0.
+    """Simulate ECEs of a perfectly calibrated model, which are above 0 by chance.
 
-    Labels are drawn from the stated probabilities, voxel by voxel: binomial in every bin, with the bin's mean
-    probability, which in narrow bins is as good as every voxel's own. Neighbouring voxels are taken for independent,
-    which they are not: chance's true ECEs are larger.
+    Labels are drawn from the predicted probabilities: the number of positive voxels in a bin is binomial with the mean
+    probability of the bin, which replaces the very similar probabilities of its voxels. Voxels are assumed to be
+    independent. Since neighbouring voxels are not, the true ECEs by chance are larger.
 
     Args:
-        count: Voxels of every bin, ``(..., bins)``.
-        probability: Sum of their probabilities.
-        draws: How often labels are drawn.
-        seed: Of the draws.
+        count: Number of voxels in every bin, ``(..., bins)``.
+        probability: Sum of their probabilities, ``(..., bins)``.
+        draws: Number of simulations.
+        seed: Seed of the simulations.
 
     Returns:
-        ``(draws, ...)``; NaN where there is no voxel.
+        ECEs from 0 to 1, ``(draws, ...)``; NaN if there are no voxels.
     """
     mean = np.clip(probability / np.maximum(count, 1), 0, 1)
-    drawn = np.random.default_rng(seed).binomial(count.astype(np.int64), mean, (draws, *count.shape))
-    return expected_calibration_error(count, probability, drawn)
+    positive = np.random.default_rng(seed).binomial(count.astype(np.int64), mean, (draws, *count.shape))
+    return expected_calibration_error(count, probability, positive)
 
 
 def null_calibration_error(
     count: Numbers, probability: Numbers, quantile: float = 0.975, draws: int = 1000, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Give the ECE that a perfectly calibrated model would hardly exceed.
+    """Compute a quantile of the ECE of a perfectly calibrated model.
 
     Args:
-        count: Voxels of every bin, ``(..., bins)``.
-        probability: Sum of their probabilities.
-        quantile: Which quantile of the ECE.
-        draws: How often labels are drawn, as by :func:`chance_calibration_errors`.
-        seed: Of the draws.
+        count: Number of voxels in every bin, ``(..., bins)``.
+        probability: Sum of their probabilities, ``(..., bins)``.
+        quantile: Quantile from 0 to 1.
+        draws: Number of simulations by :func:`chance_calibration_errors`.
+        seed: Seed of the simulations.
 
     Returns:
-        ``(...)``; NaN where there is no voxel. An ECE below it is chance's, one just above may be.
+        Quantile of the ECE, ``(...)``; NaN if there are no voxels. A lower ECE is compatible with perfect calibration,
+        and so may be one that is slightly higher.
     """
     return np.asarray(np.quantile(chance_calibration_errors(count, probability, draws, seed), quantile, axis=0))
 
 
 def sums_by_bin(rows: pd.DataFrame, by: Sequence[str]) -> tuple[pd.Index, dict[str, Numbers]]:
-    """Add up rows and lay out their bins side by side.
+    """Sum the rows of every group, and arrange the bins in columns.
 
     Args:
         rows: Long table of :func:`calibration_rows`.
-        by: Columns whose values are kept apart, such as case and class.
+        by: Columns that define the groups, such as case and class.
 
     Returns:
-        What is kept apart, and every sum, ``(groups, bins)``.
+        Index of the groups, and each sum by its name, ``(groups, bins)``.
     """
     wide = rows.groupby([*by, "bin"], sort=False)[SUMS].sum().unstack("bin", fill_value=0)
     return wide.index, {name: wide[name].to_numpy() for name in SUMS}
 
 
 def calibration_errors(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Measure calibration.
+    """Compute the calibration errors of every group.
 
     Args:
         rows: Long table of :func:`calibration_rows`.
-        by: Columns whose values are kept apart, such as case and class.
+        by: Columns that define the groups, such as case and class.
 
     Returns:
-        A row per group, indexed by it, with ``ece``, ``ace`` and ``brier``.
+        Table with one row per group, the groups as its index, and the columns ``ece``, ``ace`` and ``brier``.
     """
     groups, sums = sums_by_bin(rows, by)
     bins = [sums[name] for name in ("count", "probability", "positive")]
@@ -177,14 +193,15 @@ def calibration_errors(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def reliability(calibration: pd.DataFrame) -> pd.DataFrame:
-    """Find how often what a model states with some probability is so.
+    """Compute the observed frequency of a class as a function of its predicted probability, for reliability diagrams.
 
     Args:
         calibration: Long table of :func:`calibration_rows`, with the columns ``model`` and ``calibration``.
 
     Returns:
-        A row per model, calibration and bin that holds voxels, indexed by them: the ``count`` of voxels of all classes,
-        scans and seeds, one class against the rest, their mean ``probability`` and the ``frequency`` of the class.
+        Table with one row per model, calibration and non-empty bin, which form its index. Its columns are the number of
+        voxels (``count``), their mean ``probability`` and the ``frequency`` of the class, over all classes (one versus
+        rest), cases and seeds.
     """
     sums = calibration.groupby(["model", "calibration", "bin"], sort=False)[SUMS].sum().sort_index()
     sums = sums[sums["count"] > 0]

@@ -1,4 +1,4 @@
-"""The largest connected component of a class: a common post-processing."""
+"""Post-processing that keeps the largest connected component of a class."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,14 @@ def keep_largest(segmentation: Tensor, classes: Sequence[int]) -> Tensor:
 
     Args:
         segmentation: Class indices, ``(depth, lateral[, elevation])``.
-        classes: Indices of the classes, each on its own; voxels touch by a face, an edge or a corner.
+        classes: Indices of the classes, which are processed separately. Voxels that share a face, an edge or a corner
+            are connected.
 
     Returns:
-        Class indices, of the same shape and dtype; the same tensor where there are no classes.
+        Class indices of the same shape and dtype. Without classes, this is the same tensor.
     """
     if not classes:
         return segmentation
     largest = KeepLargestConnectedComponent(applied_labels=list(classes), is_onehot=False, independent=True)
-    # MONAI writes into what it is given.
+    # MONAI modifies its input.
     return largest(segmentation[None].clone())[0].as_tensor().to(segmentation.dtype)

@@ -1,4 +1,4 @@
-"""What a metric is worth where a mask is empty: the one place that decides."""
+"""Values of metrics for empty masks."""
 
 from typing import Literal
 
@@ -8,32 +8,33 @@ from cm_lightning.metrics.segmentation import METRICS
 
 EmptyPolicy = Literal["worst", "detected"]
 
-# Value of a metric where exactly one of prediction and truth is empty; distances become the image's diagonal. The
-# others keep the value that they have: the fall-out and errors of volume and area are defined with one side empty, and
-# islands and the relative volume error are not scored where they are not (a lost class, and one that was invented).
+# Value of a metric if either the prediction or the label is empty; distances become the diagonal of the image. All
+# other metrics keep their value: the fall-out and errors of volume and area are defined if one mask is empty, except
+# for the number of islands of an empty prediction and the relative volume error for an empty label, which are not
+# scored.
 WORST = {"dice": 0.0, "iou": 0.0, "precision": 0.0, "recall": 0.0, "miss_rate": 1.0, "nsd": 0.0}
 DISTANCES = [name for name, metric in METRICS.items() if metric.kind == "distance"]
 PROBABILISTIC = [name for name, metric in METRICS.items() if metric.needs_probabilities]
 
 
 def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.DataFrame:
-    """Decide the value of rows with an empty mask.
+    """Apply a policy to rows with an empty mask.
 
-    A class that is in neither prediction nor truth of a case is absent and not scored under either
-    policy. Where one side is empty, ``worst`` gives the metric its worst value (distance: the image's
-    diagonal), so that losing a class never improves a mean, and ``detected`` leaves the rows out. Metrics of the
-    probabilities need no mask and count under both policies as they are.
+    If a class is in neither the prediction nor the label of a case, it is not scored. If one of the two masks is empty,
+    ``worst`` sets the metric to its worst value (distances to the diagonal of the image), so that missing a class never
+    improves a mean, and ``detected`` removes the row. Metrics of the probabilities do not depend on masks and do not
+    change.
 
     Args:
         rows: Long table of :func:`cm_lightning.metrics.case_rows`.
-        policy: Which policy.
+        policy: The policy.
 
     Returns:
-        A copy with the rows that count and their values.
+        Copy of the table with the rows that are scored.
     """
-    of_masks = ~rows["metric"].isin(PROBABILISTIC)
-    absent = of_masks & rows["pred_empty"] & rows["truth_empty"]
-    one_empty = (of_masks & (rows["pred_empty"] | rows["truth_empty"]))[~absent]
+    depends_on_masks = ~rows["metric"].isin(PROBABILISTIC)
+    absent = depends_on_masks & rows["pred_empty"] & rows["truth_empty"]
+    one_empty = (depends_on_masks & (rows["pred_empty"] | rows["truth_empty"]))[~absent]
     rows = rows[~absent].copy()
     match policy:
         case "detected":
@@ -47,13 +48,13 @@ def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.
 
 
 def detection_rate(rows: pd.DataFrame) -> pd.Series:
-    """Share of the cases containing a class in which it was found at all.
+    """Compute the detection rate: the share of the cases with a class whose prediction of this class is not empty.
 
     Args:
         rows: Long table of :func:`cm_lightning.metrics.case_rows`.
 
     Returns:
-        Rate per class; NaN for a class that no case contains.
+        Rate from 0 to 1 per class; NaN for a class that is in no case.
     """
     present = rows[~rows["truth_empty"]].drop_duplicates(["case", "class"])
     return 1 - present.groupby("class", sort=False)["pred_empty"].mean()

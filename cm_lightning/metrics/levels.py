@@ -1,4 +1,4 @@
-"""Where in a case a segmentation is wrong: counts by level of confidence and by depth."""
+"""Correct and wrong voxels by level of confidence and by depth."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,37 +6,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LEVELS = 10  # tenths of confidence, and of the insonified depth
+# Number of levels: tenths of the confidence, or of the insonified depth.
+LEVELS = 10
 
 Row = dict[str, Any]
 
 
 def confidence_levels(confidence: Tensor, domain: Tensor) -> Tensor:
-    """Sort voxels by their confidence.
+    """Divide confidence into ten levels.
 
     Args:
-        confidence: Confidence map in [0, 1], ``(depth, lateral[, elevation])``.
-        domain: Which voxels are insonified, of the same shape.
+        confidence: Confidence map from 0 to 1, ``(depth, lateral[, elevation])``.
+        domain: Insonified voxels, bool, ``(depth, lateral[, elevation])``.
 
     Returns:
-        Level 0 to 9 of every voxel, int8; -1 outside the domain.
+        Levels 0 to 9, int8, ``(depth, lateral[, elevation])``; -1 outside the domain.
     """
     levels = torch.full_like(domain, -1, dtype=torch.int8)
-    # Row by row: as float32 or int64, all levels of a volume of the calf would take gigabytes.
+    # Rows are processed one by one, since float32 or int64 levels of a volume of the calf would take gigabytes.
     for level, values, inside in zip(levels, confidence, domain, strict=True):
         level[inside] = (values[inside] * LEVELS).clamp_(0, LEVELS - 1).to(torch.int8)
     return levels
 
 
 def depth_levels(domain: Tensor) -> Tensor:
-    """Sort voxels by their depth below the first insonified row of their column.
+    """Divide the insonified depth of every column into ten levels.
 
     Args:
-        domain: Which voxels are insonified, ``(depth, lateral[, elevation])``.
+        domain: Insonified voxels, bool, ``(depth, lateral[, elevation])``.
 
     Returns:
-        Level 0 (at the probe) to 9 (at the last insonified row) of every voxel, int8; -1 outside the domain. A column
-        of a linear or a convex probe's frame begins where its domain does.
+        Levels from 0 (at the first insonified row of the column) to 9 (at the last one), int8, ``(depth, lateral[,
+        elevation])``; -1 outside the domain.
     """
     levels = torch.full_like(domain, -1, dtype=torch.int8)
     first = domain.to(torch.uint8).argmax(dim=0)
@@ -47,36 +48,43 @@ def depth_levels(domain: Tensor) -> Tensor:
 
 
 def level_rows(
-    prediction: Tensor, label: Tensor, class_names: Sequence[str], levels: Mapping[str, Tensor], **about: Any
+    prediction: Tensor, label: Tensor, class_names: Sequence[str], levels: Mapping[str, Tensor], **columns: Any
 ) -> list[Row]:
-    """Count right and wrong voxels of every class by level.
+    """Count correct and wrong voxels of every class by level.
 
     Args:
         prediction: Class indices, ``(depth, lateral[, elevation])``.
-        label: Class indices of the same shape.
+        label: Class indices, ``(depth, lateral[, elevation])``.
         class_names: Names of the classes 1, 2, ...
-        levels: What voxels are sorted by ("confidence", "depth"), and the level of every voxel, -1 for none.
-        **about: Columns that every row carries, such as the case and its patient.
+        levels: Levels of all voxels by the name of their quantity ("confidence" or "depth"), ``(depth, lateral[,
+            elevation])`` each; voxels with level -1 are not counted.
+        **columns: Further columns with a constant value, such as the case and its patient.
 
     Returns:
-        A row per kind of level, level and class, with the counts ``true_positive``, ``false_positive`` and
-        ``false_negative``; levels that hold none of either mask have rows of zeros.
+        One row per quantity (``by``), ``class`` and ``level``, with the counts ``true_positive``, ``false_positive``
+        and ``false_negative``. Levels without voxels of the class have rows of zeros.
     """
     rows = []
-    for by, level in levels.items():
+    for quantity, level in levels.items():
         inside = level >= 0
         for index, name in enumerate(class_names, start=1):
-            here, there = (prediction == index) & inside, (label == index) & inside
+            pred, target = (prediction == index) & inside, (label == index) & inside
             counts = {
                 key: torch.bincount(level[chosen], minlength=LEVELS).tolist()
                 for key, chosen in (
-                    ("true_positive", here & there),
-                    ("false_positive", here & ~there),
-                    ("false_negative", ~here & there),
+                    ("true_positive", pred & target),
+                    ("false_positive", pred & ~target),
+                    ("false_negative", ~pred & target),
                 )
             }
             rows += [
-                {**about, "class": name, "by": by, "level": number, **{key: counts[key][number] for key in counts}}
+                {
+                    **columns,
+                    "class": name,
+                    "by": quantity,
+                    "level": number,
+                    **{key: counts[key][number] for key in counts},
+                }
                 for number in range(LEVELS)
             ]
     return rows

@@ -1,18 +1,18 @@
-"""How good a displacement field is."""
+"""Quality of displacement fields."""
 
 import torch
 from torch import Tensor
 
 
 def folding_fraction(displacement: Tensor) -> Tensor:
-    """Give the share of voxels at which a displacement folds space.
+    """Compute the share of voxels at which a deformation folds space.
 
     Args:
-        displacement: In voxels, ``(B, dims, ...)`` with ``dims`` spatial axes.
+        displacement: Displacements in voxels, ``(B, dims, ...)`` with ``dims`` spatial axes.
 
     Returns:
-        Share of the voxels where the determinant of the Jacobian of ``x + displacement(x)``, by central differences, is
-        not positive; ``(B,)``.
+        Share of the voxels with a Jacobian determinant of ``x + displacement(x)`` that is not positive, ``(B,)``.
+        Derivatives are central differences.
     """
     dims = displacement.shape[1]
     field = displacement.float()

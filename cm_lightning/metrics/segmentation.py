@@ -1,4 +1,4 @@
-"""The metrics of one case, per class, in the case's own geometry: the study's eight and those beside them."""
+"""Metrics of one case per class, on its native grid: the eight metrics of the study and further metrics."""
 
 import math
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from cm_lightning.errors import InputError
 
 @dataclass(frozen=True)
 class Metric:
-    """What is to be known of a metric.
+    """Properties of a metric.
 
     Attributes:
-        title: Its name in tables.
-        higher_is_better: Whether more is better.
-        kind: ``ratio``, ``distance`` (in the unit of the spacing), ``area`` (in its square) or ``count``.
-        in_study: Whether it is one of the study's eight.
-        needs_probabilities: Whether it judges the class probabilities, so that it is defined whether or not a class is
-            there or was found; see :mod:`cm_lightning.metrics.calibration`.
+        title: Name in tables.
+        higher_is_better: Whether higher values are better.
+        kind: ``ratio``, ``distance`` (in the unit of the spacing), ``area`` (in the squared unit) or ``count``.
+        in_study: Whether it is one of the eight metrics of the study.
+        needs_probabilities: Whether it is computed from class probabilities, so that it is also defined for empty
+            masks; see :mod:`cm_lightning.metrics.calibration`.
     """
 
     title: str
@@ -36,13 +36,13 @@ class Metric:
     needs_probabilities: bool = False
 
     def heading(self, unit: str) -> str:
-        """Give the title with its unit, where it has one.
+        """Return the title with the unit of the metric, if it has one.
 
         Args:
-            unit: Of the spacing, "mm" or "px".
+            unit: Unit of the spacing, "mm" or "px".
 
         Returns:
-            For example "HD (mm)".
+            Heading such as "HD (mm)".
         """
         return self.title + {"distance": f" ({unit})", "area": f" ({unit}²)"}.get(self.kind, "")
 
@@ -75,63 +75,72 @@ def case_rows(
     class_names: Sequence[str],
     spacing: Sequence[float],
     tolerance: float = 2.0,
-    needs_probabilities: pd.DataFrame | None = None,
-    **about: Any,
+    probability_metrics: pd.DataFrame | None = None,
+    **columns: Any,
 ) -> list[Row]:
-    """Measure one case.
+    """Compute the metrics of one case.
 
-    Counts are int64 and ratios float64, so that nothing is lost on volumes above 2^24 voxels. Distances are between the
-    masks' edge voxels, both ways, on the array's device:
+    Counts are int64 and ratios are float64, so that they are also accurate for volumes with more than 2^24 voxels.
+    Besides Dice, IoU, precision, recall, miss rate and fall-out, the metrics are:
 
-    * ``asd``: mean of all distances, of both directions together; ``hd``: the largest; ``hd95``: the larger of the two
-      directions' 95th percentiles, as in MONAI.
-    * ``nsd``: normalised surface Dice (Nikolov et al. 2021), the share of edge voxels nearer than ``tolerance``.
-    * ``islands``: connected components of the prediction (touching by a face, an edge or a corner) beyond those of the
-      label, which count as one where there is none.
-    * ``volume_error``: relative error of the volume (in 2D, of the area), absolute.
-    * ``csa_error``: mean absolute error of the cross-sectional area over the frames in which the class is, in the
-      prediction or the label.
+    * ``asd``, ``hd`` and ``hd95``: mean, maximum and 95th percentile of the distances between the edge voxels of both
+      masks. Mean and maximum are over the distances in both directions; ``hd95`` is the larger of the percentiles in
+      both directions, as in MONAI.
+    * ``nsd``: normalised surface Dice, the share of the edge voxels of both masks within ``tolerance`` of the other
+      edge.
+    * ``islands``: number of connected components (by faces, edges or corners) of the prediction minus those of the
+      label or 1, whichever is larger; 0 if negative.
+    * ``volume_error``: absolute relative error of the volume (in 2D, of the area).
+    * ``csa_error``: mean absolute error of the cross-sectional area, over all frames with the class in the prediction
+      or in the label.
 
     Args:
         prediction: Class indices, ``(depth, lateral[, elevation])``.
-        label: Class indices of the same shape.
-        class_names: Names of the classes 1, 2, ...; background is not measured.
-        spacing: Voxel size along every axis; distances are in its unit.
-        tolerance: Of ``nsd``, in the unit of the spacing.
-        needs_probabilities: Metrics of the probabilities, a row per class, as
-            :func:`cm_lightning.metrics.calibration.calibration_errors` gives them; None where there are none.
-        **about: Columns that every row carries, such as the case and its patient.
+        label: Class indices, ``(depth, lateral[, elevation])``.
+        class_names: Names of the classes 1, 2, ...; the background is not measured.
+        spacing: Voxel size along every axis, which defines the unit of distances and areas.
+        tolerance: Tolerance of ``nsd``, in the unit of the spacing.
+        probability_metrics: Metrics of the probabilities with one row per class, from
+            :func:`cm_lightning.metrics.calibration.calibration_errors`; None leaves them out.
+        **columns: Further columns with a constant value, such as the case and its patient.
 
     Returns:
-        A row per class and metric, with the raw ``value``, the flags ``pred_empty`` and ``truth_empty``, and the length
-        of the image's ``diagonal``. The value is NaN where it is undefined; :mod:`cm_lightning.metrics.empty` says
-        what becomes of it.
+        One row per class and metric, with the ``value`` (NaN if undefined), the flags ``pred_empty`` and
+        ``truth_empty``, and the ``diagonal`` of the image in the unit of the spacing. See
+        :func:`cm_lightning.metrics.apply_empty_policy` for empty masks.
 
     Raises:
         InputError: The shapes differ.
+
+    References:
+        Nikolov et al., "Clinically applicable segmentation of head and neck anatomy for radiotherapy: deep learning
+        algorithm development and validation study", JMIR 2021, for the normalised surface Dice.
     """
     if prediction.shape != label.shape:
-        raise InputError(f"prediction and label must have one shape, found {prediction.shape} and {label.shape}.")
+        raise InputError(
+            f"The prediction has the shape {tuple(prediction.shape)} and the label has the shape {tuple(label.shape)}; "
+            "expected equal shapes."
+        )
     confusion = confusion_counts(prediction, label, len(class_names) + 1)
     diagonal = math.hypot(*(n * step for n, step in zip(label.shape, spacing, strict=True)))
     rows = []
     for index, name in enumerate(class_names, start=1):
-        here, there = prediction == index, label == index
+        pred, target = prediction == index, label == index
         values = {
             **_overlap(confusion, index),
-            **_distances(here, there, spacing, tolerance),
-            **_shape_errors(here, there, spacing),
+            **_distances(pred, target, spacing, tolerance),
+            **_shape_errors(pred, target, spacing),
         }
-        if needs_probabilities is not None:
-            measured = needs_probabilities.loc[[name]].to_numpy()[0].tolist()
-            values |= dict(zip(needs_probabilities.columns, measured, strict=True))
+        if probability_metrics is not None:
+            class_values = probability_metrics.loc[[name]].to_numpy()[0].tolist()
+            values |= dict(zip(probability_metrics.columns, class_values, strict=True))
         flags = {
             "pred_empty": not confusion[:, index].any(),
             "truth_empty": not confusion[index, :].any(),
             "diagonal": diagonal,
         }
         rows += [
-            {**about, "class": name, "metric": metric, "value": values[metric], **flags}
+            {**columns, "class": name, "metric": metric, "value": values[metric], **flags}
             for metric in METRICS
             if metric in values
         ]
@@ -139,54 +148,64 @@ def case_rows(
 
 
 def dice_per_class(prediction: Tensor, label: Tensor, classes: int) -> list[float]:
-    """Dice of the classes 1, 2, ... of one case; NaN where a class is in neither."""
-    found = []
+    """Compute the Dice coefficients of one case.
+
+    Args:
+        prediction: Class indices, ``(depth, lateral[, elevation])``.
+        label: Class indices, ``(depth, lateral[, elevation])``.
+        classes: Number of classes including the background.
+
+    Returns:
+        Dice of the classes 1, 2, ...; NaN if a class is in neither of the two.
+    """
+    dice = []
     for index in range(1, classes):
-        here, there = prediction == index, label == index
-        found.append(_ratio(2 * int((here & there).sum()), int(here.sum()) + int(there.sum())))
-    return found
+        pred, target = prediction == index, label == index
+        dice.append(_ratio(2 * int((pred & target).sum()), int(pred.sum()) + int(target.sum())))
+    return dice
 
 
 def study_metrics(
     prediction: Tensor, label: Tensor, classes: int, spacing: Sequence[float] | None = None
 ) -> list[dict[str, float]]:
-    """Measure one case by the study's metrics alone, as :func:`case_rows` defines them: often, during training.
+    """Compute only the metrics of the study for one case, which is fast enough for every validation.
 
     Args:
         prediction: Class indices, ``(depth, lateral[, elevation])``.
-        label: Class indices of the same shape.
-        classes: Their number, with the background.
-        spacing: Voxel size along every axis; without it, ``asd`` and ``hd``, which take far longer, are left out.
+        label: Class indices, ``(depth, lateral[, elevation])``.
+        classes: Number of classes including the background.
+        spacing: Voxel size along every axis, which defines the unit of distances; None leaves out ``asd`` and ``hd``,
+            which take much longer.
 
     Returns:
-        Of each of the classes 1, 2, ..., values by name; NaN where one is undefined.
+        Values by name for each of the classes 1, 2, ..., as defined in :func:`case_rows`; NaN if undefined.
     """
     confusion = confusion_counts(prediction, label, classes)
-    found = []
+    metrics = []
     for index in range(1, classes):
         values = _overlap(confusion, index)
         if spacing is not None:
             distances = _distances(prediction == index, label == index, spacing, tolerance=0.0)
             values |= {name: distances[name] for name in ("asd", "hd")}
-        found.append(values)
-    return found
+        metrics.append(values)
+    return metrics
 
 
 def confusion_counts(prediction: Tensor, label: Tensor, classes: int) -> NDArray[np.int64]:
-    """Count the voxels of every pair of classes.
+    """Compute the confusion matrix.
 
     Args:
         prediction: Class indices, ``(depth, lateral[, elevation])``.
-        label: Class indices of the same shape.
-        classes: Their number, with the background.
+        label: Class indices, ``(depth, lateral[, elevation])``.
+        classes: Number of classes including the background.
 
     Returns:
-        ``[label, prediction]``.
+        Number of voxels of every pair of classes, ``[label, prediction]``, ``(classes, classes)``.
     """
-    # Row by row: as int64, all pairs of a volume of the calf would take 4 GB.
+    # Rows are processed one by one, since the int64 indices of a volume of the calf would take 4 GB.
     counts = torch.zeros(classes**2, dtype=torch.int64, device=label.device)
-    for truth, guess in zip(label, prediction, strict=True):
-        counts += torch.bincount((truth.long() * classes + guess).flatten(), minlength=classes**2)
+    for target, pred in zip(label, prediction, strict=True):
+        counts += torch.bincount((target.long() * classes + pred).flatten(), minlength=classes**2)
     confusion: NDArray[np.int64] = counts.reshape(classes, classes).cpu().numpy()
     return confusion
 
@@ -208,25 +227,25 @@ def _overlap(confusion: NDArray[np.int64], index: int) -> dict[str, float]:
 
 
 def _distances(prediction: Tensor, label: Tensor, spacing: Sequence[float], tolerance: float) -> dict[str, float]:
-    """Distances between edges; NaN where a mask is empty."""
+    """Compute the metrics of edge distances; NaN if a mask is empty."""
     if not (prediction.any() and label.any()):
         return dict.fromkeys(("asd", "hd", "hd95", "nsd"), math.nan)
-    _, found, _ = get_edge_surface_distance(
+    _, distances, _ = get_edge_surface_distance(
         prediction, label, distance_metric="euclidean", spacing=list(spacing), symmetric=True
     )
-    one_way = [distance.double().cpu().numpy() for distance in found]
-    both = np.concatenate(one_way)
+    directions = [distance.double().cpu().numpy() for distance in distances]
+    both = np.concatenate(directions)
     return {
         "asd": float(both.mean()),
         "hd": float(both.max()),
-        "hd95": float(max(np.percentile(distance, 95) for distance in one_way)),
+        "hd95": float(max(np.percentile(distance, 95) for distance in directions)),
         "nsd": float((both <= tolerance).mean()),
     }
 
 
 def _shape_errors(prediction: Tensor, label: Tensor, spacing: Sequence[float]) -> dict[str, float]:
-    """Errors in number of parts, volume and cross-section."""
-    # A class that was lost has no islands, which must not count as good.
+    """Compute errors of the number of components, the volume and the cross-sectional area."""
+    # A class that is missing in the prediction has no islands, which must not count as a good result.
     islands = _components(prediction) - max(1, _components(label)) if prediction.any() else math.nan
     areas = [mask.sum(dim=(0, 1), dtype=torch.int64).reshape(-1) for mask in (prediction, label)]
     volumes = [int(area.sum()) for area in areas]
@@ -241,7 +260,7 @@ def _shape_errors(prediction: Tensor, label: Tensor, spacing: Sequence[float]) -
 
 
 def _components(mask: Tensor) -> int:
-    """Count the connected components of a mask, in its bounding box."""
+    """Count the connected components of a mask, within its bounding box."""
     array = mask.cpu().numpy()
     box = ndimage.find_objects(array.astype(np.uint8))
     if not box or box[0] is None:

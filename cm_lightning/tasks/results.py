@@ -126,7 +126,7 @@ class ResultCollector:
             case.label,
             self.class_names,
             case.spacing,
-            needs_probabilities=errors,
+            probability_metrics=errors,
             case=case.case,
             patient=case.patient,
             grouping=case.grouping,

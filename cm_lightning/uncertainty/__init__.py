@@ -1,4 +1,4 @@
-"""How sure a network is, and how far raters differ."""
+"""Predictive uncertainty of networks and variability of raters."""
 
 from cm_lightning.uncertainty.agreement import EnergyDistance, energy_distance
 from cm_lightning.uncertainty.boundary import (

@@ -1,4 +1,4 @@
-"""How a network's samples of one image agree with the labels that raters gave it: where, how much, and in what."""
+"""Agreement between a network's samples of one image and the raters' labels of this image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,91 +13,124 @@ Labels = NDArray[np.uint8]
 Array = NDArray[np.floating[Any]]
 Sums = NDArray[np.float64]
 
-DISAGREED = 0.9  # raters disagree on a pixel where fewer of their labels than this share agree
+# Raters disagree on a pixel if less than this share of the labels gives it its most frequent class.
+DISAGREED = 0.9
 BINS = 15
-# A probability below this counts as this: samples that never say what one rater says are not infinitely bad.
+# Smaller probabilities are set to this value, since the divergence is infinite if no sample contains a class that a
+# rater has drawn.
 SMALLEST = 1e-3
 
 
 def boundary_distance(segmentation: Labels, spacing: Sequence[float]) -> Array:
-    """Distance of every pixel to the nearest boundary between two classes.
+    """Compute the distance of every pixel to the nearest boundary between two classes.
 
     Args:
         segmentation: Class indices, ``(depth, lateral)``.
-        spacing: Pixel size in mm in depth and lateral.
+        spacing: Pixel size in depth and lateral direction, in mm.
 
     Returns:
-        Distance in mm from the pixel's centre to that of the nearest pixel that touches another class; infinite where
-        there is one class alone.
+        Distances in mm, ``(depth, lateral)``, from the centre of the pixel to the centre of the nearest pixel with a
+        neighbour of another class. They are infinite if the segmentation contains only one class.
     """
-    touches = find_boundaries(segmentation, connectivity=1, mode="thick")  # type: ignore[no-untyped-call]
-    if not touches.any():
+    boundary = find_boundaries(segmentation, connectivity=1, mode="thick")  # type: ignore[no-untyped-call]
+    if not boundary.any():
         return np.full(segmentation.shape, np.inf)
-    distance: Array = ndimage.distance_transform_edt(~touches, sampling=spacing[: segmentation.ndim])
+    distance: Array = ndimage.distance_transform_edt(~boundary, sampling=spacing[: segmentation.ndim])
     return distance
 
 
 def correlation(first: Array, second: Array) -> float:
-    """Normalised cross-correlation (Pearson's) of two maps; NaN where one is constant."""
+    """Compute Pearson's correlation (normalised cross-correlation).
+
+    Args:
+        first: Values, ``(n,)``.
+        second: Values, ``(n,)``.
+
+    Returns:
+        Correlation from -1 to 1; NaN if there are fewer than three values or one array is constant.
+    """
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
     return float(np.corrcoef(first, second)[0, 1])
 
 
 def rank_correlation(first: Array, second: Array) -> float:
-    """Spearman's correlation of two maps; NaN where one is constant."""
+    """Compute Spearman's rank correlation.
+
+    Args:
+        first: Values, ``(n,)``.
+        second: Values, ``(n,)``.
+
+    Returns:
+        Correlation from -1 to 1; NaN if there are fewer than three values or one array is constant.
+    """
     return correlation(stats.rankdata(first), stats.rankdata(second))
 
 
 def detection_auroc(score: Array, event: NDArray[np.bool_]) -> float:
-    """Probability that a score is higher where an event is than where it is not (AUROC); ties count half.
+    """Compute how well a score detects an event, as the area under the ROC curve.
+
+    This is the probability that the score of a pixel with the event is higher than the score of a pixel without it,
+    where ties count one half.
 
     Args:
-        score: A score a pixel, ``(pixels,)``.
-        event: Whether the event is there.
+        score: Score of every pixel, ``(pixels,)``.
+        event: Pixels with the event, ``(pixels,)``.
 
     Returns:
-        0.5 for a score that knows nothing; NaN where the event is everywhere or nowhere.
+        AUROC from 0 to 1, where 0.5 is chance level; NaN if all pixels or no pixels have the event.
+
+    References:
+        Hanley and McNeil, "The meaning and use of the area under a receiver operating characteristic (ROC) curve",
+        Radiology 1982.
     """
     positive, negative = score[event], score[~event]
     if not len(positive) or not len(negative):
         return float("nan")
-    # Of the test, the statistic alone: its p-value would take pixels for independent.
-    wins = stats.mannwhitneyu(positive, negative, method="asymptotic").statistic
-    return float(wins / (len(positive) * len(negative)))
+    # The p value of this test is not used, because it assumes that pixels are independent.
+    statistic = stats.mannwhitneyu(positive, negative, method="asymptotic").statistic
+    return float(statistic / (len(positive) * len(negative)))
 
 
 def jaccard_distances(first: Labels, second: Labels, n_classes: int) -> Array:
-    """Distances between segmentations: one less their IoU, mean over classes.
+    """Compute the Jaccard distances ``1 - IoU`` between segmentations, averaged over the classes.
 
     Args:
         first: Class indices, ``(m, ...)``.
         second: Class indices, ``(n, ...)``.
-        n_classes: Number of classes, background included, which does not count.
+        n_classes: Number of classes including the background, which is not averaged.
 
     Returns:
-        ``(m, n)``, a metric: 0 for equal segmentations, of which one both may lack a class.
+        Distances from 0 to 1, ``(m, n)``. A class that is in neither of the two segmentations counts as 0.
     """
     flat = [labels.reshape(len(labels), -1) for labels in (first, second)]
     total = np.zeros((len(first), len(second)))
     for index in range(1, n_classes):
         masks = [(labels == index).astype(np.float32) for labels in flat]
-        shared = (masks[0] @ masks[1].T).astype(np.float64)  # frames are small enough for float32 to count them
+        # Counts of the pixels of a frame are exact in float32.
+        intersection = (masks[0] @ masks[1].T).astype(np.float64)
         sizes = [mask.sum(axis=1, dtype=np.float64) for mask in masks]
-        union = sizes[0][:, None] + sizes[1][None, :] - shared
-        total += 1 - np.divide(shared, union, out=np.ones_like(shared), where=union > 0)
+        union = sizes[0][:, None] + sizes[1][None, :] - intersection
+        total += 1 - np.divide(intersection, union, out=np.ones_like(intersection), where=union > 0)
     distances: Array = total / (n_classes - 1)
     return distances
 
 
 @dataclass(frozen=True)
 class EnergyDistance:
-    """Distance between two distributions of segmentations (Szekely and Rizzo 2013; as GED in Kohl et al. 2018).
+    """Energy distance between two distributions of segmentations, with its terms.
+
+    The distance between two segmentations is the Jaccard distance, from 0 to 1.
 
     Attributes:
-        between: Mean distance of a sample from a label.
-        samples: Mean distance of two samples.
-        labels: Mean distance of two labels.
+        between: Mean distance between a sample and a label.
+        samples: Mean distance between two samples.
+        labels: Mean distance between two labels.
+
+    References:
+        Szekely and Rizzo, "Energy statistics: a class of statistics based on distances", Journal of Statistical
+        Planning and Inference 2013. Kohl et al., "A probabilistic U-Net for segmentation of ambiguous images", NeurIPS
+        2018 (as generalised energy distance).
     """
 
     between: float
@@ -106,80 +139,105 @@ class EnergyDistance:
 
     @property
     def squared(self) -> float:
-        """The squared distance, ``2 between - samples - labels``; 0 on average where the distributions are one."""
+        """Squared energy distance ``2 between - samples - labels``; its mean is 0 if both distributions are equal."""
         return 2 * self.between - self.samples - self.labels
 
     @property
     def diversity(self) -> float:
-        """How much samples differ in proportion to labels, 1 where as much; NaN where all labels are equal."""
+        """Diversity of the samples relative to the labels, ``samples / labels``; NaN if all labels are equal."""
         return self.samples / self.labels if self.labels > 0 else float("nan")
 
 
 def energy_distance(samples: Labels, labels: Labels, n_classes: int) -> EnergyDistance:
-    """Compare the distribution of samples with that of labels, without bias.
+    """Estimate the energy distance between the distributions of samples and labels, without bias.
 
-    No segmentation is compared with itself (the U-statistic): counting those zeros would make the distance larger by
-    some hundredths with few labels.
+    Segmentations are not compared with themselves (U-statistic). With few labels, these distances of 0 would increase
+    the squared distance by a few hundredths.
 
     Args:
-        samples: Class indices, ``(m, ...)``, two or more.
-        labels: Class indices, ``(n, ...)``, two or more.
-        n_classes: Number of classes, background included.
+        samples: Class indices, ``(m, ...)`` with ``m >= 2``.
+        labels: Class indices, ``(n, ...)`` with ``n >= 2``.
+        n_classes: Number of classes including the background.
 
     Returns:
         The distance and its terms.
+
+    References:
+        See :class:`EnergyDistance`.
     """
-    within = [jaccard_distances(one, one, n_classes) for one in (samples, labels)]
+    within = [jaccard_distances(group, group, n_classes) for group in (samples, labels)]
     first, second = (float(d.sum() / (len(d) * (len(d) - 1))) for d in within)
     return EnergyDistance(float(jaccard_distances(samples, labels, n_classes).mean()), first, second)
 
 
 def divergence(labels: Array, predicted: Array) -> Array:
-    """Kullback-Leibler divergence in nats of predicted probabilities from the labels' distribution.
+    """Compute the Kullback-Leibler divergence from predicted probabilities to the distribution of the labels.
 
     Args:
-        labels: Share of the labels of every class, ``(C, pixels)``.
-        predicted: Class probabilities, ``(C, pixels)``; below 0.001 they count as that.
+        labels: Share of the labels with each class, ``(C, pixels)``.
+        predicted: Class probabilities, ``(C, pixels)``. Values below 0.001 are set to 0.001.
 
     Returns:
-        ``(pixels,)``.
+        Divergence in nats, ``(pixels,)``.
+
+    References:
+        Kullback and Leibler, "On information and sufficiency", Annals of Mathematical Statistics 1951.
     """
     bounded = np.maximum(predicted, SMALLEST)
-    found: Array = np.maximum(stats.entropy(labels, bounded / bounded.sum(axis=0), axis=0), 0)
-    return found
+    result: Array = np.maximum(stats.entropy(labels, bounded / bounded.sum(axis=0), axis=0), 0)
+    return result
 
 
 def brier_score(labels: Array, predicted: Array) -> float:
-    """Mean over pixels of the squared difference of two distributions over classes, ``(C, pixels)`` each."""
+    """Compute the mean squared difference between two distributions over classes, summed over the classes.
+
+    Args:
+        labels: Share of the labels with each class, ``(C, pixels)``.
+        predicted: Class probabilities, ``(C, pixels)``.
+
+    Returns:
+        Score from 0 (equal) to 2.
+
+    References:
+        Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 1950.
+    """
     return float(((predicted - labels) ** 2).sum(axis=0).mean())
 
 
 def reliability(labels: Array, predicted: Array, bins: int = BINS) -> tuple[NDArray[np.int64], Sums, Sums]:
-    """Sort pixels and classes by their predicted probability, the background left out.
+    """Sort the probabilities of all pixels and foreground classes into bins, for a reliability diagram.
 
     Args:
-        labels: Share of the labels of every class, ``(C, pixels)``.
+        labels: Share of the labels with each class, ``(C, pixels)``.
         predicted: Class probabilities, ``(C, pixels)``.
-        bins: Number of equally wide bins from 0 to 1.
+        bins: Number of bins of equal width from 0 to 1.
 
     Returns:
-        In every bin the count, the sum of the predicted probabilities and that of the labels' shares, ``(bins,)`` each.
+        For every bin, the number of probabilities, the sum of the predicted probabilities, and the sum of the labels'
+        shares, ``(bins,)`` each.
     """
     flat, share = predicted[1:].ravel().astype(np.float64), labels[1:].ravel().astype(np.float64)
-    which = np.minimum((flat * bins).astype(int), bins - 1)
-    count = np.bincount(which, minlength=bins).astype(np.int64)
-    return count, np.bincount(which, flat, bins).astype(np.float64), np.bincount(which, share, bins).astype(np.float64)
+    bin_index = np.minimum((flat * bins).astype(int), bins - 1)
+    count = np.bincount(bin_index, minlength=bins).astype(np.int64)
+    predicted_sum = np.bincount(bin_index, flat, bins).astype(np.float64)
+    share_sum = np.bincount(bin_index, share, bins).astype(np.float64)
+    return count, predicted_sum, share_sum
 
 
 def continuous_ranked_probability_score(samples: Array, values: Array) -> float:
-    """Score predicted samples of a quantity against observed values, 0 where all are one (CRPS; Gneiting 2007).
+    """Compute the continuous ranked probability score (CRPS) of samples, averaged over the observed values.
+
+    Samples are not compared with themselves, so that the expected score does not depend on the number of samples.
 
     Args:
-        samples: Predicted, ``(m,)``, two or more.
-        values: Observed, ``(n,)``; the mean over them is given.
+        samples: Predicted values, ``(m,)`` with ``m >= 2``.
+        values: Observed values, ``(n,)``.
 
     Returns:
-        In the quantity's unit; of the samples, pairs of two alone count, so that their number makes no difference.
+        Score in the unit of the values; 0 if all samples and values are equal.
+
+    References:
+        Gneiting and Raftery, "Strictly proper scoring rules, prediction, and estimation", JASA 2007, equation 21.
     """
-    apart = np.abs(samples[:, None] - samples[None, :]).sum() / (len(samples) * (len(samples) - 1))
-    return float(np.abs(samples[:, None] - values[None, :]).mean() - apart / 2)
+    between_samples = np.abs(samples[:, None] - samples[None, :]).sum() / (len(samples) * (len(samples) - 1))
+    return float(np.abs(samples[:, None] - values[None, :]).mean() - between_samples / 2)

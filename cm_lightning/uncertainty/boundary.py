@@ -1,4 +1,4 @@
-"""Where the labels of one frame put a boundary, measured along the normals of the consensus' boundary."""
+"""Deviations of labels from the boundary of their consensus, measured along the normals of this boundary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,24 +13,29 @@ from torch.nn import functional as F
 
 Array = NDArray[np.float64]
 
-NORMAL_SMOOTHING = 2.0  # of the longer side of a pixel; the steps of a mask turn its normals by up to 45 degrees
-CORNER_REACH = 3  # points to either side
-CORNER_TURN = 45.0  # degrees
-SAMPLES_PER_PIXEL = 2  # along a normal; with fewer, a crossing between two samples is no longer linear
+# SD of the Gaussian filter of the normals, in units of the longer side of a pixel. Without it, the staircase of a mask
+# turns its normals by up to 45 degrees.
+NORMAL_SMOOTHING = 2.0
+# A corner is a point at which the normal turns by more than CORNER_TURN degrees between the points CORNER_REACH points
+# before and after it.
+CORNER_REACH = 3
+CORNER_TURN = 45.0
+# Samples per pixel along a normal. With fewer, the mask is not linear between two samples.
+SAMPLES_PER_PIXEL = 2
 
 
 @dataclass(frozen=True)
 class BoundaryDeviation:
-    """Where labels cross the normals of the consensus' boundary.
+    """Offsets of labels along the normals of the boundary of their consensus.
 
     Attributes:
-        points: Points of the consensus' boundary in pixels (depth, lateral), ``(points, 2)``; pixel centres are whole
-            numbers.
-        normals: Outward unit normals in mm there, ``(points, 2)``.
-        corner: Whether the boundary turns by more than 45 degrees over six pixels there, ``(points,)``. It has no one
-            normal then, and offsets are larger than how far a label is off.
-        offsets: Position in mm at which every label's boundary crosses the normal, positive outside the consensus,
-            ``(labels, points)``; NaN where it does not within reach.
+        points: Points on the boundary of the consensus in pixels (depth, lateral), ``(points, 2)``. Pixel centres have
+            integer coordinates.
+        normals: Outward unit normals at these points, with respect to coordinates in mm, ``(points, 2)``.
+        corner: Points at which the boundary turns by more than 45 degrees over six pixels, ``(points,)``. The normal is
+            not well defined at corners, and offsets overestimate the distance between the boundaries.
+        offsets: Signed distance in mm from each point along its normal to the boundary of each label, ``(labels,
+            points)``. It is positive outside the consensus, and NaN if the label has no boundary within reach.
     """
 
     points: Array
@@ -47,30 +52,30 @@ def boundary_deviation(
     reach: float = 10.0,
     domain: NDArray[np.bool_] | None = None,
 ) -> BoundaryDeviation:
-    """Measure where the labels of a frame put the boundary of a class.
+    """Measure the deviations of the labels of a frame from the boundary of a class.
 
-    The boundary of the consensus is sampled about once a pixel. Along the normal of every point, a label's boundary is
-    where its mask, interpolated linearly, falls through one half on the way outwards; of several such crossings the one
-    nearest to the point counts. The far side of a thin class rises outwards and is never mistaken for the near one.
+    The boundary of the consensus is sampled about once per pixel. The mask of a label is interpolated linearly along
+    the normal of every point. The boundary of the label is where the mask decreases through one half in outward
+    direction; if there are several such crossings, the one nearest to the point is used. The opposite side of a thin
+    class increases in outward direction, so that it is never mistaken for the nearer side.
 
-    A label is drawn on pixels, so its boundary is known to about a pixel: that adds up to 1/12 of a squared pixel to
-    the variance of the offsets. Measured, an SD of 1, 2 and 4 pixels is found 4, 1 and 0.5 % too large where the
-    boundary runs along a pixel axis, and 2.5, 0.7 and 0.1 % on slanted lines and discs. Signed distances of the labels
-    in place of their masks changed that by 0.3 % at most and cost two distance transforms a label. Where the boundary
-    is curved with radius r, an SD s is found too large by about ``s² / 4 r²`` of itself, as what moves along the
-    boundary moves it across as well.
+    Labels are drawn on pixels, which adds up to 1/12 squared pixel to the variance of the offsets. In our measurements,
+    SDs of 1, 2 and 4 pixels are overestimated by 4, 1 and 0.5 % for boundaries along a pixel axis, and by 2.5, 0.7 and
+    0.1 % for slanted lines and discs. Using the labels' signed distances instead of their masks changed this by at most
+    0.3 %, and costs two distance transforms per label. For a boundary with a radius of curvature r, the relative
+    overestimation of an SD s is about ``s² / (4 r²)``, because movements along a curved boundary also move it across.
 
     Args:
         labels: Class indices of repeated labels, ``(labels, depth, lateral)``.
         consensus: Class indices of their consensus, ``(depth, lateral)``.
-        class_index: Which class.
-        spacing: Pixel size in mm in depth and lateral; more values are not looked at.
-        reach: How far from a point to look along its normal, in mm. It must be several SDs.
-        domain: Insonified pixels, ``(depth, lateral)``; all by default. Where a class ends at the border of the
-            picture or of the domain it has no anatomical boundary, and no points.
+        class_index: Index of the class.
+        spacing: Pixel size in depth and lateral direction, in mm. Further values are ignored.
+        reach: Length of the normals to either side, in mm. It must be several SDs.
+        domain: Insonified pixels, ``(depth, lateral)``; all pixels by default. Points at the border of the image or
+            of the domain are left out, because a class that is cut off has no anatomical boundary there.
 
     Returns:
-        Points, normals and offsets; without points where the consensus lacks the class.
+        Points, normals and offsets, with zero points if the class is not in the consensus.
     """
     step = np.asarray(spacing[:2], dtype=np.float64)
     mask = consensus == class_index
@@ -85,33 +90,33 @@ def boundary_deviation(
     ]
     corner = np.concatenate([np.empty(0), *turns]) > CORNER_TURN
     if domain is not None:
-        # A pixel more than the border itself: the label was drawn on the same pixels.
+        # The second erosion removes points next to the border, since labels are drawn on the same pixels.
         inside = ndimage.binary_erosion(domain, np.ones((3, 3), dtype=bool), iterations=2, border_value=1)
         kept = inside[tuple(np.round(points.T).astype(int))]
         points, normals, corner = points[kept], normals[kept], corner[kept]
     along = np.arange(-reach, reach + step.min(), step.min() / SAMPLES_PER_PIXEL)
-    where = points[:, None, :] + along[None, :, None] * (normals / step)[:, None, :]
-    # In torch's units a picture's sides are 2, and lateral comes first.
-    grid = torch.from_numpy(((2 * where + 1) / mask.shape - 1)[None, :, :, ::-1].astype(np.float32))
+    positions = points[:, None, :] + along[None, :, None] * (normals / step)[:, None, :]
+    # The coordinates of grid_sample run from -1 to 1 over the image, in the order (lateral, depth).
+    grid = torch.from_numpy(((2 * positions + 1) / mask.shape - 1)[None, :, :, ::-1].astype(np.float32))
     offsets = np.full((len(labels), len(points)), np.nan)
-    for label, found in zip(labels, offsets, strict=True):
-        drawn = torch.from_numpy((label == class_index).astype(np.float32))[None, None]
-        profiles = F.grid_sample(drawn, grid, padding_mode="border", align_corners=False)
-        found[:] = _nearest_falling_crossing(profiles[0, 0].numpy(), along)
+    for label, label_offsets in zip(labels, offsets, strict=True):
+        label_mask = torch.from_numpy((label == class_index).astype(np.float32))[None, None]
+        profiles = F.grid_sample(label_mask, grid, padding_mode="border", align_corners=False)
+        label_offsets[:] = _nearest_falling_crossing(profiles[0, 0].numpy(), along)
     offsets[np.abs(offsets) > reach] = np.nan
     return BoundaryDeviation(points, normals, corner, offsets)
 
 
 def boundary_sd(offsets: Array) -> tuple[Array, Array]:
-    """Standard deviation over the labels of where they put the boundary.
+    """Compute the standard deviation of the boundary over all labels.
 
     Args:
-        offsets: In mm, ``(labels, points)``, NaN where a label has no boundary within reach.
+        offsets: Offsets in mm, ``(labels, points)``; NaN if a label has no boundary within reach.
 
     Returns:
-        The SD at every point in mm, with ``labels - 1`` in the denominator and NaN with fewer than two boundaries, and
-        the share of the labels that have one. Where the share is well below 1, the SD is too small: what is far is
-        missing.
+        The sample SD in mm (with ``n - 1`` in the denominator), NaN at points with fewer than two boundaries, and the
+        share of the labels that have a boundary, ``(points,)`` each. If this share is well below 1, the SD is too
+        small, because the largest offsets are missing.
     """
     present = np.isfinite(offsets)
     count = present.sum(axis=0)
@@ -120,41 +125,44 @@ def boundary_sd(offsets: Array) -> tuple[Array, Array]:
 
 
 def within_rater_sd(offsets: Array, raters: Sequence[str]) -> Array:
-    """Standard deviation over repeats by one rater (intra-rater), pooled over the raters.
+    """Compute the intra-rater standard deviation of the boundary, pooled over the raters.
 
     Args:
-        offsets: In mm, ``(labels, points)``, NaN where a label has no boundary within reach.
-        raters: Who drew each label.
+        offsets: Offsets in mm, ``(labels, points)``; NaN if a label has no boundary within reach.
+        raters: Rater of each label.
 
     Returns:
-        The SD at every point in mm; NaN where no rater has two boundaries.
+        The SD in mm, ``(points,)``; NaN at points where no rater has two boundaries.
     """
     return np.sqrt(_analysis_of_variance(offsets, raters)[0])
 
 
 def between_rater_sd(offsets: Array, raters: Sequence[str]) -> Array:
-    """Standard deviation of the raters' own mean boundaries (inter-rater), without what their repeats add to it.
+    """Compute the inter-rater standard deviation of the boundary, without the contribution of intra-rater variability.
 
-    By the one-way analysis of variance with random raters, for unequal numbers of repeats (Searle et al. 1992, 3.6):
-    ``(MSB - MSW) / n0``, and 0 where that is negative. The mean of many points' variances is less biased by that than
-    the mean of their SDs.
+    It is estimated by a one-way analysis of variance with random raters and unequal numbers of repeats. The variance is
+    ``(MSB - MSW) / n0``, and negative estimates are set to 0. This biases the mean SD over many points more than their
+    mean variance.
 
     Args:
-        offsets: In mm, ``(labels, points)``, NaN where a label has no boundary within reach.
-        raters: Who drew each label.
+        offsets: Offsets in mm, ``(labels, points)``; NaN if a label has no boundary within reach.
+        raters: Rater of each label.
 
     Returns:
-        The SD at every point in mm; NaN with fewer than two raters, and where no rater has two boundaries, so that
-        habit and repetition cannot be told apart.
+        The SD in mm, ``(points,)``. It is NaN if there are fewer than two raters, or no rater has two boundaries at the
+        point, so that both kinds of variability cannot be separated.
+
+    References:
+        Searle, Casella and McCulloch, "Variance Components", Wiley 1992, section 3.6.
     """
     within, between, repeats = _analysis_of_variance(offsets, raters)
     return np.sqrt(np.maximum(_divide(between - within, repeats), 0))
 
 
 def _analysis_of_variance(offsets: Array, raters: Sequence[str]) -> tuple[Array, Array, Array]:
-    """Mean squares within and between raters, and the repeats a rater has on average (n0), of every point."""
-    drawn_by = np.array(raters)
-    groups = [offsets[drawn_by == rater] for rater in dict.fromkeys(raters)]
+    """Compute the mean squares within and between raters, and the effective number of repeats n0, at every point."""
+    names = np.array(raters)
+    groups = [offsets[names == rater] for rater in dict.fromkeys(raters)]
     counts = np.stack([np.isfinite(group).sum(axis=0) for group in groups])
     means = np.stack([_mean(group) for group in groups])
     total, present = counts.sum(axis=0), (counts > 0).sum(axis=0)
@@ -166,25 +174,25 @@ def _analysis_of_variance(offsets: Array, raters: Sequence[str]) -> tuple[Array,
 
 
 def _mean(offsets: Array) -> Array:
-    """Mean over the labels that have a boundary; NaN without any."""
+    """Return the mean over the labels that have a boundary; NaN if there are none."""
     return _divide(np.nansum(offsets, axis=0), np.isfinite(offsets).sum(axis=0))
 
 
 def _divide(numerator: Array, denominator: NDArray[Any]) -> Array:
-    """Divide; NaN where the denominator is not positive."""
+    """Divide; the result is NaN if the denominator is not positive."""
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
 
 
 def _evenly_spaced(contour: Array, step: Array) -> Array:
-    """Points about a pixel apart, evenly in mm, along a contour; in pixels, ``(points, 2)``."""
-    run = np.concatenate([[0.0], np.cumsum(np.hypot(*(np.diff(contour, axis=0) * step).T))])
-    number = max(1, round(run[-1] / float(step.min())))
-    at = (np.arange(number) + 0.5) * run[-1] / number
-    return np.stack([np.interp(at, run, contour[:, axis]) for axis in (0, 1)], axis=1)
+    """Return points in pixels, ``(points, 2)``, at equal distances in mm of about one pixel along a contour."""
+    arc_length = np.concatenate([[0.0], np.cumsum(np.hypot(*(np.diff(contour, axis=0) * step).T))])
+    number = max(1, round(arc_length[-1] / float(step.min())))
+    positions = (np.arange(number) + 0.5) * arc_length[-1] / number
+    return np.stack([np.interp(positions, arc_length, contour[:, axis]) for axis in (0, 1)], axis=1)
 
 
 def _outward_normals(mask: NDArray[np.bool_], points: Array, step: Array) -> Array:
-    """Unit normals in mm: the direction in which the smoothed signed distance to the mask grows."""
+    """Return unit normals: the normalised gradient of the smoothed signed distance to the mask, in mm."""
     outside, inside = (ndimage.distance_transform_edt(side, sampling=step) for side in (~mask, mask))
     smooth = ndimage.gaussian_filter(outside - inside, NORMAL_SMOOTHING * step.max() / step, mode="nearest")
     gradient = np.gradient(smooth, *step)
@@ -193,28 +201,31 @@ def _outward_normals(mask: NDArray[np.bool_], points: Array, step: Array) -> Arr
 
 
 def _turn(normals: Array, closed: bool) -> Array:
-    """Angle in degrees between the normals some points before and after every point of a contour."""
-    at = np.arange(len(normals))
+    """Return the angle in degrees between the normals shortly before and after every point of a contour."""
+    index = np.arange(len(normals))
     neighbours = [
-        normals[other % len(at) if closed else np.clip(other, 0, len(at) - 1)]
-        for other in (at - CORNER_REACH, at + CORNER_REACH)
+        normals[neighbour % len(index) if closed else np.clip(neighbour, 0, len(index) - 1)]
+        for neighbour in (index - CORNER_REACH, index + CORNER_REACH)
     ]
     return np.degrees(np.arccos(np.clip((neighbours[0] * neighbours[1]).sum(axis=1), -1, 1)))
 
 
-def _nearest_falling_crossing(inside: NDArray[np.float32], along: Array) -> Array:
-    """Position nearest to 0 at which a profile falls through one half; NaN where it never does.
+def _nearest_falling_crossing(profiles: NDArray[np.float32], along: Array) -> Array:
+    """Find the position nearest to 0 at which a profile decreases through one half.
 
     Args:
-        inside: Profiles, ``(points, samples)``.
-        along: Positions of the samples.
+        profiles: Profiles of a mask, ``(points, samples)``.
+        along: Positions of the samples in mm, ``(samples,)``.
+
+    Returns:
+        Positions in mm, ``(points,)``; NaN if there is no such position.
     """
-    before, after = inside[:, :-1], inside[:, 1:]
+    before, after = profiles[:, :-1], profiles[:, 1:]
     point, sample = np.nonzero((before >= 0.5) & (after < 0.5))
     share = (before[point, sample] - 0.5) / (before[point, sample] - after[point, sample])
     position = along[sample] + share * (along[1] - along[0])
-    # The last one written stays: the nearest comes last.
+    # Sorted by decreasing distance, so that the nearest crossing of each point is assigned last.
     order = np.argsort(-np.abs(position), kind="stable")
-    nearest = np.full(len(inside), np.nan)
+    nearest = np.full(len(profiles), np.nan)
     nearest[point[order]] = position[order]
     return nearest

@@ -1,4 +1,9 @@
-"""Monte Carlo dropout (Gal and Ghahramani 2016): dropout stays on at test time, and its samples are summed up."""
+"""Monte Carlo dropout: predictive uncertainty from several predictions with active dropout.
+
+References:
+    Gal and Ghahramani, "Dropout as a Bayesian approximation: representing model uncertainty in deep learning", ICML
+    2016.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,18 +23,19 @@ Inference = Literal["whole", "windows"]
 
 @dataclass(frozen=True)
 class MCDropout:
-    """How a network is sampled.
+    """Settings of Monte Carlo dropout.
 
     Args:
-        samples: Passes with dropout.
-        batch_size: Samples in one pass; takes memory, and changes no result.
-        inference: ``whole`` images at once, or blended sliding ``windows`` of the training's patches, for images whose
-            activations do not fit into memory and for UNETR. Windows see less, and each has masks of its own.
-        segmentations: How many sampled segmentations are kept, the most plausible first.
-        seed: Of the masks. They are drawn for every case and sample on their own.
+        samples: Number of predictions with active dropout per image, at least 2.
+        batch_size: Number of samples that are computed at once. It affects memory and speed, but not the results.
+        inference: ``whole`` predicts the entire image at once. ``windows`` blends sliding windows of the size of the
+            training patches, for UNETR and for images whose activations do not fit into memory; windows have less
+            context, and every window has its own dropout masks.
+        segmentations: Number of sampled segmentations that are kept, in order of plausibility.
+        seed: Seed of the dropout masks. Every case and sample has its own masks.
 
     Raises:
-        InputError: Fewer than two samples, or more segmentations than samples.
+        InputError: A number is out of its range.
     """
 
     samples: int = 100
@@ -39,26 +45,28 @@ class MCDropout:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no sense together."""
+        """Check the numbers."""
         if self.samples < 2 or self.batch_size < 1 or not 0 <= self.segmentations <= self.samples:
             raise InputError(
-                "mc_dropout takes samples of at least 2, a batch_size of at least 1, segmentations from 0 to samples; "
-                f"found {self.samples}, {self.batch_size} and {self.segmentations}."
+                "mc_dropout needs samples of at least 2, a batch_size of at least 1 and segmentations from 0 to "
+                f"samples; found {self.samples}, {self.batch_size} and {self.segmentations}."
             )
 
 
 @dataclass(frozen=True)
 class SampledPrediction:
-    """What the samples of one image say together. Entropies are in nats.
+    """Statistics of the samples of one image, with entropies in nats.
 
     Attributes:
         mean: Mean class probabilities, ``(C, ...)``.
-        expected_entropy: Mean over samples of the entropy of the class probabilities, ``(...)``: the doubt that every
-            sample has by itself.
-        variance: Variance over samples of every class's probability, ``(C, ...)``.
-        votes: Number of samples whose most probable class this is, ``(C, ...)``; where windows overlap, a blend.
-        kept: Class probabilities of the kept samples in falling order of ``plausibility``, ``(k, C, ...)``.
-        plausibility: Of every kept sample, the mean log probability that the mean of all samples gives its classes.
+        expected_entropy: Mean over the samples of the entropy of their class probabilities, ``(...)`` (aleatoric
+            uncertainty).
+        variance: Variance of the class probabilities over the samples, ``(C, ...)``.
+        votes: Number of samples in which the class is the most probable one, ``(C, ...)``. In overlaps of windows, it
+            is a weighted mean over the windows.
+        kept: Class probabilities of the kept samples in decreasing order of plausibility, ``(k, C, ...)``.
+        plausibility: Plausibility of the kept samples, ``(k,)``: mean over pixels of the logarithm of the mean
+            probability of the sample's class.
     """
 
     mean: Tensor
@@ -70,40 +78,48 @@ class SampledPrediction:
 
     @property
     def entropy(self) -> Tensor:
-        """Entropy of the mean probabilities (predictive entropy), ``(...)``."""
+        """Predictive entropy in nats: entropy of the mean probabilities, ``(...)``."""
         return entropy(self.mean, dim=0)
 
     @property
     def mutual_information(self) -> Tensor:
-        """What the samples disagree on: predictive less expected entropy, ``(...)``."""
+        """Mutual information in nats: predictive minus expected entropy, ``(...)`` (epistemic uncertainty)."""
         return (self.entropy - self.expected_entropy).clamp_min(0)
 
 
 def entropy(probabilities: Tensor, dim: int = 1) -> Tensor:
-    """Give the Shannon entropy in nats along the dimension of the classes."""
+    """Compute the Shannon entropy of class probabilities.
+
+    Args:
+        probabilities: Class probabilities, ``(B, C, ...)``.
+        dim: Dimension of the classes.
+
+    Returns:
+        Entropy in nats, without the dimension of the classes.
+    """
     return torch.special.entr(probabilities).sum(dim)
 
 
 @contextmanager
 def seeded_dropout(network: nn.Module, generators: Sequence[torch.Generator]) -> Iterator[None]:
-    """Let a network in evaluation mode drop, every item of a batch by masks of its own.
+    """Activate the dropout of a network in evaluation mode, with separate masks for every item of a batch.
 
-    Nothing else is switched: no layer changes its mode, no batch norm moves.
+    All layers stay in evaluation mode, so that the statistics of batch normalisation do not change.
 
     Args:
-        network: A network in evaluation mode.
-        generators: Source of the masks of every item of its inputs' batch.
+        network: Network in evaluation mode.
+        generators: Random generators of the masks, one for each item of the batch.
 
     Yields:
-        Nothing.
+        None.
 
     Raises:
-        InputError: The network has no dropout above 0, or a kind of dropout that is not known.
+        InputError: The network has no dropout layer with a rate above 0, or has an unsupported kind of dropout layer.
     """
     check_dropout(network)
 
     def drop(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        shape = output.shape[:2] + (1,) * (output.ndim - 2) if _whole_channels(layer) else output.shape
+        shape = output.shape[:2] + (1,) * (output.ndim - 2) if _drops_channels(layer) else output.shape
         return output * _scaled_masks(output.new_empty(shape), layer.p, generators)
 
     hooks = [layer.register_forward_hook(drop) for layer in dropout_layers(network)]
@@ -123,42 +139,45 @@ def sample_dropout(
     window: SlidingWindowInferer | None = None,
     each: Callable[[Tensor], None] | None = None,
 ) -> SampledPrediction:
-    """Run a network on one image many times with dropout, keeping sums alone.
+    """Predict one image several times with active dropout.
 
-    Memory does not depend on the number of samples. With windows, what is blended is every sample's probabilities,
-    their squares and their entropies, window by window: blending the logits first would average the windows' masks out,
-    and the variance would show how many windows overlap.
+    Only sums over the samples are stored, so that memory does not depend on their number. With windows, the
+    probabilities, squared probabilities and entropies of the samples are blended. Blending the logits instead would
+    average over the masks of the windows, and the variance would depend on the number of overlapping windows.
 
     Args:
-        network: The network whose dropout varies, in evaluation mode.
-        logits: Runs it on inputs ``(B, channels, ...)``; gives the classes' logits ``(B, C, ...)``.
-        inputs: One image's channels, ``(1, channels, ...)``.
-        name: Of the image, from which its masks are seeded.
-        settings: How it is sampled.
-        window: Cuts and blends windows; None for the whole image at once.
-        each: Is shown the class probabilities of every sample, ``(C, ...)``, one after the other.
+        network: Network with dropout layers, in evaluation mode.
+        logits: Function that computes logits, ``(B, C, ...)``, from inputs, ``(B, channels, ...)``, with the network.
+        inputs: Input of the network, ``(1, channels, ...)``.
+        name: Name of the image. Together with the seed, it determines the dropout masks.
+        settings: Settings of the sampling.
+        window: Sliding-window inferer; None predicts the entire image at once.
+        each: Function that is called with the class probabilities of every sample, ``(C, ...)``, in order.
 
     Returns:
-        The samples, summed up, on the grid of the inputs.
+        Statistics of the samples, on the grid of the inputs.
+
+    Raises:
+        InputError: The network has no dropout layer with a rate above 0, or has an unsupported kind of dropout layer.
     """
     total: Tensor | None = None
     kept: list[Tensor] = []
     for start in range(0, settings.samples, settings.batch_size):
         numbers = range(start, min(start + settings.batch_size, settings.samples))
-        wanted = max(0, min(settings.segmentations - start, len(numbers)))
-        keeping = wanted if each is None else len(numbers)
+        n_kept = max(0, min(settings.segmentations - start, len(numbers)))
+        n_returned = n_kept if each is None else len(numbers)
         generators = [_generator(inputs.device, settings.seed, name, number) for number in numbers]
 
-        def moments(part: Tensor, size: int = len(numbers), keeping: int = keeping) -> Tensor:
-            return _moments(logits(part.expand(size, *part.shape[1:])), keeping)
+        def moments(part: Tensor, size: int = len(numbers), n_returned: int = n_returned) -> Tensor:
+            return _moments(logits(part.expand(size, *part.shape[1:])), n_returned)
 
         with seeded_dropout(network, generators):
-            found = moments(inputs) if window is None else window(inputs, moments)
-        classes = found.shape[1] // (3 + keeping)
-        sums = found[0, : 3 * classes + 1]
-        if keeping:
-            probabilities = found[0, 3 * classes + 1 :].unflatten(0, (keeping, classes))
-            kept += list(probabilities[:wanted].clone())
+            channels = moments(inputs) if window is None else window(inputs, moments)
+        classes = channels.shape[1] // (3 + n_returned)
+        sums = channels[0, : 3 * classes + 1]
+        if n_returned:
+            probabilities = channels[0, 3 * classes + 1 :].unflatten(0, (n_returned, classes))
+            kept += list(probabilities[:n_kept].clone())
             if each is not None:
                 for sample in probabilities:
                     each(sample)
@@ -167,26 +186,27 @@ def sample_dropout(
     return _summarise(total, kept, settings.samples)
 
 
-def _moments(logits: Tensor, keeping: int) -> Tensor:
-    """Sum probabilities, their squares, votes and entropies over samples.
+def _moments(logits: Tensor, n_returned: int) -> Tensor:
+    """Sum probabilities, squared probabilities, votes and entropies over samples.
 
     Args:
-        logits: ``(B, C, ...)``.
-        keeping: How many of the first samples' probabilities follow.
+        logits: Logits of the samples, ``(B, C, ...)``.
+        n_returned: Number of samples whose probabilities are returned as well.
 
     Returns:
-        ``(1, C + C + C + 1 + keeping * C, ...)``.
+        These sums, followed by the probabilities of the first samples, ``(1, C + C + C + 1 + n_returned * C, ...)``.
     """
     log_probabilities = logits.float().log_softmax(dim=1)
     probabilities = log_probabilities.exp()
     classes = probabilities.shape[1]
-    sums = probabilities.new_empty(((3 + keeping) * classes + 1, *probabilities.shape[2:]))
+    sums = probabilities.new_empty(((3 + n_returned) * classes + 1, *probabilities.shape[2:]))
     torch.sum(probabilities, dim=0, out=sums[:classes])
     torch.sum(probabilities.square(), dim=0, out=sums[classes : 2 * classes])
-    winners = probabilities.max(dim=1).indices  # on a processor ten times as fast as argmax
+    # On a CPU, this is ten times as fast as argmax.
+    segmentations = probabilities.max(dim=1).indices
     for index in range(classes):
-        sums[2 * classes + index] = (winners == index).sum(dim=0)
-    sums[3 * classes + 1 :] = probabilities[:keeping].flatten(0, 1)
+        sums[2 * classes + index] = (segmentations == index).sum(dim=0)
+    sums[3 * classes + 1 :] = probabilities[:n_returned].flatten(0, 1)
     torch.sum(log_probabilities.mul_(probabilities), dim=(0, 1), out=sums[3 * classes]).neg_()
     return sums[None]
 
@@ -194,26 +214,26 @@ def _moments(logits: Tensor, keeping: int) -> Tensor:
 def _summarise(total: Tensor, kept: Sequence[Tensor], samples: int) -> SampledPrediction:
     classes = total.shape[0] // 3
     mean, squares = total[:classes] / samples, total[classes : 2 * classes] / samples
-    held = torch.stack(list(kept)) if kept else total.new_empty((0, *mean.shape))
-    certainty = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
-    chosen = held.argmax(dim=1)
-    plausibility = torch.stack([certainty.gather(0, one[None]).mean() for one in chosen]) if kept else mean.new_empty(0)
+    kept_probabilities = torch.stack(list(kept)) if kept else total.new_empty((0, *mean.shape))
+    log_mean = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+    plausibilities = [log_mean.gather(0, sample.argmax(dim=0)[None]).mean() for sample in kept_probabilities]
+    plausibility = torch.stack(plausibilities) if kept else mean.new_empty(0)
     order = plausibility.argsort(descending=True)
     return SampledPrediction(
         mean=mean,
         expected_entropy=total[3 * classes] / samples,
         variance=(squares - mean.square()).clamp_min_(0),
         votes=total[2 * classes : 3 * classes],
-        kept=held[order],
+        kept=kept_probabilities[order],
         plausibility=plausibility[order],
     )
 
 
 def _scaled_masks(masks: Tensor, rate: float, generators: Sequence[torch.Generator]) -> Tensor:
-    """Fill every item of a batch with zeros, ``rate`` of them, and what keeps the mean among them.
+    """Fill every item of a batch with a dropout mask: 0 with probability ``rate``, otherwise ``1 / (1 - rate)``.
 
-    Four masks are read off each random 64-bit number, so that the rate is a multiple of 1 / 65536: torch's Bernoulli
-    numbers, drawn one at a time, take a fourth of a small network's time on a processor.
+    Each random 64-bit number gives four values of the mask, so that the rate is rounded to a multiple of 1 / 65536.
+    PyTorch's Bernoulli numbers, which are drawn one at a time, take one fourth of a small network's time on a CPU.
     """
     dropped = round(rate * 65536)
     if dropped == 65536:
@@ -226,13 +246,13 @@ def _scaled_masks(masks: Tensor, rate: float, generators: Sequence[torch.Generat
 
 
 def _generator(device: torch.device, seed: int, name: str, sample: int) -> torch.Generator:
-    """Seed the masks of one sample of one image, whatever else is sampled beside it."""
+    """Return a generator of the masks of one sample of one image, independent of the batch size and of other images."""
     digest = hashlib.blake2b(f"{seed} {sample} {name}".encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def _whole_channels(layer: nn.Module) -> bool:
-    """Whether a layer drops whole channels, or voxels on their own."""
+def _drops_channels(layer: nn.Module) -> bool:
+    """Return whether a layer drops entire channels rather than single voxels."""
     match layer:
         case nn.Dropout1d() | nn.Dropout2d() | nn.Dropout3d():
             return True
@@ -240,5 +260,6 @@ def _whole_channels(layer: nn.Module) -> bool:
             return False
         case _:
             raise InputError(
-                f"MC dropout does not know {type(layer).__name__}; expected Dropout, Dropout1d, Dropout2d or Dropout3d."
+                f"MC dropout does not support {type(layer).__name__}; "
+                "expected Dropout, Dropout1d, Dropout2d or Dropout3d."
             )

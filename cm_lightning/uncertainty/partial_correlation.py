@@ -1,9 +1,9 @@
-"""Does confidence go with the variability of labels, beyond what depth and distance to the boundary say already?
+"""Correlation of confidence with the variability of labels, given depth and distance to the boundary.
 
-Confidence falls with depth by construction, and so may the quality of an image and the care of a rater: a correlation
-of confidence with variability alone says nothing about the map. Here both are first cleared of whatever depth and
-distance predict, in any smooth way. One value an image comes out; images are grouped by patient before anything is
-tested, as pixels of an image are no independent witnesses.
+Confidence decreases with depth by construction, and image quality and the accuracy of raters may do so as well.
+Therefore, a plain correlation of confidence with variability does not show that the confidence map is informative.
+Here, the parts of both that are smooth functions of depth and distance are removed first. The result is one value per
+image. Tests must group images by patient, because the pixels of an image are not independent.
 """
 
 from collections.abc import Sequence
@@ -18,19 +18,20 @@ from cm_lightning.uncertainty.agreement import correlation
 
 Array = NDArray[np.floating[Any]]
 
-PIECES = 4  # of the smooth curve of each condition
+# Number of polynomial pieces of the spline of each covariate.
+PIECES = 4
 
 
 class ConfidenceCorrelation(NamedTuple):
-    """Rank correlation of confidence with variability in one image; negative where low confidence goes with more.
+    """Rank correlation of confidence with variability in one image; negative if low confidence means high variability.
 
     Attributes:
-        alone: Spearman's correlation.
-        given: The same, given depth (and distance): of what remains of the ranks of both.
+        plain: Spearman's rank correlation.
+        partial: Partial rank correlation given depth (and distance to the boundary).
     """
 
-    alone: float
-    given: float
+    plain: float
+    partial: float
 
 
 def partial_rank_correlation(
@@ -38,86 +39,97 @@ def partial_rank_correlation(
 ) -> ConfidenceCorrelation:
     """Correlate confidence with the variability of labels in one image.
 
+    The ranks of both are regressed on spline surfaces over the covariates, and the residuals are correlated.
+
     Args:
-        variability: Of labels, at points or pixels, ``(n,)``: boundary SD or entropy.
-        confidence: The map there, ``(n,)``.
-        depths: Depth of the points, ``(n,)``; in a fan both that below the top of the picture and that below the probe,
-            as either may be what variability goes with.
-        distance: Distance of pixels to the boundary, ``(n,)``; None for points of the boundary.
+        variability: Variability of the labels at points or pixels, ``(n,)``: boundary SD in mm, or entropy in nats.
+        confidence: Confidence at these points, ``(n,)``.
+        depths: Depths of the points in mm, ``(n,)`` each. For a fan, these are the depth below the top of the image and
+            the depth below the probe, since variability may depend on either.
+        distance: Distance of pixels to the boundary in mm, ``(n,)``; None for points on the boundary.
 
     Returns:
-        The correlation with and without the conditions; NaN where nothing varies, or with fewer than five points for
-        every number of the surfaces that clear the conditions away.
+        The correlation without and with the covariates. Both are NaN if one quantity is constant. The partial
+        correlation is also NaN if there are fewer than five points per regression coefficient, or if the covariates
+        explain one quantity completely.
     """
     ranks = [stats.rankdata(variability), stats.rankdata(confidence)]
     surfaces = np.hstack([smooth_basis([depth] if distance is None else [depth, distance]) for depth in depths])
     if len(variability) < 5 * surfaces.shape[1]:
         return ConfidenceCorrelation(correlation(*ranks), float("nan"))
-    left = _without(surfaces, np.stack(ranks, axis=1)).T
-    # What conditions explain whole leaves rounding errors alone.
-    tiny = 1e-6 * len(variability)
-    given = float("nan") if min(np.ptp(rest) for rest in left) < tiny else correlation(*left)
-    return ConfidenceCorrelation(correlation(*ranks), given)
+    residuals = _regression_residuals(surfaces, np.stack(ranks, axis=1)).T
+    # If the covariates explain a quantity completely, its residuals are only rounding errors.
+    threshold = 1e-6 * len(variability)
+    explained = min(np.ptp(residual) for residual in residuals) < threshold
+    partial = float("nan") if explained else correlation(*residuals)
+    return ConfidenceCorrelation(correlation(*ranks), partial)
 
 
-def smooth_basis(conditions: Sequence[Array], knots: Sequence[Array] | None = None) -> Array:
-    """Functions whose sums are all smooth surfaces over the conditions: products of cubic splines (tensor product).
+def smooth_basis(covariates: Sequence[Array], knots: Sequence[Array] | None = None) -> Array:
+    """Evaluate a basis of smooth surfaces: tensor products of cubic B-splines.
 
     Args:
-        conditions: One or more, ``(n,)`` each.
-        knots: Values of every condition from whose quantiles the splines' pieces are made; the conditions by default.
+        covariates: One or more covariates, ``(n,)`` each.
+        knots: Values of every covariate whose quantiles are the knots of its splines, ``(m,)`` each; the covariates by
+            default.
 
     Returns:
-        ``(n, functions)``; they sum to 1.
+        Values of the basis functions, ``(n, functions)``. Each row sums to 1. Constant covariates are ignored.
     """
-    made = np.ones((len(conditions[0]), 1))
-    for values, of in zip(conditions, knots or conditions, strict=True):
-        cuts = np.unique(np.quantile(of, np.linspace(0, 1, PIECES + 1)))
+    basis = np.ones((len(covariates[0]), 1))
+    for values, knot_values in zip(covariates, knots or covariates, strict=True):
+        cuts = np.unique(np.quantile(knot_values, np.linspace(0, 1, PIECES + 1)))
         if len(cuts) < 2:
-            continue  # the same everywhere: nothing to clear away
+            continue
         padded = np.concatenate([[cuts[0]] * 3, cuts, [cuts[-1]] * 3])
         spline = BSpline.design_matrix(np.clip(values, cuts[0], cuts[-1]), padded, 3).toarray()
-        made = (made[:, :, None] * spline[:, None, :]).reshape(len(made), -1)
-    return made
+        basis = (basis[:, :, None] * spline[:, None, :]).reshape(len(basis), -1)
+    return basis
 
 
 def explained_variance(
     variability: Sequence[Array], predictors: Sequence[Sequence[Array]], patients: Sequence[str]
 ) -> Array:
-    """Share of the variability of patients' labels that is predicted by a curve learnt from the other patients.
+    """Compute the share of the variance of patients' labels that is predicted by curves fitted to the other patients.
 
     Args:
-        variability: Of every image, ``(n,)``.
-        predictors: Of every image, one or more of the points' properties, ``(n,)`` each; their curves are added up.
-        patients: Whose image it is.
+        variability: Variability at the points of every image, ``(n,)`` each.
+        predictors: For every image, one or more properties of its points, ``(n,)`` each. The prediction is a sum of one
+            curve per property.
+        patients: Patient of every image.
 
     Returns:
-        Of every patient, in the order of first appearance, ``1 - squared error / squared deviation from the others'
-        mean``: 0 for predictors that know nothing, and below for those that mislead.
+        ``1 - squared error / squared deviation from the mean of the other patients`` of every patient, in order of
+        first appearance, ``(patients,)``. It is 0 for uninformative predictors, and negative for misleading ones.
     """
-    found = []
+    shares = []
     for patient in dict.fromkeys(patients):
-        own = [index for index, who in enumerate(patients) if who == patient]
-        others = [index for index, who in enumerate(patients) if who != patient]
-        learnt = [np.concatenate(columns) for columns in zip(*(predictors[index] for index in others), strict=True)]
-        target = np.concatenate([variability[index] for index in others])
-        weights, *_ = np.linalg.lstsq(_sum_of_curves(learnt, learnt), target, rcond=1e-6)
-        wrong = deviation = 0.0
-        for index in own:
-            predicted = _sum_of_curves(predictors[index], learnt) @ weights
-            wrong += float(((variability[index] - predicted) ** 2).sum())
+        test = [index for index, name in enumerate(patients) if name == patient]
+        training = [index for index, name in enumerate(patients) if name != patient]
+        columns = zip(*(predictors[index] for index in training), strict=True)
+        training_predictors = [np.concatenate(column) for column in columns]
+        target = np.concatenate([variability[index] for index in training])
+        basis = _sum_of_curves(training_predictors, training_predictors)
+        weights, *_ = np.linalg.lstsq(basis, target, rcond=1e-6)
+        squared_error = deviation = 0.0
+        for index in test:
+            predicted = _sum_of_curves(predictors[index], training_predictors) @ weights
+            squared_error += float(((variability[index] - predicted) ** 2).sum())
             deviation += float(((variability[index] - target.mean()) ** 2).sum())
-        found.append(1 - wrong / deviation if deviation > 0 else float("nan"))
-    return np.array(found)
+        shares.append(1 - squared_error / deviation if deviation > 0 else float("nan"))
+    return np.array(shares)
 
 
-def _sum_of_curves(predictors: Sequence[Array], learnt: Sequence[Array]) -> Array:
-    """Functions whose sums are sums of a curve of each predictor: a surface would have to guess between patients."""
-    return np.hstack([smooth_basis([own], [of]) for own, of in zip(predictors, learnt, strict=True)])
+def _sum_of_curves(predictors: Sequence[Array], knots: Sequence[Array]) -> Array:
+    """Evaluate a basis of sums of one curve per predictor.
+
+    Unlike a surface, it does not need training patients with the same combinations of predictors as the test patient.
+    """
+    return np.hstack([smooth_basis([values], [knot]) for values, knot in zip(predictors, knots, strict=True)])
 
 
-def _without(basis: Array, values: Array) -> Array:
-    """What the best fit of the basis leaves of the values, column by column."""
+def _regression_residuals(basis: Array, values: Array) -> Array:
+    """Return the residuals of a least-squares fit of the basis to every column of the values."""
     weights, *_ = np.linalg.lstsq(basis, values, rcond=1e-10)
-    rest: Array = values - basis @ weights
-    return rest
+    residuals: Array = values - basis @ weights
+    return residuals

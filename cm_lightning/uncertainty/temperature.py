@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al. 2017): one number that brings a network's confidence to its accuracy."""
+"""Temperature scaling: one number that calibrates the probabilities of a network."""
 
 import math
 
@@ -8,21 +8,23 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
+# Lowest and highest temperature.
 TEMPERATURES = (0.01, 100.0)
-VOXELS_PER_CASE = 20_000  # of those that are insonified; enough for one number, and small enough to gather
+# Number of insonified voxels per case: enough to fit one number, and few enough to gather from all processes.
+VOXELS_PER_CASE = 20_000
 
 
 def draw_voxels(logits: Tensor, label: Tensor, domain: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Draw voxels of one case without replacement.
+    """Draw insonified voxels of one case without replacement.
 
     Args:
-        logits: Of the classes, ``(C, depth, lateral[, elevation])``.
+        logits: Logits of all classes, ``(C, depth, lateral[, elevation])``.
         label: Class indices, ``(depth, lateral[, elevation])``.
-        domain: Which voxels are insonified, bool, of that shape.
-        seed: Of the draw, which is the same in every epoch and on every process.
+        domain: Insonified voxels, bool, ``(depth, lateral[, elevation])``.
+        seed: Seed of the draw, which is the same in every epoch and in every process.
 
     Returns:
-        Logits ``(voxels, C)``, float32, and labels ``(voxels,)`` of at most 20 000 insonified voxels, on the CPU.
+        Logits, float32, ``(voxels, C)``, and class indices, ``(voxels,)``, of up to 20 000 voxels, on the CPU.
     """
     inside = domain.flatten().nonzero()[:, 0]
     if len(inside) > VOXELS_PER_CASE:
@@ -32,15 +34,18 @@ def draw_voxels(logits: Tensor, label: Tensor, domain: Tensor, seed: int = 0) ->
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Find the temperature that, dividing the logits, makes the labels most likely.
+    """Find the temperature that maximises the likelihood of the labels when the logits are divided by it.
 
     Args:
-        logits: ``(voxels, C)``.
+        logits: Logits, ``(voxels, C)``.
         labels: Class indices, ``(voxels,)``.
 
     Returns:
-        The temperature, between 0.01 and 100, at which the mean negative log-likelihood of the labels is lowest; above
-        1 for an over-confident network. 1 where there is no voxel.
+        Temperature from 0.01 to 100 with the lowest mean negative log-likelihood of the labels. It is above 1 for an
+        overconfident network, and 1 if there are no voxels.
+
+    References:
+        Guo et al., "On calibration of modern neural networks", ICML 2017, equation 9.
     """
     if not len(labels):
         return 1.0
@@ -50,6 +55,6 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return float(F.cross_entropy(logits / math.exp(log_temperature), labels))
 
     low, high = map(math.log, TEMPERATURES)
-    # The likelihood has one optimum: it is concave in 1 / temperature.
+    # There is only one minimum, since the negative log-likelihood is a convex function of 1 / temperature.
     optimum = minimize_scalar(negative_log_likelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
     return math.exp(optimum.x)

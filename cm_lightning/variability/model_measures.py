@@ -69,7 +69,7 @@ def measure_model(frame: Frame, sampled: SampledImage, ensemble: Array | None) -
         correlations = confidence_correlation(
             value[band], frame.image.confidence[band], select(frame.depths, band), distance[band]
         )
-        measures |= {f"{name}_confidence": correlations.alone, f"{name}_confidence_given": correlations.given}
+        measures |= {f"{name}_confidence": correlations.plain, f"{name}_confidence_given": correlations.partial}
     return {**measures, **_agreement_with_raters(frame, sampled, scores)} if frame.repeated else measures
 
 

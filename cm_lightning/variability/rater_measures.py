@@ -75,10 +75,10 @@ def measure_raters(frame: Frame, other: Array) -> tuple[dict[str, float], Bounda
         depths = select(frame.depths, band)
         pixels = confidence_correlation(label_entropy[band], pixel_confidence, depths, distance[band])
         measures |= {
-            f"sd_alone{suffix}": sd.alone,
-            f"sd_given{suffix}": sd.given,
-            f"entropy_alone{suffix}": pixels.alone,
-            f"entropy_given{suffix}": pixels.given,
+            f"sd_alone{suffix}": sd.plain,
+            f"sd_given{suffix}": sd.partial,
+            f"entropy_alone{suffix}": pixels.plain,
+            f"entropy_given{suffix}": pixels.partial,
         }
     return measures, boundary
 

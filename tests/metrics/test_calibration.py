@@ -1,4 +1,4 @@
-"""Calibration: by hand, against MONAI, and a perfect model against its own chance."""
+"""Calibration errors, compared with values computed by hand, with MONAI and with simulated calibrated models."""
 
 import math
 
@@ -27,14 +27,14 @@ def count(probability, truth, domain=None):
     return pd.DataFrame(calibration_rows([probability], truth, ["a"], domain, case="c"))
 
 
-def toy(generator, sharpness=1.0, voxels=(100, 200)):
-    """Labels drawn from probabilities, which are then stated with more or less certainty than is right."""
+def simulate(generator, sharpness=1.0, voxels=(100, 200)):
+    """Return probabilities and labels; the probabilities are overconfident if the sharpness is above 1."""
     logits = torch.randn(voxels, generator=generator) * 2
     truth = torch.bernoulli(logits.sigmoid(), generator=generator).to(torch.uint8)
     return (logits * sharpness).sigmoid(), truth
 
 
-def test_by_hand():
+def test_calibration_errors_by_hand():
     probability = torch.tensor([[0.02, 0.02, 0.04, 0.62], [0.64, 1.0, 0.99, 0.5]])
     label = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]], dtype=torch.uint8)
     domain = torch.ones_like(label, dtype=torch.bool)
@@ -44,12 +44,12 @@ def test_by_hand():
     assert filled["count"].to_dict() == {0: 3, 12: 2, 19: 2}
     assert filled["positive"].to_dict() == {0: 1, 12: 1, 19: 2}
     assert filled["probability"].tolist() == pytest.approx([0.08, 1.26, 1.99])
-    found = calibration_errors(rows, ["class"]).loc["a"]
+    errors = calibration_errors(rows, ["class"]).loc["a"]
     gaps = [(1 - 0.08) / 3, (1.26 - 1) / 2, (2 - 1.99) / 2]
-    assert found["ece"] == pytest.approx((3 * gaps[0] + 2 * gaps[1] + 2 * gaps[2]) / 7)
-    assert found["ace"] == pytest.approx(sum(gaps) / 3)
+    assert errors["ece"] == pytest.approx((3 * gaps[0] + 2 * gaps[1] + 2 * gaps[2]) / 7)
+    assert errors["ace"] == pytest.approx(sum(gaps) / 3)
     brier = (2 * 0.02**2 + 0.96**2 + 0.38**2 + 0.64**2 + 0 + 0.01**2) / 7
-    assert found["brier"] == pytest.approx(brier)
+    assert errors["brier"] == pytest.approx(brier)
     assert len(rows) == BINS
     assert calibration_errors(count(probability, label, domain & False), ["class"]).isna().all(axis=None)
 
@@ -64,11 +64,13 @@ def test_agrees_with_monai(monkeypatch):
         calibration_rows(iter(probabilities[1:]), label, ["a", "b"], torch.ones_like(label, dtype=torch.bool))
     )
     _, sums = sums_by_bin(rows, ["class"])
-    stated, found, voxels = (x[0].numpy() for x in calibration_binning(probabilities[None, 1:], one_hot[None, 1:]))
+    predicted, frequency, voxels = (
+        x[0].numpy() for x in calibration_binning(probabilities[None, 1:], one_hot[None, 1:])
+    )
     np.testing.assert_array_equal(sums["count"], voxels)
     with np.errstate(invalid="ignore"):
-        np.testing.assert_allclose(sums["probability"] / sums["count"], stated, rtol=1e-4)
-        np.testing.assert_allclose(sums["positive"] / sums["count"], found, rtol=1e-5)
+        np.testing.assert_allclose(sums["probability"] / sums["count"], predicted, rtol=1e-4)
+        np.testing.assert_allclose(sums["positive"] / sums["count"], frequency, rtol=1e-5)
     errors = calibration_errors(rows, ["class"])
     for name, reduction in (("ece", "expected"), ("ace", "average")):
         metric = CalibrationErrorMetric(include_background=False, calibration_reduction=reduction)
@@ -78,7 +80,7 @@ def test_agrees_with_monai(monkeypatch):
     np.testing.assert_allclose(errors["brier"], squares, rtol=1e-5)
 
 
-def test_counts_are_exact_where_float32_stops_counting():
+def test_counts_are_exact_beyond_float32():
     shape = (2**12 + 1, 2**12)
     label = torch.zeros(1, 1, dtype=torch.uint8).expand(shape)
     probability = torch.full((1, 1), 0.25).expand(shape)
@@ -89,39 +91,39 @@ def test_counts_are_exact_where_float32_stops_counting():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_calibrated_toy_is_within_chance_and_an_over_confident_one_is_not(seed):
+def test_ece_of_a_calibrated_model_is_below_the_null_quantile_and_others_are_above(seed):
     for sharpness, calibrated in ((1.0, True), (1.3, False), (0.7, False)):
-        rows = count(*toy(torch.Generator().manual_seed(seed), sharpness))
+        rows = count(*simulate(torch.Generator().manual_seed(seed), sharpness))
         error = calibration_errors(rows, ["class"])["ece"].item()
         _, sums = sums_by_bin(rows, ["class"])
         (bound,) = null_calibration_error(sums["count"], sums["probability"])
-        assert error > 0  # also where it is calibrated
+        assert error > 0  # also for a calibrated model
         assert (error < bound) == calibrated
 
 
-def test_null_is_the_quantile_of_labels_drawn_voxel_by_voxel():
+def test_null_quantile_equals_that_of_labels_drawn_for_every_voxel():
     generator = torch.Generator().manual_seed(0)
-    probability, _ = toy(generator, voxels=(20, 50))
+    probability, _ = simulate(generator, voxels=(20, 50))
     label = torch.zeros(20, 50, dtype=torch.uint8)
     _, sums = sums_by_bin(count(probability, label), ["class"])
     bins = (probability.double() * BINS).long().flatten()
     errors = []
     for _ in range(2000):
-        drawn = torch.bernoulli(probability, generator=generator).long().flatten()
-        positive = torch.bincount(bins[drawn == 1], minlength=BINS).numpy()
+        label = torch.bernoulli(probability, generator=generator).long().flatten()
+        positive = torch.bincount(bins[label == 1], minlength=BINS).numpy()
         errors.append(expected_calibration_error(sums["count"][0], sums["probability"][0], positive))
     for quantile in (0.5, 0.975):
-        (found,) = null_calibration_error(sums["count"], sums["probability"], quantile, draws=2000)
-        assert found == pytest.approx(np.quantile(errors, quantile), rel=0.03)
+        (error,) = null_calibration_error(sums["count"], sums["probability"], quantile, draws=2000)
+        assert error == pytest.approx(np.quantile(errors, quantile), rel=0.03)
 
 
-def test_scored_whether_or_not_a_class_is_there_or_was_found():
+def test_calibration_is_scored_for_empty_masks():
     empty, full = torch.zeros(4, 4, dtype=torch.uint8), torch.ones(4, 4, dtype=torch.uint8)
     tables = []
     for case, (prediction, label) in {"absent": (empty, empty), "lost": (empty, full)}.items():
         rows = count(torch.full((4, 4), 0.25), label)
         errors = calibration_errors(rows, ["class"])
-        tables += case_rows(prediction, label, ["a"], (1.0, 1.0), needs_probabilities=errors, case=case, patient=case)
+        tables += case_rows(prediction, label, ["a"], (1.0, 1.0), probability_metrics=errors, case=case, patient=case)
     for policy in ("worst", "detected"):
         scored = apply_empty_policy(pd.DataFrame(tables), policy)
         brier = scored[scored["metric"] == "brier"].set_index("case")["value"]
@@ -129,7 +131,7 @@ def test_scored_whether_or_not_a_class_is_there_or_was_found():
         assert "absent" not in set(scored[scored["metric"] == "dice"]["case"])
 
 
-def test_rows_of_bins_that_a_part_lacks_are_zeros():
+def test_missing_bins_are_filled_with_zeros():
     rows = count(torch.full((2, 2), 0.25), torch.zeros(2, 2, dtype=torch.uint8))
     parts = pd.concat([rows.assign(case="x"), rows[rows["count"] > 0].assign(case="y")])
     _, sums = sums_by_bin(parts, ["case"])

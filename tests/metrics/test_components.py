@@ -1,11 +1,11 @@
-"""The largest component of a class."""
+"""Post-processing that keeps the largest connected component."""
 
 import torch
 
 from cm_lightning.metrics.components import keep_largest
 
 
-def test_the_smaller_parts_of_the_chosen_classes_go():
+def test_smaller_components_of_the_given_classes_are_removed():
     before = torch.tensor(
         [
             [1, 1, 0, 0, 2],
@@ -15,13 +15,13 @@ def test_the_smaller_parts_of_the_chosen_classes_go():
         ],
         dtype=torch.uint8,
     )
-    given, after = before.clone(), before.clone()
-    after[2, 3] = 0
-    assert torch.equal(keep_largest(given, [1]), after)
-    assert torch.equal(given, before)
+    segmentation, expected = before.clone(), before.clone()
+    expected[2, 3] = 0
+    assert torch.equal(keep_largest(segmentation, [1]), expected)
+    assert torch.equal(segmentation, before)
     assert keep_largest(before, [1]).dtype == before.dtype
     assert keep_largest(before, []) is before
-    diagonal = torch.eye(4, dtype=torch.uint8)  # voxels that touch by a corner are one part
+    diagonal = torch.eye(4, dtype=torch.uint8)  # voxels that share a corner are connected
     assert torch.equal(keep_largest(diagonal, [1]), diagonal)
-    nothing = torch.zeros(4, 4, 4, dtype=torch.uint8)
-    assert torch.equal(keep_largest(nothing, [1, 2]), nothing)
+    background = torch.zeros(4, 4, 4, dtype=torch.uint8)
+    assert torch.equal(keep_largest(background, [1, 2]), background)

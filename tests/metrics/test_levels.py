@@ -1,4 +1,4 @@
-"""Right and wrong voxels by confidence and depth, counted by hand."""
+"""Correct and wrong voxels by confidence and depth, compared with counts by hand."""
 
 import pandas as pd
 import torch
@@ -6,10 +6,10 @@ import torch
 from cm_lightning.metrics.levels import confidence_levels, depth_levels, level_rows
 
 
-def test_depth_begins_where_a_column_does_and_ends_where_it_ends():
+def test_depth_levels_cover_the_domain_of_every_column():
     domain = torch.zeros(24, 3, dtype=torch.bool)
-    domain[2:22, 0] = True  # twenty rows: two a level
-    domain[4:14, 1] = True  # ten rows, as in a fan's column: one a level
+    domain[2:22, 0] = True  # twenty rows: two per level
+    domain[4:14, 1] = True  # ten rows, as in a column of a fan: one per level
     levels = depth_levels(domain)
     assert levels[2:22, 0].tolist() == [level for level in range(10) for _ in range(2)]
     assert levels[4:14, 1].tolist() == list(range(10))
@@ -19,7 +19,7 @@ def test_depth_begins_where_a_column_does_and_ends_where_it_ends():
     assert (volume == levels[:, :, None]).all()
 
 
-def test_confidence_of_one_is_in_the_last_tenth():
+def test_confidence_of_one_is_in_the_highest_level():
     confidence = torch.tensor([[0.0, 0.099, 0.1], [0.55, 0.999, 1.0]])
     domain = torch.tensor([[True, True, True], [True, True, True]])
     assert confidence_levels(confidence, domain).tolist() == [[0, 0, 1], [5, 9, 9]]

@@ -1,4 +1,4 @@
-"""Metrics against hand-computed values, an independent implementation, and the traps of empty masks."""
+"""Metrics, compared with values computed by hand, scikit-image and MONAI; policies for empty masks."""
 
 import math
 
@@ -23,44 +23,44 @@ from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.metrics.summary import summarise
 
 
-def measure(prediction, label, spacing, names=("a",), **about) -> pd.DataFrame:
-    about = {"case": "c", "patient": "p", **about}
-    return pd.DataFrame(case_rows(torch.as_tensor(prediction), torch.as_tensor(label), names, spacing, **about))
+def measure(prediction, label, spacing, names=("a",), **columns) -> pd.DataFrame:
+    columns = {"case": "c", "patient": "p", **columns}
+    return pd.DataFrame(case_rows(torch.as_tensor(prediction), torch.as_tensor(label), names, spacing, **columns))
 
 
 def values(rows: pd.DataFrame) -> dict[str, float]:
     return dict(zip(rows["metric"], rows["value"], strict=True))
 
 
-def test_counts_by_hand():
+def test_overlap_metrics_by_hand():
     label = np.zeros((4, 5), dtype=np.uint8)
     prediction = label.copy()
     label[1:3, 1:4] = 1  # 6 pixels
-    prediction[1:3, 2:5] = 1  # 6 pixels, 4 shared
-    found = values(measure(prediction, label, (1.0, 1.0)))
-    assert set(found) == {name for name, metric in METRICS.items() if not metric.needs_probabilities}
-    assert found["dice"] == pytest.approx(8 / 12)
-    assert found["iou"] == pytest.approx(4 / 8)
-    assert found["precision"] == pytest.approx(4 / 6)
-    assert found["recall"] == pytest.approx(4 / 6)
-    assert found["miss_rate"] == pytest.approx(2 / 6)
-    assert found["fall_out"] == pytest.approx(2 / 14)
+    prediction[1:3, 2:5] = 1  # 6 pixels, 4 of them in the label
+    result = values(measure(prediction, label, (1.0, 1.0)))
+    assert set(result) == {name for name, metric in METRICS.items() if not metric.needs_probabilities}
+    assert result["dice"] == pytest.approx(8 / 12)
+    assert result["iou"] == pytest.approx(4 / 8)
+    assert result["precision"] == pytest.approx(4 / 6)
+    assert result["recall"] == pytest.approx(4 / 6)
+    assert result["miss_rate"] == pytest.approx(2 / 6)
+    assert result["fall_out"] == pytest.approx(2 / 14)
 
 
-def test_distances_are_in_millimetres_along_the_right_axes():
+def test_distances_use_the_spacing_of_each_axis():
     label, prediction = np.zeros((9, 9, 9), np.uint8), np.zeros((9, 9, 9), np.uint8)
     label[2, 4, 4] = 1
     prediction[5, 4, 4] = 1
     for axis_spacing, expected in (((2.0, 1.0, 1.0), 6.0), ((0.5, 9.0, 9.0), 1.5)):
-        found = values(measure(prediction, label, axis_spacing))
-        assert found["hd"] == pytest.approx(expected)
-        assert found["asd"] == pytest.approx(expected)
+        result = values(measure(prediction, label, axis_spacing))
+        assert result["hd"] == pytest.approx(expected)
+        assert result["asd"] == pytest.approx(expected)
 
 
 def test_average_surface_distance_is_symmetric():
     label, prediction = np.zeros((1, 12), np.uint8), np.zeros((1, 12), np.uint8)
     label[0, 2], prediction[0, 2], prediction[0, 8] = 1, 1, 1
-    # From the prediction: 0 and 6; from the label: 0. One direction alone would give 0 or 3.
+    # Distances are 0 and 6 from the prediction and 0 from the label. A single direction would give 3 or 0.
     assert values(measure(prediction, label, (1.0, 1.0)))["asd"] == pytest.approx((0 + 6 + 0) / 3)
     assert values(measure(label, prediction, (1.0, 1.0)))["asd"] == pytest.approx(2.0)
 
@@ -75,24 +75,24 @@ def test_agrees_with_scikit_image(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_agrees_with_monais_functional_metrics(seed):
+def test_agrees_with_monai(seed):
     rng = np.random.default_rng(seed)
     label, prediction = ndimage.gaussian_filter(rng.random((2, 20, 18, 16)), (0, 2, 2, 2)) > 0.5
     spacing = (0.7, 1.3, 2.0)
-    found = values(measure(prediction.astype(np.uint8), label.astype(np.uint8), spacing))
+    result = values(measure(prediction.astype(np.uint8), label.astype(np.uint8), spacing))
     masks = [torch.as_tensor(mask)[None, None] for mask in (prediction, label)]
     settings = {"include_background": True, "spacing": spacing}
-    assert found["hd"] == pytest.approx(compute_hausdorff_distance(*masks, **settings).item(), rel=1e-5)
-    assert found["hd95"] == pytest.approx(
+    assert result["hd"] == pytest.approx(compute_hausdorff_distance(*masks, **settings).item(), rel=1e-5)
+    assert result["hd95"] == pytest.approx(
         compute_hausdorff_distance(*masks, percentile=95, **settings).item(), rel=1e-5
     )
-    assert found["asd"] == pytest.approx(
+    assert result["asd"] == pytest.approx(
         compute_average_surface_distance(*masks, symmetric=True, **settings).item(), rel=1e-5
     )
     surface_dice = compute_surface_dice(*masks, class_thresholds=[2.0], **settings).item()
-    assert found["nsd"] == pytest.approx(surface_dice, rel=1e-5)
+    assert result["nsd"] == pytest.approx(surface_dice, rel=1e-5)
     confusion = get_confusion_matrix(*(mask.float() for mask in masks), include_background=True).double()
-    for name, theirs in (
+    for name, monai_name in (
         ("dice", "f1 score"),
         ("iou", "threat score"),
         ("precision", "precision"),
@@ -100,46 +100,48 @@ def test_agrees_with_monais_functional_metrics(seed):
         ("miss_rate", "miss rate"),
         ("fall_out", "fall out"),
     ):
-        assert found[name] == pytest.approx(compute_confusion_matrix_metric(theirs, confusion).item(), rel=1e-9), name
+        assert result[name] == pytest.approx(compute_confusion_matrix_metric(monai_name, confusion).item(), rel=1e-9), (
+            name
+        )
 
 
 def test_directions_percentiles_and_tolerance_by_hand():
     label, prediction = np.zeros((1, 40), np.uint8), np.zeros((1, 40), np.uint8)
     label[0, 10], prediction[0, [10, 13, 30]] = 1, 1
-    found = values(measure(prediction, label, (1.0, 0.5)))
-    # From the prediction: 0, 1.5 and 10 mm; from the label: 0. Between 1.5 and 10, the 95th percentile is 9.15.
-    assert found["hd"] == pytest.approx(10)
-    assert found["hd95"] == pytest.approx(1.5 + 0.9 * 8.5)
-    assert found["asd"] == pytest.approx(11.5 / 4)
-    assert found["nsd"] == pytest.approx(3 / 4)  # within 2 mm: all but one of four
+    result = values(measure(prediction, label, (1.0, 0.5)))
+    # Distances are 0, 1.5 and 10 mm from the prediction and 0 from the label. The 95th percentile is 9.15 mm.
+    assert result["hd"] == pytest.approx(10)
+    assert result["hd95"] == pytest.approx(1.5 + 0.9 * 8.5)
+    assert result["asd"] == pytest.approx(11.5 / 4)
+    assert result["nsd"] == pytest.approx(3 / 4)  # three of four are within 2 mm
 
 
 def test_islands_volume_and_cross_section_by_hand():
     label, prediction = np.zeros((6, 6, 3), np.uint8), np.zeros((6, 6, 3), np.uint8)
     label[1:3, 1:3, :2] = 1  # 4 pixels in two frames
     prediction[1:3, 1:3, 0] = 1
-    prediction[3, 3, 1] = 1  # touches the others by a corner
+    prediction[3, 3, 1] = 1  # shares a corner with the others
     prediction[5, 0, 2] = prediction[0, 5, 2] = 1  # two islands, in a third frame
-    found = values(measure(prediction, label, (2.0, 0.5, 9.0)))
-    assert found["islands"] == 2
-    assert found["volume_error"] == pytest.approx(1 / 8)
-    assert found["csa_error"] == pytest.approx((0 + 3 + 2) / 3)  # pixels of 1 mm^2
-    # Where the label itself has two parts, the second is no island.
+    result = values(measure(prediction, label, (2.0, 0.5, 9.0)))
+    assert result["islands"] == 2
+    assert result["volume_error"] == pytest.approx(1 / 8)
+    assert result["csa_error"] == pytest.approx((0 + 3 + 2) / 3)  # pixels of 1 mm^2
+    # If the label has two components, the second one is not an island.
     parts = np.zeros((1, 9), np.uint8)
     parts[0, [1, 7]] = 1
     assert values(measure(parts, parts, (1, 1)))["islands"] == 0
-    one = parts.copy()
-    one[0, 7] = 0
-    assert values(measure(one, parts, (1, 1)))["islands"] == 0
+    single = parts.copy()
+    single[0, 7] = 0
+    assert values(measure(single, parts, (1, 1)))["islands"] == 0
 
 
 def test_counts_are_exact_beyond_float32():
-    # 2^24 + 3 voxels with 3 false positives: float32 counts lose them.
+    # 3 false positives in 2^24 + 3 voxels are lost in float32.
     prediction, label = torch.zeros(1, 2**24 + 3, dtype=torch.uint8), torch.zeros(1, 2**24 + 3, dtype=torch.uint8)
     label[0, 0], prediction[0, :4] = 1, 1
-    found = values(measure(prediction, label, (1.0, 1.0)))
-    assert found["fall_out"] == 3 / (2**24 + 2)
-    assert found["precision"] == 1 / 4
+    result = values(measure(prediction, label, (1.0, 1.0)))
+    assert result["fall_out"] == 3 / (2**24 + 2)
+    assert result["precision"] == 1 / 4
 
 
 def test_empty_masks_follow_the_policy():
@@ -148,33 +150,33 @@ def test_empty_masks_follow_the_policy():
     lost = measure(empty, full, (1.0, 2.0), case="lost")
     invented = measure(full, empty, (1.0, 2.0), case="invented")
     absent = measure(empty, empty, (1.0, 2.0), case="absent")
-    found = measure(full, full, (1.0, 2.0), case="found")
-    rows = pd.concat([lost, invented, absent, found])
+    detected = measure(full, full, (1.0, 2.0), case="detected")
+    rows = pd.concat([lost, invented, absent, detected])
     diagonal = math.hypot(3, 8)
 
     worst = apply_empty_policy(rows, "worst")
-    assert set(worst["case"]) == {"lost", "invented", "found"}
+    assert set(worst["case"]) == {"lost", "invented", "detected"}
     for case in ("lost", "invented"):
-        got = values(worst[worst["case"] == case])
-        assert got["hd"] == got["hd95"] == got["asd"] == pytest.approx(diagonal)
-        assert got["dice"] == got["iou"] == got["precision"] == got["recall"] == got["nsd"] == 0
-        assert got["miss_rate"] == 1
+        result = values(worst[worst["case"] == case])
+        assert result["hd"] == result["hd95"] == result["asd"] == pytest.approx(diagonal)
+        assert result["dice"] == result["iou"] == result["precision"] == result["recall"] == result["nsd"] == 0
+        assert result["miss_rate"] == 1
     assert values(worst[worst["case"] == "invented"])["fall_out"] == pytest.approx(2 / 12)
     assert values(worst[worst["case"] == "lost"])["fall_out"] == 0
     assert values(worst[worst["case"] == "lost"])["volume_error"] == 1
     assert values(worst[worst["case"] == "lost"])["csa_error"] == pytest.approx(4.0)  # two pixels of 1 x 2
-    # A lost class has no islands, and an invented one no relative error: neither is scored, neither counts as good.
+    # Islands of a lost class and the relative error of an invented one are not scored.
     unscored = worst[worst["value"].isna()]
     assert set(zip(unscored["case"], unscored["metric"], strict=True)) == {
         ("lost", "islands"),
         ("invented", "volume_error"),
     }
 
-    assert set(apply_empty_policy(rows, "detected")["case"]) == {"found"}
+    assert set(apply_empty_policy(rows, "detected")["case"]) == {"detected"}
     assert detection_rate(rows)["a"] == pytest.approx(0.5)
 
 
-def test_losing_a_class_never_improves_a_mean():
+def test_missing_a_class_never_improves_a_mean():
     label = np.zeros((6, 6), np.uint8)
     label[1:3, 1:3] = 1
     poor = np.zeros_like(label)
@@ -202,13 +204,13 @@ def test_summary_averages_cases_within_patients_first():
     assert (recall["patients"], recall["folds"], recall["seeds"], recall["failures"]) == (2, 1, 1, 0)
 
 
-def test_validation_dice_skips_absent_classes():
+def test_dice_of_absent_classes_is_nan():
     label, prediction = torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 0])
     dice = dice_per_class(prediction, label, 3)
     assert dice[0] == pytest.approx(2 / 3)
     assert math.isnan(dice[1])
 
 
-def test_shapes_must_agree():
-    with pytest.raises(ValueError, match="one shape"):
+def test_different_shapes_raise_an_error():
+    with pytest.raises(ValueError, match="expected equal shapes"):
         measure(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8), (1, 1))

@@ -1,4 +1,4 @@
-"""What repeated labels say is checked on a few pixels by hand."""
+"""Measures of repeated labels, compared with values computed by hand for a few pixels."""
 
 import numpy as np
 import pytest
@@ -25,15 +25,15 @@ def test_distribution_and_entropy_of_five_pixels():
     np.testing.assert_allclose(entropy(shares), [0, 0, np.log(2), 1.5 * np.log(2), np.log(2)], atol=1e-6)
 
 
-def test_majority_and_its_ties():
+def test_majority_and_ties():
     np.testing.assert_array_equal(majority(LABELS, 3), [0, 1, 1, 2, 0])
 
 
 def test_staple_equals_the_binary_filter_and_beats_the_majority(rng):
     truth = np.zeros((60, 60), dtype=np.uint8)
     truth[15:40, 20:50] = 1
-    wrong = np.array([0.02, 0.02, 0.35, 0.35, 0.35])
-    labels = (truth ^ (rng.random((5, 60, 60)) < wrong[:, None, None])).astype(np.uint8)
+    error_rates = np.array([0.02, 0.02, 0.35, 0.35, 0.35])
+    labels = (truth ^ (rng.random((5, 60, 60)) < error_rates[:, None, None])).astype(np.uint8)
     binary = sitk.STAPLEImageFilter()
     binary.SetForegroundValue(1)
     probability = sitk.GetArrayFromImage(binary.Execute([sitk.GetImageFromArray(label) for label in labels]))
@@ -42,14 +42,14 @@ def test_staple_equals_the_binary_filter_and_beats_the_majority(rng):
     assert (fused != truth).mean() < 0.5 * (majority(labels, 2) != truth).mean()
 
 
-def test_staple_of_labels_that_agree_and_of_one_label():
+def test_staple_of_equal_labels_and_of_one_label():
     label = np.zeros((8, 8), dtype=np.uint8)
     label[2:5, 2:5], label[6, 6] = 1, 2
     for labels in (np.repeat(label[None], 3, axis=0), label[None], np.zeros((3, 8, 8), np.uint8)):
         np.testing.assert_array_equal(staple(labels, 3), labels[0])
 
 
-def test_what_staple_leaves_undecided_is_the_majoritys():
+def test_majority_decides_pixels_that_staple_leaves_undecided():
     label = np.zeros((20, 20), dtype=np.uint8)
     label[5:12, 5:12] = 1
     labels = np.stack([label, np.roll(label, 1, axis=0)])
@@ -69,28 +69,28 @@ def test_areas_of_frames():
     np.testing.assert_allclose(areas(labels[..., 0], 3, (0.5, 0.2)), expected[:, :, :1])
 
 
-def test_dice_of_pairs_by_one_rater_and_by_two():
+def test_dice_of_pairs_within_and_between_raters():
     dice = pairwise_dice(LABELS, 3)
-    # Class 1 is in 2, 1, 2 and 2 pixels; class 2 in 1, 2, 1 and 2.
+    # Class 1 has 2, 1, 2 and 2 pixels; class 2 has 1, 2, 1 and 2 pixels.
     np.testing.assert_allclose(dice[0], [[1, 2 / 3, 1, 1 / 2], [2 / 3, 1, 2 / 3, 2 / 3], [1, 2 / 3, 1, 1 / 2],
                                          [1 / 2, 2 / 3, 1 / 2, 1]])  # fmt: skip
-    found = agreement(dice, RATERS)
-    np.testing.assert_allclose(found.intra, [(2 / 3 + 1 / 2) / 2, (2 / 3 + 2 / 3) / 2])
-    np.testing.assert_allclose(found.inter, [(1 + 1 / 2 + 2 / 3 + 2 / 3) / 4, (0 + 0 + 0 + 1 / 2) / 4])
+    result = agreement(dice, RATERS)
+    np.testing.assert_allclose(result.intra, [(2 / 3 + 1 / 2) / 2, (2 / 3 + 2 / 3) / 2])
+    np.testing.assert_allclose(result.inter, [(1 + 1 / 2 + 2 / 3 + 2 / 3) / 4, (0 + 0 + 0 + 1 / 2) / 4])
 
 
-def test_no_pairs_and_absent_classes_are_nan():
-    alone = agreement(pairwise_dice(LABELS[:2], 3), ("anna", "ben"))
-    assert np.isnan(alone.intra).all()
-    assert np.isfinite(alone.inter).all()
-    # Class 3 is in the last label only: no pair without it counts.
+def test_agreement_without_pairs_is_nan():
+    single = agreement(pairwise_dice(LABELS[:2], 3), ("anna", "ben"))
+    assert np.isnan(single.intra).all()
+    assert np.isfinite(single.inter).all()
+    # Class 3 is only in the last label. Pairs without this label do not count.
     labels = np.concatenate([LABELS, np.full((1, 5), 3, dtype=np.uint8)])
-    found = agreement(pairwise_dice(labels, 4), (*RATERS, "carl"))
-    assert np.isnan(found.intra[2])
-    assert found.inter[2] == 0
+    result = agreement(pairwise_dice(labels, 4), (*RATERS, "carl"))
+    assert np.isnan(result.intra[2])
+    assert result.inter[2] == 0
 
 
-def test_other_classes_are_refused():
+def test_invalid_class_indices_raise_errors():
     for measure in (label_distribution, pairwise_dice, majority, staple):
-        with pytest.raises(ValueError, match="class indices below 2, found 2"):
+        with pytest.raises(ValueError, match="contain class index 2; expected indices below 2"):
             measure(LABELS, 2)
