@@ -326,7 +326,7 @@ def test_unknown_names_are_errors(muscle_arguments, capsys, change, expected):
 
 
 def test_invalid_image_size_is_an_early_error(muscle_arguments):
-    with pytest.raises(ValueError, match=r"^UNet .*multiples of 8.*\[16, 16, 16\] would work"):
+    with pytest.raises(ValueError, match=r"^UNet .*multiples of 8.*\[16, 16, 16\] would be valid"):
         main(["fit", *muscle_arguments, "--data.spatial_size=[20,16,16]"])
 
 

@@ -130,7 +130,7 @@ def test_fine_tuning_from_another_input_mode_and_loss(muscle_arguments, tmp_path
     path = tmp_path / "outputs" / "first" / "fold0" / "checkpoints" / "last.ckpt"
     tuned = [*small, "--experiment=second", f"--model.init_from={path}", "--model.loss=CEconf"]
     main(["fit", *tuned, "--model.learning_rate=1e-12", "--trainer.max_epochs=1"])
-    assert "1 of its 2 input channels loaded, the others start at zero" in caplog.text
+    assert "1 of 2 input channels loaded, the others set to 0" in caplog.text
     before = torch.load(path, weights_only=True)["state_dict"]
     after = checkpoint(tmp_path / "outputs" / "second" / "fold0")["state_dict"]
     for name, value in before.items():
@@ -212,7 +212,7 @@ def test_temperature_is_fitted_kept_and_changes_probabilities_alone(muscle_argum
 
 def test_mc_dropout_writes_maps_and_sampled_segmentations(muscle_arguments, run_folder, monkeypatch):
     monkeypatch.setattr("cm_lightning.callbacks.AugmentationPicture.on_train_start", lambda *_: None)
-    with pytest.raises(ValueError, match="MC dropout varies a network by its dropout"):
+    with pytest.raises(ValueError, match="MC dropout needs a network with dropout"):
         main(["fit", *muscle_arguments, "--model.mc_dropout.samples=5", "--model.network_options={dropout: 0.0}"])
     assert not run_folder.is_dir()
     muscle_arguments = [*muscle_arguments, SMALL]

@@ -1,4 +1,4 @@
-"""Losses by name, with and without confidence, and those of registration."""
+"""Segmentation losses with and without confidence, and registration losses."""
 
 from cm_lightning.losses.confidence import ConfidenceCrossEntropy, Remainder, Target
 from cm_lightning.losses.registration import ImageSimilarity, anatomy_loss, bending_energy

@@ -1,4 +1,4 @@
-"""Cross-entropy against the study's confidence mask, and against one that is a distribution."""
+"""Cross-entropy with the confidence mask of the study, or with a soft target."""
 
 from typing import Literal, get_args
 
@@ -12,28 +12,30 @@ Remainder = Literal["background", "uniform"]
 
 
 class ConfidenceCrossEntropy(nn.Module):
-    """Cross-entropy against a confidence mask.
+    """Cross-entropy with a target that depends on confidence.
 
-    With one-hot labels ``Y`` ``(B, C, ...)``, the confidence map ``CM`` ``(B, 1, ...)`` and softmax predictions
-    ``Yhat`` ``(B, C, ...)``, over the ``m`` voxels of the batch:
+    Let ``Y`` be one-hot labels, ``(B, C, ...)``, ``CM`` a confidence map, ``(B, 1, ...)``, ``Yhat`` softmax
+    predictions, ``(B, C, ...)``, and ``m`` the number of voxels in the batch.
 
-    * ``target="mask"`` is equation (1) of the study, ``-1/m sum_i (Y_i CM_i) log(Yhat_i)``. As ``Y_i`` is one-hot, this
-      is every voxel's cross-entropy, weighted by its confidence. Background is a class like the others and is weighted
-      alike: where confidence is low, a wrong class on background costs as little as a missed one. The mask ``Y CM``
-      does not sum to 1 over the classes, so its minimiser is not ``CM``: a voxel that can be fitted alone goes to
-      certainty (``Yhat = Y``) however low its confidence is, and among voxels that look the same, the labels of
-      confident ones count for more.
-    * ``target="soft"`` gives the mass that confidence takes from the label back, ``T = CM Y + (1 - CM) R`` and
-      ``-1/m sum_i sum_c T_ic log(Yhat_ic)``. ``T`` is a distribution, so the minimiser is ``Yhat = T``: the
-      predicted probability of a class is its confidence (plus, with ``remainder="uniform"``, its share of the rest).
-      ``R`` is certain background, for which a label of background stays as it is, or uniform over the classes.
+    * ``target="mask"`` is equation (1) of the study, ``-1/m sum_i (Y_i CM_i) log(Yhat_i)``: the cross-entropy of each
+      voxel, weighted by its confidence. This applies to all classes including the background, so that at low confidence
+      a false positive costs as little as a false negative. Since the mask ``Y CM`` does not sum to 1 over the classes,
+      the loss is not minimised by ``Yhat = CM``: a network that can fit each voxel independently predicts ``Yhat = Y``
+      at any confidence. For voxels with the same appearance, labels with higher confidence have a larger weight.
+    * ``target="soft"`` uses the distribution ``T = CM Y + (1 - CM) R``, and the loss is ``-1/m sum_i sum_c T_ic
+      log(Yhat_ic)``. It is minimised by ``Yhat = T``, so that the predicted probability of a class is its confidence
+      (plus its share of the remainder, if that is uniform). ``R`` is the background class, in which case labels of the
+      background are unchanged, or the uniform distribution over all classes.
 
     Args:
         target: ``mask`` or ``soft``.
-        remainder: Where ``soft`` puts the mass that confidence removes: ``background`` or ``uniform``.
+        remainder: Distribution ``R`` of the soft target, ``background`` or ``uniform``.
 
     Raises:
-        InputError: Unknown target or remainder.
+        InputError: The target or remainder is unknown.
+
+    References:
+        "Can ultrasound confidence maps predict sonographers' labeling variability?", 2023, equation 1.
     """
 
     def __init__(self, target: Target = "mask", remainder: Remainder = "background") -> None:
@@ -45,24 +47,24 @@ class ConfidenceCrossEntropy(nn.Module):
         self.remainder = remainder
 
     def forward(self, logits: Tensor, label: Tensor, confidence: Tensor) -> Tensor:
-        """Compute the loss, in float32 whatever comes in.
+        """Compute the loss in float32, also for inputs of lower precision.
 
         Args:
-            logits: ``(B, C, ...)``.
+            logits: Logits, ``(B, C, ...)``.
             label: Class indices, ``(B, 1, ...)``.
-            confidence: Confidence map in [0, 1], ``(B, 1, ...)``.
+            confidence: Confidence map from 0 to 1, ``(B, 1, ...)``.
 
         Returns:
-            Scalar.
+            Loss, a scalar.
         """
         log_probabilities = logits.float().log_softmax(dim=1)
         confidence = confidence[:, 0].float()
-        labelled = -log_probabilities.gather(1, label.long())[:, 0]
+        label_loss = -log_probabilities.gather(1, label.long())[:, 0]
         if self.target == "mask":
-            return (confidence * labelled).mean()
+            return (confidence * label_loss).mean()
         match self.remainder:
             case "background":
-                elsewhere = -log_probabilities[:, 0]
+                remainder_loss = -log_probabilities[:, 0]
             case "uniform":
-                elsewhere = -log_probabilities.mean(dim=1)
-        return torch.lerp(elsewhere, labelled, confidence).mean()
+                remainder_loss = -log_probabilities.mean(dim=1)
+        return torch.lerp(remainder_loss, label_loss, confidence).mean()

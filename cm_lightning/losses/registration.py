@@ -1,4 +1,4 @@
-"""What makes a registration good: similar images, a smooth field, overlapping anatomy."""
+"""Registration losses: image similarity, smoothness of the displacement and overlap of the anatomy."""
 
 import warnings
 
@@ -8,55 +8,59 @@ from torch import Tensor, nn
 
 
 class ImageSimilarity(nn.Module):
-    """Local normalised cross-correlation, negated and squared, so that -1 is perfect; in float32.
+    """Negative squared local normalised cross-correlation, in float32.
 
     Args:
-        spatial_dims: 2 or 3.
-        window: Side of the neighbourhoods that are compared, in voxels, odd.
+        spatial_dims: Number of spatial dimensions, 2 or 3.
+        window: Side length of the local neighbourhoods in voxels, an odd number.
     """
 
     def __init__(self, spatial_dims: int, window: int = 3) -> None:
         super().__init__()
-        # In flat neighbourhoods, as outside the sector, both variances are zero: MONAI's own floor of 1e-5.
+        # In constant neighbourhoods such as those outside a fan, both variances are 0. MONAI adds 1e-5 to them.
         self.correlation = LocalNormalizedCrossCorrelationLoss(spatial_dims=spatial_dims, kernel_size=window)
 
     def forward(self, warped: Tensor, fixed: Tensor) -> Tensor:
-        """Compare two images.
+        """Compute the loss.
 
         Args:
-            warped: Moved image, ``(B, channels, ...)``.
-            fixed: The image it should look like, of the same shape.
+            warped: Warped moving image, ``(B, channels, ...)``.
+            fixed: Fixed image, ``(B, channels, ...)``.
 
         Returns:
-            Scalar in [-1, 0].
+            Loss from -1 (equal images) to 0, a scalar.
         """
         with torch.autocast(fixed.device.type, enabled=False):
             return self.correlation(warped.float(), fixed.float())
 
 
 def bending_energy(displacement: Tensor) -> Tensor:
-    """Mean squared second derivative of a displacement field, in float32.
+    """Compute the bending energy of a displacement field in float32: its mean squared second derivative.
 
     Args:
-        displacement: In voxels, ``(B, dims, ...)``.
+        displacement: Displacements in voxels, ``(B, dims, ...)``.
 
     Returns:
-        Scalar; 0 for an affine field.
+        Energy, a scalar; 0 for affine deformations.
+
+    References:
+        Rueckert et al., "Nonrigid registration using free-form deformations: application to breast MR images", IEEE TMI
+        1999.
     """
     with warnings.catch_warnings(), torch.autocast(displacement.device.type, enabled=False):
-        # MONAI 1.6 indexes with lists of slices, of which newer torch warns.
+        # MONAI 1.6 indexes tensors with lists of slices, about which newer versions of PyTorch warn.
         warnings.filterwarnings("ignore", message=".*non-tuple sequence.*")
         return BendingEnergyLoss()(displacement.float())
 
 
 def anatomy_loss(warped: Tensor, fixed: Tensor) -> Tensor:
-    """One minus soft Dice between two anatomies, mean over classes and batch.
+    """Compute the soft Dice loss between a warped and a fixed segmentation, averaged over classes and batch.
 
     Args:
-        warped: Class probabilities that were moved, ``(B, C, ...)``.
-        fixed: Class probabilities, of the same shape.
+        warped: Warped class probabilities of the moving image, ``(B, C, ...)``.
+        fixed: Class probabilities of the fixed image, ``(B, C, ...)``.
 
     Returns:
-        Scalar.
+        Loss from 0 to 1, a scalar.
     """
     return DiceLoss()(warped.float(), fixed.float())

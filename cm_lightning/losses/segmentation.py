@@ -1,4 +1,4 @@
-"""The five losses that the study compares, behind one call."""
+"""The five segmentation losses that the study compares."""
 
 from typing import Literal, get_args
 
@@ -13,28 +13,31 @@ LossName = Literal["dice", "CE", "diceCE", "CEconf", "diceCEconf"]
 
 
 class SegmentationLoss(nn.Module):
-    """Dice, cross-entropy, the study's confidence cross-entropy, or Dice and one of them.
+    """Dice loss, cross-entropy, confidence cross-entropy, or a sum of Dice loss and one of the two.
 
-    ``diceCEconf`` is Dice on the plain label, background included as a class, plus ``cross_entropy_weight`` times the
+    ``diceCEconf`` is the Dice loss of all classes including the background, plus ``cross_entropy_weight`` times the
     confidence cross-entropy::
 
         1 - 1/C sum_c (2 sum_i Y_ic Yhat_ic) / (sum_i Y_ic + sum_i Yhat_ic)  -  w/m sum_i (Y_i CM_i) log(Yhat_i)
 
-    with one-hot labels ``Y`` and softmax predictions ``Yhat`` of ``C`` classes, ``(B, C, ...)``, the map ``CM``
-    ``(B, 1, ...)`` and ``m`` voxels; Dice per image, or with ``batch_dice`` over the batch. Confidence weights
-    background's voxels like any class's in the second term (see :class:`ConfidenceCrossEntropy`) and none in the first.
-    The study does not define ``diceCEconf``: equal weights are ours.
+    with one-hot labels ``Y`` and softmax predictions ``Yhat`` of ``C`` classes, ``(B, C, ...)``, the confidence map
+    ``CM``, ``(B, 1, ...)``, and ``m`` voxels. The Dice loss is computed per image, or over the batch with
+    ``batch_dice``. Confidence weights the cross-entropy of all classes including the background (see
+    :class:`ConfidenceCrossEntropy`), but not the Dice loss. The study does not define the weights of ``diceCEconf``;
+    equal weights are our choice.
 
     Args:
-        name: Which loss.
-        batch_dice: Sum intersections and areas over the batch before dividing. Without it, a class that is absent from
-            an image costs that image nearly 1 as soon as anything is predicted.
-        cross_entropy_weight: Weight of the cross-entropy beside Dice.
-        target: Target of the confidence cross-entropy: the study's ``mask``, or ``soft``.
-        remainder: Where ``soft`` puts the mass that confidence removes.
+        name: Name of the loss.
+        batch_dice: Sum intersections and areas over the batch before computing the Dice loss. Otherwise, the Dice loss
+            of a class that is absent from an image is almost 1 if any voxel is predicted as this class.
+        cross_entropy_weight: Weight of the cross-entropy if it is added to the Dice loss.
+        target: Target of the confidence cross-entropy: ``mask``, as in the study, or ``soft``.
+        remainder: Class that gets the probability ``1 - confidence`` of the soft target: ``background``, or all classes
+            equally (``uniform``).
 
     Raises:
-        InputError: Unknown name, or a weight that is not positive.
+        InputError: The name is unknown, the weight is not positive, or a soft target is combined with a loss without
+            confidence.
     """
 
     def __init__(
@@ -53,24 +56,24 @@ class SegmentationLoss(nn.Module):
         self.name = name
         self.needs_confidence = name.endswith("conf")
         if target == "soft" and not self.needs_confidence:
-            raise InputError(f"A soft target is one of the losses CEconf and diceCEconf; found the loss {name}.")
+            raise InputError(f"The soft target needs the loss CEconf or diceCEconf, found {name}.")
         self.dice = DiceLoss(to_onehot_y=True, softmax=True, batch=batch_dice) if name.startswith("dice") else None
         self.weight = 1.0 if self.dice is None else cross_entropy_weight
         self.confidence_cross_entropy = ConfidenceCrossEntropy(target, remainder) if self.needs_confidence else None
 
     def forward(self, logits: Tensor, label: Tensor, confidence: Tensor | None = None) -> Tensor:
-        """Compute the loss in float32.
+        """Compute the loss in float32, also for inputs of lower precision.
 
         Args:
-            logits: ``(B, C, ...)``.
+            logits: Logits, ``(B, C, ...)``.
             label: Class indices, ``(B, 1, ...)``.
-            confidence: Confidence map, ``(B, 1, ...)``; needed by CEconf and diceCEconf.
+            confidence: Confidence map from 0 to 1, ``(B, 1, ...)``; only CEconf and diceCEconf need it.
 
         Returns:
-            Scalar.
+            Loss, a scalar.
 
         Raises:
-            InputError: The loss needs a confidence map and none is given.
+            InputError: The loss needs a confidence map, but there is none.
         """
         logits = logits.float()
         loss = logits.new_zeros(())
@@ -79,7 +82,7 @@ class SegmentationLoss(nn.Module):
         if self.confidence_cross_entropy is not None:
             if confidence is None:
                 raise InputError(
-                    f"The loss {self.name} needs confidence maps; found none (data.confidence_mode none?)."
+                    f"The loss {self.name} needs confidence maps, but there are none; set data.confidence_mode."
                 )
             loss = loss + self.weight * self.confidence_cross_entropy(logits, label, confidence)
         elif self.name.endswith("CE"):

@@ -1,4 +1,4 @@
-"""Networks by name, and what is done to their weights."""
+"""Segmentation and registration networks, their dropout layers and pretrained weights."""
 
 from cm_lightning.models.dropout import dropout_layers
 from cm_lightning.models.networks import NetworkName, count_parameters, create_network

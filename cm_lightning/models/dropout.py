@@ -7,28 +7,29 @@ from cm_lightning.errors import InputError
 
 
 def dropout_layers(network: nn.Module) -> list[nn.Module]:
-    """List the layers that drop anything at all.
+    """List the dropout layers with a rate above 0.
 
     Args:
         network: Any network.
 
     Returns:
-        Its dropout layers of a rate above 0.
+        Layers in the order of ``network.modules()``.
     """
     return [layer for layer in network.modules() if isinstance(layer, _DropoutNd) and layer.p > 0]
 
 
 def check_dropout(network: nn.Module) -> None:
-    """Check that MC dropout has something to vary.
+    """Check that a network has active dropout layers, as MC dropout needs.
 
     Args:
         network: Any network.
 
     Raises:
-        InputError: All dropout is at zero.
+        InputError: The network has no dropout layer with a rate above 0.
     """
     if not dropout_layers(network):
         raise InputError(
-            "MC dropout varies a network by its dropout, and this one has none above 0: all samples would be equal. "
-            "Set a rate, for example model.network_options {dropout: 0.2} (UNETR: dropout_rate), or leave MC dropout."
+            "MC dropout needs a network with dropout, but the dropout rates of this network are 0, so that all samples "
+            "would be equal. Set a rate, for example model.network_options {dropout: 0.2} (UNETR: dropout_rate), or "
+            "switch MC dropout off."
         )

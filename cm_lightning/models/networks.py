@@ -1,4 +1,4 @@
-"""Segmentation networks by name, with the sizes of the source study."""
+"""Segmentation networks with the sizes of the study."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
@@ -12,8 +12,9 @@ from cm_lightning.errors import InputError
 
 NetworkName = Literal["UNet", "AttentionUnet", "UNETR"]
 
-# The source study prints no sizes. These are those of its first author's later MONAI settings; what they leave open is
-# MONAI's default, except UNETR's dropout (there 0), which is ours, so that MC dropout has something to vary.
+# The study does not report its network sizes. These are the sizes of later MONAI configurations by its first author,
+# with MONAI's defaults for all other arguments. The dropout of UNETR, which is 0 by default, is our choice for MC
+# dropout.
 DEFAULTS: dict[NetworkName, dict[str, Any]] = {
     "UNet": {
         "channels": (8, 16, 16, 32, 32, 64, 64),
@@ -46,42 +47,47 @@ def create_network(
     size: tuple[int, ...] | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Build a network that gives ``out_channels`` values a voxel.
+    """Create a segmentation network of MONAI.
 
     Args:
-        name: ``UNet`` (Ronneberger et al. 2015), ``AttentionUnet`` (Oktay et al. 2018) or ``UNETR`` (Hatamizadeh et al.
-            2022), as in MONAI.
-        spatial_dims: 2 or 3.
-        in_channels: Input channels.
-        out_channels: Output channels: classes, background included, and the confidence head where there is one.
-        size: Grid of its inputs, checked where it is given. UNETR needs it: its position embedding belongs to one grid.
-        **options: The network's own arguments, over :data:`DEFAULTS`.
+        name: ``UNet``, ``AttentionUnet`` or ``UNETR``.
+        spatial_dims: Number of spatial dimensions, 2 or 3.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels: classes including the background, plus 1 for a confidence head.
+        size: Size of the input in voxels along every axis, which is checked if it is given. UNETR needs it for its
+            position embedding.
+        **options: Further arguments of the network, which take precedence over :data:`DEFAULTS`.
 
     Returns:
-        The network.
+        Network from ``(B, in_channels, ...)`` to ``(B, out_channels, ...)``.
 
     Raises:
-        InputError: Unknown name or option, or a grid that the network does not take.
+        InputError: The name or an option is unknown, or the network does not support the size.
+
+    References:
+        Ronneberger et al., "U-Net: convolutional networks for biomedical image segmentation", MICCAI 2015. Oktay et
+        al., "Attention U-Net: learning where to look for the pancreas", MIDL 2018. Hatamizadeh et al., "UNETR:
+        transformers for 3D medical image segmentation", WACV 2022.
     """
     if name not in get_args(NetworkName):
         raise InputError(f"Unknown network {name!r}; expected one of {', '.join(get_args(NetworkName))}.")
     settings = {**DEFAULTS[name], **options}
     if name != "UNETR" and len(settings["strides"]) != len(settings["channels"]) - 1:
         raise InputError(
-            f"{name} needs a stride for every step from one number of channels to the next; found "
-            f"{len(settings['channels'])} channels and {len(settings['strides'])} strides (model.network_options)."
+            f"{name} needs one stride fewer than channels; found {len(settings['channels'])} channels and "
+            f"{len(settings['strides'])} strides (model.network_options)."
         )
     if name == "UNETR":
         if size is None:
-            raise InputError("UNETR is built for one grid; give data.spatial_size or data.patch_size.")
-        _check_divisible("UNETR's tokens of 16 voxels a side need", [16] * len(size), size, smallest=1)
+            raise InputError("UNETR needs a fixed input size; set data.spatial_size or data.patch_size.")
+        _check_divisible("UNETR with tokens of 16 voxels per side needs", [16] * len(size), size, smallest=1)
         settings["img_size"] = size
     try:
         network = CONSTRUCTORS[name](
             spatial_dims=spatial_dims, in_channels=in_channels, out_channels=out_channels, **settings
         )
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{name} does not take the options {options}: {error}.") from error
+        raise InputError(f"{name} does not accept the options {options}: {error}.") from error
     if isinstance(network, UNETR):
         _freeze_unused(network)
     if size is not None:
@@ -90,47 +96,47 @@ def create_network(
 
 
 def check_size(network: nn.Module, size: tuple[int, ...]) -> None:
-    """Check that a network takes a grid, before any data is read.
+    """Check that a network supports an input size, before any data is read.
 
     Args:
         network: The network.
-        size: The grid.
+        size: Size of the input in voxels along every axis.
 
     Raises:
-        InputError: The grid does not fit; the message says which sizes would.
+        InputError: The network does not support this size; the message suggests one.
     """
     match network:
         case UNet() | AttentionUnet():
-            who = f"{type(network).__name__} with strides {list(network.strides)} needs"
-            _check_divisible(who, _total_strides(network, len(size)), size, smallest=2)
+            subject = f"{type(network).__name__} with strides {list(network.strides)} needs"
+            _check_divisible(subject, _total_strides(network, len(size)), size, smallest=2)
         case UNETR():
-            built_for = tuple(n * p for n, p in zip(network.feat_size, network.patch_size, strict=True))
-            if tuple(size) != built_for:
+            expected = tuple(n * p for n, p in zip(network.feat_size, network.patch_size, strict=True))
+            if tuple(size) != expected:
                 raise InputError(
-                    f"This UNETR was built for a grid of {list(built_for)}, to which its position embedding belongs; "
-                    f"found {list(size)}. Only {list(built_for)} works, or a UNETR that is trained on the other grid."
+                    f"This UNETR was created for inputs of {list(expected)} voxels, which its position embedding "
+                    f"requires; found {list(size)}. Use this size, or train a UNETR with the other size."
                 )
         case _:
             pass
 
 
 def takes_any_grid(network: nn.Module) -> bool:
-    """Whether a network runs on images of any size, padded by some voxels, or was built for one grid."""
+    """Return whether a network supports images of any size (after padding), rather than one fixed size."""
     return isinstance(network, UNet | AttentionUnet)
 
 
 def pad_to_fit(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Pad images with zeros at the ends of their axes, up to the next grid that a network takes.
+    """Pad images with zeros at the end of every axis to the next size that a network supports.
 
     Args:
         network: The network.
-        inputs: ``(B, channels, ...)``.
+        inputs: Images, ``(B, channels, ...)``.
 
     Returns:
-        The inputs, larger where they had to be.
+        Padded images, ``(B, channels, ...)``.
 
     Raises:
-        InputError: The network takes no other grid than one.
+        InputError: The network supports only one size, and the images have another one.
     """
     size = tuple(inputs.shape[2:])
     if not takes_any_grid(network):
@@ -138,25 +144,25 @@ def pad_to_fit(network: nn.Module, inputs: Tensor) -> Tensor:
         return inputs
     factors = _total_strides(network, len(size))
     missing = [max(2, -(-n // factor)) * factor - n for n, factor in zip(size, factors, strict=True)]
-    # F.pad counts the axes from the last one.
-    return F.pad(inputs, [n for more in reversed(missing) for n in (0, more)]) if any(missing) else inputs
+    # F.pad expects the last axis first.
+    return F.pad(inputs, [n for amount in reversed(missing) for n in (0, amount)]) if any(missing) else inputs
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Count the numbers that training changes."""
+    """Count the trainable parameters of a module."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def _total_strides(network: UNet | AttentionUnet, dims: int) -> list[int]:
-    """How many voxels of the grid are one at the bottom, along every axis; a stride is one number, or one an axis."""
+    """Return the product of all strides along every axis. A stride is one number, or one number per axis."""
     total: list[int] = np.prod([np.broadcast_to(stride, dims) for stride in network.strides], axis=0).tolist()
     return total
 
 
-def _check_divisible(who: str, factors: Sequence[int], size: tuple[int, ...], smallest: int) -> None:
-    """Check that a grid is reduced to whole voxels, ``smallest`` or more a side.
+def _check_divisible(subject: str, factors: Sequence[int], size: tuple[int, ...], smallest: int) -> None:
+    """Check that sizes are divisible by factors, and that the quotients are at least ``smallest``.
 
-    One voxel a side at the bottom of a U-Net would leave its norm nothing to estimate a spread from.
+    With a single voxel at the bottom of a U-Net, its normalisation layers could not estimate a variance.
     """
     if all(n % factor == 0 and n >= smallest * factor for n, factor in zip(size, factors, strict=True)):
         return
@@ -166,15 +172,15 @@ def _check_divisible(who: str, factors: Sequence[int], size: tuple[int, ...], sm
         for values in (list(factors), [smallest * factor for factor in factors])
     )
     raise InputError(
-        f"{who} a grid whose sides are multiples of {multiples}, at least {least}; found {list(size)}. "
-        f"{fitting} would work."
+        f"{subject} inputs with sides that are multiples of {multiples} and at least {least}, found {list(size)}; "
+        f"{fitting} would be valid."
     )
 
 
 def _freeze_unused(network: UNETR) -> None:
-    """Freeze the cross-attention that MONAI's blocks hold and UNETR never runs.
+    """Freeze the cross-attention layers of MONAI's blocks, which UNETR does not use.
 
-    Parameters that never receive a gradient stop distributed training.
+    Distributed training fails if trainable parameters do not receive gradients.
     """
     for block in network.vit.blocks:
         if not block.with_cross_attention:

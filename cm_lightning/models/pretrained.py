@@ -1,4 +1,4 @@
-"""Weights of one network for another with other input channels or classes."""
+"""Pretrained weights for networks with other numbers of input channels or classes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,40 +11,40 @@ from cm_lightning.errors import InputError, MissingInputError
 
 
 def load_pretrained(module: nn.Module, path: Path) -> list[str]:
-    """Load the weights of a checkpoint as far as they fit.
+    """Load the weights of a checkpoint that match a module.
 
-    Weights of equal shape are copied. A layer that reads the input keeps the channels that both networks have; an extra
-    input channel starts at zero, so that what the network predicts is what it predicted before. Everything else (an
-    output layer with other classes) keeps its random start.
+    Weights with equal shapes are copied. If the number of input channels differs, the weights of the common channels
+    are copied, and those of additional channels are set to 0, so that the predictions do not change. All other weights,
+    such as those of an output layer for other classes, keep their random initialisation.
 
     Args:
-        module: The module; changed in place.
-        path: A Lightning checkpoint, or a file with a state dict.
+        module: The module, which is changed in place.
+        path: Lightning checkpoint, or file with a state dict.
 
     Returns:
-        One line for every tensor that was not loaded as it is: ``name: why``. Empty if all were.
+        One line ``name: reason`` for every tensor that was not copied unchanged.
 
     Raises:
-        MissingInputError: There is no such file.
-        InputError: It is no checkpoint, or nothing in it fits.
+        MissingInputError: The file does not exist.
+        InputError: The file is not a checkpoint, or contains no matching weights.
     """
     if not path.is_file():
-        raise MissingInputError(f"There is no checkpoint {path} (model.init_from); expected one that a fit wrote.")
+        raise MissingInputError(f"The checkpoint {path} (model.init_from) does not exist; expected one written by fit.")
     stored = _read(path)
-    own = module.state_dict()
-    if not own.keys() & stored.keys():
+    current = module.state_dict()
+    if not current.keys() & stored.keys():
         raise InputError(
-            f"{path} (model.init_from) holds no weights by the names of this network, such as {next(iter(own))!r}; "
-            f"found {next(iter(stored), None)!r}. Expected a checkpoint of the same architecture."
+            f"{path} (model.init_from) contains no weights of this network, such as {next(iter(current))!r}; found "
+            f"{next(iter(stored), None)!r}. Expected a checkpoint of the same architecture."
         )
     new_state, notes = {}, []
-    for name, value in own.items():
+    for name, value in current.items():
         before = stored.get(name)
         if before is None:
             notes.append(f"{name}: not in the checkpoint")
         elif before.shape == value.shape:
             new_state[name] = before
-        elif images := _images_read(name, before, value):
+        elif images := _number_of_input_images(name, before, value):
             old, new = before.shape[1] // images, value.shape[1] // images
             shared = min(old, new)
             outputs, kernel = value.shape[0], value.shape[2:]
@@ -52,32 +52,33 @@ def load_pretrained(module: nn.Module, path: Path) -> list[str]:
             widened[:, :, :shared] = before.reshape((outputs, images, old, *kernel))[:, :, :shared]
             new_state[name] = widened.reshape(value.shape)
             notes.append(
-                f"{name}: {images * shared} of its {value.shape[1]} input channels loaded, the others start at zero"
+                f"{name}: {images * shared} of {value.shape[1]} input channels loaded, the others set to 0"
                 if old < new
-                else f"{name}: {images * shared} of the checkpoint's {before.shape[1]} input channels loaded"
+                else f"{name}: {images * shared} of the {before.shape[1]} input channels of the checkpoint loaded"
             )
         else:
-            notes.append(f"{name}: has shape {list(value.shape)}, in the checkpoint {list(before.shape)}")
+            notes.append(f"{name}: shape {list(value.shape)}, but {list(before.shape)} in the checkpoint")
     module.load_state_dict(new_state, strict=False)
-    return notes + [f"{name}: only in the checkpoint" for name in stored if name not in own]
+    return notes + [f"{name}: only in the checkpoint" for name in stored if name not in current]
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    """Read the weights of a checkpoint, or of a file that holds nothing else."""
+    """Read the weights of a checkpoint or of a file with a state dict."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise InputError(f"{path} (model.init_from) is no checkpoint: {error}.") from error
+        raise InputError(f"{path} (model.init_from) is not a checkpoint: {error}.") from error
     if not isinstance(content, Mapping):
-        raise InputError(f"{path} (model.init_from) holds a {type(content).__name__}; expected a checkpoint's weights.")
+        raise InputError(f"{path} (model.init_from) contains a {type(content).__name__}, expected weights.")
     weights: Mapping[str, Tensor] = content.get("state_dict", content)
     return weights
 
 
-def _images_read(name: str, before: Tensor, now: Tensor) -> int:
-    """How many images a layer reads, where two weights are of one layer for 1 and 2 channels an image; else 0.
+def _number_of_input_images(name: str, before: Tensor, now: Tensor) -> int:
+    """Return the number of input images of a layer, if its weights differ only by 1 or 2 channels per image; else 0.
 
-    A transposed convolution at the output, (in, out, ...), has as many there as classes, which are 2 or more.
+    The second axis of a transposed convolution at the output is not mistaken for input channels, because it has the
+    number of classes, which is at least 2.
     """
     if before.ndim != now.ndim or before.ndim < 3:
         return 0

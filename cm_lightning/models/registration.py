@@ -1,4 +1,4 @@
-"""A network that finds the displacement between two images, and what applies it."""
+"""Registration network, and warping of images."""
 
 import warnings
 from typing import Any
@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from cm_lightning.errors import InputError
 
-# MONAI's tutorial of DeepAtlas; the source study prints no sizes.
+# Sizes of the DeepAtlas tutorial of MONAI, since the study does not report its own.
 REGISTRATION_DEFAULTS: dict[str, Any] = {
     "channels": (16, 32, 32, 32, 32),
     "strides": (1, 2, 2, 2),
@@ -21,21 +21,26 @@ REGISTRATION_DEFAULTS: dict[str, Any] = {
 
 
 def create_registration_network(spatial_dims: int, image_channels: int, **options: Any) -> UNet:
-    """Build a U-Net from a pair of images to a displacement field.
+    """Create a U-Net that predicts the displacement between two images.
 
-    Its last layer starts near zero (as in VoxelMorph, Balakrishnan et al. 2019), so that without residual units
-    training begins at the identity.
+    The weights of its last layer are initialised close to 0, as in VoxelMorph, so that training starts at the identity
+    (unless the network has residual units).
 
     Args:
-        spatial_dims: 2 or 3.
-        image_channels: Channels of each image.
-        **options: Arguments of MONAI's UNet, over :data:`REGISTRATION_DEFAULTS`.
+        spatial_dims: Number of spatial dimensions, 2 or 3.
+        image_channels: Number of channels of each image.
+        **options: Arguments of MONAI's UNet, which take precedence over :data:`REGISTRATION_DEFAULTS`.
 
     Returns:
-        Network from ``(B, 2 * image_channels, ...)`` to a displacement in voxels, ``(B, spatial_dims, ...)``.
+        Network from ``(B, 2 * image_channels, ...)`` to displacements in voxels, ``(B, spatial_dims, ...)``.
 
     Raises:
-        InputError: An option that a UNet does not take.
+        InputError: An option is not an argument of UNet.
+
+    References:
+        Xu and Niethammer, "DeepAtlas: joint semi-supervised learning of image registration and segmentation", MICCAI
+        2019. Balakrishnan et al., "VoxelMorph: a learning framework for deformable medical image registration", IEEE
+        TMI 2019.
     """
     try:
         network = UNet(
@@ -45,7 +50,7 @@ def create_registration_network(spatial_dims: int, image_channels: int, **option
             **{**REGISTRATION_DEFAULTS, **options},
         )
     except (TypeError, ValueError) as error:
-        raise InputError(f"The registration network does not take the options {options}: {error}.") from error
+        raise InputError(f"The registration network does not accept the options {options}: {error}.") from error
     last = [layer for layer in network.modules() if isinstance(layer, _ConvNd)][-1]
     nn.init.normal_(last.weight, std=1e-5)
     if last.bias is not None:
@@ -54,14 +59,16 @@ def create_registration_network(spatial_dims: int, image_channels: int, **option
 
 
 def warp(image: Tensor, displacement: Tensor) -> Tensor:
-    """Move an image by a displacement field, in float32 whatever the precision of the training.
+    """Warp an image with a displacement field, in float32 also during training with lower precision.
 
     Args:
-        image: ``(B, channels, ...)``.
-        displacement: In voxels, ``(B, spatial_dims, ...)``: the value at x is taken from x + displacement(x).
+        image: Moving image, ``(B, channels, ...)``.
+        displacement: Displacements in voxels, ``(B, spatial_dims, ...)``. The warped value at ``x`` is the image at
+            ``x + displacement(x)``.
 
     Returns:
-        Linearly interpolated image of ``image``'s shape, float32; beyond the border, the border's values.
+        Warped image with linear interpolation, float32, ``(B, channels, ...)``. Outside the image, the values of the
+        border are used.
     """
     with warnings.catch_warnings(), torch.autocast(image.device.type, enabled=False):
         warnings.filterwarnings("ignore", message=".*native grid_sample.*")

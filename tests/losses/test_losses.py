@@ -1,4 +1,4 @@
-"""Losses against hand-computed values and known optima."""
+"""Segmentation losses, compared with values computed by hand and with known minimisers."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ def test_confidence_cross_entropy_is_equation_1():
     probabilities = torch.tensor([[0.7, 0.2, 0.5], [0.2, 0.5, 0.25], [0.1, 0.3, 0.25]])  # class x voxel
     label = torch.tensor([0, 1, 2])
     confidence = torch.tensor([1.0, 0.5, 0.1])
-    # -1/m sum_i (Y_i CM_i) log(Yhat_i), written out.
+    # -1/m sum_i (Y_i CM_i) log(Yhat_i)
     expected = -(1.0 * np.log(0.7) + 0.5 * np.log(0.5) + 0.1 * np.log(0.25)) / 3
     loss = ConfidenceCrossEntropy()(probabilities.log()[None], label[None, None], confidence[None, None])
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_full_confidence_is_cross_entropy_and_none_is_nothing():
+def test_loss_at_full_and_at_zero_confidence():
     logits, label = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 1, 4, 5))
     loss = ConfidenceCrossEntropy()
     torch.testing.assert_close(loss(logits, label, torch.ones(2, 1, 4, 5)), F.cross_entropy(logits, label[:, 0]))
@@ -26,13 +26,13 @@ def test_full_confidence_is_cross_entropy_and_none_is_nothing():
 
 
 def test_dice_by_hand():
-    # Certain predictions: class 1 is {0, 1} and should be {1, 2}; background {2, 3} and should be {0, 3}.
+    # Class 1 is predicted in voxels {0, 1} instead of {1, 2}, and background in {2, 3} instead of {0, 3}.
     prediction, label = torch.tensor([1, 1, 0, 0]), torch.tensor([[[0, 1, 1, 0]]])
     logits = 50.0 * F.one_hot(prediction).T.float()[None]
     assert SegmentationLoss("dice")(logits, label).item() == pytest.approx(1 - 0.5, abs=1e-4)
 
 
-def test_sums_are_sums():
+def test_combined_losses_are_sums():
     logits, label = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 1, 8, 8))
     confidence = torch.rand(2, 1, 8, 8)
     value = {
@@ -43,11 +43,11 @@ def test_sums_are_sums():
     torch.testing.assert_close(value["diceCEconf"], value["dice"] + value["CEconf"])
 
 
-def test_batch_dice_forgives_an_absent_class():
+def test_batch_dice_reduces_the_loss_of_an_absent_class():
     label = torch.zeros(2, 1, 8, 8, dtype=torch.long)
     label[0, 0, :4] = 1
     logits = 20.0 * F.one_hot(label[:, 0], 2).movedim(-1, 1).float()
-    logits[1, 1, 0, 0], logits[1, 0, 0, 0] = 20.0, 0.0  # one wrong pixel where the class is absent
+    logits[1, 1, 0, 0], logits[1, 0, 0, 0] = 20.0, 0.0  # one wrong pixel in the image without the class
     assert SegmentationLoss("dice", batch_dice=True)(logits, label) < 0.05
     assert SegmentationLoss("dice", batch_dice=False)(logits, label) > 0.2
 
@@ -62,7 +62,7 @@ def test_half_precision_logits_give_a_finite_float32_loss_and_gradient(name):
     assert torch.isfinite(logits.grad).all()
 
 
-def test_refusals():
+def test_invalid_names_and_missing_confidence_raise_errors():
     with pytest.raises(ValueError, match="Unknown loss 'focal'; expected one of dice, CE"):
         SegmentationLoss("focal")
     with pytest.raises(ValueError, match="CEconf needs confidence maps"):
@@ -70,7 +70,7 @@ def test_refusals():
 
 
 def minimiser(loss, label, confidence, shared=False):
-    """Probabilities that minimise a loss over free logits, one a voxel or one for all."""
+    """Return probabilities that minimise a loss, for each voxel or shared by all voxels."""
     logits = torch.zeros(1, 3, 1 if shared else label.numel(), dtype=torch.float32, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], lr=1, max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
 
@@ -87,38 +87,38 @@ def minimiser(loss, label, confidence, shared=False):
 LABEL, CONFIDENCE = torch.tensor([1, 2, 0, 1]), torch.tensor([0.9, 0.4, 0.3, 0.6])
 
 
-def test_soft_target_has_the_confidence_as_its_optimum_and_the_mask_has_not():
+def test_minimisers_of_soft_target_and_mask():
     soft = minimiser(ConfidenceCrossEntropy("soft", "background"), LABEL, CONFIDENCE)
     expected = torch.tensor([[0.1, 0.9, 0.0], [0.6, 0.0, 0.4], [1.0, 0.0, 0.0], [0.4, 0.6, 0.0]])
     torch.testing.assert_close(soft, expected, atol=2e-3, rtol=0)
 
     uniform = minimiser(ConfidenceCrossEntropy("soft", "uniform"), LABEL, CONFIDENCE)
-    rest = ((1 - CONFIDENCE) / 3)[:, None]
-    expected = rest + CONFIDENCE[:, None] * F.one_hot(LABEL, 3)
+    remainder = ((1 - CONFIDENCE) / 3)[:, None]
+    expected = remainder + CONFIDENCE[:, None] * F.one_hot(LABEL, 3)
     torch.testing.assert_close(uniform, expected, atol=2e-3, rtol=0)
 
-    # The study's mask: certainty, whatever the confidence.
+    # With the mask of the study, predictions become certain at any confidence.
     mask = minimiser(ConfidenceCrossEntropy(), LABEL, CONFIDENCE)
     assert mask[range(4), LABEL].min() > 0.98
 
 
-def test_optimum_over_voxels_that_look_the_same():
-    # The mask counts labels by their confidence: class 1 has 1.5 of 2.2 in all, class 2 has 0.4, background 0.3.
+def test_minimisers_that_are_shared_by_all_voxels():
+    # The mask weights labels by their confidence: 0.3 for background, 1.5 for class 1 and 0.4 for class 2.
     mask = minimiser(ConfidenceCrossEntropy(), LABEL, CONFIDENCE, shared=True)[0]
     torch.testing.assert_close(mask, torch.tensor([0.3, 1.5, 0.4]) / 2.2, atol=1e-3, rtol=0)
-    # The soft target is the mean of the four distributions.
+    # The minimiser for the soft target is the mean of the four target distributions.
     soft = minimiser(ConfidenceCrossEntropy("soft", "background"), LABEL, CONFIDENCE, shared=True)[0]
     torch.testing.assert_close(soft, torch.tensor([2.1, 1.5, 0.4]) / 4, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("remainder", ["background", "uniform"])
-def test_soft_target_of_full_confidence_is_cross_entropy(remainder):
+def test_soft_target_at_full_confidence_is_cross_entropy(remainder):
     logits, label = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 1, 4, 5))
     loss = ConfidenceCrossEntropy("soft", remainder)
     torch.testing.assert_close(loss(logits, label, torch.ones(2, 1, 4, 5)), F.cross_entropy(logits, label[:, 0]))
 
 
-def test_soft_target_is_safe_in_half_precision_without_confidence():
+def test_soft_target_is_finite_in_half_precision_at_zero_confidence():
     logits = (60 * torch.randn(1, 3, 6, 6)).bfloat16().requires_grad_()
     loss = SegmentationLoss("diceCEconf", target="soft", remainder="uniform")
     value = loss(logits, torch.randint(0, 3, (1, 1, 6, 6)), torch.zeros(1, 1, 6, 6).bfloat16())
@@ -128,21 +128,21 @@ def test_soft_target_is_safe_in_half_precision_without_confidence():
     assert torch.isfinite(logits.grad).all()
 
 
-def test_weight_of_the_cross_entropy_beside_dice():
+def test_weight_of_the_cross_entropy():
     logits, label, confidence = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 1, 8, 8)), torch.rand(2, 1, 8, 8)
     parts = [SegmentationLoss(name)(logits, label, confidence) for name in ("dice", "CEconf")]
     weighted = SegmentationLoss("diceCEconf", cross_entropy_weight=0.25)(logits, label, confidence)
     torch.testing.assert_close(weighted, parts[0] + 0.25 * parts[1])
-    alone = SegmentationLoss("CEconf", cross_entropy_weight=0.25)(logits, label, confidence)
-    torch.testing.assert_close(alone, parts[1])
+    without_dice = SegmentationLoss("CEconf", cross_entropy_weight=0.25)(logits, label, confidence)
+    torch.testing.assert_close(without_dice, parts[1])
 
 
-def test_refusals_of_targets():
+def test_invalid_targets_and_weights_raise_errors():
     with pytest.raises(ValueError, match="Unknown target 'hard'; expected one of mask, soft"):
         ConfidenceCrossEntropy("hard")
     with pytest.raises(ValueError, match="Unknown remainder 'muscle'; expected one of background, uniform"):
         ConfidenceCrossEntropy("soft", "muscle")
-    with pytest.raises(ValueError, match="soft target is one of the losses CEconf and diceCEconf; found the loss dice"):
+    with pytest.raises(ValueError, match="soft target needs the loss CEconf or diceCEconf, found dice"):
         SegmentationLoss("dice", target="soft")
     with pytest.raises(ValueError, match="cross_entropy_weight must be positive"):
         SegmentationLoss("diceCE", cross_entropy_weight=0)

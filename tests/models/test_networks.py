@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""Segmentation networks: sizes, options and supported inputs."""
 
 import re
 
@@ -14,13 +14,13 @@ SMALL = {"UNETR": {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2, "feature_si
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_network_gives_a_value_a_channel_and_voxel_and_every_parameter_learns(name, dims):
+def test_output_shape_and_gradients_of_all_parameters(name, dims):
     size = (16, 32, 16)[:dims]
     network = create_network(name, dims, 2, 4, size, **SMALL.get(name, {}))
     outputs = network(torch.rand(2, 2, *size))
     assert outputs.shape == (2, 4, *size)
     outputs.square().sum().backward()
-    # A parameter without gradient stops distributed training: UNETR has some, which are frozen.
+    # Parameters without gradients, which stop distributed training, are frozen in UNETR.
     assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
     assert any(not p.requires_grad for p in network.parameters()) == (name == "UNETR")
     assert dropout_layers(network)
@@ -28,7 +28,7 @@ def test_every_network_gives_a_value_a_channel_and_voxel_and_every_parameter_lea
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    # MONAI's tutorial of DeepAtlas for the UNet; UNETR's authors print 92.6.
+    # The sizes are those of MONAI's DeepAtlas tutorial for the UNet; the authors of UNETR report 92.6 million.
     [("UNet", 0.435), ("AttentionUnet", 0.367), ("UNETR", 92.8)],
 )
 def test_sizes_are_the_documented_defaults(name, millions):
@@ -45,46 +45,49 @@ def test_unetr_sizes_and_dropout_can_be_set():
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("UNet", (20, 16, 16), r"^UNet with strides .* multiples of 8, at least 16; found [20, 16, 16]. [16, 16, 16]"),
-        ("UNet", (8, 16, 16), r"found [8, 16, 16]. [16, 16, 16] would work"),
-        ("AttentionUnet", (16, 30, 16), r"^AttentionUnet .* multiples of 8, .* [16, 32, 16] would work"),
-        ("UNETR", (16, 24, 40), r"^UNETR's tokens of 16 .* found [16, 24, 40]. [16, 32, 32] would work"),
+        (
+            "UNet",
+            (20, 16, 16),
+            r"^UNet with .* multiples of 8 and at least 16, found [20, 16, 16]; [16, 16, 16]",
+        ),
+        ("UNet", (8, 16, 16), r"found [8, 16, 16]; [16, 16, 16] would be valid"),
+        ("AttentionUnet", (16, 30, 16), r"^AttentionUnet .* multiples of 8 .* [16, 32, 16] would be valid"),
+        ("UNETR", (16, 24, 40), r"^UNETR with tokens of 16 .* found [16, 24, 40]; [16, 32, 32] would be valid"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused_with_those_that_would(name, size, message):
+def test_invalid_sizes_raise_errors_that_suggest_valid_sizes(name, size, message):
     pattern = ".*".join(re.escape(part) for part in message.removeprefix("^").split(".*"))
     with pytest.raises(ValueError, match=("^" if message.startswith("^") else "") + pattern) as error:
         create_network(name, 3, 1, 2, size, **SMALL.get(name, {}))
-    # What the message names does work.
-    fitting = tuple(int(n) for n in re.findall(r"\[([\d, ]+)\] would", str(error.value))[0].split(", "))
-    network = create_network(name, 3, 1, 2, fitting, **SMALL.get(name, {})).eval()
-    assert network(torch.rand(1, 1, *fitting)).shape == (1, 2, *fitting)
+    valid = tuple(int(n) for n in re.findall(r"\[([\d, ]+)\] would", str(error.value))[0].split(", "))
+    network = create_network(name, 3, 1, 2, valid, **SMALL.get(name, {})).eval()
+    assert network(torch.rand(1, 1, *valid)).shape == (1, 2, *valid)
 
 
-def test_unetr_on_another_grid_is_refused():
+def test_unetr_rejects_other_sizes():
     network = create_network("UNETR", 3, 1, 2, (16, 32, 16), **SMALL["UNETR"])
     check_size(network, (16, 32, 16))
-    with pytest.raises(ValueError, match=r"built for a grid of \[16, 32, 16\].*found \[32, 32, 32\]"):
+    with pytest.raises(ValueError, match=r"created for inputs of \[16, 32, 16\] voxels.*found \[32, 32, 32\]"):
         check_size(network, (32, 32, 32))
 
 
-def test_refusals():
+def test_invalid_names_and_options_raise_errors():
     with pytest.raises(ValueError, match="Unknown network 'VNet'; expected one of UNet, AttentionUnet, UNETR"):
         create_network("VNet", 3, 1, 2)
-    with pytest.raises(ValueError, match="does not take the options"):
+    with pytest.raises(ValueError, match="does not accept the options"):
         create_network("UNet", 3, 1, 2, wings=2)
-    with pytest.raises(ValueError, match=r"AttentionUnet does not take the options .'norm': 'batch'."):
+    with pytest.raises(ValueError, match=r"AttentionUnet does not accept the options .'norm': 'batch'."):
         create_network("AttentionUnet", 3, 1, 2, norm="batch")
-    with pytest.raises(ValueError, match=r"UNETR is built for one grid; give data.spatial_size"):
+    with pytest.raises(ValueError, match=r"UNETR needs a fixed input size; set data.spatial_size"):
         create_network("UNETR", 3, 1, 2)
 
 
-def test_strides_of_every_axis_and_of_other_numbers_of_channels():
+def test_strides_per_axis_and_wrong_numbers_of_strides():
     options = {"channels": (4, 8, 8), "strides": ((2, 2, 1), (2, 2, 2))}
     network = create_network("UNet", 3, 1, 2, (16, 16, 6), **options).eval()
     assert network(torch.rand(1, 1, 16, 16, 6)).shape == (1, 2, 16, 16, 6)
-    with pytest.raises(ValueError, match=r"multiples of \[4, 4, 2\], at least \[8, 8, 4\]; found \[16, 16, 3\]"):
+    with pytest.raises(ValueError, match=r"multiples of \[4, 4, 2\] and at least \[8, 8, 4\], found \[16, 16, 3\]"):
         create_network("UNet", 3, 1, 2, (16, 16, 3), **options)
     for name in ("UNet", "AttentionUnet"):
-        with pytest.raises(ValueError, match=f"{name} needs a stride for every step .* 5 channels and"):
+        with pytest.raises(ValueError, match=f"{name} needs one stride fewer than channels; found 5 channels and"):
             create_network(name, 3, 1, 2, channels=(4, 4, 8, 8, 8))

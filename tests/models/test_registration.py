@@ -1,4 +1,4 @@
-"""The registration network and the warp."""
+"""Registration network and warping."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from cm_lightning.models.registration import warp
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_registration_begins_at_the_identity(dims):
+def test_registration_starts_at_the_identity(dims):
     network = create_registration_network(dims, 2)
     field = network(torch.rand(2, 4, *(16,) * dims))
     assert field.shape == (2, dims, *(16,) * dims)
@@ -17,7 +17,7 @@ def test_registration_begins_at_the_identity(dims):
     assert all(p.grad is not None for p in network.parameters())
 
 
-def test_warp_takes_values_from_where_the_displacement_points():
+def test_warp_samples_at_displaced_positions():
     image = torch.arange(5.0).repeat(4, 1)[None, None]
     field = torch.zeros(1, 2, 4, 5)
     field[:, 1] = 1.5  # along the lateral axis, to the right
@@ -31,11 +31,11 @@ def test_warp_takes_values_from_where_the_displacement_points():
 def test_warp_is_in_float32_under_autocast():
     image, field = torch.rand(1, 1, 8, 8).bfloat16(), torch.full((1, 2, 8, 8), 0.3).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        moved = warp(image, field)
-    assert moved.dtype == torch.float32
-    torch.testing.assert_close(moved, warp(image.float(), field.float()))
+        warped = warp(image, field)
+    assert warped.dtype == torch.float32
+    torch.testing.assert_close(warped, warp(image.float(), field.float()))
 
 
-def test_refusal():
-    with pytest.raises(ValueError, match="registration network does not take the options"):
+def test_invalid_options_raise_an_error():
+    with pytest.raises(ValueError, match="registration network does not accept the options"):
         create_registration_network(3, 1, wings=2)

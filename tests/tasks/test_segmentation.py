@@ -35,15 +35,15 @@ def batch(size=2):
         ({"loss": "focal"}, "Unknown loss 'focal'"),
         (
             {"mc_dropout": MCDropout(5), "network_options": {"dropout": 0.0}},
-            "MC dropout varies a network by its dropout",
+            "MC dropout needs a network with dropout",
         ),
         ({"confidence_head": 1.0}, "in input mode 2ch it would copy it"),
         ({"confidence_head": -1.0, "input_mode": "1ch"}, "must be at least 0"),
         ({"confidence_scale": 0.0}, "confidence_scale must be above 0, found 0.0"),
         ({"schedule": "cosin"}, "Unknown schedule 'cosin'; expected one of constant, cosine"),
-        ({"target": "soft"}, "soft target is one of the losses"),
+        ({"target": "soft"}, "soft target needs the loss CEconf or diceCEconf"),
         ({"schedule": "plateau", "warmup_epochs": 3}, "0 with the schedule plateau"),
-        ({"network": "UNETR", "spatial_size": [24, 16]}, r"found \[24, 16\]. \[32, 16\] would work"),
+        ({"network": "UNETR", "spatial_size": [24, 16]}, r"found \[24, 16\]; \[32, 16\] would be valid"),
     ],
 )
 def test_wrong_combinations_are_refused_at_the_start(options, message):
@@ -82,7 +82,7 @@ def test_data_of_other_classes_dimensions_or_grids_are_refused(tmp_path):
         make().check_data(data({"nerve": 1}), "test")
     with pytest.raises(ValueError, match=r"model is for 2 dimensions; data.spatial_dims is 3"):
         make().check_data(data(dims=3, size=[16, 16, 16], axes="depth lateral elevation"), "test")
-    with pytest.raises(ValueError, match=r"UNETR was built for a grid of \[16, 16\]"):
+    with pytest.raises(ValueError, match=r"UNETR was created for inputs of \[16, 16\]"):
         make(network="UNETR").check_data(data(size=[32, 32]), "test")
     make().check_data(data(size=[32, 32]), "test")
 
