@@ -163,7 +163,7 @@ def test_error_levels_and_largest_component(trained, run_folder, undrawn):
     pd.testing.assert_series_equal(*label_counts)
     checkpoint["largest_component_gain"] = None
     torch.save(checkpoint, file)
-    with pytest.raises(ValueError, match="chooses its classes by the validation of the checkpoint's epoch"):
+    with pytest.raises(ValueError, match="needs the validation results of the checkpoint"):
         run_test("--ckpt_path=last", "--model.largest_component=true")
 
 

@@ -206,7 +206,7 @@ def test_temperature_is_fitted_kept_and_changes_probabilities_alone(muscle_argum
     main(["fit", *arguments, "--trainer.max_epochs=3", "--ckpt_path=last"])
     assert checkpoint(run_folder)["temperature"] is None
     for command in ("test", "predict"):
-        with pytest.raises(ValueError, match="takes the temperature of the checkpoint's epoch, and this checkpoint"):
+        with pytest.raises(ValueError, match="needs the temperature of the checkpoint, but this checkpoint"):
             main([command, *words, "--ckpt_path=last"])
 
 

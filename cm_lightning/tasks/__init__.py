@@ -1,4 +1,4 @@
-"""Tasks: what is trained, and how it is validated, tested and used."""
+"""Tasks: training, validation, testing and prediction of networks."""
 
 from cm_lightning.tasks.base import BaseTask
 from cm_lightning.tasks.deep_atlas import DeepAtlasTask

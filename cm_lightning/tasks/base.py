@@ -1,4 +1,4 @@
-"""What all tasks share: the steps of training, validation, testing and prediction."""
+"""Base class of all tasks, with the steps of training, validation, testing and prediction."""
 
 from abc import abstractmethod
 from typing import Any, Literal, cast
@@ -29,25 +29,26 @@ Stage = Literal["fit", "validate", "test", "predict"]
 
 
 class BaseTask(LightningModule):
-    """A segmentation task: validates on the network's grid, tests in every case's own geometry.
+    """Base class of segmentation tasks, which validate on the network's grid and test on the grid of the files.
 
     Args:
-        classes: Value in the label files of every class; set from the data module.
-        patch_size: Window of sliding inference; None runs whole images. Set from the data module.
-        largest_component: In ``predict``, keep the largest connected component alone of the classes for which this
-            raised the validation Dice of the epoch that the checkpoint is of; in ``test``, measure with and without.
-        temperature_scaling: In every validation, fit the temperature of the logits; in ``predict``, divide by that of
-            the checkpoint, which changes probabilities and no segmentation; in ``test``, measure calibration with and
-            without.
+        classes: Value of every class in the label files; set from the data module.
+        patch_size: Size of the sliding window in voxels; None predicts whole images. Set from the data module.
+        largest_component: In ``predict``, keep only the largest connected component of those classes for which this
+            increased the validation Dice in the epoch of the checkpoint. In ``test``, measure with and without this
+            post-processing.
+        temperature_scaling: Fit the temperature of the logits in every validation. In ``predict``, divide the logits by
+            the temperature of the checkpoint, which changes probabilities but not the segmentation. In ``test``,
+            measure calibration with and without it.
 
     Attributes:
-        class_names: Names of the classes 1, 2, ...; the background is not among them.
-        window: Cuts and blends the windows of sliding inference; None where whole images are run.
-        largest_component: Chooses the classes and applies the post-processing.
-        temperature_scaling: Fits and holds the temperature.
-        test_rows: Long table of the last test, the same on every process.
-        test_levels: Counts of right and wrong voxels by level of confidence and by depth of the last test.
-        test_calibration: Sums over voxels by their probability of every class of the last test.
+        class_names: Names of the classes 1, 2, ..., without the background.
+        window: Sliding-window inferer; None if whole images are predicted.
+        largest_component: Post-processing by the largest connected component.
+        temperature_scaling: Temperature scaling.
+        test_rows: Long table of metrics of the last test, equal on all processes.
+        test_levels: Counts of correct and wrong voxels of the last test, by level of confidence and by depth.
+        test_calibration: Calibration sums of the last test, by bin of probability.
     """
 
     def __init__(
@@ -67,18 +68,18 @@ class BaseTask(LightningModule):
 
     @property
     def pairs_per_case(self) -> int:
-        """Pairs of cases that training needs, a case and epoch; 0 for single cases."""
+        """Number of pairs per case and epoch that training needs; 0 for training on single cases."""
         return 0
 
     @abstractmethod
     def network_input(self, batch: Batch) -> Tensor:
-        """Join the channels that the network sees.
+        """Concatenate the input channels of the network.
 
         Args:
             batch: A batch of the data module.
 
         Returns:
-            ``(B, channels, ...)``.
+            Input, ``(B, channels, ...)``.
         """
 
     @abstractmethod
@@ -87,79 +88,79 @@ class BaseTask(LightningModule):
 
         Args:
             outputs: Output of the network, ``(B, channels, ...)``.
-            batch: The batch that the network saw.
+            batch: The batch of this output.
 
         Returns:
-            Scalar.
+            Loss, a scalar.
         """
 
     def needs_confidence(self, stage: Stage) -> bool:
-        """Whether a stage cannot run without confidence maps."""
+        """Return whether a stage requires confidence maps."""
         return False
 
     def log_quality(self, outputs: Tensor, batch: Batch, stage: Literal["val", "test"]) -> None:
-        """Log what a task measures beside its segmentation; the base logs nothing.
+        """Log further measures of a task, such as the quality of its registration. The base class logs nothing.
 
         Args:
-            outputs: Output of the network.
-            batch: The batch that the network saw.
-            stage: First part of the keys.
+            outputs: Output of the network, ``(B, channels, ...)``.
+            batch: The batch of this output.
+            stage: First part of the logged keys.
         """
 
     def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
-        """Give the maps of one case that are written beside its classes, at file resolution.
+        """Return further maps of one case that are written with a prediction, at file resolution.
 
         Args:
             outputs: Output of the network, ``(1, channels, ...)``.
-            batch: The batch that the network saw.
+            batch: The batch of this output.
 
         Returns:
-            Maps ``(depth, lateral[, elevation])`` by name: ``confidence`` where the batch has it.
+            Maps by name, ``(depth, lateral[, elevation])`` each: ``confidence``, if the batch contains it.
         """
         return {"confidence": next(to_native(batch["confidence"], batch))} if "confidence" in batch else {}
 
     def check_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
-        """Check that the data fit this task, before they are read.
+        """Check that the settings of the data match this task, before any file is read.
 
         Args:
-            data: The data.
-            stage: What is about to run.
+            data: The data module.
+            stage: The stage that will run.
 
         Raises:
-            InputError: Classes, dimensions or maps are not those that the task needs.
+            InputError: Classes, dimensions or confidence maps do not match the task.
         """
         if list(data.classes) != self.class_names:
             raise InputError(
-                f"The model was made for the classes {', '.join(self.class_names)}; data.classes are "
-                f"{', '.join(data.classes)}. Expected the same, in the same order."
+                f"The model was created for the classes {', '.join(self.class_names)}, but data.classes are "
+                f"{', '.join(data.classes)}; expected equal classes in the same order."
             )
         if data.confidence_mode == "none" and self.needs_confidence(stage):
             raise InputError(
-                f"{stage} needs confidence maps (input mode 2ch, a loss with conf, or a confidence head); found "
-                "data.confidence_mode none. Expected native or on_the_fly."
+                f"{stage} needs confidence maps (for input mode 2ch, a confidence loss, or a confidence head), but "
+                "data.confidence_mode is none; expected native or on_the_fly."
             )
 
     def setup(self, stage: str) -> None:
-        """Check the data, where the command line has not already."""
+        """Check the data, also without the command line."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, UltrasoundDataModule):
             self.check_data(data, cast(Stage, stage))
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Run the network on whole images, by sliding windows where it was trained on patches.
+        """Run the network on whole images, with sliding windows if it is trained on patches.
 
         Args:
             batch: A batch of the data module.
 
         Returns:
-            All output channels, ``(B, channels, ...)``; classes come first.
+            All output channels, ``(B, channels, ...)``, of which the first ones are the classes.
         """
         inputs = self.network_input(batch)
         outputs: Tensor = self(inputs) if self.window is None else self.window(inputs, self)
         return outputs
 
     def class_logits(self, outputs: Tensor) -> Tensor:
-        """Pick the classes' channels, background first: ``(B, C, ...)``."""
+        """Return the channels of the classes including the background, ``(B, C, ...)``."""
         return outputs[:, : len(self.class_names) + 1]
 
     def infer(self, batch: Batch) -> Tensor:
@@ -167,7 +168,7 @@ class BaseTask(LightningModule):
         return self.class_logits(self.outputs(batch))
 
     def on_train_epoch_start(self) -> None:
-        """Log the learning rate, of the first optimiser where there are several."""
+        """Log the learning rate of the first optimiser."""
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", torch.tensor(rate, dtype=torch.float32))
 
@@ -178,10 +179,10 @@ class BaseTask(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Log the loss and keep what post-processing and calibration need of every case.
+        """Log the loss, and collect data of every case for post-processing and calibration.
 
         Returns:
-            ``prediction``, class indices on the network's grid, ``(B, ...)``.
+            Dictionary with the ``prediction``, class indices on the network's grid, ``(B, ...)``.
         """
         outputs = self.outputs(batch)
         logits = self.class_logits(outputs)
@@ -196,9 +197,9 @@ class BaseTask(LightningModule):
         return {"prediction": prediction}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the Dice of every class, mean over cases, and the temperature where one is fitted.
+        """Log the mean Dice of every class over cases, and the temperature if it is fitted.
 
-        The mean over classes leaves out a class that no case has.
+        Classes that are in no case are left out of the mean over classes.
         """
         dice = self.largest_component.end_validation()
         for name, value in zip(self.class_names, dice.float(), strict=True):
@@ -209,20 +210,21 @@ class BaseTask(LightningModule):
             self.log("val/temperature", torch.tensor(temperature, dtype=torch.float32), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the validation's results for post-processing and calibration."""
+        """Save the settings of post-processing and calibration from the last validation."""
         self.largest_component.save(checkpoint)
         self.temperature_scaling.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the results of the validation at the checkpoint's epoch."""
+        """Restore the settings of post-processing and calibration from the validation of the checkpoint."""
         self.largest_component.load(checkpoint)
         self.temperature_scaling.load(checkpoint)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Measure one case in its own geometry.
+        """Measure one case at file resolution.
 
         Returns:
-            ``prediction``, class indices at file resolution, without post-processing.
+            Dictionary with the ``prediction``, class indices without post-processing, ``(depth, lateral[,
+            elevation])``.
         """
         outputs = self.outputs(batch)
         self.log_quality(outputs, batch, "test")
@@ -241,18 +243,18 @@ class BaseTask(LightningModule):
         return {"prediction": prediction}
 
     def on_test_epoch_end(self) -> None:
-        """Gather the results of all processes and log the means over patients."""
+        """Gather the results of all processes, and log the means over patients."""
         self.test_rows, self.test_levels, self.test_calibration = self._results.gather()
         for row in summarise(self.test_rows[self.test_rows["postprocessing"] == "none"]).to_dict("records"):
             mean = torch.tensor(row["mean"], dtype=torch.float32)
             self.log(f"test/{row['metric']}/{row['class']}", mean, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Predict one case at file resolution, with the post-processing and calibration that are enabled.
+        """Predict one case at file resolution, with post-processing and calibration if they are enabled.
 
         Returns:
-            ``case``, the class ``probabilities`` ``(C, depth, lateral[, elevation])``, the ``segmentation`` (class
-            indices) and the maps beside them, on the same grid.
+            Dictionary with the ``case``, the class ``probabilities``, ``(C, depth, lateral[, elevation])``, the
+            ``segmentation`` (class indices) and further maps, ``(depth, lateral[, elevation])`` each.
         """
         outputs = self.outputs(batch)
         probabilities = native_probabilities(self.class_logits(outputs), batch, self.temperature_scaling.divisor)

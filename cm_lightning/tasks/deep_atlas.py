@@ -1,4 +1,4 @@
-"""Segmentation and registration that train each other: DeepAtlas (Xu and Niethammer 2019)."""
+"""DeepAtlas: joint training of segmentation and registration."""
 
 import math
 import warnings
@@ -28,12 +28,12 @@ from cm_lightning.tasks.segmentation import NOT_IN_CHECKPOINTS, SegmentationTask
 
 
 class RegistrationLoss(NamedTuple):
-    """Parts of the registration network's loss, unweighted.
+    """Terms of the loss of the registration network without their weights, a scalar each.
 
     Attributes:
-        similarity: Negative squared local correlation of warped and fixed image, in [-1, 0].
-        bending: Bending energy of the displacement.
-        anatomy: One minus soft Dice of warped and fixed anatomy.
+        similarity: Negative squared local normalised cross-correlation of the warped and the fixed image, from -1 to 0.
+        bending: Bending energy of the displacement field.
+        anatomy: Soft Dice loss between the warped and the fixed segmentation.
     """
 
     similarity: Tensor
@@ -42,38 +42,46 @@ class RegistrationLoss(NamedTuple):
 
 
 class DeepAtlasTask(SegmentationTask):
-    """A segmentation and a registration network, trained in alternation on pairs of different patients.
+    """DeepAtlas task: alternating training of a segmentation and a registration network on pairs of patients.
 
-    The registration network finds the displacement ``phi`` that warps a moving image onto a fixed one, with the loss
-    ``similarity + regularisation_weight bending + anatomy_weight anatomy``; the segmentation network is trained with
-    ``supervised_weight`` times the configured loss on the images that have a label, plus ``anatomy_weight anatomy``.
-    Anatomy compares the warped with the fixed segmentation: the label where one may be used, else what the
-    segmentation network predicts. Through predicted ones, the segmentation network learns from images without labels;
-    where all have one (``data.labelled_fraction`` 1) the anatomy term has no gradient for it, and only the registration
-    learns from the segmentation's side.
+    The registration network predicts the displacement that warps a moving image onto a fixed image. Its loss is
+    ``similarity + regularisation_weight * bending + anatomy_weight * anatomy``. The loss of the segmentation network is
+    ``supervised_weight`` times the configured loss of the images with labels, plus ``anatomy_weight * anatomy``.
 
-    Validation, testing and prediction are those of the segmentation network. With ``input_mode`` 2ch, the confidence
-    map is the second channel of the images of both networks, and takes part in the similarity.
+    The anatomy term compares the warped and the fixed segmentation. Labels are used if there are any, and predictions
+    of the segmentation network otherwise. In this way, the segmentation network is also trained on images without
+    labels. If all images have labels (``data.labelled_fraction`` 1), the anatomy term has no gradient for the
+    segmentation network, and only the registration network uses it.
+
+    Validation, test and prediction use the segmentation network. In the input mode 2ch, the confidence map is the
+    second channel of the images of both networks, and is part of the similarity.
 
     Args:
-        registration_options: Arguments of the registration network, MONAI's UNet, over
+        registration_options: Arguments of the registration network (UNet of MONAI), which take precedence over
             :data:`cm_lightning.models.registration.REGISTRATION_DEFAULTS`.
-        registration_learning_rate: Of the registration network's Adam.
-        registration_steps: Steps of the registration network to each step of the segmentation network.
-        pretraining_epochs: First epochs, in which only the segmentation network is trained, with its supervised loss.
+        registration_learning_rate: Learning rate of Adam for the registration network.
+        registration_steps: Number of steps of the registration network per step of the segmentation network.
+        pretraining_epochs: Number of epochs at the start in which only the segmentation network is trained, with its
+            supervised loss.
         anatomy_weight: Weight of the anatomy term in both losses.
-        supervised_weight: Weight of the supervised term.
-        regularisation_weight: Weight of the bending energy; by default ``7.5 (size / 128)^2`` with the geometric mean
-            ``size`` of the grid's sides, as displacements are in voxels.
-        similarity_window: Side of the neighbourhoods of the local correlation, in voxels.
-        gradient_clip_val: Largest norm, or value, of a gradient; None for no clipping. On the command line,
-            ``trainer.gradient_clip_val`` does the same, which Lightning itself refuses for manual optimisation.
-        gradient_clip_algorithm: ``norm`` or ``value``; or the trainer's.
-        accumulate_grad_batches: Batches whose gradients make one step; or the trainer's.
-        **kwargs: Those of :class:`SegmentationTask`.
+        supervised_weight: Weight of the supervised loss.
+        regularisation_weight: Weight of the bending energy. The default is ``7.5 (size / 128)^2``, with the geometric
+            mean ``size`` of the side lengths in voxels, because displacements are in voxels.
+        similarity_window: Side length of the local neighbourhoods of the cross-correlation in voxels, an odd number.
+        gradient_clip_val: Maximum norm or value of gradients; None for no clipping. On the command line,
+            ``trainer.gradient_clip_val`` is used as well, although Lightning does not support it for manual
+            optimisation.
+        gradient_clip_algorithm: ``norm`` or ``value``; ``trainer.gradient_clip_algorithm`` is used as well.
+        accumulate_grad_batches: Number of batches per optimiser step; ``trainer.accumulate_grad_batches`` is used as
+            well.
+        **kwargs: Arguments of :class:`SegmentationTask`.
 
     Raises:
-        InputError: As :class:`SegmentationTask`, or a grid or window that the registration does not take.
+        InputError: An argument is invalid (see also :class:`SegmentationTask`).
+
+    References:
+        Xu and Niethammer, "DeepAtlas: joint semi-supervised learning of image registration and segmentation", MICCAI
+        2019.
     """
 
     def __init__(
@@ -102,7 +110,7 @@ class DeepAtlasTask(SegmentationTask):
         self.registration_options = registration_options or {}
         super().__init__(**kwargs)
         self.save_hyperparameters(ignore=NOT_IN_CHECKPOINTS)
-        # Two optimisers that take turns: Lightning calls that manual optimisation.
+        # Lightning supports several optimisers only with manual optimisation.
         self.automatic_optimization = False
         self.registration_learning_rate = registration_learning_rate
         self.registration_steps = registration_steps
@@ -114,23 +122,26 @@ class DeepAtlasTask(SegmentationTask):
         self.gradient_clip_val = gradient_clip_val
         self.gradient_clip_algorithm = gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
-        # How well every case is registered to its partner.
+        # Quality of the registration of every case to its partner.
         self._quality: dict[str, dict[str, float]] = {}
 
     @property
     def pairs_per_case(self) -> int:
-        """Pairs a case and epoch: on average, every case comes to the segmentation network's turn with one of them."""
+        """Number of pairs per case and epoch.
+
+        On average, one of these pairs is used for a step of the segmentation network.
+        """
         return self.registration_steps + 1
 
     def configure_models(self) -> None:
-        """Build both networks."""
+        """Create both networks."""
         super().configure_models()
         self.registration = create_registration_network(
             self.hparams["spatial_dims"], self.image_channels, **self.registration_options
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build one optimiser and one schedule for each network."""
+        """Create an optimiser and a schedule for each network."""
         optimizers = [
             self._create_optimizer(self.network.parameters(), self.learning_rate),
             Adam(self.registration.parameters(), lr=self.registration_learning_rate),
@@ -138,62 +149,62 @@ class DeepAtlasTask(SegmentationTask):
         return optimizers, [self._schedule(optimizer) for optimizer in optimizers]
 
     def describe(self) -> str:
-        """Say in a line what is trained, with the numbers of parameters."""
+        """Return one line about both networks, with their numbers of parameters."""
         return f"{super().describe()} Registration: {count_parameters(self.registration):,} parameters."
 
     def check_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
-        """Check that the data fit both networks and come in pairs."""
+        """Check that the data match both networks and contain pairs."""
         super().check_data(data, stage)
         if data.spatial_size is None:
-            raise InputError("DeepAtlas registers whole images; found data.patch_size, expected data.spatial_size.")
+            raise InputError("DeepAtlas registers whole images: expected data.spatial_size, found data.patch_size.")
         check_size(self.registration, data.spatial_size)
         if stage == "fit" and not data.pairs_per_case:
             raise InputError(
-                "DeepAtlas trains on pairs; found a data module with pairs_per_case 0, expected "
-                f"{self.pairs_per_case}: registration_steps and one for the segmentation."
+                "DeepAtlas is trained on pairs, but pairs_per_case of the data module is 0; expected "
+                f"{self.pairs_per_case} (registration_steps plus 1)."
             )
 
     def displacement(self, moving: Batch, fixed: Batch) -> Tensor:
-        """Find the field that warps one image onto another.
+        """Predict the displacement field from moving to fixed images.
 
         Args:
-            moving: Batch of the images to warp.
-            fixed: Batch of the images to reach.
+            moving: Batch of moving images.
+            fixed: Batch of fixed images.
 
         Returns:
-            In voxels, ``(B, spatial_dims, ...)``.
+            Displacements in voxels, ``(B, spatial_dims, ...)``.
         """
         pair = torch.cat([self.network_input(fixed), self.network_input(moving)], dim=1)
         field: Tensor = self.registration(pair)
         return field
 
     def anatomy(self, batch: Batch, outputs: Tensor | None = None) -> Tensor:
-        """Give the anatomy of images: the label where one may be used, else the predicted probabilities.
+        """Return the segmentations of images: one-hot labels if there are any, and predicted probabilities otherwise.
 
         Args:
-            batch: A batch with ``labelled``.
-            outputs: Outputs of the segmentation network for the batch; computed where they are needed and not given.
+            batch: Batch with ``labelled``, the flags of images with labels.
+            outputs: Outputs of the segmentation network for the batch; computed if they are needed and None.
 
         Returns:
-            ``(B, C, ...)``, float32.
+            Class probabilities, float32, ``(B, C, ...)``.
         """
-        known = self._one_hot(batch["label"])
+        one_hot = self._one_hot(batch["label"])
         if batch["labelled"].all():
-            return known
+            return one_hot
         if outputs is None:
             outputs = self(self.network_input(batch))
-        labelled = batch["labelled"].reshape(-1, *(1,) * (known.ndim - 1))
-        return torch.where(labelled, known, self.class_logits(outputs).float().softmax(dim=1))
+        labelled = batch["labelled"].reshape(-1, *(1,) * (one_hot.ndim - 1))
+        return torch.where(labelled, one_hot, self.class_logits(outputs).float().softmax(dim=1))
 
     def registration_loss(self, moving: Batch, fixed: Batch) -> RegistrationLoss:
-        """Compute the parts of the registration network's loss; none has a gradient for the segmentation network.
+        """Compute the terms of the registration loss, without gradients for the segmentation network.
 
         Args:
-            moving: Batch of the images to warp, with ``labelled``.
-            fixed: Batch of the images to reach, with ``labelled``.
+            moving: Batch of moving images, with ``labelled``.
+            fixed: Batch of fixed images, with ``labelled``.
 
         Returns:
-            The parts.
+            The terms.
         """
         field = self.displacement(moving, fixed)
         with torch.no_grad():
@@ -205,15 +216,15 @@ class DeepAtlasTask(SegmentationTask):
         )
 
     def segmentation_loss(self, moving: Batch, fixed: Batch, with_anatomy: bool = True) -> tuple[Tensor, Tensor]:
-        """Compute the parts of the segmentation network's loss; none has a gradient for the registration network.
+        """Compute the terms of the segmentation loss, without gradients for the registration network.
 
         Args:
-            moving: Batch of images, with ``labelled``.
-            fixed: Batch of their partners, with ``labelled``.
-            with_anatomy: Compute the anatomy term; 0 without.
+            moving: Batch of moving images, with ``labelled``.
+            fixed: Batch of fixed images, with ``labelled``.
+            with_anatomy: Whether to compute the anatomy term, which is 0 otherwise.
 
         Returns:
-            The supervised loss over all images that have a label, and the anatomy term; both unweighted.
+            The supervised loss of all images with labels, and the anatomy term, both without their weights.
         """
         both = _join(moving, fixed)
         outputs = self(self.network_input(both))
@@ -230,11 +241,11 @@ class DeepAtlasTask(SegmentationTask):
         """Train one of the two networks on a batch of pairs."""
         moving, fixed = batch, batch["partner"]
         size = len(batch["case"])
-        pretrains = self.current_epoch < self.pretraining_epochs
-        registers = not pretrains and self._cycle_position(batch_idx) < self.registration_steps
-        self.network.train(not registers)
-        self.registration.train(registers)
-        if registers:
+        pretraining = self.current_epoch < self.pretraining_epochs
+        trains_registration = not pretraining and self._cycle_position(batch_idx) < self.registration_steps
+        self.network.train(not trains_registration)
+        self.registration.train(trains_registration)
+        if trains_registration:
             parts = self.registration_loss(moving, fixed)
             bending_weight = self._bending_weight(tuple(batch["image"].shape[2:]))
             loss = parts.similarity + bending_weight * parts.bending + self.anatomy_weight * parts.anatomy
@@ -242,19 +253,19 @@ class DeepAtlasTask(SegmentationTask):
             for name, value in parts._asdict().items():
                 self.log(f"train/registration/{name}", value, on_step=False, on_epoch=True, batch_size=size)
         else:
-            supervised, anatomy = self.segmentation_loss(moving, fixed, with_anatomy=not pretrains)
+            supervised, anatomy = self.segmentation_loss(moving, fixed, with_anatomy=not pretraining)
             loss = self.supervised_weight * supervised + self.anatomy_weight * anatomy
             self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
             self.log("train/anatomy", anatomy, on_step=False, on_epoch=True, batch_size=size)
         self.manual_backward(loss / self.accumulate_grad_batches)
         if (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
-            optimizer = self.optimizers()[int(registers)]  # type: ignore[index]
+            optimizer = self.optimizers()[int(trains_registration)]  # type: ignore[index]
             optimizer.step()
             optimizer.zero_grad()
         return loss.detach()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip gradients, which mixed precision has unscaled by now."""
+        """Clip gradients after mixed precision has unscaled them."""
         if self.gradient_clip_val is not None:
             self.clip_gradients(
                 optimizer,
@@ -263,9 +274,9 @@ class DeepAtlasTask(SegmentationTask):
             )
 
     def on_train_epoch_end(self) -> None:
-        """Step the schedules, once the epoch was validated."""
+        """Update the learning rate schedules after validation."""
         with warnings.catch_warnings():
-            # In pretraining, the registration's schedule moves on without its optimiser, as it should.
+            # During pretraining, the schedule of the registration is updated without optimiser steps.
             warnings.filterwarnings("ignore", message=".*before `optimizer.step.*")
             for schedule in self.lr_schedulers():  # type: ignore[union-attr]
                 if not isinstance(schedule, ReduceLROnPlateau):
@@ -274,11 +285,11 @@ class DeepAtlasTask(SegmentationTask):
                     schedule.step(value)
 
     def log_quality(self, outputs: Tensor, batch: Batch, stage: Literal["val", "test"]) -> None:
-        """Measure how well every case is registered to its partner, to be logged at the end of the epoch.
+        """Measure the registration of every case to its partner, to be logged at the end of the epoch.
 
-        ``registration/dice``: mean over classes of the Dice between the warped label (the largest class of the warped
-        one-hot label) and the partner's, ``registration/identity_dice``: the same of the label that is not warped,
-        ``registration/folding``: share of voxels at which the field folds.
+        These are ``registration/dice``, the mean Dice over classes between the warped label (argmax of the warped
+        one-hot label) and the label of the partner; ``registration/identity_dice``, the same without warping; and
+        ``registration/folding``, the share of voxels at which the displacement field folds.
         """
         super().log_quality(outputs, batch, stage)
         if "partner" not in batch:
@@ -314,13 +325,13 @@ class DeepAtlasTask(SegmentationTask):
         return F.one_hot(label[:, 0].long(), len(self.class_names) + 1).movedim(-1, 1).float()
 
     def _mean_dice(self, prediction: Tensor, label: Tensor) -> float:
-        """Mean Dice over the classes that either mask has; NaN if they have none."""
+        """Return the mean Dice over the classes that are in either of the two; NaN if there are none."""
         return float(pd.Series(dice_per_class(prediction, label, len(self.class_names) + 1)).mean())
 
     def _cycle_position(self, batch_idx: int) -> int:
-        """Step of the alternation: ``registration_steps`` of the registration, then one of the segmentation.
+        """Return the position in a cycle of ``registration_steps`` steps of registration and one of segmentation.
 
-        Steps are counted on over epochs, which may be shorter than a cycle.
+        The count continues over epochs, which may be shorter than a cycle.
         """
         groups = math.ceil(self.trainer.num_training_batches / self.accumulate_grad_batches)
         steps = (self.current_epoch - self.pretraining_epochs) * groups + batch_idx // self.accumulate_grad_batches
@@ -333,5 +344,5 @@ class DeepAtlasTask(SegmentationTask):
 
 
 def _join(moving: Batch, fixed: Batch) -> Batch:
-    """Put the tensors of two batches after each other."""
+    """Concatenate the tensors of two batches."""
     return {key: torch.cat([moving[key], fixed[key]]) for key in moving if torch.is_tensor(moving[key])}

@@ -1,4 +1,4 @@
-"""Gathering over the processes of a distributed run."""
+"""Gathering of objects from all processes of a distributed run."""
 
 from typing import Any, TypeVar
 
@@ -8,15 +8,15 @@ T = TypeVar("T")
 
 
 def gather_objects(items: list[Any]) -> list[Any]:
-    """Join the lists of all processes, in the order of their ranks.
+    """Concatenate the lists of all processes in the order of their ranks.
 
-    Every process has to call this, the same number of times.
+    All processes must call this function equally often.
 
     Args:
-        items: This process's items; they can be pickled.
+        items: Items of this process, which must be picklable.
 
     Returns:
-        The items of all processes, the same on each; without distributed training a copy of the list.
+        Items of all processes, equal on each of them. Without distributed training, this is a copy of the list.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return list(items)
@@ -26,14 +26,14 @@ def gather_objects(items: list[Any]) -> list[Any]:
 
 
 def gather_cases(cases: dict[str, T]) -> dict[str, T]:
-    """Join what all processes hold about their cases.
+    """Merge the results per case of all processes.
 
-    The sampler of several processes repeats cases to fill the last batch; each of them is kept once.
+    The distributed sampler repeats cases to fill the last batch. Repeated cases are counted once.
 
     Args:
-        cases: What this process holds, by the case's id.
+        cases: Results of this process by the id of the case.
 
     Returns:
-        What all processes hold, by the case's id, the same on each process.
+        Results of all processes by the id of the case, equal on each of them.
     """
     return dict(gather_objects(list(cases.items())))

@@ -1,8 +1,8 @@
-"""From the network's grid to the grid of a case's file.
+"""Resizing from the network's grid to the grid of a file.
 
-Networks see images that were resized to one grid; results are measured and written at the resolution of the files.
-Every function takes a batch of one case, as the data module gives it for ``test`` and ``predict``. Channels are resized
-one at a time wherever possible: all channels of a volume of the calf take 10 GB.
+Images are resized for the network, but results are measured and written at file resolution. Batches contain one case
+from the data module's test or prediction set. Channels are resized one by one if possible, since all channels of a
+volume of the calf take 10 GB.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ from cm_lightning.data.augmentation import Batch
 
 
 def to_native(channels: Tensor, batch: Batch) -> Iterator[Tensor]:
-    """Resize one case's channels to its file's grid, one at a time.
+    """Resize the channels of one case to the grid of its file, one by one.
 
     Args:
-        channels: ``(1, channels, ...)`` on the network's grid.
-        batch: A batch of that case.
+        channels: Channels on the network's grid, ``(1, channels, ...)``.
+        batch: A batch of this case.
 
     Yields:
-        Every channel, ``(depth, lateral[, elevation])`` at file resolution, float32.
+        Each channel at file resolution, float32, ``(depth, lateral[, elevation])``.
     """
     shape = [int(n) for n in batch["native_shape"][0]]
     for channel in channels[0].float():
@@ -30,14 +30,14 @@ def to_native(channels: Tensor, batch: Batch) -> Iterator[Tensor]:
 
 
 def native_segmentation(class_logits: Tensor, batch: Batch) -> Tensor:
-    """Find the most probable class of every voxel of one case's file.
+    """Find the most probable class of every voxel of one case at file resolution.
 
     Args:
-        class_logits: Logits of one case, or any values that rank its classes, ``(1, C, ...)``.
-        batch: A batch of that case.
+        class_logits: Logits of one case, or other values that rank its classes, ``(1, C, ...)``.
+        batch: A batch of this case.
 
     Returns:
-        Class indices, ``(depth, lateral[, elevation])``, uint8.
+        Class indices, uint8, ``(depth, lateral[, elevation])``.
     """
     logits = to_native(class_logits, batch)
     highest = next(logits)
@@ -49,62 +49,64 @@ def native_segmentation(class_logits: Tensor, batch: Batch) -> Tensor:
 
 
 def native_probabilities(class_logits: Tensor, batch: Batch, temperature: float = 1.0) -> Tensor:
-    """Compute the class probabilities of one case at file resolution, all at once.
+    """Compute the probabilities of all classes of one case at file resolution.
 
     Args:
         class_logits: Logits of one case, ``(1, C, ...)``.
-        batch: A batch of that case.
-        temperature: Divides the logits.
+        batch: A batch of this case.
+        temperature: Temperature by which the logits are divided.
 
     Returns:
-        Probabilities of all classes, ``(C, depth, lateral[, elevation])``, float32.
+        Probabilities of all classes including the background, float32, ``(C, depth, lateral[, elevation])``.
     """
     logits = torch.stack(list(to_native(class_logits, batch)))
     return logits.div_(temperature).softmax(dim=0)
 
 
 def foreground_probabilities(class_logits: Tensor, batch: Batch, temperature: float = 1.0) -> Iterator[Tensor]:
-    """Compute the probabilities of one case's classes at file resolution, one class at a time.
+    """Compute the probabilities of the foreground classes of one case at file resolution, one by one.
 
     Args:
         class_logits: Logits of one case, ``(1, C, ...)``.
-        batch: A batch of that case.
-        temperature: Divides the logits.
+        batch: A batch of this case.
+        temperature: Temperature by which the logits are divided.
 
     Yields:
-        Probability of the classes 1, 2, ..., ``(depth, lateral[, elevation])``, float32; not the background's.
+        Probabilities of the classes 1, 2, ..., float32, ``(depth, lateral[, elevation])``.
     """
     logits = to_native(class_logits, batch)
     normaliser = next(logits) / temperature
     for logit in logits:
         normaliser = torch.logaddexp(normaliser, logit / temperature)
-    # Resized once more rather than kept: all classes of a volume of the calf would take gigabytes.
+    # Logits are resized twice instead of stored, since those of a volume of the calf would take gigabytes.
     for logit in to_native(class_logits[:, 1:], batch):
         yield (logit / temperature).sub_(normaliser).exp_()
 
 
 def own_confidence(batch: Batch) -> Tensor | None:
-    """Resize the confidence map of one case's own image, which a control's second channel is not.
+    """Return the confidence map of the image of one case at file resolution.
+
+    In a control experiment, this is not the second input channel.
 
     Args:
-        batch: A batch of that case.
+        batch: A batch of this case.
 
     Returns:
-        ``(depth, lateral[, elevation])`` at file resolution; None where the batch has no map.
+        Confidence map from 0 to 1, ``(depth, lateral[, elevation])``; None if the batch has none.
     """
     confidence = batch.get("own_confidence", batch.get("confidence"))
     return None if confidence is None else next(to_native(confidence, batch))
 
 
 def resize_linearly(image: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resize an image over the same extent by linear interpolation.
+    """Resize an image by linear interpolation.
 
     Args:
-        image: ``(depth, lateral[, elevation])``.
-        shape: Size to resize to.
+        image: Image, ``(depth, lateral[, elevation])``.
+        shape: New shape, for the same physical extent.
 
     Returns:
-        The image in that size; the same tensor where it has that size already.
+        Image of this shape. If the shape does not change, this is the same tensor.
     """
     if list(image.shape) == list(shape):
         return image
@@ -113,15 +115,15 @@ def resize_linearly(image: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def resize_frame(volume: Tensor, shape: Sequence[int], frame: int) -> Tensor:
-    """Compute one frame of the resized volume, without resizing the others.
+    """Compute one frame of a resized volume.
 
     Args:
-        volume: ``(channels, depth, lateral[, elevation])``.
-        shape: Size of the whole volume to resize to.
-        frame: Position of the frame along elevation in that size; 0 for a 2D image.
+        volume: Volume, ``(channels, depth, lateral[, elevation])``.
+        shape: New shape of the volume, ``(depth, lateral[, elevation])``.
+        frame: Index of the frame along elevation in the new shape; 0 for a 2D image.
 
     Returns:
-        ``(channels, depth, lateral)``, the frame that :func:`resize_linearly` gives of every channel.
+        Frame of every channel, ``(channels, depth, lateral)``, equal to the one of :func:`resize_linearly`.
     """
     if volume.ndim == 4:
         frames = volume.shape[-1]

@@ -1,4 +1,4 @@
-"""Results of a test: measured case by case, gathered over processes, and given as long tables."""
+"""Results of a test, which are measured per case, gathered from all processes and returned as long tables."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cm_lightning.metrics.segmentation import Row
 from cm_lightning.tasks.distributed import gather_objects
 from cm_lightning.tasks.native import to_native
 
-# Columns that tell the rows of each table apart.
+# Columns that identify a row of each table.
 ROW_KEYS = ["case", "class", "metric", "postprocessing"]
 LEVEL_KEYS = ["case", "class", "by", "level"]
 CALIBRATION_KEYS = ["case", "class", "bin", "calibration"]
@@ -23,16 +23,16 @@ CALIBRATION_KEYS = ["case", "class", "bin", "calibration"]
 
 @dataclass(frozen=True)
 class NativeCase:
-    """One case of a test, in its file's geometry.
+    """One test case on the grid of its file.
 
     Attributes:
-        case: The case's id.
-        patient: The patient's id, or that of another group of cases.
-        grouping: What groups cases, such as "patient".
-        unit: Unit of the spacing.
+        case: Id of the case.
+        patient: Id of the patient, or of another group of cases.
+        grouping: Kind of the groups, such as "patient".
+        unit: Unit of the spacing, "mm" or "px".
         spacing: Voxel size along every axis.
         label: Class indices, ``(depth, lateral[, elevation])``.
-        domain: Which voxels are insonified, bool, of that shape.
+        domain: Insonified voxels, bool, ``(depth, lateral[, elevation])``.
     """
 
     case: str
@@ -45,11 +45,11 @@ class NativeCase:
 
     @classmethod
     def from_batch(cls, batch: Batch, grouping: str) -> Self:
-        """Take the case from a batch of its own.
+        """Create a case from a batch.
 
         Args:
-            batch: A batch of one case, as the data module gives it for ``test``.
-            grouping: What groups cases.
+            batch: A batch of one case from the data module's test set.
+            grouping: Kind of the groups of cases.
 
         Returns:
             The case.
@@ -69,10 +69,10 @@ class ResultTables(NamedTuple):
     """Long tables of a test.
 
     Attributes:
-        rows: A row per case, class, metric and post-processing; see :func:`cm_lightning.metrics.case_rows`.
-        levels: Counts of right and wrong voxels by level of confidence and by depth; see
+        rows: One row per case, class, metric and post-processing; see :func:`cm_lightning.metrics.case_rows`.
+        levels: Counts of correct and wrong voxels by level of confidence and by depth; see
             :func:`cm_lightning.metrics.levels.level_rows`.
-        calibration: Sums over the voxels of every class by their probability; see
+        calibration: Sums over voxels by class and bin of probability; see
             :func:`cm_lightning.metrics.calibration.calibration_rows`.
     """
 
@@ -82,7 +82,7 @@ class ResultTables(NamedTuple):
 
 
 class ResultCollector:
-    """Measures the cases of a test one after another, and joins what all processes have measured.
+    """Collector that measures test cases one by one, and gathers the results of all processes.
 
     Args:
         class_names: Names of the classes 1, 2, ...
@@ -95,31 +95,32 @@ class ResultCollector:
         self._calibration: list[Row] = []
 
     def add_probabilities(self, case: NativeCase, probabilities: Iterable[Tensor], calibration: str) -> pd.DataFrame:
-        """Measure the calibration of one case's probabilities.
+        """Measure the calibration of the probabilities of one case.
 
         Args:
             case: The case.
-            probabilities: Probability of the classes 1, 2, ..., each ``(depth, lateral[, elevation])``.
-            calibration: How they were calibrated: "none" or "temperature".
+            probabilities: Probabilities of the classes 1, 2, ..., ``(depth, lateral[, elevation])`` each.
+            calibration: Calibration method of these probabilities, "none" or "temperature".
 
         Returns:
-            Calibration errors, a row per class; see :func:`cm_lightning.metrics.calibration.calibration_errors`.
+            Calibration errors with one row per class; see
+            :func:`cm_lightning.metrics.calibration.calibration_errors`.
         """
-        about = {"case": case.case, "patient": case.patient, "calibration": calibration}
-        rows = calibration_rows(probabilities, case.label, self.class_names, case.domain, **about)
+        columns = {"case": case.case, "patient": case.patient, "calibration": calibration}
+        rows = calibration_rows(probabilities, case.label, self.class_names, case.domain, **columns)
         self._calibration += rows
         return calibration_errors(pd.DataFrame(rows), ["class"])
 
     def add_segmentation(
         self, case: NativeCase, segmentation: Tensor, postprocessing: str, errors: pd.DataFrame | None = None
     ) -> None:
-        """Measure one case's segmentation.
+        """Measure the segmentation of one case.
 
         Args:
             case: The case.
             segmentation: Class indices, ``(depth, lateral[, elevation])``.
-            postprocessing: What was done with it: "none" or "largest component".
-            errors: Calibration errors of the probabilities that it was made from; None where there are none.
+            postprocessing: Post-processing of this segmentation, "none" or "largest component".
+            errors: Calibration errors of the corresponding probabilities; None leaves them out.
         """
         self._rows += case_rows(
             segmentation,
@@ -135,26 +136,26 @@ class ResultCollector:
         )
 
     def add_levels(self, case: NativeCase, segmentation: Tensor, confidence: Tensor | None) -> None:
-        """Count right and wrong voxels of one case by depth and, where there is a map, by confidence.
+        """Count correct and wrong voxels of one case by depth and, if there is a confidence map, by confidence.
 
         Args:
             case: The case.
             segmentation: Class indices, ``(depth, lateral[, elevation])``.
-            confidence: Confidence map of the case's own image, of that shape.
+            confidence: Confidence map of the image from 0 to 1, ``(depth, lateral[, elevation])``.
         """
         levels = {"depth": depth_levels(case.domain)}
         if confidence is not None:
             levels["confidence"] = confidence_levels(confidence, case.domain)
-        about = {"case": case.case, "patient": case.patient}
-        self._levels += level_rows(segmentation, case.label, self.class_names, levels, **about)
+        columns = {"case": case.case, "patient": case.patient}
+        self._levels += level_rows(segmentation, case.label, self.class_names, levels, **columns)
 
     def gather(self) -> ResultTables:
-        """Join the rows of all processes, keep each case once, and begin anew.
+        """Gather the rows of all processes, and remove them from this collector.
 
-        The sampler of several processes repeats cases to fill the last batch.
+        The distributed sampler repeats cases to fill the last batch. Repeated cases are counted once.
 
         Returns:
-            The tables, the same on every process.
+            The tables, equal on all processes.
         """
         tables = ResultTables(
             _unique(gather_objects(self._rows), ROW_KEYS),

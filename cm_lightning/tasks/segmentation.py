@@ -1,4 +1,4 @@
-"""Supervised segmentation with a switchable network, input and loss."""
+"""Supervised segmentation with a choice of network, input and loss."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,8 +28,9 @@ from cm_lightning.uncertainty import MCDropout, SampledPrediction, sample_dropou
 
 InputMode = Literal["1ch", "2ch"]
 
-# A checkpoint holds all weights and needs no other file; the optimiser is in the run's settings; post-processing,
-# calibration and sampling are chosen anew by each command.
+# Settings that are not stored in checkpoints: a checkpoint contains all weights, so that init_from is not needed again;
+# the optimiser is stored in the settings of the run; and each command chooses its own post-processing, calibration and
+# sampling.
 NOT_IN_CHECKPOINTS = [
     "init_from",
     "mc_dropout",
@@ -41,45 +42,51 @@ NOT_IN_CHECKPOINTS = [
 
 
 class SegmentationTask(BaseTask):
-    """One network, one input mode and one loss of the study's comparison.
+    """Segmentation task with one network, input mode and loss of the study's comparison.
 
     Args:
-        classes: Value in the label files of every class; set from the data module.
-        spatial_dims: 2 or 3; set from the data module.
-        network: Which network.
-        network_options: The network's own arguments, over the defaults of :mod:`cm_lightning.models.networks`.
-        input_mode: ``1ch`` sees the image, ``2ch`` the image and its confidence map.
-        confidence_scale: Factor of the confidence map as input channel. 1 is the study's; a map is smooth and spreads
-            further than an image, so that short trainings with large steps do better with less.
-        loss: Which loss; ``CEconf`` and ``diceCEconf`` weight cross-entropy by the confidence map.
-        batch_dice: Compute Dice over the whole batch; for images in which classes are often absent.
-        cross_entropy_weight: Weight of the cross-entropy beside Dice, in diceCE and diceCEconf.
-        target: Target of CEconf and diceCEconf: the study's ``mask`` (label times map), or ``soft``, a distribution
-            whose minimiser is calibrated to the confidence.
-        remainder: Where a ``soft`` target puts the mass that confidence removes.
-        optimizer: Class of the optimiser with its settings, its learning rate included; by default Adam, as in the
+        classes: Value of every class in the label files; set from the data module.
+        spatial_dims: Number of spatial dimensions, 2 or 3; set from the data module.
+        network: Network architecture.
+        network_options: Further arguments of the network, which take precedence over the defaults in
+            :mod:`cm_lightning.models.networks`.
+        input_mode: ``1ch`` for the image, ``2ch`` for the image and its confidence map.
+        confidence_scale: Factor by which the confidence map is multiplied as an input channel; 1 in the study. Since
+            confidence maps are smooth and have a larger variance than images, smaller factors are better for short
+            trainings with a high learning rate.
+        loss: Loss; ``CEconf`` and ``diceCEconf`` weight the cross-entropy by the confidence map.
+        batch_dice: Compute the Dice loss over the entire batch, for images in which classes are often absent.
+        cross_entropy_weight: Weight of the cross-entropy relative to the Dice loss, in diceCE and diceCEconf.
+        target: Target of CEconf and diceCEconf: ``mask``, the label times the confidence map as in the study, or
+            ``soft``, a distribution that makes the predicted probability equal to the confidence.
+        remainder: Class that gets the probability ``1 - confidence`` of the ``soft`` target: ``background``, or all
+            classes equally (``uniform``).
+        optimizer: Class of the optimiser with its settings including the learning rate. The default is Adam, as in the
             study, with ``learning_rate``.
-        learning_rate: Of Adam; another ``optimizer`` brings its own.
-        lr_scheduler: Class of the schedule with its settings, stepped once an epoch, in place of ``schedule`` and
-            ``warmup_epochs``.
-        schedule: Learning rate over epochs; see :func:`cm_lightning.tasks.schedules.create_schedule`.
-        warmup_epochs: Epochs over which the learning rate first rises.
-        confidence_head: Weight of an auxiliary head that predicts the confidence map from the image, by binary
-            cross-entropy with the solver's map; 0 for none. A network that has one needs no solver to give a map.
-        mc_dropout: In ``predict``, run the network many times with dropout and give the mean, and how far and where the
-            samples differ; None for one pass without.
-        largest_component: In ``predict``, keep the largest connected component alone of the classes for which this
-            raised the validation Dice of the epoch that the checkpoint is of; in ``test``, measure with and without.
-        temperature_scaling: In every validation, fit the temperature of the logits; in ``predict``, divide by that of
-            the checkpoint, which changes probabilities and no segmentation; in ``test``, measure calibration with and
-            without. The mean over MC dropout is not scaled: the temperature is that of one pass without dropout.
-        init_from: Checkpoint to take weights from before training; input channels and classes may differ.
-        spatial_size: Grid of the images; set from the data module.
-        patch_size: Size of training patches and of the sliding window; set from the data module.
+        learning_rate: Learning rate of Adam; ignored if ``optimizer`` is set.
+        lr_scheduler: Class of a learning rate schedule with its settings, which is updated once per epoch and replaces
+            ``schedule`` and ``warmup_epochs``.
+        schedule: Learning rate schedule; see :func:`cm_lightning.tasks.schedules.create_schedule`.
+        warmup_epochs: Number of epochs of a linear warm-up of the learning rate.
+        confidence_head: Weight of the loss of an auxiliary output that predicts the confidence map from the image
+            (binary cross-entropy with the computed map); 0 for no such output. Such a network predicts confidence
+            maps without the solver.
+        mc_dropout: Settings of MC dropout in ``predict``, which averages several predictions with active dropout and
+            returns their uncertainty; None for a single prediction without dropout.
+        largest_component: In ``predict``, keep only the largest connected component of those classes for which this
+            increased the validation Dice in the epoch of the checkpoint. In ``test``, measure with and without this
+            post-processing.
+        temperature_scaling: Fit the temperature of the logits in every validation. In ``predict``, divide the logits by
+            the temperature of the checkpoint, which changes probabilities but not the segmentation. In ``test``,
+            measure calibration with and without it. The mean of MC dropout is not scaled, since the temperature is
+            fitted to predictions without dropout.
+        init_from: Checkpoint with initial weights; its numbers of input channels and classes may differ.
+        spatial_size: Size of the images in voxels; set from the data module.
+        patch_size: Size of training patches and of the sliding window in voxels; set from the data module.
 
     Raises:
-        InputError: Unknown input mode, loss or network, arguments that do not go together, or a grid that the network
-            does not take.
+        InputError: The input mode, loss or network is unknown, arguments cannot be combined, or the network does not
+            support the image size.
     """
 
     def __init__(
@@ -115,9 +122,13 @@ class SegmentationTask(BaseTask):
         if confidence_head < 0:
             raise InputError(f"confidence_head must be at least 0, found {confidence_head}.")
         if confidence_scale <= 0:
-            raise InputError(f"confidence_scale must be above 0, found {confidence_scale}; 1ch leaves the map out.")
+            raise InputError(
+                f"confidence_scale must be above 0, found {confidence_scale}; use input_mode 1ch to leave out the map."
+            )
         if confidence_head and input_mode == "2ch":
-            raise InputError("A confidence head predicts the map from the image; in input mode 2ch it would copy it.")
+            raise InputError(
+                "confidence_head must be 0 for the input mode 2ch, in which the network could copy the confidence map."
+            )
         self.save_hyperparameters(ignore=NOT_IN_CHECKPOINTS)
         self.input_mode = input_mode
         self.confidence_scale = confidence_scale
@@ -136,11 +147,11 @@ class SegmentationTask(BaseTask):
 
     @property
     def image_channels(self) -> int:
-        """Channels of an image: itself and, in ``2ch``, its confidence map."""
+        """Number of channels of an image: 1, or 2 with its confidence map."""
         return {"1ch": 1, "2ch": 2}[self.input_mode]
 
     def configure_models(self) -> None:
-        """Build the network and check that it takes the images' grid."""
+        """Create the network, and check that it supports the image size."""
         hparams = self.hparams
         size = hparams["patch_size"] or hparams["spatial_size"]
         self.network = create_network(
@@ -153,12 +164,12 @@ class SegmentationTask(BaseTask):
         )
 
     def configure_losses(self) -> None:
-        """Build the loss."""
+        """Create the loss."""
         names = ("loss", "batch_dice", "cross_entropy_weight", "target", "remainder")
         self.criterion = SegmentationLoss(*(self.hparams[name] for name in names))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimiser, by default Adam as in the study, and its schedule."""
+        """Create the optimiser and its schedule."""
         optimizer = self._create_optimizer(self.network.parameters(), self.learning_rate)
         return {
             "optimizer": optimizer,
@@ -166,7 +177,7 @@ class SegmentationTask(BaseTask):
         }
 
     def describe(self) -> str:
-        """Say in a line what is trained, with its number of parameters."""
+        """Return one line about the network, with its number of parameters."""
         name, channels = self.hparams["network"], self.image_channels
         return (
             f"{name} with {channels} input channel{'s' * (channels > 1)} and {len(self.class_names) + 1} classes: "
@@ -174,65 +185,67 @@ class SegmentationTask(BaseTask):
         )
 
     def on_fit_start(self) -> None:
-        """Say what is trained."""
+        """Print one line about the network."""
         rank_zero_info(self.describe())
 
     def on_train_start(self) -> None:
-        """Set the rate that the schedule has at this epoch; a checkpoint of a shorter training knows another."""
+        """Set the learning rate of this epoch, since that in a checkpoint of a shorter training may differ."""
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):
                 set_rate(config.scheduler)
 
     def needs_confidence(self, stage: Stage) -> bool:
-        """Whether a stage cannot run without confidence maps."""
+        """Return whether a stage requires confidence maps."""
         in_loss = self.criterion.needs_confidence or bool(self.confidence_head)
         return self.input_mode == "2ch" or (in_loss and stage in ("fit", "validate"))
 
     def check_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
-        """Check that the data fit this task: classes, maps and the grid that the network takes."""
+        """Check that classes, confidence maps, dimensions and image size of the data match this task."""
         super().check_data(data, stage)
         if data.spatial_dims != self.hparams["spatial_dims"]:
             raise InputError(
-                f"The model is for {self.hparams['spatial_dims']} dimensions; data.spatial_dims is {data.spatial_dims}."
+                f"The model was created for {self.hparams['spatial_dims']} dimensions, but data.spatial_dims is "
+                f"{data.spatial_dims}."
             )
         size = data.patch_size or data.spatial_size
         if size is not None:
             check_size(self.network, size)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Run the network on joined channels.
+        """Run the network.
 
         Args:
-            inputs: ``(B, channels, ...)``.
+            inputs: Input channels, ``(B, channels, ...)``.
 
         Returns:
-            Logits of the classes and, where there is a confidence head, of the map: ``(B, C[ + 1], ...)``.
+            Logits of the classes, ``(B, C, ...)``, followed by the logits of the confidence map if there is a
+            confidence head, ``(B, C + 1, ...)``.
         """
         logits: Tensor = self.network(inputs)
         return logits
 
     def network_input(self, batch: Batch) -> Tensor:
-        """Join image and, in ``2ch``, confidence map."""
+        """Concatenate the image and, in ``2ch``, the confidence map."""
         image: Tensor = batch["image"]
         if self.input_mode == "1ch":
             return image
         if "confidence" not in batch:
-            raise InputError("The input mode 2ch needs confidence maps; found none (data.confidence_mode none?).")
+            raise InputError("The input mode 2ch needs confidence maps, but there are none; set data.confidence_mode.")
         return torch.cat([image, self.confidence_scale * batch["confidence"].to(image.dtype)], dim=1)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Compute the configured loss, the confidence head's included."""
+        """Compute the configured loss, including the loss of a confidence head."""
         value: Tensor = self.criterion(self.class_logits(outputs), batch["label"], batch.get("confidence"))
         if not self.confidence_head:
             return value
         inside = batch["domain"].bool()
-        predicted, solved = outputs[:, -1:].float()[inside], batch["confidence"].float()[inside]
-        # A patch may lie in a black band whole: nothing is insonified, and nothing to learn.
-        total = F.binary_cross_entropy_with_logits(predicted, solved, reduction="sum")
+        predicted, target = outputs[:, -1:].float()[inside], batch["confidence"].float()[inside]
+        # A patch may contain no insonified pixels, for which the mean would be undefined.
+        total = F.binary_cross_entropy_with_logits(predicted, target, reduction="sum")
         return value + self.confidence_head * total / inside.sum().clamp_min(1)
 
     def log_quality(self, outputs: Tensor, batch: Batch, stage: Literal["val", "test"]) -> None:
-        """Log how far the confidence head is from the solver: mean absolute error over insonified pixels."""
+        """Log the mean absolute error of the predicted confidence map over insonified pixels."""
         if self.confidence_head and "confidence" in batch:
             inside = batch["domain"].bool()
             difference = (outputs[:, -1:].float().sigmoid() - batch["confidence"].float()).abs()[inside]
@@ -240,36 +253,36 @@ class SegmentationTask(BaseTask):
             self.log(f"{stage}/confidence_error", error, sync_dist=True, batch_size=len(batch["case"]))
 
     def check_sampling(self, settings: MCDropout) -> None:
-        """Check that the network can be sampled as the settings say.
+        """Check that the network supports the settings of MC dropout.
 
         Args:
-            settings: How it is sampled.
+            settings: The settings.
 
         Raises:
-            InputError: The network has no dropout, or there are no windows where they are asked for.
+            InputError: The network has no dropout, or sliding windows are requested without a patch size.
         """
         check_dropout(self.network)
         if settings.inference == "windows" and self.window is None:
             raise InputError(
-                "mc_dropout.inference windows slides the window of training with data.patch_size, and none is set; "
-                "expected whole."
+                "mc_dropout.inference windows needs data.patch_size, which is not set; expected mc_dropout.inference "
+                "whole."
             )
 
     def sample(
         self, batch: Batch, settings: MCDropout, each: Callable[[Tensor], None] | None = None
     ) -> SampledPrediction:
-        """Run the network on one case many times with dropout.
+        """Predict one case several times with active dropout.
 
         Args:
-            batch: A batch of that case.
-            settings: How it is sampled.
-            each: Is shown the class probabilities of every sample, ``(C, ...)``, one after the other.
+            batch: A batch of this case.
+            settings: Settings of MC dropout.
+            each: Function that is called with the class probabilities of every sample, ``(C, ...)``, in order.
 
         Returns:
-            The samples, summed up, on the network's grid.
+            Statistics of the samples, on the network's grid.
 
         Raises:
-            InputError: As :meth:`check_sampling`.
+            InputError: See :meth:`check_sampling`.
         """
         self.check_sampling(settings)
 
@@ -285,10 +298,10 @@ class SegmentationTask(BaseTask):
         """Predict one case at file resolution.
 
         Returns:
-            As :meth:`BaseTask.predict_step`. With MC dropout, ``probabilities`` are the mean of the samples, and beside
-            them are their ``entropy``, ``expected_entropy`` and ``mutual_information`` ``(depth, lateral[,
-            elevation])``, ``variance`` and ``votes`` ``(C, ...)``, ``sampled_segmentations`` ``(k, ...)``, the most
-            plausible first, and their ``plausibility``.
+            Dictionary as of :meth:`BaseTask.predict_step`. With MC dropout, ``probabilities`` is the mean of the
+            samples, and there are further entries: ``entropy``, ``expected_entropy`` and ``mutual_information`` in
+            nats, ``(depth, lateral[, elevation])`` each; ``variance`` and ``votes``, ``(C, depth, lateral[,
+            elevation])`` each; and ``sampled_segmentations`` in order of their ``plausibility``.
         """
         prediction = super().predict_step(batch, batch_idx)
         if self.mc_dropout is None:
@@ -304,14 +317,14 @@ class SegmentationTask(BaseTask):
         return {**prediction, "sampled_segmentations": kept, "plausibility": sampled.plausibility}
 
     def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
-        """Give the confidence map of one case and, where there is a head for it, the predicted one."""
+        """Return the confidence map of one case and, if there is a confidence head, the predicted one."""
         maps = super().native_maps(outputs, batch)
         if self.confidence_head:
             maps["predicted_confidence"] = next(to_native(outputs[:, -1:].float().sigmoid(), batch))
         return maps
 
     def _create_optimizer(self, parameters: Iterable[Tensor], learning_rate: float) -> Optimizer:
-        """Build the configured optimiser, or Adam with a learning rate."""
+        """Create the configured optimiser, or Adam with a learning rate."""
         return Adam(parameters, lr=learning_rate) if self.optimizer is None else self.optimizer(parameters)
 
     def _schedule(self, optimizer: Optimizer) -> Any:
@@ -321,7 +334,7 @@ class SegmentationTask(BaseTask):
         return create_schedule(hparams["schedule"], optimizer, self.trainer.max_epochs, hparams["warmup_epochs"])
 
     def _check_schedule(self) -> None:
-        """Build a schedule without parameters, so that wrong settings are reported before there is a trainer."""
+        """Create a schedule for a dummy parameter, so that invalid settings are reported before the training starts."""
         optimizer = self._create_optimizer([torch.zeros(1)], self.learning_rate)
         if self.lr_scheduler is None:
             create_schedule(self.hparams["schedule"], optimizer, 1, self.hparams["warmup_epochs"])
@@ -329,6 +342,6 @@ class SegmentationTask(BaseTask):
     def _load_pretrained(self, path: Path) -> None:
         notes = load_pretrained(self, path)
         loaded = len(self.state_dict()) - sum("only in the checkpoint" not in note for note in notes)
-        rank_zero_info(f"Loaded {loaded} of {len(self.state_dict())} tensors as they are from {path}.")
+        rank_zero_info(f"Loaded {loaded} of {len(self.state_dict())} tensors unchanged from {path}.")
         for note in notes:
             rank_zero_info(f"  {note}")

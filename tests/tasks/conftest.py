@@ -1,4 +1,4 @@
-"""Two real processes, in which what is gathered can be tested without a training."""
+"""Fixture with two real processes, for tests of distributed gathering without a training."""
 
 import multiprocessing
 import uuid
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-SECONDS = 60  # a process that waits for a partner that failed waits for ever
+SECONDS = 60  # a process whose partner has failed would wait forever
 
 
 def _run(rank: int, function: Callable[[int], Any], store: Path, results: Any) -> None:
-    torch.set_num_threads(1)  # threads of the parent do not live on after a fork
+    torch.set_num_threads(1)  # threads of the parent process do not exist after a fork
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     results.put((rank, function(rank)))
     torch.distributed.barrier()
@@ -22,7 +22,7 @@ def _run(rank: int, function: Callable[[int], Any], store: Path, results: Any) -
 
 @pytest.fixture
 def two_processes(tmp_path: Path) -> Callable[[Callable[[int], Any]], list[Any]]:
-    """Call a function of the rank in two processes that know each other, and give what each returned."""
+    """Call a function of the rank in two distributed processes, and return both results."""
 
     def call(function: Callable[[int], Any]) -> list[Any]:
         context = multiprocessing.get_context("fork")

@@ -1,4 +1,4 @@
-"""What all tasks share: the entries of a checkpoint beside the weights."""
+"""Post-processing and calibration in the checkpoints and predictions of all tasks."""
 
 import torch
 
@@ -12,7 +12,7 @@ def make(**options):
     return SegmentationTask(CLASSES, 2, spatial_size=[16, 16], network_options=network, **options)
 
 
-def test_a_checkpoint_has_the_entries_of_post_processing_and_calibration():
+def test_checkpoints_contain_post_processing_and_calibration():
     task, checkpoint = make(), {}
     task.on_save_checkpoint(checkpoint)
     assert checkpoint == {"largest_component_gain": None, "temperature": None}
@@ -24,7 +24,7 @@ def test_a_checkpoint_has_the_entries_of_post_processing_and_calibration():
     assert task.temperature_scaling.temperature == 1.5
 
 
-def test_a_checkpoint_of_earlier_versions_lacks_them():
+def test_checkpoints_of_earlier_versions_can_be_loaded():
     task = make(largest_component=True, temperature_scaling=True)
     task.on_load_checkpoint({"largest_component_gain": {"soleus": 1.0, "gastrocnemius": 1.0}, "temperature": 1.5})
     task.on_load_checkpoint({"state_dict": {}})
@@ -32,13 +32,13 @@ def test_a_checkpoint_of_earlier_versions_lacks_them():
     assert task.temperature_scaling.temperature is None
 
 
-def test_neither_is_among_weights_or_hyperparameters():
+def test_post_processing_and_calibration_are_not_weights_or_hyperparameters():
     task, enabled = make(), make(largest_component=True, temperature_scaling=True)
     assert task.state_dict().keys() == enabled.state_dict().keys()
     assert {"largest_component", "temperature_scaling"}.isdisjoint(enabled.hparams)
 
 
-def test_prediction_applies_both():
+def test_prediction_applies_post_processing_and_calibration():
     torch.manual_seed(0)
     batch = {
         "case": ["a"],

@@ -1,4 +1,4 @@
-"""From the network's grid to that of a case's file."""
+"""Resizing from the network's grid to the grid of a file."""
 
 import pytest
 import torch
@@ -18,30 +18,30 @@ SHAPES = [(9, 14), (9, 14, 11), (5, 4, 3)]
 
 @pytest.fixture(params=SHAPES, ids=str)
 def case(request):
-    """Logits of four classes on a small grid, and the batch that says how large the file is."""
+    """Return logits of four classes on a small grid, and a batch with the shape of the file."""
     torch.manual_seed(0)
     shape = request.param
     return 3 * torch.randn(1, 4, *(6, 7, 5)[: len(shape)]), {"native_shape": torch.tensor([shape])}
 
 
 @pytest.mark.parametrize("shape", [(9, 14, 11), (5, 4, 3)])
-def test_a_frame_is_that_of_the_resized_volume(shape):
+def test_resize_frame_equals_a_frame_of_the_resized_volume(shape):
     volume = torch.rand(2, 6, 7, 5)
     for frame in range(shape[2]):
-        whole = torch.stack([resize_linearly(channel, shape)[..., frame] for channel in volume])
-        torch.testing.assert_close(resize_frame(volume, shape, frame), whole)
+        expected = torch.stack([resize_linearly(channel, shape)[..., frame] for channel in volume])
+        torch.testing.assert_close(resize_frame(volume, shape, frame), expected)
     image = torch.rand(1, 6, 7)
     torch.testing.assert_close(resize_frame(image, shape[:2], 0)[0], resize_linearly(image[0], shape[:2]))
 
 
-def test_linear_functions_of_position_survive_resizing():
+def test_resizing_preserves_linear_functions_of_position():
     depth = torch.arange(8.0)[:, None].expand(8, 6)
     resized = resize_linearly(depth, (16, 6))
     torch.testing.assert_close(resized[1:-1, 0], (torch.arange(1.0, 15) + 0.5) / 2 - 0.5)
     assert resize_linearly(depth, (8, 6)) is depth
 
 
-def test_channels_come_one_at_a_time_in_float32(case):
+def test_channels_are_resized_one_by_one_in_float32(case):
     logits, batch = case
     channels = to_native(logits.half(), batch)
     first = next(channels)
@@ -52,7 +52,7 @@ def test_channels_come_one_at_a_time_in_float32(case):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-def test_segmentation_and_both_kinds_of_probabilities_agree(case, temperature):
+def test_segmentation_and_probabilities_agree(case, temperature):
     logits, batch = case
     probabilities = native_probabilities(logits, batch, temperature)
     assert torch.equal(probabilities.argmax(dim=0), native_segmentation(logits, batch).long())
@@ -61,10 +61,10 @@ def test_segmentation_and_both_kinds_of_probabilities_agree(case, temperature):
     torch.testing.assert_close(streamed, probabilities[1:])
 
 
-def test_a_temperature_softens_probabilities_and_leaves_the_logits_alone(case):
+def test_temperature_changes_probabilities_but_not_the_logits(case):
     logits, batch = case
     before = logits.clone()
-    # Also on a grid that is the file's own, where nothing is copied for being resized.
+    # If the grids are equal, the logits are not copied by resizing.
     for sizes in (batch, {"native_shape": torch.tensor([logits.shape[2:]])}):
         hard, soft = native_probabilities(logits, sizes), native_probabilities(logits, sizes, 4.0)
         assert (soft.amax(dim=0) < hard.amax(dim=0)).all()
@@ -72,7 +72,7 @@ def test_a_temperature_softens_probabilities_and_leaves_the_logits_alone(case):
         assert torch.equal(logits, before)
 
 
-def test_the_own_map_goes_before_that_of_a_control():
+def test_own_confidence_takes_precedence_over_the_map_of_a_control():
     sizes = {"native_shape": torch.tensor([(4, 4)])}
     own, control = torch.full((1, 1, 2, 2), 0.25), torch.full((1, 1, 2, 2), 0.75)
     assert own_confidence(sizes) is None

@@ -1,4 +1,4 @@
-"""The largest component: for which classes it is kept, and what a checkpoint knows of that."""
+"""Post-processing by the largest component: choice of classes, gathering over processes, and checkpoints."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from cm_lightning.tasks.postprocessing import LargestComponent
 
 NAMES = ["muscle", "nerve"]
 
-# The muscle has a speck that the label does not have; one of the nerve's two parts is all that the label has.
+# The predicted muscle has an additional speck, and the label contains only the smaller component of the nerve.
 LABEL = torch.tensor(
     [
         [1, 1, 1, 0, 0],
@@ -24,7 +24,7 @@ PREDICTION = torch.tensor(
         [2, 2, 0, 0, 1],
     ]
 )
-MISSING = "chooses its classes by the validation of the checkpoint's epoch, and this checkpoint does not hold it"
+MISSING = "needs the validation results of the checkpoint, but this checkpoint contains none"
 
 
 def validated(enabled=True):
@@ -39,25 +39,25 @@ def test_validation_measures_with_and_without():
     component.add_case("a", PREDICTION, LABEL)
     dice = component.end_validation()
     assert dice.dtype == torch.float64
-    # Muscle: 6 of 7 and 6 voxels, then of 6 and 6. Nerve: 1 of 3 and 1, then none.
+    # Dice of the muscle: 2 * 6 / (7 + 6), then 1. Dice of the nerve: 2 * 1 / (3 + 1), then 0.
     torch.testing.assert_close(dice, torch.tensor([12 / 13, 0.5], dtype=torch.float64))
     assert component.gain == pytest.approx({"muscle": 1 / 13, "nerve": -0.5})
 
 
-def test_gain_chooses_the_classes():
+def test_gain_determines_the_classes():
     component = validated()
     assert component.classes == [1]
-    after = PREDICTION.clone()
-    after[3, 4] = 0
-    assert torch.equal(component(PREDICTION), after)
-    component.gain = {"muscle": 0.0, "nerve": 0.0}  # what changes nothing is left out
+    expected = PREDICTION.clone()
+    expected[3, 4] = 0
+    assert torch.equal(component(PREDICTION), expected)
+    component.gain = {"muscle": 0.0, "nerve": 0.0}
     assert component.classes == []
     assert component(PREDICTION) is PREDICTION
     component.gain = {"muscle": -0.1, "nerve": 0.1}
     assert component.classes == [2]
 
 
-def test_disabled_it_measures_and_changes_nothing():
+def test_disabled_post_processing_still_measures_the_gain():
     component = validated(enabled=False)
     assert component.gain["muscle"] > 0
     assert component.classes == []
@@ -65,14 +65,14 @@ def test_disabled_it_measures_and_changes_nothing():
     assert LargestComponent(NAMES)(PREDICTION) is PREDICTION  # also without a validation
 
 
-def test_every_validation_begins_anew():
+def test_validations_are_independent():
     component = validated()
     component.add_case("b", LABEL, LABEL)
     torch.testing.assert_close(component.end_validation(), torch.ones(2, dtype=torch.float64))
     assert component.gain == {"muscle": 0, "nerve": 0}
 
 
-def test_means_are_over_the_cases_that_have_a_class():
+def test_means_ignore_cases_without_the_class():
     component = LargestComponent([*NAMES, "bone"])
     component.add_case("a", PREDICTION, LABEL)
     component.add_case("b", torch.zeros_like(LABEL), torch.zeros_like(LABEL))
@@ -82,7 +82,7 @@ def test_means_are_over_the_cases_that_have_a_class():
     assert component.gain["bone"] == 0
 
 
-def test_gain_survives_a_checkpoint(tmp_path):
+def test_gain_is_restored_from_a_checkpoint(tmp_path):
     component, checkpoint = validated(), {"epoch": 3}
     component.save(checkpoint)
     assert checkpoint == {"epoch": 3, "largest_component_gain": component.gain}
@@ -94,7 +94,7 @@ def test_gain_survives_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("checkpoint", [{}, {"largest_component_gain": None}], ids=["no entry", "empty entry"])
-def test_a_checkpoint_without_a_validation_is_named_where_it_is_needed(checkpoint):
+def test_checkpoint_without_gain_raises_an_error_if_it_is_needed(checkpoint):
     component = validated()
     component.load(checkpoint)
     with pytest.raises(ValueError, match=MISSING):
@@ -104,7 +104,7 @@ def test_a_checkpoint_without_a_validation_is_named_where_it_is_needed(checkpoin
     assert disabled(PREDICTION) is PREDICTION
 
 
-def test_two_processes_that_share_a_case_agree_with_one(two_processes):
+def test_two_processes_measure_the_same_gain_as_one(two_processes):
     cases = {"a": PREDICTION, "b": LABEL, "c": LABEL.flip(0)}
 
     def validate(names):
@@ -113,7 +113,7 @@ def test_two_processes_that_share_a_case_agree_with_one(two_processes):
             component.add_case(name, cases[name], LABEL)
         return component.end_validation().tolist(), component.gain
 
-    one = validate("abc")
+    expected_dice, expected_gain = validate("abc")
     for dice, gain in two_processes(lambda rank: validate(("ab", "ca")[rank])):
-        assert dice == pytest.approx(one[0])
-        assert gain == pytest.approx(one[1])
+        assert dice == pytest.approx(expected_dice)
+        assert gain == pytest.approx(expected_gain)

@@ -1,4 +1,4 @@
-"""Results of a test: three tables, each case once."""
+"""Tables of test results, with every case once."""
 
 import pandas as pd
 import pytest
@@ -32,7 +32,7 @@ def collect(collector, names, confidence=True):
     return collector.gather()
 
 
-def test_tables_hold_what_was_added():
+def test_tables_contain_all_results():
     rows, levels, calibration = collect(ResultCollector(NAMES), "ab")
     assert list(rows["case"].unique()) == ["a", "b"]
     assert list(rows["patient"].unique()) == ["A", "B"]
@@ -45,7 +45,7 @@ def test_tables_hold_what_was_added():
     for table, keys in ((rows, ROW_KEYS), (levels, LEVEL_KEYS), (calibration, CALIBRATION_KEYS)):
         assert not table.duplicated(keys).any()
 
-    # Errors of probabilities are those of the rows that were added with them.
+    # The metrics of probabilities equal the calibration errors.
     values = rows.set_index(["postprocessing", "case", "class", "metric"])["value"]
     errors = calibration_errors(calibration[calibration["calibration"] == "none"], ["case", "class"])
     for case in "ab":
@@ -55,7 +55,7 @@ def test_tables_hold_what_was_added():
     assert set(values["largest component"].index.unique("metric")).isdisjoint(errors)
 
 
-def test_without_a_map_errors_are_sorted_by_depth_alone():
+def test_errors_are_counted_only_by_depth_without_a_map():
     assert set(collect(ResultCollector(NAMES), "a", confidence=False).levels["by"]) == {"depth"}
 
 
@@ -67,22 +67,22 @@ def test_repeated_cases_are_dropped():
         pd.testing.assert_frame_equal(table, expected)
 
 
-def test_every_test_begins_anew():
+def test_tests_are_independent():
     collector = ResultCollector(NAMES)
     collect(collector, "a")
     assert set(collect(collector, "b").rows["case"]) == {"b"}
 
 
-def test_two_processes_that_share_a_case_agree_with_one(two_processes):
-    one = collect(ResultCollector(NAMES), "abc", confidence=False)
+def test_two_processes_return_the_same_tables_as_one(two_processes):
+    expected_tables = collect(ResultCollector(NAMES), "abc", confidence=False)
     both = two_processes(lambda rank: collect(ResultCollector(NAMES), ("ab", "ca")[rank], confidence=False))
     for tables in both:
-        for table, expected in zip(tables, one, strict=True):
+        for table, expected in zip(tables, expected_tables, strict=True):
             pd.testing.assert_frame_equal(table, expected)
 
 
 @pytest.mark.parametrize("factor", [1, 2])
-def test_a_case_is_taken_in_its_files_geometry(factor):
+def test_case_has_the_geometry_of_its_file(factor):
     domain = torch.zeros(1, 1, 4, 4)
     domain[..., :2] = 1
     shape = (4 * factor, 4)

@@ -1,4 +1,4 @@
-"""Learning rates over epochs."""
+"""Learning rate schedules, compared with closed forms."""
 
 import pytest
 import torch
@@ -9,12 +9,12 @@ from cm_lightning.tasks.schedules import create_schedule
 def rates(name, epochs=10, warmup_epochs=0):
     optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=0.1)
     schedule = create_schedule(name, optimizer, epochs, warmup_epochs)
-    found = []
+    values = []
     for _ in range(10):
-        found.append(optimizer.param_groups[0]["lr"])
+        values.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    return found
+    return values
 
 
 def test_closed_forms():
@@ -26,12 +26,12 @@ def test_closed_forms():
     assert sorted(cosine, reverse=True) == cosine
 
 
-def test_warmup_rises_linearly_to_the_schedule():
+def test_warmup_is_linear():
     assert rates("constant", warmup_epochs=4)[:6] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.1])
     assert rates("cosine", warmup_epochs=2)[2:] == pytest.approx(rates("cosine")[2:])
 
 
-def test_plateau_halves_when_the_metric_no_longer_rises():
+def test_plateau_halves_the_rate_if_the_metric_stops_increasing():
     optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=0.1)
     schedule = create_schedule("plateau", optimizer, None)
     for epoch in range(12):
@@ -41,9 +41,9 @@ def test_plateau_halves_when_the_metric_no_longer_rises():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
 
 
-def test_refusals():
+def test_invalid_settings_raise_errors():
     optimizer = torch.optim.Adam([torch.zeros(1)])
-    with pytest.raises(ValueError, match=r"cosine ends with the training and needs trainer.max_epochs, found -1"):
+    with pytest.raises(ValueError, match=r"cosine needs trainer.max_epochs of at least 1, found -1"):
         create_schedule("cosine", optimizer, -1)
-    with pytest.raises(ValueError, match="warmup_epochs must be at least 0, and 0 with the schedule plateau"):
+    with pytest.raises(ValueError, match="warmup_epochs must be at least 0, and 0 for the schedule plateau"):
         create_schedule("plateau", optimizer, 10, 2)

@@ -1,4 +1,4 @@
-"""The segmentation task: what it refuses, fine-tuning, the confidence head."""
+"""Segmentation task: invalid settings, fine-tuning and the confidence head."""
 
 import pytest
 import torch
@@ -37,22 +37,22 @@ def batch(size=2):
             {"mc_dropout": MCDropout(5), "network_options": {"dropout": 0.0}},
             "MC dropout needs a network with dropout",
         ),
-        ({"confidence_head": 1.0}, "in input mode 2ch it would copy it"),
+        ({"confidence_head": 1.0}, "confidence_head must be 0 for the input mode 2ch"),
         ({"confidence_head": -1.0, "input_mode": "1ch"}, "must be at least 0"),
         ({"confidence_scale": 0.0}, "confidence_scale must be above 0, found 0.0"),
         ({"schedule": "cosin"}, "Unknown schedule 'cosin'; expected one of constant, cosine"),
         ({"target": "soft"}, "soft target needs the loss CEconf or diceCEconf"),
-        ({"schedule": "plateau", "warmup_epochs": 3}, "0 with the schedule plateau"),
+        ({"schedule": "plateau", "warmup_epochs": 3}, "0 for the schedule plateau"),
         ({"network": "UNETR", "spatial_size": [24, 16]}, r"found \[24, 16\]; \[32, 16\] would be valid"),
     ],
 )
-def test_wrong_combinations_are_refused_at_the_start(options, message):
+def test_invalid_settings_raise_errors(options, message):
     with pytest.raises(ValueError, match=message):
         SegmentationTask(CLASSES, 2, **{"spatial_size": SIZE, **options})
 
 
 @pytest.mark.parametrize(
-    ("options", "stage", "refused"),
+    ("options", "stage", "required"),
     [
         ({"input_mode": "2ch"}, "fit", True),
         ({"input_mode": "2ch"}, "predict", True),
@@ -63,24 +63,24 @@ def test_wrong_combinations_are_refused_at_the_start(options, message):
         ({"input_mode": "1ch", "confidence_head": 1.0}, "test", False),
     ],
 )
-def test_maps_are_asked_for_where_they_are_needed(tmp_path, options, stage, refused):
+def test_confidence_maps_are_required_only_if_they_are_needed(tmp_path, options, stage, required):
     data = UltrasoundDataModule(
         tmp_path, CLASSES, spatial_dims=2, spatial_size=SIZE, axes="depth lateral", confidence_mode="none"
     )
-    if refused:
-        with pytest.raises(ValueError, match=f"{stage} needs confidence maps .* found data.confidence_mode none"):
+    if required:
+        with pytest.raises(ValueError, match=f"{stage} needs confidence maps .* data.confidence_mode is none"):
             make(**options).check_data(data, stage)
     else:
         make(**options).check_data(data, stage)
 
 
-def test_data_of_other_classes_dimensions_or_grids_are_refused(tmp_path):
+def test_data_with_other_classes_dimensions_or_sizes_raise_errors(tmp_path):
     def data(classes=CLASSES, dims=2, size=SIZE, axes="depth lateral"):
         return UltrasoundDataModule(tmp_path, classes, spatial_dims=dims, spatial_size=size, axes=axes)
 
-    with pytest.raises(ValueError, match=r"made for the classes soleus, gastrocnemius; data.classes are nerve"):
+    with pytest.raises(ValueError, match=r"created for the classes soleus, gastrocnemius, but data.classes are nerve"):
         make().check_data(data({"nerve": 1}), "test")
-    with pytest.raises(ValueError, match=r"model is for 2 dimensions; data.spatial_dims is 3"):
+    with pytest.raises(ValueError, match=r"created for 2 dimensions, but data.spatial_dims is 3"):
         make().check_data(data(dims=3, size=[16, 16, 16], axes="depth lateral elevation"), "test")
     with pytest.raises(ValueError, match=r"UNETR was created for inputs of \[16, 16\]"):
         make(network="UNETR").check_data(data(size=[32, 32]), "test")
@@ -91,17 +91,17 @@ def test_atlas_needs_pairs_of_whole_images(tmp_path):
     task = DeepAtlasTask(classes=CLASSES, spatial_dims=2, spatial_size=SIZE)
     settings = {"spatial_dims": 2, "axes": "depth lateral"}
     data = UltrasoundDataModule(tmp_path, CLASSES, spatial_size=SIZE, **settings)
-    with pytest.raises(ValueError, match=r"trains on pairs; found a data module with pairs_per_case 0, expected 9"):
+    with pytest.raises(ValueError, match=r"trained on pairs, but pairs_per_case of the data module is 0; expected 9"):
         task.check_data(data, "fit")
     patches = UltrasoundDataModule(tmp_path, CLASSES, patch_size=SIZE, **settings)
-    with pytest.raises(ValueError, match=r"registers whole images; found data.patch_size"):
+    with pytest.raises(ValueError, match=r"registers whole images: expected data.spatial_size, found data.patch_size"):
         task.check_data(patches, "fit")
     with pytest.raises(ValueError, match="similarity_window must be odd"):
         DeepAtlasTask(classes=CLASSES, spatial_dims=2, similarity_window=4)
 
 
 @pytest.mark.parametrize("network", ["UNet", "AttentionUnet", "UNETR"])
-def test_confidence_head_learns_the_map_and_leaves_the_classes_their_channels(network):
+def test_confidence_head_adds_a_channel_and_a_loss(network):
     torch.manual_seed(0)
     options = {"UNETR": {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2, "feature_size": 8}}.get(network, {})
     task = make(network=network, input_mode="1ch", confidence_head=2.0, loss="CE", network_options=options)
@@ -113,15 +113,15 @@ def test_confidence_head_learns_the_map_and_leaves_the_classes_their_channels(ne
     head = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, 3:], data["confidence"])
     torch.testing.assert_close(task.loss(outputs, data), plain.loss(outputs[:, :3], data) + 2 * head)
 
-    # Outside the domain there is no map to learn.
+    # The confidence map outside the domain is ignored.
     data["domain"][:, :, 8:] = False
     changed = {**data, "confidence": torch.where(data["domain"], data["confidence"], 0.7)}
     torch.testing.assert_close(task.loss(outputs, data), task.loss(outputs, changed))
-    nothing = {**data, "domain": torch.zeros_like(data["domain"])}
-    torch.testing.assert_close(task.loss(outputs, nothing), plain.loss(outputs[:, :3], data))
+    empty = {**data, "domain": torch.zeros_like(data["domain"])}
+    torch.testing.assert_close(task.loss(outputs, empty), plain.loss(outputs[:, :3], data))
 
 
-def test_fine_tuning_starts_from_the_checkpoint_and_its_own_checkpoint_stands_alone(tmp_path):
+def test_fine_tuning_starts_from_a_checkpoint_that_is_not_a_hyperparameter(tmp_path):
     first = make(input_mode="1ch").eval()
     path = tmp_path / "first.ckpt"
     torch.save({"state_dict": first.state_dict()}, path)
@@ -131,7 +131,7 @@ def test_fine_tuning_starts_from_the_checkpoint_and_its_own_checkpoint_stands_al
     assert "init_from" not in second.hparams
 
 
-def test_the_map_is_scaled_as_an_input_and_nowhere_else():
+def test_confidence_is_scaled_only_as_an_input():
     data = batch()
     plain, scaled = make(loss="CEconf"), make(loss="CEconf", confidence_scale=0.25)
     torch.testing.assert_close(scaled.network_input(data)[:, 1], 0.25 * plain.network_input(data)[:, 1])
