@@ -1,10 +1,10 @@
-"""Segmentation of ultrasound, guided by confidence maps, that knows where it can be trusted."""
+"""Segmentation of ultrasound images with confidence maps and uncertainty estimates."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 try:
     __version__ = version("cm_lightning")
-except PackageNotFoundError:  # run from a checkout that was never installed
+except PackageNotFoundError:  # the package is not installed
     __version__ = "0+unknown"
 
 __all__ = ["__version__"]

@@ -1,4 +1,4 @@
-"""Callbacks, one job each."""
+"""Callbacks for metrics, result tables, pictures and predictions."""
 
 from cm_lightning.callbacks.augmentation_picture import AugmentationPicture
 from cm_lightning.callbacks.best_score import BestScore

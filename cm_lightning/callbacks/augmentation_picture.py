@@ -1,4 +1,4 @@
-"""A picture of what augmentation does to training cases."""
+"""Picture of augmented training cases."""
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -12,11 +12,13 @@ from cm_lightning.tasks import BaseTask
 
 
 class AugmentationPicture(Callback):
-    """Draw training cases beside augmented versions, once, before the first step; nothing in a ``fast_dev_run``.
+    """Callback that draws training cases and augmented versions of them at the start of the training.
+
+    It does nothing in a ``fast_dev_run``.
 
     Args:
-        cases: How many cases.
-        versions: How many augmented versions of each.
+        cases: Number of cases.
+        versions: Number of augmented versions of each case.
     """
 
     def __init__(self, cases: int = 2, versions: int = 3) -> None:
@@ -24,7 +26,7 @@ class AugmentationPicture(Callback):
         self.versions = versions
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, leaving the random state as it was."""
+        """Draw the cases, without changing the state of the random generators."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
@@ -36,17 +38,17 @@ class AugmentationPicture(Callback):
             for index in range(min(self.cases, len(data.training_set))):
                 sample = default_collate([data.training_set[index]])
                 on_device = data.transfer_batch_to_device(sample, pl_module.device, 0)
-                changed = [data.augment(on_device) for _ in range(self.versions)]
-                rows.append(self._panels(sample, changed, maps=False))
-                if "confidence" in changed[0]:
-                    rows.append(self._panels(sample, changed, maps=True))
-        figure = draw_panels(rows, pl_module.class_names, "training cases, and what augmentation makes of them")
+                augmented = [data.augment(on_device) for _ in range(self.versions)]
+                rows.append(self._panels(sample, augmented, maps=False))
+                if "confidence" in augmented[0]:
+                    rows.append(self._panels(sample, augmented, maps=True))
+        figure = draw_panels(rows, pl_module.class_names, "training cases and augmented versions")
         save_figure(figure, fold_folder(trainer).pictures / "augmentation.png")
 
-    def _panels(self, sample: Batch, changed: list[Batch], maps: bool) -> list[Panel]:
-        """Panels of images, or of maps; the original has a map only where it was computed natively."""
+    def _panels(self, sample: Batch, augmented: list[Batch], maps: bool) -> list[Panel]:
+        """Return panels of images or confidence maps; without a native map, the original is shown as an image."""
         panels = []
-        for number, batch in enumerate([sample, *changed]):
+        for number, batch in enumerate([sample, *augmented]):
             key = "confidence" if maps and "confidence" in batch else "image"
             frame = LargestLabelFrame(sample["label"][0])
             title = f"augmented {number}" if number else f"{sample['case'][0]}: original"

@@ -1,4 +1,4 @@
-"""The best validation so far, beside the last."""
+"""Best validation score so far."""
 
 import math
 from typing import Any
@@ -9,13 +9,13 @@ from cm_lightning.metrics import SCORE
 
 
 class BestScore(Callback):
-    """Log the highest mean Dice of validation so far as ``best/val/dice/mean``; a resumed run goes on from its own."""
+    """Callback that logs the highest mean validation Dice so far as ``best/val/dice/mean``, also in resumed runs."""
 
     def __init__(self) -> None:
         self._best = -math.inf
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log it."""
+        """Log the highest score."""
         score = trainer.callback_metrics.get(SCORE)
         if score is not None and not math.isnan(score):
             self._best = max(self._best, float(score))
@@ -23,9 +23,9 @@ class BestScore(Callback):
             pl_module.log(f"best/{SCORE}", self._best, rank_zero_only=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the score in checkpoints."""
+        """Return the score for the checkpoint."""
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint's score."""
+        """Restore the score from a checkpoint."""
         self._best = state_dict["best"]

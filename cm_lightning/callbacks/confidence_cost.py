@@ -1,4 +1,4 @@
-"""How confident the maps are, and what they cost."""
+"""Mean confidence, and computing time of confidence maps."""
 
 from typing import Any
 
@@ -9,10 +9,11 @@ from cm_lightning.data.augmentation import Batch
 
 
 class ConfidenceCost(Callback):
-    """Log the mean of the validation's maps as ``cm/mean``, and the mean time of a map as ``cm/solve_ms_per_frame``.
+    """Callback that logs the mean confidence and the computing time of confidence maps.
 
-    The mean is over insonified voxels. The time is of the maps that this process has computed itself, on the fly or
-    before training; where all came from the cache, there is none.
+    ``cm/mean`` is the mean over the insonified voxels of the validation cases. ``cm/solve_ms_per_frame`` is the mean
+    time per frame in milliseconds of the maps that this process has computed, on the fly or before the training. It is
+    not logged if all maps were in the cache.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class ConfidenceCost(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add the batch's maps."""
+        """Add the maps of a batch."""
         confidence = batch.get("own_confidence", batch.get("confidence"))
         if confidence is not None and not trainer.sanity_checking:
             inside = batch["domain"].bool()
@@ -36,15 +37,15 @@ class ConfidenceCost(Callback):
             self._voxels += int(inside.sum())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the mean."""
+        """Log the mean confidence."""
         if self._voxels:
             pl_module.log("cm/mean", self._sum / self._voxels, sync_dist=True)
         self._sum, self._voxels = 0.0, 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the mean time since the run's start."""
+        """Log the mean computing time since the start of the run."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, UltrasoundDataModule) and data.solved_frames:
-            # Only the first process computes maps before training.
+            # Only the first process computes maps before the training.
             milliseconds = 1000 * data.solve_seconds / data.solved_frames
             pl_module.log("cm/solve_ms_per_frame", milliseconds, rank_zero_only=True)

@@ -1,4 +1,4 @@
-"""Predictions as image files in the geometry of their input."""
+"""Writing of predictions as image files with the geometry of their input."""
 
 import math
 import re
@@ -33,16 +33,17 @@ QUANTITIES = (
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Write segmentation, class probabilities, entropy and confidence map of every case that ``predict`` sees.
+    """Callback that writes the segmentation, class probabilities, entropy and confidence map of predicted cases.
 
-    Segmentations carry the values of the label files. A volume's files are NIfTI with its affine; a picture's
-    segmentation is a PNG, its maps NIfTI. With MC dropout there are also expected entropy, mutual information, variance
-    and votes, and where they were kept the sampled segmentations, ``sample01`` being the most plausible;
-    ``samples.csv`` says how plausible. Every quantity has one range of display in its header, the same for all cases.
+    Segmentations contain the values of the label files. The files of a volume are NIfTI files with its affine. The
+    segmentation of an image is a PNG file, and its maps are NIfTI files. With MC dropout, expected entropy, mutual
+    information, variance, votes and sampled segmentations are written as well, where ``sample01`` is the most plausible
+    sample, and ``samples.csv`` contains the plausibilities. The display range in the header of a quantity is the same
+    for all cases.
 
     Args:
-        folder: Where to; ``predictions`` in the run's folder by default.
-        maps: Also write probabilities, entropies (in nats) and the others named above, and confidence.
+        folder: Output folder; ``predictions`` in the folder of the run by default.
+        maps: Whether to write probabilities, entropies (in nats), the other quantities above, and confidence.
     """
 
     def __init__(self, folder: Path | None = None, maps: bool = True) -> None:
@@ -60,7 +61,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write one case's files."""
+        """Write the files of one case."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, UltrasoundDataModule)
         folder = self.folder or fold_folder(trainer).predictions
@@ -69,13 +70,13 @@ class PredictionWriter(BasePredictionWriter):
         affine = read_image(image_file).affine
         _remove_earlier(folder, prediction["case"])
         values = np.array([0, *data.classes.values()])
-        in_file_order = data.axes.to_file
+        to_file_axes = data.axes.to_file
 
         def write(name: str, array: NDArray[Any], display_range: tuple[float, float] | None = None) -> None:
             write_nifti(folder / f"{prediction['case']}_{name}.nii.gz", array, affine, display_range)
 
         def write_segmentation(name: str, indices: Tensor) -> None:
-            segmentation = in_file_order(values.astype(np.min_scalar_type(int(values.max())))[indices.cpu().numpy()])
+            segmentation = to_file_axes(values.astype(np.min_scalar_type(int(values.max())))[indices.cpu().numpy()])
             if is_picture(image_file):
                 Image.fromarray(segmentation).save(folder / f"{prediction['case']}_{name}.png")
             else:
@@ -96,13 +97,13 @@ class PredictionWriter(BasePredictionWriter):
                 highest = _highest(name, prediction, len(values))
                 array = maps[name].float().cpu().numpy()
                 if array.ndim > len(data.axes.names):
-                    write(name, np.stack([in_file_order(of_class) for of_class in array], axis=-1), (0.0, highest))
+                    write(name, np.stack([to_file_axes(channel) for channel in array], axis=-1), (0.0, highest))
                 else:
-                    write(name, in_file_order(array), (0.0, highest))
+                    write(name, to_file_axes(array), (0.0, highest))
 
 
 def _highest(name: str, prediction: Batch, classes: int) -> float:
-    """The value of a quantity that viewers show as white: the largest that it can have."""
+    """Return the largest possible value of a quantity, which viewers show as white."""
     match name:
         case "entropy" | "expected_entropy" | "mutual_information":
             return math.log(classes)
@@ -115,7 +116,7 @@ def _highest(name: str, prediction: Batch, classes: int) -> float:
 
 
 def _remove_earlier(folder: Path, case: str) -> None:
-    """Remove what an earlier prediction wrote of a case: maps of two settings would contradict one another."""
+    """Remove the files of an earlier prediction of a case, which may have had other settings."""
     written = re.compile(
         rf"{re.escape(case)}_({'|'.join([*QUANTITIES, 'segmentation', 'samples'])}|sample\d+)\.\w+(\.gz)?"
     )

@@ -1,4 +1,4 @@
-"""What a test says at a glance: cases from the worst on, probabilities against frequencies, classes mixed up."""
+"""Test results at a glance: table of cases, reliability diagram and confusion matrix."""
 
 from typing import Any
 
@@ -21,18 +21,20 @@ from cm_lightning.tasks.distributed import gather_cases
 from cm_lightning.tracking.loggers import WandbRunLogger
 from cm_lightning.tracking.publishing import publish_figure
 
-MOST_ROWS = 100  # a table of thousands of cases would not be looked at
+# Maximum number of rows of a table in loggers.
+MOST_ROWS = 100
 
 
 class CaseTable(Callback):
-    """Show the cases of a test from the worst on: ``test_cases.csv``, and ``tables/test_cases`` in loggers.
+    """Callback that lists the test cases, the worst first, in ``test_cases.csv`` and as ``tables/test_cases``.
 
-    A row a case with the mean over classes of the study's metrics and every class's Dice; classes lost or invented
-    count with their worst value. In loggers at most 100 rows, in W&B with the pictures of the worst.
+    Each row contains the mean over classes of the metrics of the study, and the Dice of every class. If either the
+    prediction or the label of a class is empty, its metrics have their worst values. Loggers show up to 100 rows, W&B
+    also the pictures of the worst cases.
     """
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write and show the table."""
+        """Write and log the table."""
         if not (trainer.is_global_zero and isinstance(pl_module, BaseTask)) or pl_module.test_rows.empty:
             return
         folder = fold_folder(trainer)
@@ -46,8 +48,8 @@ class CaseTable(Callback):
                 pictures: list[wandb.Image | None] = []
                 for case in shown["case"]:
                     file = folder.test_picture(case)
-                    drawn = logger.settings.pictures and file.is_file()
-                    pictures.append(wandb.Image(str(file)) if drawn else None)
+                    has_picture = logger.settings.pictures and file.is_file()
+                    pictures.append(wandb.Image(str(file)) if has_picture else None)
                 logger.log_metrics(
                     {
                         "tables/test_cases": wandb.Table(
@@ -62,10 +64,10 @@ class CaseTable(Callback):
 
 
 class ReliabilityPicture(Callback):
-    """Draw how often a class is where the network states it with some probability, after ``test``."""
+    """Callback that draws a reliability diagram after ``test``."""
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw it to ``pictures/reliability.png`` and ``plots/reliability``."""
+        """Save and log the diagram as ``pictures/reliability.png`` and ``plots/reliability``."""
         if not (trainer.is_global_zero and isinstance(pl_module, BaseTask)) or pl_module.test_calibration.empty:
             return
         folder = fold_folder(trainer)
@@ -75,10 +77,11 @@ class ReliabilityPicture(Callback):
 
 
 class ConfusionPicture(Callback):
-    """Draw which class is taken for which, after ``test``; nothing in a ``fast_dev_run``.
+    """Callback that draws the confusion matrix after ``test``.
 
-    Voxels of all cases at file resolution, without post-processing: ``test_confusion.csv`` has their number, a row a
-    label; the picture ``pictures/confusion.png`` and ``plots/confusion`` the share of every label's.
+    ``test_confusion.csv`` contains the numbers of voxels of all cases at file resolution and without post-processing,
+    with one row per label. ``pictures/confusion.png`` and ``plots/confusion`` show shares of the voxels of each label.
+    The callback does nothing in a ``fast_dev_run``.
     """
 
     def __init__(self) -> None:
@@ -101,11 +104,11 @@ class ConfusionPicture(Callback):
             self._cases[batch["case"][0]] = counts
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather the cases of all processes; one that the sampler repeats counts once."""
+        """Gather the cases of all processes. Repeated cases are counted once."""
         self._cases = gather_cases(self._cases)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the sum over cases."""
+        """Draw the confusion matrix of all cases."""
         cases, self._cases = self._cases, {}
         if not (trainer.is_global_zero and isinstance(pl_module, BaseTask) and cases):
             return
@@ -120,14 +123,14 @@ class ConfusionPicture(Callback):
 
 
 def case_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Sort the cases of a test from the worst on.
+    """List the cases of a test, sorted by their mean Dice in ascending order.
 
     Args:
-        rows: Long table of a test.
+        rows: Long table of a test; see :func:`cm_lightning.metrics.case_rows`.
 
     Returns:
-        A row a case: ``case``, ``patient``, the mean over classes of each of the study's metrics, and ``dice_<class>``;
-        in the order of the mean Dice. A case that has no class and was given none is last.
+        Table with one row per case: ``case``, ``patient``, the mean over classes of each metric of the study, and
+        ``dice_<class>``. Cases whose label and prediction contain no class are at the end.
     """
     study = [name for name, metric in METRICS.items() if metric.in_study]
     plain = rows[(rows["postprocessing"] == "none") & rows["metric"].isin(study)]
@@ -135,17 +138,17 @@ def case_table(rows: pd.DataFrame) -> pd.DataFrame:
     means = scored.pivot_table(index=["case", "patient"], columns="metric", values="value", dropna=False)
     dice = scored[scored["metric"] == "dice"].pivot_table(index=["case", "patient"], columns="class", values="value")
     dice = dice[[name for name in dict.fromkeys(rows["class"]) if name in dice]].add_prefix("dice_")
-    everyone = pd.MultiIndex.from_frame(rows[["case", "patient"]].drop_duplicates())
-    table = means.reindex(columns=study).join(dice).reindex(everyone)
+    all_cases = pd.MultiIndex.from_frame(rows[["case", "patient"]].drop_duplicates())
+    table = means.reindex(columns=study).join(dice).reindex(all_cases)
     return table.sort_values("dice", kind="stable", na_position="last").reset_index()
 
 
 def confusion_plot(counts: NDArray[np.int64], names: list[str]) -> Figure:
-    """Draw the share of every label's voxels that each class was given.
+    """Draw a confusion matrix with the share of each label's voxels that are predicted as each class.
 
     Args:
-        counts: Voxels, ``[label, prediction]``.
-        names: Names of all classes.
+        counts: Numbers of voxels, ``[label, prediction]``, ``(C, C)``.
+        names: Names of all classes including the background.
 
     Returns:
         The figure.
@@ -154,7 +157,7 @@ def confusion_plot(counts: NDArray[np.int64], names: list[str]) -> Figure:
     figure = Figure(figsize=(1.3 * len(names) + 2.4, 1.1 * len(names) + 1.8), layout="constrained")
     axes = figure.subplots()
     plot_confusion_matrix(torch.from_numpy(shares), ax=axes, labels=list(names), cmap="Blues")
-    axes.set_title("share of every label's voxels", fontsize=11)
+    axes.set_title("share of the voxels of each label", fontsize=11)
     axes.set_xlabel("predicted class", fontsize=11)
     axes.set_ylabel("label", fontsize=11)
     return figure

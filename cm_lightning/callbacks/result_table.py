@@ -1,4 +1,4 @@
-"""The results of a test, as files and in the terminal."""
+"""Test results as files and in the terminal."""
 
 import json
 
@@ -17,10 +17,10 @@ from cm_lightning.tasks import BaseTask
 
 
 class ResultTable(Callback):
-    """Write the long table and its summary after ``test``, and print the summary."""
+    """Callback that writes the long table of results and its summary after ``test``, and prints the summary."""
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write rows, summary and the plan of the folds' test cases to the run's folder."""
+        """Write results, summary and the test cases of all folds to the folder of the run."""
         if not (trainer.is_global_zero and isinstance(pl_module, BaseTask)) or pl_module.test_rows.empty:
             return
         folder = fold_folder(trainer)
@@ -41,7 +41,7 @@ class ResultTable(Callback):
             folder.test_plan.write_text(json.dumps(plan, indent=1))
         levels.to_csv(folder.test_levels, index=False)
         calibration.to_csv(folder.test_calibration, index=False)
-        # Last, and under another name until it is whole: a fold that has its rows is done.
+        # This file marks a fold as finished. It is written last, and renamed when it is complete.
         partial = folder.test_metrics.with_suffix(".csv.partial")
         rows.to_csv(partial, index=False)
         partial.replace(folder.test_metrics)
@@ -51,22 +51,22 @@ class ResultTable(Callback):
 
 
 def _table(rows: pd.DataFrame, summary: pd.DataFrame, postprocessing: str) -> Table:
-    """Draw metrics against classes, mean ± SD over patients."""
+    """Create a table of metrics and classes with mean ± SD over patients."""
     unit, grouping = rows["unit"].iloc[0], rows["grouping"].iloc[0]
     cases, patients = rows["case"].nunique(), rows["patient"].nunique()
-    after = "" if postprocessing == "none" else f", {postprocessing} alone where validation was for it"
+    suffix = "" if postprocessing == "none" else f", {postprocessing} of classes that it improved in validation"
     table = Table(
-        title=f"Test: mean ± SD over {patients} {grouping.split(' (')[0]}s ({cases} cases){after}",
-        caption=f"Grouped by {grouping}. A class lost or invented counts with its worst value; "
-        "one that is in neither mask is not scored.",
+        title=f"Test: mean ± SD over {patients} {grouping.split(' (')[0]}s ({cases} cases){suffix}",
+        caption=f"Grouped by {grouping}. If either the prediction or the label of a class is empty, the worst value "
+        "counts. If both are empty, the class is not scored.",
     )
     classes = list(summary["class"].unique())
     table.add_column("metric")
     for name in classes:
         table.add_column(name, justify="right", overflow="fold")
     cells = {(row["class"], row["metric"]): f"{row['mean']:.3f} ± {row['sd']:.3f}" for _, row in summary.iterrows()}
-    for metric, about in METRICS.items():
-        table.add_row(about.heading(unit), *(cells.get((name, metric), "-") for name in classes))
+    for name, metric in METRICS.items():
+        table.add_row(metric.heading(unit), *(cells.get((class_name, name), "-") for class_name in classes))
     detected = detection_rate(rows)
     table.add_row("detected", *(f"{detected[name]:.0%}" if name in detected.index else "" for name in classes))
     return table

@@ -1,4 +1,4 @@
-"""Pictures of fixed validation cases, written as PNG files beside the checkpoints."""
+"""Pictures of validation cases during training."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,14 +24,15 @@ from cm_lightning.tracking.publishing import Picture, make_picture, publish_pict
 
 
 class SegmentationPictures(Callback):
-    """Draw image, confidence map, label and prediction of fixed validation cases; nothing in a ``fast_dev_run``.
+    """Callback that draws image, confidence map, label and prediction of validation cases.
 
-    The first cases of the validation set, always the same, as one PNG file. Loggers that show pictures have them as
-    ``media/val/overlay`` (label and prediction as masks), ``media/val/confidence`` and ``media/val/error``.
+    The first cases of the validation set are drawn in one PNG file. Loggers show them as ``media/val/overlay`` (with
+    masks of label and prediction), ``media/val/confidence`` and ``media/val/error``. The callback does nothing in a
+    ``fast_dev_run``.
 
     Args:
-        every_n_epochs: How often; the last epoch is always drawn.
-        cases: How many cases.
+        every_n_epochs: Number of epochs between pictures; the last epoch is always drawn.
+        cases: Number of cases.
     """
 
     def __init__(self, every_n_epochs: int = 10, cases: int = 8) -> None:
@@ -40,7 +41,7 @@ class SegmentationPictures(Callback):
         self._rows: list[list[Panel]] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the cases of the last epoch."""
+        """Remove the cases of the previous epoch."""
         self._rows = []
 
     def on_validation_batch_end(
@@ -52,17 +53,17 @@ class SegmentationPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first cases where a picture is due."""
+        """Collect the first cases, if pictures are drawn in this epoch."""
         if not (
             isinstance(pl_module, BaseTask) and is_due(trainer, self.every_n_epochs) and len(self._rows) < self.cases
         ):
             return
         prediction = outputs["prediction"].unsqueeze(1)
-        taken = min(len(batch["case"]), self.cases - len(self._rows))
-        self._rows += [self._row(batch, prediction, index) for index in range(taken)]
+        n_cases = min(len(batch["case"]), self.cases - len(self._rows))
+        self._rows += [self._row(batch, prediction, index) for index in range(n_cases)]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the cases that were kept."""
+        """Draw the collected cases."""
         if not (self._rows and trainer.is_global_zero and isinstance(pl_module, BaseTask)):
             return
         epoch = trainer.current_epoch
@@ -90,13 +91,13 @@ class SegmentationPictures(Callback):
 
 
 def _media(row: list[Panel]) -> dict[str, Picture]:
-    """What loggers show of one case, by the last part of the key."""
+    """Return the pictures of one case for loggers, by the last part of their key."""
     case, label, prediction = row[0].title.removesuffix(": image"), row[-2].label, row[-1].label
     assert label is not None
     assert prediction is not None
     pictures = {"overlay": make_picture(replace(row[0], title=case), label=label, prediction=prediction)}
     if row[1].scale == CONFIDENCE:
         pictures["confidence"] = make_picture(replace(row[1], title=case))
-    wrong = np.where(prediction != label, 1.0, 0.0)
-    pictures["error"] = make_picture(replace(row[0], title=f"{case}: wrong", frame=wrong, scale=WRONG))
+    error = np.where(prediction != label, 1.0, 0.0)
+    pictures["error"] = make_picture(replace(row[0], title=f"{case}: wrong", frame=error, scale=WRONG))
     return pictures

@@ -1,4 +1,4 @@
-"""How fast training is, and how much of the GPU's memory it takes."""
+"""Speed of the training, and GPU memory."""
 
 import time
 from typing import Any
@@ -10,26 +10,26 @@ from cm_lightning.data.augmentation import Batch
 
 
 class Throughput(Callback):
-    """Log seconds an epoch with its validation, training cases a second, and on a GPU the largest memory so far.
+    """Callback that logs the duration of epochs, the number of training cases per second and the peak GPU memory.
 
-    As ``time/epoch_s``, ``time/cases_per_s`` (of all processes together, waiting for data included) and
-    ``memory/gpu_peak_gb`` (of the process that takes most).
+    These are ``time/epoch_s`` (including validation), ``time/cases_per_s`` (of all processes, including data loading)
+    and ``memory/gpu_peak_gb`` (the maximum over all processes, only on GPUs).
     """
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Store the start time."""
         self._start = self._last = time.perf_counter()
         self._cases = 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Count the batch's cases."""
+        """Count the cases of a batch."""
         self._last = time.perf_counter()
         self._cases += len(batch["case"])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log."""
+        """Log duration, speed and memory."""
         training = max(self._last - self._start, 1e-9)
         rate = trainer.world_size * self._cases / training
         pl_module.log("time/epoch_s", time.perf_counter() - self._start, rank_zero_only=True)

@@ -1,4 +1,4 @@
-"""What callbacks ask the trainer: where the run lies, and whether it is time."""
+"""State of the trainer that several callbacks need."""
 
 from pathlib import Path
 
@@ -8,18 +8,18 @@ from cm_lightning.runs import FoldFolder
 
 
 def fold_folder(trainer: Trainer) -> FoldFolder:
-    """Folder of the run, without asking the other processes as ``trainer.log_dir`` would."""
+    """Return the folder of the run, without the communication between processes of ``trainer.log_dir``."""
     return FoldFolder(Path(trainer.default_root_dir))
 
 
 def is_due(trainer: Trainer, every_n_epochs: int) -> bool:
-    """Whether pictures are drawn in this validation: every so many epochs, in the last, and in ``validate``."""
+    """Return whether pictures are drawn in this validation: every n epochs, in the last one, and in ``validate``."""
     if trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
         return False
     return epoch_is_due(trainer, every_n_epochs)
 
 
 def epoch_is_due(trainer: Trainer, every_n_epochs: int) -> bool:
-    """Whether something is done in this validation, in all processes alike."""
+    """Return whether an action that is due every n epochs is due in this validation, equally in all processes."""
     epoch = trainer.current_epoch + 1
     return epoch % every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.state.fn == "validate"

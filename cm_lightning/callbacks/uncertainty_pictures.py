@@ -1,4 +1,4 @@
-"""Pictures of predictive uncertainty, by MC dropout."""
+"""Pictures of predictive uncertainty by MC dropout."""
 
 import math
 from collections.abc import Sequence
@@ -19,18 +19,19 @@ from cm_lightning.uncertainty import MCDropout, SampledPrediction
 
 
 class UncertaintyPictures(Callback):
-    """Draw where a network hesitates in fixed validation cases, by MC dropout; nothing in a ``fast_dev_run``.
+    """Callback that draws the predictive uncertainty of validation cases by MC dropout.
 
-    A row a case: image with label, mean prediction, entropy of the mean, mutual information of the samples, and the
-    pixels that are wrong. Entropies are on one scale in all pictures, from 0 to that of all classes being as likely.
-    Loggers that show pictures have the entropy as ``media/val/entropy``. Logged are its mean over insonified voxels
-    (``mc/entropy/mean``) and over each class's own (``mc/entropy/<class>``), and the ECE of the mean probabilities,
-    mean over classes (``mc/ece``). A network without dropout is left alone.
+    Each row shows a case: image with label, mean prediction, entropy of the mean, mutual information, and wrong pixels.
+    The scale of the entropy is the same in all pictures, from 0 to the entropy of the uniform distribution. Loggers
+    show the entropy as ``media/val/entropy``. The callback logs the mean entropy over insonified voxels
+    (``mc/entropy/mean``) and over the voxels of each class (``mc/entropy/<class>``) in nats, and the ECE of the mean
+    probabilities, averaged over classes (``mc/ece``). It does nothing for networks without dropout and in a
+    ``fast_dev_run``.
 
     Args:
-        every_n_epochs: How often; the last epoch is always drawn.
-        cases: How many cases; 0 for none.
-        samples: Passes with dropout.
+        every_n_epochs: Number of epochs between pictures; the last epoch is always drawn.
+        cases: Number of cases; 0 for none.
+        samples: Number of predictions with active dropout per case.
     """
 
     def __init__(self, every_n_epochs: int = 20, cases: int = 1, samples: int = 10) -> None:
@@ -41,7 +42,7 @@ class UncertaintyPictures(Callback):
         self._values: list[dict[str, float]] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the cases of the last epoch."""
+        """Remove the cases of the previous epoch."""
         self._rows, self._values = [], []
 
     def on_validation_batch_end(
@@ -53,26 +54,26 @@ class UncertaintyPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Sample the first cases where a picture is due."""
+        """Sample predictions of the first cases, if pictures are drawn in this epoch."""
         if not (isinstance(pl_module, SegmentationTask) and dropout_layers(pl_module.network)):
             return
         if not is_due(trainer, self.every_n_epochs):
             return
-        # Whole volumes at the resolution of patches may not fit into memory beside training.
+        # Whole volumes at the resolution of patches may not fit into memory during training.
         settings = MCDropout(self.samples, inference="whole" if pl_module.window is None else "windows")
         for index in range(min(len(batch["case"]), self.cases - len(self._rows))):
-            one = {key: value[index : index + 1] for key, value in batch.items() if key != "partner"}
-            sampled = pl_module.sample(one, settings)
-            self._values.append(_values(one, sampled, pl_module.class_names))
-            self._rows.append(self._row(one, sampled))
+            case = {key: value[index : index + 1] for key, value in batch.items() if key != "partner"}
+            sampled = pl_module.sample(case, settings)
+            self._values.append(_values(case, sampled, pl_module.class_names))
+            self._rows.append(self._row(case, sampled))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the mean of the cases that were drawn."""
+        """Log the means over the sampled cases."""
         for key, value in pd.DataFrame(self._values).mean().dropna().items():
             pl_module.log(str(key), value, rank_zero_only=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the cases that were kept."""
+        """Draw the sampled cases."""
         if not (self._rows and isinstance(pl_module, SegmentationTask)):
             return
         epoch = trainer.current_epoch
@@ -98,7 +99,7 @@ class UncertaintyPictures(Callback):
 
 
 def _values(batch: Batch, sampled: SampledPrediction, class_names: Sequence[str]) -> dict[str, float]:
-    """What is logged of one case, by key; NaN for a class that it does not have."""
+    """Return the logged values of one case by key; NaN for classes that are not in its label."""
     label, domain = batch["label"][0, 0], batch["domain"][0, 0].bool()
     bins = pd.DataFrame(calibration_rows(sampled.mean[1:], label, class_names, domain))
     values = {

@@ -1,4 +1,4 @@
-"""The study's metrics during training."""
+"""Metrics of the study during training."""
 
 from typing import Any
 
@@ -13,14 +13,15 @@ from cm_lightning.tasks.distributed import gather_cases
 
 
 class ValidationMetrics(Callback):
-    """Log the study's metrics in every validation, as ``val/<metric>/<class>`` and ``val/<metric>/mean``.
+    """Callback that logs the metrics of the study in every validation.
 
-    They are taken on the network's grid, over the cases where they are defined; ``test`` measures at file resolution.
-    ``asd`` and ``hd`` take far longer than the others and are measured now and then. (Dice is the task's own, as
-    checkpoints go by it.)
+    The keys are ``val/<metric>/<class>`` and ``val/<metric>/mean``. Metrics are computed on the network's grid and
+    averaged over the cases for which they are defined, while ``test`` measures at file resolution. ``asd`` and ``hd``
+    take much longer than the others and are not measured in every epoch. The task itself logs the Dice, which
+    checkpoints monitor.
 
     Args:
-        every_n_epochs: How often distances are measured; in the last epoch always.
+        every_n_epochs: Number of epochs between measurements of distances; they are always measured in the last epoch.
     """
 
     def __init__(self, every_n_epochs: int = 10) -> None:
@@ -36,7 +37,7 @@ class ValidationMetrics(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Measure the batch's cases."""
+        """Measure the cases of a batch."""
         if not isinstance(pl_module, BaseTask) or trainer.sanity_checking:
             return
         with_distances = epoch_is_due(trainer, self.every_n_epochs)
@@ -47,7 +48,7 @@ class ValidationMetrics(Callback):
             )
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the means over the cases of all processes; a case that the sampler repeats counts once."""
+        """Log the means over the cases of all processes. Repeated cases are counted once."""
         if not isinstance(pl_module, BaseTask) or trainer.sanity_checking:
             return
         cases = gather_cases(self._cases)

@@ -1,4 +1,4 @@
-"""Pictures of the worst cases of a test."""
+"""Pictures of the worst test cases."""
 
 import math
 from typing import Any
@@ -15,10 +15,12 @@ from cm_lightning.tasks.native import own_confidence, to_native
 
 
 class WorstCasePictures(Callback):
-    """Draw the worst cases of a test, each in the frame that has most wrong pixels; nothing in a ``fast_dev_run``.
+    """Callback that draws the worst test cases, each in the frame with the most wrong pixels.
+
+    It does nothing in a ``fast_dev_run``.
 
     Args:
-        cases: How many, by the mean Dice of the classes that a case has or was given; in every process of its own.
+        cases: Number of cases per process, chosen by the mean Dice over classes.
     """
 
     def __init__(self, cases: int = 3) -> None:
@@ -34,7 +36,7 @@ class WorstCasePictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep a case that is among the worst so far."""
+        """Collect a case that is among the worst so far."""
         if not (isinstance(pl_module, BaseTask) and outputs and self.cases):
             return
         prediction, label = outputs["prediction"], batch["native_label"][0, 0]
@@ -54,10 +56,10 @@ class WorstCasePictures(Callback):
             batch["unit"][0],
             f"prediction, Dice {dice:.2f}",
         )
-        self._worst = sorted([*self._worst, (dice, case, row)], key=lambda kept: kept[:2])[: self.cases]
+        self._worst = sorted([*self._worst, (dice, case, row)], key=lambda item: item[:2])[: self.cases]
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the cases that were kept."""
+        """Draw the collected cases."""
         if isinstance(pl_module, BaseTask) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             for _, case, row in self._worst:
                 save_figure(draw_panels([row], pl_module.class_names), fold_folder(trainer).test_picture(case))

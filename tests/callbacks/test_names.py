@@ -1,10 +1,10 @@
-"""Names by which command lines and checkpoints know the callbacks."""
+"""Names of the callbacks in command lines and checkpoints."""
 
 import pytest
 
 from cm_lightning import callbacks
 
-# State in checkpoints goes by these; a checkpoint of an earlier version has to find its callback.
+# Keys of the states of callbacks in checkpoints, including those of earlier versions.
 STATE_KEYS = {
     "AugmentationPicture",
     "BestScore",

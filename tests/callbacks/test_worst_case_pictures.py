@@ -1,4 +1,4 @@
-"""Which cases of a test are drawn, and in which frame."""
+"""Choice of the worst test cases and of their frames."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ def task():
 
 
 def label_of(depths):
-    """A muscle of some depth in each frame."""
+    """Return the label of a muscle with a given depth in each frame."""
     label = torch.zeros(SHAPE, dtype=torch.uint8)
     for frame, depth in enumerate(depths):
         label[:depth, :, frame] = 1
@@ -37,8 +37,8 @@ def batch(case, label):
     }
 
 
-def drawn(monkeypatch, task, tmp_path, callback, cases):
-    """Names of the files that a test of the cases draws, and their panels."""
+def draw(monkeypatch, task, tmp_path, callback, cases):
+    """Return the names of the pictures that are drawn for test cases, and their panels."""
     pictures = {}
     module = "cm_lightning.callbacks.worst_case_pictures"
     monkeypatch.setattr(f"{module}.draw_panels", lambda rows, *_: rows[0])
@@ -51,14 +51,14 @@ def drawn(monkeypatch, task, tmp_path, callback, cases):
     return pictures
 
 
-def test_the_worst_come_first_in_the_frame_with_most_errors(monkeypatch, task, tmp_path):
+def test_worst_cases_are_drawn_in_the_frame_with_the_most_errors(monkeypatch, task, tmp_path):
     cases = {
         "good": ([4, 4, 4, 4], [4, 4, 4, 4]),
         "bad": ([4, 4, 0, 4], [4, 4, 4, 4]),
         "worse": ([1, 1, 1, 0], [4, 4, 4, 5]),
-        "without": ([0, 0, 0, 0], [0, 0, 0, 0]),  # has no Dice
+        "without": ([0, 0, 0, 0], [0, 0, 0, 0]),  # its Dice is undefined
     }
-    pictures = drawn(monkeypatch, task, tmp_path, WorstCasePictures(2), cases)
+    pictures = draw(monkeypatch, task, tmp_path, WorstCasePictures(2), cases)
     assert list(pictures) == ["test_worse", "test_bad"]
     image, label, prediction = pictures["test_bad"]
     assert image.title == "bad: image"
@@ -67,5 +67,5 @@ def test_the_worst_come_first_in_the_frame_with_most_errors(monkeypatch, task, t
     np.testing.assert_array_equal(label.label, label_of([4, 4, 4, 4])[..., 2].numpy())
 
 
-def test_none_are_drawn_where_none_are_asked_for(monkeypatch, task, tmp_path):
-    assert not drawn(monkeypatch, task, tmp_path, WorstCasePictures(0), {"bad": ([0] * 4, [4] * 4)})
+def test_zero_cases_draw_nothing(monkeypatch, task, tmp_path):
+    assert not draw(monkeypatch, task, tmp_path, WorstCasePictures(0), {"bad": ([0] * 4, [4] * 4)})
