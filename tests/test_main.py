@@ -281,7 +281,7 @@ def test_settings_of_the_checkpoint_are_kept_and_reported(trained, caplog, undra
 
 def test_occupied_folder_is_not_overwritten_silently(trained, run_folder, undrawn):
     before = (run_folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns
-    with pytest.raises(ValueError, match=r"already holds a run. Resume it with --ckpt_path last"):
+    with pytest.raises(ValueError, match=r"already contains a run. Resume it with --ckpt_path last"):
         main(["fit", *trained])
     assert (run_folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
     main(["fit", *trained, "--overwrite=true", "--trainer.max_epochs=1"])
@@ -296,7 +296,7 @@ def test_no_evaluation_without_weights(muscle_arguments, command):
 
 @pytest.mark.parametrize("command", ["fit", "test"])
 def test_last_without_a_checkpoint_is_an_error(muscle_arguments, command):
-    with pytest.raises(FileNotFoundError, match=r"There is no checkpoint .*last.ckpt"):
+    with pytest.raises(FileNotFoundError, match=r"The checkpoint .*last.ckpt .* does not exist"):
         main([command, *muscle_arguments, "--ckpt_path=last"])
 
 

@@ -1,4 +1,4 @@
-"""Pictures of cases and figures of results, for callbacks, reports and loggers alike."""
+"""Pictures of cases and figures of results, for callbacks, reports and loggers."""
 
 from cm_lightning.drawing.figures import figure_pixels, save_figure
 from cm_lightning.drawing.frames import LargestLabelFrame, frame_spacing

@@ -1,4 +1,4 @@
-"""Figures as files and as pixels."""
+"""Figures as files and as pixel arrays."""
 
 from pathlib import Path
 
@@ -9,19 +9,24 @@ from numpy.typing import NDArray
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, in a folder that need not be there yet."""
+    """Save a figure, and create its folder if necessary.
+
+    Args:
+        figure: The figure.
+        path: Image file, such as a PNG file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
 def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
-    """Draw a figure into an array.
+    """Render a figure.
 
     Args:
-        figure: Which.
+        figure: The figure.
 
     Returns:
-        ``(height, width, 3)``.
+        RGB image, uint8, ``(height, width, 3)``.
     """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Which frame of a volume is shown, and the size of its pixels."""
+"""Choice of the frame of a volume that is drawn, and its pixel size."""
 
 from typing import Any
 
@@ -7,23 +7,37 @@ from torch import Tensor
 
 
 class LargestLabelFrame:
-    """The frame of a volume with the most labelled pixels; of a 2D image, the image.
+    """Selection of the frame of a volume with the most labelled pixels; 2D images are their only frame.
 
     Args:
-        label: ``(1, depth, lateral[, elevation])``.
+        label: Class indices, ``(1, depth, lateral[, elevation])``.
     """
 
     def __init__(self, label: Tensor) -> None:
         self.index = None if label.ndim == 3 else int((label[0] > 0).sum(dim=(0, 1)).argmax())
 
     def __call__(self, value: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
-        """Cut the frame from ``(1, depth, lateral[, elevation])``."""
-        picked = value[0] if self.index is None else value[0, :, :, self.index]
-        array: np.ndarray[Any, np.dtype[Any]] = picked.detach().cpu().numpy()
+        """Return the selected frame.
+
+        Args:
+            value: Image, map or label, ``(1, depth, lateral[, elevation])``.
+
+        Returns:
+            Frame, ``(depth, lateral)``.
+        """
+        frame = value[0] if self.index is None else value[0, :, :, self.index]
+        array: np.ndarray[Any, np.dtype[Any]] = frame.detach().cpu().numpy()
         return array
 
 
 def frame_spacing(spacing: Tensor) -> tuple[float, float]:
-    """Give the pixel size in depth and lateral."""
+    """Return the pixel size of frames.
+
+    Args:
+        spacing: Voxel size along all axes, ``(2,)`` or ``(3,)``.
+
+    Returns:
+        Pixel size in depth and lateral direction, in the same unit.
+    """
     depth, lateral = spacing[:2].tolist()
     return depth, lateral

@@ -1,4 +1,4 @@
-"""Image, confidence map, label and prediction, drawn as a sonographer looks at them: depth downwards, in mm."""
+"""Pictures of image, confidence map, label and prediction, with depth downwards and axes in mm."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ Frame = NDArray[Any]
 
 @dataclass(frozen=True)
 class Scale:
-    """How a quantity is coloured, in all pictures alike.
+    """Colour scale of a quantity, which is the same in all pictures.
 
     Attributes:
-        name: What it is called beside the colours.
-        highest: Its largest value; the smallest is 0.
-        colours: Name of a colour map.
+        name: Label of the colour bar.
+        highest: Upper limit; the lower limit is 0.
+        colours: Name of a Matplotlib colour map.
     """
 
     name: str
@@ -36,15 +36,15 @@ WRONG = Scale("wrong", colours="inferno")
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: a frame in grey or a map in colour, with outlines of classes.
+    """One panel: an image or a map with outlines of classes.
 
     Attributes:
-        title: What is shown.
-        frame: ``(depth, lateral)``.
-        spacing: Pixel size in depth and lateral.
-        unit: Of the spacing.
-        label: Class indices to outline, or None.
-        scale: How it is coloured.
+        title: Title of the panel.
+        frame: Image or map, ``(depth, lateral)``.
+        spacing: Pixel size in depth and lateral direction.
+        unit: Unit of the spacing, "mm" or "px".
+        label: Class indices whose outlines are drawn, ``(depth, lateral)``, or None.
+        scale: Colour scale.
     """
 
     title: str
@@ -56,7 +56,14 @@ class Panel:
 
 
 def class_colour(index: int) -> tuple[float, float, float, float]:
-    """Give the colour of class 1, 2, ..."""
+    """Return the colour of a class.
+
+    Args:
+        index: Class index, 1 or larger.
+
+    Returns:
+        Red, green, blue and alpha from 0 to 1.
+    """
     red, green, blue, alpha = colormaps["Set1"]((index - 1) % 9)
     return red, green, blue, alpha
 
@@ -71,20 +78,20 @@ def case_panels(
     unit: str,
     title: str = "prediction",
 ) -> list[Panel]:
-    """Lay out the panels of a case: image, confidence map where there is one, label, and prediction.
+    """Create the panels of a case: image, confidence map (if there is one), label and prediction.
 
     Args:
-        case: The case's id.
-        image: ``(depth, lateral)``, as all others.
-        confidence: Confidence map, or None.
-        label: Class indices of the label.
-        prediction: Class indices of the prediction.
-        spacing: Pixel size in depth and lateral.
-        unit: Of the spacing.
-        title: Of the prediction's panel.
+        case: Id of the case.
+        image: Image, ``(depth, lateral)``.
+        confidence: Confidence map from 0 to 1, ``(depth, lateral)``, or None.
+        label: Class indices of the label, ``(depth, lateral)``.
+        prediction: Class indices of the prediction, ``(depth, lateral)``.
+        spacing: Pixel size in depth and lateral direction.
+        unit: Unit of the spacing, "mm" or "px".
+        title: Title of the prediction's panel.
 
     Returns:
-        The panels, from left to right.
+        The panels from left to right.
     """
     panels = [Panel(f"{case}: image", image, spacing, unit)]
     if confidence is not None:
@@ -95,12 +102,12 @@ def case_panels(
 
 
 def draw_panels(rows: Sequence[Sequence[Panel]], class_names: Sequence[str], title: str = "") -> Figure:
-    """Draw a grid of panels with one legend of classes and one bar for every scale.
+    """Draw a grid of panels with a legend of the classes and a colour bar for every scale.
 
     Args:
-        rows: Panels, row by row, all rows of one length.
+        rows: Rows of panels, all of the same length.
         class_names: Names of the classes 1, 2, ...
-        title: Above everything.
+        title: Title of the figure.
 
     Returns:
         The figure.
@@ -110,19 +117,20 @@ def draw_panels(rows: Sequence[Sequence[Panel]], class_names: Sequence[str], tit
     width = 3.1 * columns + 0.9
     height = 3.0 * sum(heights) + 0.9
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(hspace=0.06), dpi=110)
-    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
-    shown: dict[Scale, Any] = {}
-    for line, row in zip(axes, rows, strict=True):
-        for place, panel in zip(line, row, strict=True):
-            shown[panel.scale] = _draw_panel(place, panel, len(class_names))
-        line[0].set_ylabel(f"depth [{row[0].unit}]")
-        for place in line[1:]:
-            place.tick_params(labelleft=False)  # all panels of a row are of one case
-    for place, panel in zip(axes[-1], rows[-1], strict=True):
-        place.set_xlabel(f"lateral [{panel.unit}]")
-    for scale, drawn in shown.items():
+    grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    images: dict[Scale, Any] = {}
+    for row_axes, row in zip(grid, rows, strict=True):
+        for axes, panel in zip(row_axes, row, strict=True):
+            images[panel.scale] = _draw_panel(axes, panel, len(class_names))
+        row_axes[0].set_ylabel(f"depth [{row[0].unit}]")
+        for axes in row_axes[1:]:
+            # All panels of a row show the same case and have the same axis.
+            axes.tick_params(labelleft=False)
+    for axes, panel in zip(grid[-1], rows[-1], strict=True):
+        axes.set_xlabel(f"lateral [{panel.unit}]")
+    for scale, image in images.items():
         if scale != GREY:
-            figure.colorbar(drawn, ax=axes, label=scale.name, shrink=0.6, pad=0.01)
+            figure.colorbar(image, ax=grid, label=scale.name, shrink=0.6, pad=0.01)
     handles = [Line2D([], [], color=class_colour(i), label=name) for i, name in enumerate(class_names, start=1)]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     if title:
@@ -131,23 +139,23 @@ def draw_panels(rows: Sequence[Sequence[Panel]], class_names: Sequence[str], tit
 
 
 def _extent(panel: Panel) -> tuple[float, float]:
-    """Lateral and depth size."""
+    """Return the size in lateral and depth direction."""
     depth, lateral = panel.frame.shape
     return lateral * panel.spacing[1], depth * panel.spacing[0]
 
 
-def _draw_panel(place: Axes, panel: Panel, classes: int) -> Any:
+def _draw_panel(axes: Axes, panel: Panel, classes: int) -> Any:
     width, height = _extent(panel)
     corners = (0.0, width, height, 0.0)
     scale = panel.scale
-    drawn = place.imshow(
+    image = axes.imshow(
         panel.frame, cmap=scale.colours, vmin=0, vmax=scale.highest, extent=corners, interpolation="nearest"
     )
     if panel.label is not None:
         for index in range(1, classes + 1):
             mask = (panel.label == index).astype(float)
             if mask.any() and not mask.all():
-                place.contour(mask, [0.5], colors=[class_colour(index)], linewidths=1.4, extent=corners, origin="upper")
-    place.set_title(panel.title, fontsize=9)
-    place.tick_params(labelsize=7)
-    return drawn
+                axes.contour(mask, [0.5], colors=[class_colour(index)], linewidths=1.4, extent=corners, origin="upper")
+    axes.set_title(panel.title, fontsize=9)
+    axes.tick_params(labelsize=7)
+    return image

@@ -1,4 +1,4 @@
-"""Reliability diagrams: how often a class is where it is stated with some probability."""
+"""Reliability diagrams: observed frequency of a class as a function of its predicted probability."""
 
 import numpy as np
 import pandas as pd
@@ -9,37 +9,41 @@ from cm_lightning.metrics.calibration import BINS, reliability
 
 
 def reliability_plot(calibration: pd.DataFrame, columns: int = 4) -> Figure:
-    """Draw how often a class is where a model states it with some probability: on the diagonal if it is calibrated.
+    """Draw reliability diagrams, in which calibrated models are on the diagonal.
 
     Args:
-        calibration: Long table of sums by probability of all models.
-        columns: Panels side by side.
+        calibration: Long table of :func:`cm_lightning.metrics.calibration.calibration_rows` with the columns ``model``
+            and ``calibration``.
+        columns: Number of panels per row.
 
     Returns:
-        The figure, with a panel per model: voxels of all classes, scans and seeds, a line as the model is and one after
-        scaling where it was measured; the area behind is the share of its voxels as it is, on a logarithmic scale
-        from 1e-6 to 1.
+        Figure with one panel per model, for the voxels of all classes, cases and seeds. There is one line without
+        temperature scaling and, if it was measured, one with it. The area in the background is the share of voxels in
+        each bin without temperature scaling, on a logarithmic scale from 1e-6 to 1.
     """
     points = reliability(calibration)
     models = list(dict.fromkeys(calibration["model"]))
     columns = min(columns, len(models))
     rows = -(-len(models) // columns)
     figure = Figure(figsize=(3.2 * columns + 0.6, 3.0 * rows + 0.4), layout="constrained")
-    places = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
-    styles = {"none": ("o-", "tab:blue", "as it is"), "temperature": ("s--", "tab:orange", "after temperature scaling")}
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
+    styles = {
+        "none": ("o-", "tab:blue", "no calibration"),
+        "temperature": ("s--", "tab:orange", "temperature scaling"),
+    }
     lines: dict[str, Line2D] = {}
-    for axes, model in zip(places, models, strict=False):
+    for axes, model in zip(panels, models, strict=False):
         axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-        for done, (style, colour, name) in styles.items():
-            if done in points.loc[model].index:
-                found = points.loc[(model, done)]
+        for method, (style, colour, name) in styles.items():
+            if method in points.loc[model].index:
+                bins = points.loc[(model, method)]
                 (lines[name],) = axes.plot(
-                    found["probability"], found["frequency"], style, color=colour, markersize=3, linewidth=1
+                    bins["probability"], bins["frequency"], style, color=colour, markersize=3, linewidth=1
                 )
-        found = points.loc[(model, "none")]
+        bins = points.loc[(model, "none")]
         shares = np.zeros(BINS)
-        shares[found.index] = found["count"] / found["count"].sum()
-        # On the same axis: a logarithmic one a panel takes half a second.
+        shares[bins.index] = bins["count"] / bins["count"].sum()
+        # Logarithms are drawn on a linear axis, since a logarithmic axis takes half a second per panel.
         heights = np.clip(1 + np.log10(np.maximum(shares, 1e-9)) / 6, 0, 1)
         axes.stairs(heights, np.linspace(0, 1, BINS + 1), fill=True, color="tab:blue", alpha=0.15)
         axes.set_title(model, fontsize=8)
@@ -48,9 +52,9 @@ def reliability_plot(calibration: pd.DataFrame, columns: int = 4) -> Figure:
         axes.grid(alpha=0.3)
     for axes in list(figure.axes)[len(models) : rows * columns]:
         axes.set_visible(False)
-    figure.supxlabel("stated probability of a class", fontsize=9)
+    figure.supxlabel("predicted probability of a class", fontsize=9)
     figure.supylabel("frequency of the class", fontsize=9)
-    title = "area: share of the voxels, logarithmic from 1e-6 to 1"
+    title = "area: share of voxels, logarithmic from 1e-6 to 1"
     figure.legend(
         lines.values(), lines.keys(), loc="outside upper right", ncols=2, frameon=False, fontsize=8, title=title
     )

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: names of files and folders, settings, sweeps, versions, and finding runs."""
+"""Files of runs: names of files and folders, settings, sweeps, versions, and search for experiments."""
 
 from cm_lightning.runs.layout import ExperimentFolder, FoldFolder, find_experiments
 from cm_lightning.runs.settings import Settings, flatten

@@ -1,4 +1,4 @@
-"""Names of the files and folders of runs: ``<output_dir>/<experiment>/fold<k>``, and what lies in them."""
+"""Names of the files and folders of runs in ``<output_dir>/<experiment>/fold<k>``."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from typing import Any
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.runs.settings import read_settings
 
-# Checkpoints by name: of the best validation, and of the last finished epoch.
+# Names of the checkpoints of the best validation and of the last finished epoch.
 BEST, LAST = "best", "last"
 CONFIG_FILE = "config.yaml"
 TEST_METRICS_FILE = "test_metrics.csv"
@@ -19,22 +19,22 @@ TEST_METRICS_FILE = "test_metrics.csv"
 
 @dataclass(frozen=True)
 class FoldFolder:
-    """The folder of one fold of an experiment: of one training, its tests and predictions.
+    """Folder of one fold of an experiment, with its training, tests and predictions.
 
     Args:
-        path: The folder; it need not be there yet.
+        path: The folder, which does not have to exist.
     """
 
     path: Path
 
     @property
     def name(self) -> str:
-        """Experiment and fold, such as ``muscle_2ch/fold0``."""
+        """Names of experiment and fold, such as ``muscle_2ch/fold0``."""
         return f"{self.path.parent.name}/{self.path.name}"
 
     @property
     def experiment(self) -> "ExperimentFolder":
-        """The experiment that the fold belongs to."""
+        """Experiment of the fold."""
         return ExperimentFolder(self.path.parent)
 
     @property
@@ -44,12 +44,12 @@ class FoldFolder:
 
     @property
     def best_checkpoint(self) -> Path:
-        """Weights of the best validation."""
+        """Checkpoint of the best validation."""
         return self.checkpoints / f"{BEST}.ckpt"
 
     @property
     def last_checkpoint(self) -> Path:
-        """Weights of the last finished epoch."""
+        """Checkpoint of the last finished epoch."""
         return self.checkpoints / f"{LAST}.ckpt"
 
     @property
@@ -59,42 +59,42 @@ class FoldFolder:
 
     @property
     def metrics(self) -> Path:
-        """What was logged, a row a step at which something was."""
+        """Logged values, with one row per step."""
         return self.path / "metrics.csv"
 
     @property
     def test_metrics(self) -> Path:
-        """Rows of the test, one per case, class and metric; a fold that has them has been tested."""
+        """Test results, with one row per case, class and metric. A fold with this file has been tested."""
         return self.path / TEST_METRICS_FILE
 
     @property
     def test_summary(self) -> Path:
-        """Means and spreads of the test."""
+        """Means and standard deviations of the test results."""
         return self.path / "test_summary.csv"
 
     @property
     def test_levels(self) -> Path:
-        """Counts of right and wrong voxels of the test by confidence and depth."""
+        """Counts of correct and wrong voxels of the test by confidence and depth."""
         return self.path / "test_levels.csv"
 
     @property
     def test_calibration(self) -> Path:
-        """Sums of the test by stated probability."""
+        """Calibration sums of the test by predicted probability."""
         return self.path / "test_calibration.csv"
 
     @property
     def test_cases(self) -> Path:
-        """Cases of the test, the worst first."""
+        """List of test cases, the worst first."""
         return self.path / "test_cases.csv"
 
     @property
     def test_confusion(self) -> Path:
-        """Voxels of the test by label and prediction."""
+        """Confusion matrix of the test."""
         return self.path / "test_confusion.csv"
 
     @property
     def test_plan(self) -> Path:
-        """Test cases of all folds of the split, and the versions that the test was made with."""
+        """Test cases of all folds of the split, and the versions of the software."""
         return self.path / "test_plan.json"
 
     @property
@@ -103,13 +103,13 @@ class FoldFolder:
         return self.path / "pictures"
 
     def test_picture(self, case: str) -> Path:
-        """Name the picture of a case that was among the worst of the test.
+        """Return the picture of a case that is among the worst of the test.
 
         Args:
-            case: The case's id.
+            case: Id of the case.
 
         Returns:
-            A PNG file.
+            PNG file.
         """
         return self.pictures / f"test_{case}.png"
 
@@ -120,60 +120,60 @@ class FoldFolder:
 
     @property
     def tensorboard(self) -> Path:
-        """Folder of what TensorBoard shows."""
+        """Folder of the TensorBoard files."""
         return self.path / "tensorboard"
 
     @property
     def log(self) -> Path:
-        """What the fold's processes print during a cross-validation."""
+        """Output of the processes of the fold during cross-validation."""
         return self.path.parent / f"{self.path.name}.log"
 
     def settings_of(self, stage: str) -> Path:
-        """Name the file of a stage's settings; those of a training stay beside those of its tests.
+        """Return the file with the settings of a stage, which is a different one for each stage.
 
         Args:
             stage: "fit", "validate", "test" or "predict".
 
         Returns:
-            A YAML file.
+            YAML file.
         """
         return self.config if stage == "fit" else self.path / f"{stage}_{CONFIG_FILE}"
 
     def find_checkpoint(self, name: str) -> Path:
-        """Find a checkpoint by its name, or by its path.
+        """Find a checkpoint by its name or path.
 
         Args:
-            name: "best" or "last" of this run, or the path of a file.
+            name: "best" or "last" for checkpoints of this run, or the path of a file.
 
         Returns:
-            The file.
+            Checkpoint file.
 
         Raises:
-            MissingInputError: There is none.
+            MissingInputError: The checkpoint does not exist.
         """
         path = {BEST: self.best_checkpoint, LAST: self.last_checkpoint}.get(name, Path(name))
         if not path.is_file():
             raise MissingInputError(
-                f"There is no checkpoint {path} (--ckpt_path {name}); expected one that an earlier fit with this "
-                "--experiment, --output_dir and --data.fold wrote. To start afresh, leave --ckpt_path away."
+                f"The checkpoint {path} (--ckpt_path {name}) does not exist; expected one that an earlier fit with the "
+                "same --experiment, --output_dir and --data.fold has written. Omit --ckpt_path to start a new training."
             )
         return path
 
     def make_room(self, overwrite: bool) -> None:
-        """Remove an earlier run, so that nothing of it passes for the new one's.
+        """Remove the files of an earlier run, so that they cannot be mistaken for those of the new run.
 
         Args:
             overwrite: Whether an earlier run may be removed.
 
         Raises:
-            InputError: It may not, and there is one.
+            InputError: There is an earlier run, and it must not be removed.
         """
         if not self.checkpoints.is_dir():
             return
         if not overwrite:
             raise InputError(
-                f"{self.path} already holds a run. Resume it with --ckpt_path last, replace it with --overwrite true, "
-                "or choose another --experiment."
+                f"{self.path} already contains a run. Resume it with --ckpt_path last, replace it with --overwrite "
+                "true, or choose another --experiment."
             )
         for folder in (self.checkpoints, self.pictures, self.predictions, self.path / "wandb", self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
@@ -181,31 +181,32 @@ class FoldFolder:
             file.unlink()
 
     def read_settings(self) -> dict[str, Any]:
-        """Read the settings of the training, nested as fit wrote them.
+        """Read the settings of the training.
 
         Returns:
-            The settings.
+            Nested settings.
 
         Raises:
-            MissingInputError: There are none.
+            MissingInputError: The file does not exist.
         """
         if not self.config.is_file():
-            raise MissingInputError(f"There is no {self.config}; expected the settings that fit wrote there.")
+            raise MissingInputError(f"{self.config} does not exist; expected the settings that fit writes.")
         return read_settings(self.config)
 
     def read_test_plan(self) -> dict[str, Any]:
-        """Read which cases are tested in which fold.
+        """Read the test cases of all folds.
 
         Returns:
-            ``split``, ``split_seed``, ``fold``, ``test_cases`` (a list of case ids for every fold) and ``made_with``.
+            ``split``, ``split_seed``, ``fold``, ``test_cases`` (a list of case ids for every fold) and ``made_with``
+            (software versions).
 
         Raises:
-            MissingInputError: There is no plan.
-            InputError: It is no JSON.
+            MissingInputError: The file does not exist.
+            InputError: The file is not a JSON file.
         """
         if not self.test_plan.is_file():
             raise MissingInputError(
-                f"There is no {self.test_plan}; expected the plan of the folds that test writes beside its rows."
+                f"{self.test_plan} does not exist; expected the test cases of all folds that test writes."
             )
         try:
             plan: dict[str, Any] = json.loads(self.test_plan.read_text())
@@ -216,68 +217,68 @@ class FoldFolder:
 
 @dataclass(frozen=True)
 class ExperimentFolder:
-    """The folder of an experiment, with a folder for each of its folds.
+    """Folder of an experiment, which contains a folder for each of its folds.
 
     Args:
-        path: The folder; it need not be there yet.
+        path: The folder, which does not have to exist.
     """
 
     path: Path
 
     @property
     def name(self) -> str:
-        """The experiment's name."""
+        """Name of the experiment."""
         return self.path.name
 
     @property
     def model(self) -> str:
-        """The experiment's name without its seed: experiments that differ in their seed alone are one model."""
+        """Name of the experiment without its seed. Experiments that differ only in their seed are one model."""
         return split_seed_name(self.name)[0]
 
     @property
     def seed(self) -> int:
-        """The seed in the experiment's name; 0 without one."""
+        """Seed in the name of the experiment; 0 if there is none."""
         return split_seed_name(self.name)[1]
 
     @property
     def metrics(self) -> Path:
-        """Rows of the tests of all folds."""
+        """Test results of all folds."""
         return self.path / "cv_metrics.csv"
 
     @property
     def summary(self) -> Path:
-        """Means and spreads over all folds."""
+        """Means and standard deviations of the test results of all folds."""
         return self.path / "cv_summary.csv"
 
     def fold(self, number: int) -> FoldFolder:
-        """Name the folder of a fold.
+        """Return the folder of a fold.
 
         Args:
-            number: Which fold.
+            number: Number of the fold, from 0.
 
         Returns:
-            The folder.
+            The folder, which does not have to exist.
         """
         return FoldFolder(self.path / f"fold{number}")
 
     def folds(self) -> list[FoldFolder]:
-        """Find the folders of all folds."""
-        paths = sorted(self.path.glob("fold*/"), key=lambda path: (len(path.name), path.name))  # fold2 before fold10
+        """Find the existing folders of all folds, in the order of their numbers."""
+        paths = sorted(self.path.glob("fold*/"), key=lambda path: (len(path.name), path.name))
         return [FoldFolder(path) for path in paths]
 
     def tested_folds(self) -> list[FoldFolder]:
-        """Find the folders of the folds that have been tested."""
+        """Find the folders of all folds that have been tested."""
         return [fold for fold in self.folds() if fold.test_metrics.is_file()]
 
 
 def find_experiments(folders: Sequence[Path]) -> list[ExperimentFolder]:
-    """Find experiments.
+    """Find experiments in folders.
 
     Args:
-        folders: Folders of experiments, or folders one level above such.
+        folders: Folders of experiments, or folders that contain folders of experiments.
 
     Returns:
-        The experiments; a folder that holds none is given back, so that whoever reads it says so.
+        The experiments. A folder without experiments is returned as well, so that reading it raises an error.
     """
     experiments: list[ExperimentFolder] = []
     for folder in folders:
@@ -285,17 +286,17 @@ def find_experiments(folders: Sequence[Path]) -> list[ExperimentFolder]:
         if experiment.folds():
             experiments.append(experiment)
         else:
-            below = [ExperimentFolder(path) for path in sorted(folder.glob("*/"))]
-            experiments += [inner for inner in below if inner.folds()] or [experiment]
+            subfolders = [ExperimentFolder(path) for path in sorted(folder.glob("*/"))]
+            experiments += [subfolder for subfolder in subfolders if subfolder.folds()] or [experiment]
     return list(dict.fromkeys(experiments))
 
 
 def seeded_name(experiment: str, seed: int) -> str:
-    """Name an experiment that is one of several with different seeds."""
+    """Return the name of an experiment with its seed."""
     return f"{experiment}_seed{seed}"
 
 
 def split_seed_name(experiment: str) -> tuple[str, int]:
-    """Undo :func:`seeded_name`; an experiment without a seed in its name has the seed 0."""
+    """Split the name of an experiment into name and seed, the inverse of :func:`seeded_name`; the default seed is 0."""
     match = re.fullmatch(r"(.+)_seed(\d+)", experiment)
     return (match[1], int(match[2])) if match else (experiment, 0)

@@ -1,4 +1,4 @@
-"""Settings of runs as flat tables of dotted names, and which of them say what a run does."""
+"""Settings of runs as dictionaries with dotted names, and comparison of the settings of folds."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,10 @@ import yaml
 
 Settings = dict[str, Any]
 
-# Settings that say where a run is, not what it does.
+# Settings that only describe the location of a run.
 RUN_SPECIFIC = {"ckpt_path", "config", "overwrite", "checkpoint.dirpath", "trainer.default_root_dir"}
-# Settings in which the folds of one experiment may differ, each with all that is below it: where and how they run, how
-# often something is drawn, and what training does not depend on.
+# Settings, including all settings below them, that may differ between the folds of one experiment: where and how they
+# run, how often pictures are drawn, and settings that do not affect the training.
 MAY_DIFFER = (
     *sorted(RUN_SPECIFIC),
     "output_dir",
@@ -40,13 +40,13 @@ MAY_DIFFER = (
 
 
 def may_differ(key: str) -> bool:
-    """Whether the folds of one experiment may differ in a setting.
+    """Return whether a setting may differ between the folds of one experiment.
 
     Args:
-        key: Its dotted name.
+        key: Dotted name of the setting.
 
     Returns:
-        Whether it, or what it is a part of, is one of :data:`MAY_DIFFER`.
+        Whether the setting or one above it is in :data:`MAY_DIFFER`.
     """
     return any(key == name or key.startswith(f"{name}.") for name in MAY_DIFFER)
 
@@ -58,21 +58,21 @@ def read_settings(path: Path) -> dict[str, Any]:
         path: The file.
 
     Returns:
-        The settings, nested.
+        Nested settings.
     """
     settings: dict[str, Any] = yaml.safe_load(path.read_text())
     return settings
 
 
 def conflicting_settings(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
-    """Find what keeps two runs from being folds of one experiment.
+    """Find differences that prevent two runs from being folds of one experiment.
 
     Args:
-        before: Flat settings of one run.
-        after: Flat settings of the other.
+        before: Settings of the first run with dotted names.
+        after: Settings of the second run with dotted names.
 
     Returns:
-        Both values of every setting that both have, and in which the folds of an experiment may not differ.
+        Both values of every setting that is in both runs, differs, and must not differ between folds.
     """
     return {
         key: (before[key], after[key])
@@ -82,7 +82,15 @@ def conflicting_settings(before: Settings, after: Settings) -> dict[str, tuple[A
 
 
 def flatten(tree: Any, prefix: str = "") -> Settings:
-    """Flatten nested settings to dotted names."""
+    """Convert nested settings to a dictionary with dotted names.
+
+    Args:
+        tree: Nested settings.
+        prefix: Dotted name of the tree.
+
+    Returns:
+        Values by dotted names.
+    """
     if not isinstance(tree, dict):
         return {prefix: tree}
     flat: Settings = {}

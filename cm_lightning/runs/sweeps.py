@@ -1,4 +1,4 @@
-"""Sweep files of Weights & Biases as grids: which combinations they hold, and how each is called."""
+"""Sweep files of Weights & Biases: their combinations of parameters, and the names of these combinations."""
 
 import itertools
 import json
@@ -15,50 +15,50 @@ from cm_lightning.runs.layout import seeded_name
 
 FOLD = "data.fold"
 SEED = "seed_everything"
-# Where an agent of Weights & Biases says which combination it runs.
+# Environment variable with the file in which an agent of Weights & Biases stores its parameters.
 AGENT_FILE = "WANDB_SWEEP_PARAM_PATH"
-# What the agent's file holds beside parameters.
+# Entry of the agent's file that is not a parameter.
 VERSION = "wandb_version"
 
 Combination = dict[str, Any]
 
 
 def read_combinations(path: Path) -> list[Combination] | None:
-    """Expand a sweep file to the product of its parameters' values.
+    """Read all combinations of the parameter values in a sweep file.
 
     Args:
-        path: A sweep file, or any configuration.
+        path: Sweep file, or any other configuration.
 
     Returns:
-        Value of every parameter, for every combination, without the fold: folds are cross-validation's own. None
-        where the file is no sweep, as it has no ``parameters``.
+        Values of all parameters except the fold, which cross-validation sets, for every combination. None if the file
+        is not a sweep file, that is, has no ``parameters``.
 
     Raises:
-        InputError: A parameter has no values, but a distribution or parameters of its own.
+        InputError: A parameter has no list of values, but for example a distribution.
     """
     try:
         content = yaml.safe_load(path.read_text()) if path.is_file() else None
     except yaml.YAMLError:
-        return None  # fit says where the file is wrong
+        return None  # fit reports the error
     if not isinstance(content, dict) or "parameters" not in content:
         return None
     parameters = content["parameters"]
     if not isinstance(parameters, dict) or not parameters:
         raise InputError(f"parameters in {path} must map names to their values, found {parameters!r}.")
     values = {name: _values(path, name, parameters[name]) for name in sorted(parameters) if name != FOLD}
-    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+    return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
 
 
 def combination_name(combination: Mapping[str, Any]) -> str:
-    """Say what a combination is, for the end of an experiment's name.
+    """Return the suffix of an experiment's name for a combination of parameters.
 
     Args:
-        combination: Value of every parameter. The fold is left out, so that the folds of a combination are one
+        combination: Values of the parameters. The fold is ignored, so that the folds of a combination belong to one
             experiment.
 
     Returns:
-        The last part of every parameter's name with its value, ``_alpha0.2_beta100``, in an order that does not depend
-        on the file's; a seed as cross-validation names it, so that reports take seeds as one model.
+        The last part of the name of each parameter with its value, such as ``_alpha0.2_beta100``, in alphabetical order
+        of the parameters. A seed is at the end, as in cross-validation, so that reports recognise it.
     """
     name = "".join(
         f"_{parameter.rpartition('.')[2]}{_label(combination[parameter])}"
@@ -69,13 +69,13 @@ def combination_name(combination: Mapping[str, Any]) -> str:
 
 
 def combination_arguments(combination: Mapping[str, Any]) -> list[str]:
-    """Write a combination as words of a command line.
+    """Convert a combination of parameters to command-line arguments.
 
     Args:
-        combination: Value of every parameter.
+        combination: Values of the parameters.
 
     Returns:
-        Words of ``fit``.
+        Arguments of ``fit``.
     """
     return [
         f"--{parameter}={value if isinstance(value, str) else json.dumps(value)}"
@@ -84,54 +84,55 @@ def combination_arguments(combination: Mapping[str, Any]) -> list[str]:
 
 
 def sweep_experiment(experiment: str) -> str:
-    """Name the experiment that an agent's run belongs to.
+    """Add the parameters of a sweep agent to the name of an experiment.
 
-    All runs of an agent are called with the same experiment, and would refuse one another's folders.
+    All runs of an agent have the same experiment on their command line, and would use the same folder otherwise.
 
     Args:
-        experiment: As the command line names it.
+        experiment: Experiment on the command line.
 
     Returns:
-        The name with the agent's combination, as ``crossval --grid`` would end it; unchanged outside of a sweep, and
-        where it names the combination already.
+        Experiment with the same suffix as for ``crossval --grid``. It does not change outside of sweeps, or if it
+        already contains the suffix.
 
     Raises:
-        InputError: The file that the agent names is not there, or does not hold parameters.
+        MissingInputError: The file of the agent does not exist.
+        InputError: The file of the agent contains no parameters.
     """
     file = os.environ.get(AGENT_FILE)
     if not file:
         return experiment
     path = Path(file)
     if not path.is_file():
-        raise MissingInputError(f"{AGENT_FILE} names {path}, which is not there; expected the agent's parameters.")
+        raise MissingInputError(f"{path} ({AGENT_FILE}) does not exist; expected the parameters of the sweep agent.")
     content = yaml.safe_load(path.read_text())
-    given = {key: value for key, value in content.items() if key != VERSION} if isinstance(content, dict) else None
-    if given is None or not all(isinstance(item, dict) and "value" in item for item in given.values()):
+    items = {key: value for key, value in content.items() if key != VERSION} if isinstance(content, dict) else None
+    if items is None or not all(isinstance(item, dict) and "value" in item for item in items.values()):
         raise InputError(
-            f"{path} ({AGENT_FILE}) must hold the agent's parameters, each with a value; found {content!r}."
+            f"{path} ({AGENT_FILE}) must contain the parameters of the sweep agent with their values; found "
+            f"{content!r}."
         )
-    ending = combination_name({parameter: item["value"] for parameter, item in given.items()})
-    # The name may come from the stored configuration of such a run.
-    if re.search(rf"{re.escape(ending)}(_|$)", experiment):
+    suffix = combination_name({parameter: item["value"] for parameter, item in items.items()})
+    # The configuration that such a run has stored already contains the suffix.
+    if re.search(rf"{re.escape(suffix)}(_|$)", experiment):
         return experiment
-    return experiment + ending
+    return experiment + suffix
 
 
 def _values(path: Path, name: str, parameter: Any) -> list[Any]:
-    """Values of a parameter of a sweep."""
+    """Return the values of a parameter of a sweep."""
     match parameter:
-        case {"values": [_, *_] as values, **rest} if not rest:
+        case {"values": [_, *_] as values, **others} if not others:
             return values
-        case {"value": value, **rest} if not rest:
+        case {"value": value, **others} if not others:
             return [value]
     raise InputError(
-        f"The parameter {name} in {path} must have values (a list) or one value, as a grid takes all of them; found "
-        f"{parameter!r}."
+        f"The parameter {name} in {path} must have values (a list) or a single value for a grid; found {parameter!r}."
     )
 
 
 def _label(value: Any) -> str:
-    """Write a value so that a folder can carry it; 100.0 as 100, which the server may make of it."""
+    """Convert a value to text for a folder name; 100.0 becomes 100, as the server may also store it."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = value if isinstance(value, str) else json.dumps(value)

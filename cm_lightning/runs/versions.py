@@ -1,16 +1,16 @@
-"""What a result was made with."""
+"""Versions of the software that produced a result."""
 
 import platform
 from importlib.metadata import version
 
-NAMED = ("cm_lightning", "torch", "monai", "pytorch-lightning", "numpy", "scipy")
+LIBRARIES = ("cm_lightning", "torch", "monai", "pytorch-lightning", "numpy", "scipy")
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of Python and of the libraries on which results depend, and the machine.
+    """Return the versions of Python and of the libraries that affect results, and the kind of machine.
 
     Returns:
-        Version by name; ``machine`` is the kind of system, not its name.
+        Versions by name. ``machine`` is the operating system and processor architecture, without the host name.
     """
-    named = {name: version(name) for name in NAMED}
-    return {**named, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    libraries = {name: version(name) for name in LIBRARIES}
+    return {**libraries, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}

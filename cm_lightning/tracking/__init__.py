@@ -1,1 +1,1 @@
-"""Weights & Biases: where a run is shown, loggers that never stop it, uploads, and the dashboard."""
+"""Weights & Biases: settings, loggers, pictures, upload of offline runs, and the dashboard."""

@@ -1,4 +1,4 @@
-"""The workspace of Weights & Biases in which runs are looked at, built from code."""
+"""Workspace of Weights & Biases for the runs of this project."""
 
 import hashlib
 import json
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 MUSCLES = ("soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis")
-# A workspace has one set of runs for all its sections. The summary of a cross-validation is in it, as its own section
-# could not be filled otherwise, and in the same group as its folds. It does not change their means and deviations:
-# means are over the runs that have a key, and the panels of folds show keys that it lacks, and the other way round.
+# All sections of a workspace show the same set of runs. It includes the summary run of a cross-validation, which is in
+# the same group as its folds, because its section would be empty otherwise. It does not affect means and standard
+# deviations over folds: they are computed over runs that contain a key, and no key is in both folds and summary.
 JOB_TYPES = ("fold", "cv-summary")
 COLUMNS = 3
 
 
-class Shown(NamedTuple):
-    """A panel.
+class PlannedPanel(NamedTuple):
+    """Panel of a workspace.
 
     Attributes:
         kind: Lines over epochs, bars, images, or a table.
-        title: Its heading. Tables have none.
-        keys: What it shows.
+        title: Title, which tables do not show.
+        keys: Logged keys that the panel shows.
     """
 
     kind: Literal["lines", "bars", "media", "table"]
@@ -34,82 +34,82 @@ class Shown(NamedTuple):
     keys: list[str]
 
 
-def plan_sections(classes: Sequence[str]) -> dict[str, list[Shown]]:
-    """Say what the workspace shows.
+def plan_sections(classes: Sequence[str]) -> dict[str, list[PlannedPanel]]:
+    """List the panels of the workspace.
 
-    What only some runs have is not shown: a panel without data looks like a fault. So neither ``memory/gpu_peak_gb``,
-    which needs a GPU, nor ``cm/solve_ms_per_frame``, which needs maps that are solved during training.
+    Keys that only some runs contain are left out, since panels without data look like errors: ``memory/gpu_peak_gb``,
+    which needs a GPU, and ``cm/solve_ms_per_frame``, which needs maps that are computed during training.
 
     Args:
         classes: Names of the classes.
 
     Returns:
-        Panels of every section, in order.
+        Panels by the name of their section, in order.
     """
 
-    def of_classes(prefix: str) -> list[str]:
+    def per_class(prefix: str) -> list[str]:
         return [f"{prefix}/{name}" for name in ("mean", *classes)]
 
     return {
         "overview": [
-            Shown("lines", "Dice, validation", ["val/dice/mean"]),
-            Shown("bars", "Best Dice, validation", ["best/val/dice/mean"]),
-            Shown("bars", "Dice, test", ["test/dice/mean"]),
+            PlannedPanel("lines", "Dice, validation", ["val/dice/mean"]),
+            PlannedPanel("bars", "Best Dice, validation", ["best/val/dice/mean"]),
+            PlannedPanel("bars", "Dice, test", ["test/dice/mean"]),
         ],
         "training": [
-            Shown("lines", "Loss", ["train/loss", "val/loss"]),
-            Shown("lines", "Learning rate", ["train/lr"]),
-            Shown("lines", "Cases per second", ["time/cases_per_s"]),
+            PlannedPanel("lines", "Loss", ["train/loss", "val/loss"]),
+            PlannedPanel("lines", "Learning rate", ["train/lr"]),
+            PlannedPanel("lines", "Cases per second", ["time/cases_per_s"]),
         ],
         "classes": [
-            Shown("lines", "Dice by class, validation", of_classes("val/dice")),
-            Shown("bars", "Dice by class, test", of_classes("test/dice")),
-            Shown("bars", "Average surface distance by class, test", of_classes("test/asd")),
-            Shown(
+            PlannedPanel("lines", "Dice by class, validation", per_class("val/dice")),
+            PlannedPanel("bars", "Dice by class, test", per_class("test/dice")),
+            PlannedPanel("bars", "Average surface distance by class, test", per_class("test/asd")),
+            PlannedPanel(
                 "lines",
                 "Precision, miss rate and fall-out, validation",
                 [f"val/{name}/mean" for name in ("precision", "miss_rate", "fall_out")],
             ),
-            Shown("lines", "Surface distances, validation", ["val/asd/mean", "val/hd/mean"]),
+            PlannedPanel("lines", "Surface distances, validation", ["val/asd/mean", "val/hd/mean"]),
         ],
         "uncertainty": [
-            Shown("lines", "Entropy of MC dropout by class", of_classes("mc/entropy")),
-            Shown("lines", "Calibration error of MC dropout", ["mc/ece"]),
-            Shown("lines", "Mean confidence", ["cm/mean"]),
+            PlannedPanel("lines", "Entropy of MC dropout by class", per_class("mc/entropy")),
+            PlannedPanel("lines", "Calibration error of MC dropout", ["mc/ece"]),
+            PlannedPanel("lines", "Mean confidence", ["cm/mean"]),
         ],
         "media": [
-            Shown(
+            PlannedPanel(
                 "media",
                 "Validation cases",
                 [f"media/val/{name}" for name in ("overlay", "confidence", "error", "entropy")],
             ),
-            Shown("media", "Reliability and confusion", ["plots/reliability", "plots/confusion"]),
+            PlannedPanel("media", "Reliability and confusion", ["plots/reliability", "plots/confusion"]),
         ],
-        # A run logs its table sorted; the tables of the folds follow one another.
-        "cases (worst first)": [Shown("table", "Test cases", ["tables/test_cases"])],
+        # Each run logs a sorted table, and the tables of the folds are concatenated.
+        "cases (worst first)": [PlannedPanel("table", "Test cases", ["tables/test_cases"])],
         "cross-validation": [
-            Shown(
+            PlannedPanel(
                 "bars", "Dice of all folds, mean and standard deviation over patients", ["cv/dice/mean", "cv/dice/std"]
             ),
-            Shown("media", "Cases of all folds", ["plots/cv_box"]),
-            Shown("table", "Folds", ["tables/cv_folds"]),
+            PlannedPanel("media", "Cases of all folds", ["plots/cv_box"]),
+            PlannedPanel("table", "Folds", ["tables/cv_folds"]),
         ],
     }
 
 
 def build_dashboard(entity: str, project: str, name: str, classes: Sequence[str]) -> "Workspace":
-    """Build the workspace; nothing is sent.
+    """Create the workspace, without uploading it.
 
-    Runs are grouped by experiment, so that lines and bars are means over folds, with their standard deviation.
+    Runs are grouped by experiment, so that lines and bars show means and standard deviations over folds.
 
     Args:
         entity: User or team that owns the project.
-        project: The project.
-        name: The workspace's name.
+        project: Name of the project.
+        name: Name of the workspace.
         classes: Names of the classes.
 
     Returns:
-        The workspace; the same for the same arguments.
+        The workspace, which is equal for equal arguments.
 
     Raises:
         InputError: wandb-workspaces is not installed.
@@ -119,7 +119,7 @@ def build_dashboard(entity: str, project: str, name: str, classes: Sequence[str]
         import wandb_workspaces.workspaces as ws
     except ImportError:
         raise InputError(
-            "The dashboard is built with wandb-workspaces, which is not installed; expected it from "
+            "The dashboard needs the package wandb-workspaces, which is not installed; install it with "
             "pip install 'cm_lightning[dashboard]'."
         ) from None
     over_folds: dict[str, Any] = {
@@ -128,32 +128,32 @@ def build_dashboard(entity: str, project: str, name: str, classes: Sequence[str]
         "groupby_rangefunc": "stddev",
     }
 
-    def make_panel(section: str, shown: Shown) -> Any:
-        match shown.kind:
+    def make_panel(section: str, planned: PlannedPanel) -> Any:
+        match planned.kind:
             case "lines":
-                panel = wr.LinePlot(title=shown.title, x="epoch", y=shown.keys, title_x="epoch", **over_folds)
+                panel = wr.LinePlot(title=planned.title, x="epoch", y=planned.keys, title_x="epoch", **over_folds)
             case "bars":
-                panel = wr.BarPlot(title=shown.title, metrics=shown.keys, **over_folds)
+                panel = wr.BarPlot(title=planned.title, metrics=planned.keys, **over_folds)
             case "media":
-                panel = wr.MediaBrowser(title=shown.title, media_keys=shown.keys, num_columns=len(shown.keys))
+                panel = wr.MediaBrowser(title=planned.title, media_keys=planned.keys, num_columns=len(planned.keys))
             case "table":
-                panel = wr.WeavePanelSummaryTable(table_name=shown.keys[0])
-        # The library's are random, and two builds could not be compared.
-        panel._id = hashlib.sha256(f"{section}/{shown.title}".encode()).hexdigest()[:12]
+                panel = wr.WeavePanelSummaryTable(table_name=planned.keys[0])
+        # The library assigns random ids, so that equal workspaces would differ.
+        panel._id = hashlib.sha256(f"{section}/{planned.title}".encode()).hexdigest()[:12]
         return panel
 
     sections = []
-    for heading, planned in plan_sections(classes).items():
-        columns = min(COLUMNS, len(planned))
-        layout = ws.SectionLayoutSettings(columns=columns, rows=math.ceil(len(planned) / columns))
-        panels = [make_panel(heading, shown) for shown in planned]
+    for heading, planned_panels in plan_sections(classes).items():
+        columns = min(COLUMNS, len(planned_panels))
+        layout = ws.SectionLayoutSettings(columns=columns, rows=math.ceil(len(planned_panels) / columns))
+        panels = [make_panel(heading, planned) for planned in planned_panels]
         sections.append(ws.Section(name=heading, panels=panels, is_open=True, layout_settings=layout))
     return ws.Workspace(
         entity=entity,
         project=project,
         name=name,
         sections=sections,
-        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=30),  # Table 1 alone has twelve experiments
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=30),  # Table 1 of the study has twelve experiments
         runset_settings=ws.RunsetSettings(
             filters=f"Metric('JobType') in {list(JOB_TYPES)}", groupby=[ws.Metric("Group")]
         ),
@@ -161,32 +161,32 @@ def build_dashboard(entity: str, project: str, name: str, classes: Sequence[str]
 
 
 def panel_keys(workspace: "Workspace") -> set[str]:
-    """Collect what a workspace shows.
+    """Collect the logged keys that a workspace shows.
 
     Args:
         workspace: Any workspace.
 
     Returns:
-        Keys of metrics, images and tables of all panels, without the x axes.
+        Keys of metrics, images and tables of all panels, without those of x axes.
     """
-    found: set[str] = set()
+    keys: set[str] = set()
     for panel in (panel for section in workspace.sections for panel in section.panels):
         for attribute in ("y", "metrics", "media_keys"):
-            # A workspace that was loaded has objects in place of names.
-            found.update(getattr(key, "name", key) for key in getattr(panel, attribute, None) or [])
-        found.update(getattr(panel, attribute) for attribute in ("metric", "table_name") if hasattr(panel, attribute))
-    return found
+            # Workspaces that were loaded from a file contain objects instead of names.
+            keys.update(getattr(key, "name", key) for key in getattr(panel, attribute, None) or [])
+        keys.update(getattr(panel, attribute) for attribute in ("metric", "table_name") if hasattr(panel, attribute))
+    return keys
 
 
 def write_dashboard(workspace: "Workspace", path: Path) -> int:
-    """Write a workspace to a file, and send nothing.
+    """Write a workspace to a file, without uploading it.
 
     Args:
         workspace: Any workspace.
-        path: JSON file to write.
+        path: JSON file.
 
     Returns:
-        The number of panels.
+        Number of panels.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.loads(workspace._to_model().model_dump_json(by_alias=True))
@@ -195,20 +195,20 @@ def write_dashboard(workspace: "Workspace", path: Path) -> int:
 
 
 def save_dashboard(workspace: "Workspace") -> None:
-    """Save a workspace in W&B, which prints its address.
+    """Upload a workspace to W&B, which prints its address.
 
     Args:
         workspace: Any workspace.
 
     Raises:
-        InputError: W&B does not take it.
+        InputError: The upload fails.
     """
     try:
-        workspace.save()  # prints the address
-    except Exception as error:  # of wandb, its service, or the library: they have no common class
+        workspace.save()
+    except Exception as error:  # Errors of W&B and its libraries have no common class.
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         raise InputError(
             f"The workspace {workspace.name} could not be saved to {workspace.entity}/{workspace.project}: {reason}. "
-            "Expected a login (wandb login, or WANDB_API_KEY) that may write there, and a network; --dry_run FILE "
-            "needs neither."
+            "Expected a network connection and a login (wandb login, or WANDB_API_KEY) with write access; "
+            "--dry_run FILE needs neither."
         ) from error

@@ -1,4 +1,4 @@
-"""Loggers that go on where an interrupted run stopped, and never stop a run themselves."""
+"""Loggers that continue interrupted runs, and whose errors do not stop a training."""
 
 import csv
 import warnings
@@ -16,12 +16,10 @@ from cm_lightning.tracking.policy import RunIdentity, WandbSettings, start_run
 
 
 class ResumableCSVLogger(CSVLogger):
-    """Lightning's CSV logger, keeping the rows that a run's folder already has.
-
-    Lightning's own deletes them, so that a resumed run would lose its past.
+    """CSV logger of Lightning that keeps the existing rows of a resumed run, which Lightning would delete.
 
     Args:
-        folder: The run's folder; ``metrics.csv`` is written there.
+        folder: Folder of the run, in which ``metrics.csv`` is written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,13 +28,13 @@ class ResumableCSVLogger(CSVLogger):
 
     @property
     def log_dir(self) -> str:
-        """The run's folder."""
+        """Folder of the run."""
         return str(self._file.parent)
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The writer, holding the earlier rows until they are written again."""
+        """Writer of the metrics, which starts with the existing rows."""
         if self._experiment is None:
             rows: list[dict[str, Any]] = []
             if self._file.is_file():
@@ -44,7 +42,7 @@ class ResumableCSVLogger(CSVLogger):
                     rows = [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
                 self._file.unlink()
             with warnings.catch_warnings():
-                # Lightning warns that it will delete what was just read and is written again.
+                # Lightning warns that it will delete the file. Its rows have just been read, and are written again.
                 warnings.filterwarnings("ignore", message=".*logs directory.*exists and is not empty.*")
                 writer = super().experiment
             writer.metrics.extend(rows)
@@ -53,11 +51,11 @@ class ResumableCSVLogger(CSVLogger):
 
 
 class WandbRunLogger(WandbLogger):
-    """Lightning's W&B logger for a run that has a folder; what fails in W&B is said once and does not stop training.
+    """W&B logger of Lightning that warns once about errors of W&B and does not stop the training.
 
     Args:
-        settings: Where the run is shown.
-        identity: What it is called.
+        settings: Settings of W&B.
+        identity: Name, group and folder of the run.
     """
 
     def __init__(self, settings: WandbSettings, identity: RunIdentity) -> None:
@@ -68,7 +66,7 @@ class WandbRunLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run, started where it is first needed."""
+        """The W&B run, which is started at first use."""
         if self._experiment is None:
             self._experiment = start_run(self.settings, self.identity)
             self._experiment.define_metric("trainer/global_step")
@@ -80,30 +78,30 @@ class WandbRunLogger(WandbLogger):
         """Log values or media.
 
         Args:
-            metrics: By name.
-            step: Training step that they belong to.
+            metrics: Values by key.
+            step: Training step.
         """
         self._attempt(lambda: super(WandbRunLogger, self).log_metrics(metrics, step))
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """Leave it to :meth:`log_config`, which knows all settings and not the model's alone."""
+        """Do nothing, because :meth:`log_config` logs all settings and not only those of the model."""
 
     @rank_zero_only
     def log_config(self, config: dict[str, Any]) -> None:
-        """Show the run's settings.
+        """Log the settings of the run.
 
         Args:
-            config: All of them, nested.
+            config: All settings, nested.
         """
         self._attempt(lambda: self.experiment.config.update(config, allow_val_change=True))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """End the run, so that its file is whole and another one can begin in this process.
+        """Finish the run, so that its file is complete and this process can start another run.
 
         Args:
-            status: "success" or how it failed.
+            status: "success", or another status of Lightning for failures.
         """
         run, self._experiment = self._experiment, None
         if run is not None:
@@ -112,8 +110,8 @@ class WandbRunLogger(WandbLogger):
     def _attempt(self, call: Callable[[], Any]) -> None:
         try:
             call()
-        except Exception as error:  # a full disk or a lost service must not cost a training
+        except Exception as error:  # Errors such as a full disk must not stop the training.
             import wandb
 
-            warnings.warn(f"W&B is left out from here on: {error}", stacklevel=3)
+            warnings.warn(f"W&B logging is disabled because of an error: {error}", stacklevel=3)
             self._experiment = wandb.init(mode="disabled", reinit="create_new")

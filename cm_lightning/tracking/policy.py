@@ -1,4 +1,4 @@
-"""Runs in Weights & Biases that never hold up training: online where that works, in the run's own folder otherwise."""
+"""Start of W&B runs without delaying the training: online if possible, otherwise offline in the folder of the run."""
 
 import netrc
 import os
@@ -15,21 +15,23 @@ if TYPE_CHECKING:
     from wandb import Run
 
 Mode = Literal["auto", "offline", "disabled"]
-SECONDS_TO_CONNECT = 20.0  # wandb's own 90 s would hold up every run of a machine that has lost its network
-SECONDS_TO_UPLOAD = 300.0  # at the end; what is left is in the run's folder
+# Time limit in seconds of the connection. The default of 90 s would delay all runs on machines without a network.
+SECONDS_TO_CONNECT = 20.0
+# Time limit in seconds of the upload at the end. All data also remain in the folder of the run.
+SECONDS_TO_UPLOAD = 300.0
 
 
 @dataclass(frozen=True)
 class WandbSettings:
-    """Where runs are shown.
+    """Settings of Weights & Biases (W&B).
 
     Args:
-        mode: ``auto`` is online where there is a login and a network and offline otherwise; ``offline`` only writes
-            files, which ``sync`` uploads; ``disabled`` does nothing. Of this and the environment's ``WANDB_MODE``, the
-            one that gives less away holds.
-        project: The project; by default the environment's ``WANDB_PROJECT``, or cm_lightning.
-        entity: The user or team; by default the login's own.
-        pictures: Whether pictures of cases are shown there; scalars and tables of results always are.
+        mode: ``auto`` is online if there is a login and a network, and offline otherwise. ``offline`` only writes
+            files, which ``sync`` uploads. ``disabled`` switches W&B off. If the environment variable ``WANDB_MODE`` is
+            set, the more restrictive setting wins.
+        project: Project; the default is the environment variable ``WANDB_PROJECT``, or cm_lightning.
+        entity: User or team; the default is that of the login.
+        pictures: Whether to upload pictures of cases. Scalars and tables of results are always uploaded.
     """
 
     mode: Mode = "auto"
@@ -40,12 +42,13 @@ class WandbSettings:
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What a run is called.
+    """Name, group and folder of a W&B run.
 
     Attributes:
-        folder: Everything that the run writes is in here, tables included: it can be copied and uploaded elsewhere.
-        name: Of the run.
-        group: The experiment whose folds belong together.
+        folder: Folder that contains all files of the run including its tables, so that it can be copied and uploaded
+            from another machine.
+        name: Name of the run.
+        group: Experiment, which groups the runs of its folds.
         job_type: ``fold`` or ``cv-summary``.
     """
 
@@ -56,32 +59,32 @@ class RunIdentity:
 
 
 def resolve_mode(settings: WandbSettings) -> tuple[Literal["online", "offline", "disabled"], str]:
-    """Decide between network, files and nothing.
+    """Choose the more restrictive mode of the settings and of the environment.
 
     Args:
-        settings: What the configuration says.
+        settings: Settings of W&B.
 
     Returns:
-        The mode, and why it is not online.
+        The mode, and the reason if it is not online.
     """
-    asked = {settings.mode: "--wandb.mode", os.environ.get("WANDB_MODE", ""): "WANDB_MODE"}
-    if "disabled" in asked:
-        return "disabled", f"{asked['disabled']} says so"
+    modes = {settings.mode: "--wandb.mode", os.environ.get("WANDB_MODE", ""): "WANDB_MODE"}
+    if "disabled" in modes:
+        return "disabled", f"set by {modes['disabled']}"
     for name in ("offline", "dryrun"):
-        if name in asked:
-            return "offline", f"{asked[name]} says so"
-    return ("online", "") if _logged_in() else ("offline", "there is no login")
+        if name in modes:
+            return "offline", f"set by {modes[name]}"
+    return ("online", "") if _logged_in() else ("offline", "no login")
 
 
 def start_run(settings: WandbSettings, identity: RunIdentity) -> "Run":
-    """Start a run, or go on with the one that the folder holds; says in one line where it is to be seen.
+    """Start a run or resume the run of a folder, and print its address or the command for its upload.
 
     Args:
-        settings: Where it is shown.
-        identity: What it is called.
+        settings: Settings of W&B.
+        identity: Name, group and folder of the run.
 
     Returns:
-        The run; one that does nothing where W&B is disabled or fails.
+        The run. If W&B is disabled or fails, this run does nothing.
     """
     import wandb
 
@@ -90,10 +93,10 @@ def start_run(settings: WandbSettings, identity: RunIdentity) -> "Run":
         return wandb.init(mode="disabled")
     folder = identity.folder.absolute()
     files = folder / "wandb"
-    # Tables are uploaded from where they are staged, by default in the home directory.
+    # W&B uploads tables from a staging directory, which is in the home directory by default.
     os.environ["WANDB_DATA_DIR"] = str(files / "data")
 
-    def begin(mode: Literal["online", "offline"]) -> "Run":
+    def start(mode: Literal["online", "offline"]) -> "Run":
         return wandb.init(
             entity=settings.entity,
             project=settings.project or os.environ.get("WANDB_PROJECT") or "cm_lightning",
@@ -106,7 +109,7 @@ def start_run(settings: WandbSettings, identity: RunIdentity) -> "Run":
             mode=mode,
             settings=wandb.Settings(
                 silent=True,
-                console="off",  # crossval and schedulers keep what is printed; progress bars would fill the run
+                console="off",  # Progress bars would fill the log, and crossval and schedulers store the output.
                 init_timeout=SECONDS_TO_CONNECT,
                 finish_timeout=SECONDS_TO_UPLOAD,
             ),
@@ -115,26 +118,26 @@ def start_run(settings: WandbSettings, identity: RunIdentity) -> "Run":
     try:
         files.mkdir(parents=True, exist_ok=True)
         try:
-            run = begin(mode)
-        except Exception as error:  # wandb's errors have no base class of their own
+            run = start(mode)
+        except Exception as error:  # Errors of W&B have no common base class.
             if mode == "offline":
                 raise
-            # Else its service holds the id of the run that failed.
+            # Without this, the service of W&B would still use the id of the failed run.
             wandb.teardown()
-            mode, reason = "offline", f"it could not be reached: {str(error).splitlines()[0]}"
-            run = begin(mode)
+            mode, reason = "offline", f"no connection: {str(error).splitlines()[0]}"
+            run = start(mode)
     except Exception as error:
-        warnings.warn(f"W&B is left out, as it cannot write to {files}: {error}", stacklevel=2)
+        warnings.warn(f"W&B logging is disabled because {files} cannot be written: {error}", stacklevel=2)
         return wandb.init(mode="disabled")
     if mode == "online":
         rank_zero_info(f"W&B: {run.url}")
     else:
-        rank_zero_info(f"W&B: offline, as {reason}. To upload: python -m cm_lightning sync {folder}")
+        rank_zero_info(f"W&B: offline ({reason}). To upload: python -m cm_lightning sync {folder}")
     return run
 
 
 def _run_id(files: Path) -> str:
-    """Give the run's identifier: that of an earlier process in this folder, that of a sweep's agent, or a new one."""
+    """Return the id of the run: of an earlier process in this folder, of a sweep agent, or a new one."""
     stored = files / "run_id"
     if not stored.is_file():
         stored.write_text(os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
@@ -142,7 +145,7 @@ def _run_id(files: Path) -> str:
 
 
 def _logged_in() -> bool:
-    """Whether wandb has credentials, so that it does not ask for any."""
+    """Return whether W&B has credentials, so that it does not prompt for them."""
     import wandb
 
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
@@ -151,7 +154,7 @@ def _logged_in() -> bool:
     if settings.api_key:
         return True
     try:
-        known = netrc.netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser())
+        credentials = netrc.netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser())
     except (OSError, netrc.NetrcParseError):
         return False
-    return known.authenticators(urlparse(settings.base_url).hostname or "") is not None
+    return credentials.authenticators(urlparse(settings.base_url).hostname or "") is not None

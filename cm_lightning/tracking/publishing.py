@@ -1,4 +1,4 @@
-"""Pictures of cases in loggers that show pictures: W&B with masks to switch on and off, TensorBoard with them drawn."""
+"""Pictures of cases in loggers: in W&B with masks that can be switched on and off, in TensorBoard with drawn masks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,19 +16,20 @@ from skimage.transform import resize
 from cm_lightning.drawing import GREY, Panel, class_colour, figure_pixels
 from cm_lightning.tracking.loggers import WandbRunLogger
 
-LONGER_SIDE = 384  # pixels; a JPEG of some 15 kB
+# Length of the longer side of pictures in pixels, for which a JPEG file has about 15 kB.
+LONGER_SIDE = 384
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a case, with square pixels.
+    """Picture of a case with square pixels.
 
     Attributes:
-        pixels: ``(height, width)`` or ``(height, width, 3)``, uint8: loggers take floats for something else.
-        caption: What is shown.
-        masks: Class indices ``(height, width)`` by what they are, such as "label".
+        pixels: Grey or RGB image, uint8, ``(height, width)`` or ``(height, width, 3)``.
+        caption: Caption of the picture.
+        masks: Class indices by name, such as "label", ``(height, width)`` each.
     """
 
     pixels: Pixels
@@ -37,14 +38,14 @@ class Picture:
 
 
 def make_picture(panel: Panel, **masks: NDArray[Any]) -> Picture:
-    """Turn a panel into pixels: the frame on its scale's colours, from 0 to the scale's end.
+    """Convert a panel to a picture with the colours of its scale.
 
     Args:
-        panel: What is shown; its outlines are not.
-        **masks: Class indices of the panel's shape.
+        panel: The panel, whose outlines are not drawn.
+        **masks: Class indices by name, ``(depth, lateral)`` each.
 
     Returns:
-        The picture, undistorted.
+        Picture with the physical aspect ratio.
     """
     extent = np.array(panel.frame.shape) * panel.spacing
     shape = np.maximum(np.round(extent * LONGER_SIDE / extent.max()), 1).astype(int)
@@ -60,13 +61,13 @@ def make_picture(panel: Panel, **masks: NDArray[Any]) -> Picture:
 
 
 def publish_pictures(trainer: Trainer, key: str, pictures: Sequence[Picture], class_names: Sequence[str]) -> None:
-    """Show pictures of cases in the loggers that can; call it on the first process alone.
+    """Log pictures of cases to W&B and TensorBoard, from the first process only.
 
     Args:
-        trainer: Has the loggers.
-        key: Under which they are shown, such as ``media/val/overlay``.
-        pictures: One a case.
-        class_names: Names of the classes 1, 2, ... of masks.
+        trainer: Trainer with the loggers.
+        key: Key of the pictures, such as ``media/val/overlay``.
+        pictures: One picture per case.
+        class_names: Names of the classes 1, 2, ... of the masks.
     """
     for logger in trainer.loggers:
         if isinstance(logger, WandbRunLogger) and logger.settings.pictures:
@@ -86,17 +87,17 @@ def publish_pictures(trainer: Trainer, key: str, pictures: Sequence[Picture], cl
         elif isinstance(logger, TensorBoardLogger):
             for number, picture in enumerate(pictures):
                 for name, pixels in _with_masks(picture).items():
-                    place = "/".join(part for part in (key, name, str(number)) if part)
-                    logger.experiment.add_image(place, pixels, _step(trainer), dataformats="HWC")
+                    tag = "/".join(part for part in (key, name, str(number)) if part)
+                    logger.experiment.add_image(tag, pixels, _step(trainer), dataformats="HWC")
 
 
 def publish_figure(trainer: Trainer, key: str, figure: Figure) -> None:
-    """Show a figure of results, which has no picture of a patient, in the loggers that can.
+    """Log a figure of results, which shows no patient, to W&B and TensorBoard.
 
     Args:
-        trainer: Has the loggers.
-        key: Under which it is shown.
-        figure: Which.
+        trainer: Trainer with the loggers.
+        key: Key of the figure.
+        figure: The figure.
     """
     for logger in trainer.loggers:
         if isinstance(logger, WandbRunLogger):
@@ -112,18 +113,18 @@ def _log(trainer: Trainer, logger: WandbRunLogger, values: dict[str, Any]) -> No
 
 
 def _step(trainer: Trainer) -> int:
-    """The step that the epoch's scalars are logged at, so that both are one row."""
+    """Return the step at which the scalars of the epoch are logged, so that both are in one row."""
     return max(trainer.global_step - 1, 0)
 
 
 def _with_masks(picture: Picture) -> dict[str, Pixels]:
-    """The pixels in colour, with each of the masks drawn in."""
+    """Return RGB images, one with each of the masks, by the name of the mask."""
     if not picture.masks:
         plain = picture.pixels
         return {"": plain if plain.ndim == 3 else np.repeat(plain[..., None], 3, axis=2)}
-    drawn = {}
+    overlays = {}
     for name, mask in picture.masks.items():
         colours = [class_colour(index)[:3] for index in range(1, int(mask.max()) + 1)] or None
         blended = label2rgb(mask, picture.pixels, colors=colours, alpha=0.4, bg_label=0)  # type: ignore[no-untyped-call]
-        drawn[name] = np.round(255 * blended).astype(np.uint8)
-    return drawn
+        overlays[name] = np.round(255 * blended).astype(np.uint8)
+    return overlays

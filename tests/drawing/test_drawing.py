@@ -1,4 +1,4 @@
-"""Pictures of cases: the frame that is shown, what its panels hold, and figures as pixels."""
+"""Pictures of cases: selection of the frame, panels, and figures as pixels."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from cm_lightning.drawing import (
 )
 
 
-def test_the_fullest_frame_of_a_volume_and_the_image_itself():
+def test_frame_with_the_most_labelled_pixels():
     label = torch.zeros(1, 4, 5, 3, dtype=torch.uint8)
     label[0, :2, :2, 1] = 2
     label[0, 0, 0, 2] = 1
@@ -37,15 +37,15 @@ def test_panels_of_a_case_with_and_without_a_map(rng, tmp_path):
     assert [panel.scale for panel in panels] == [GREY, CONFIDENCE, GREY, GREY]
     assert len(case_panels("a", image, None, label, label, (0.5, 0.25), "mm")) == 3
     figure = draw_panels([panels, panels], ["nerve", "vessel"], "validation")
-    shown = [axes for axes in figure.axes if axes.images]
-    assert shown[0].get_xlim() == (0, 7.5)  # mm
-    assert shown[0].get_ylim() == (10, 0)  # depth grows downwards
+    panel_axes = [axes for axes in figure.axes if axes.images]
+    assert panel_axes[0].get_xlim() == (0, 7.5)  # mm
+    assert panel_axes[0].get_ylim() == (10, 0)  # depth increases downwards
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["nerve", "vessel"]
     save_figure(figure, tmp_path / "new" / "picture.png")
     assert (tmp_path / "new" / "picture.png").stat().st_size > 1000
 
 
-def test_pixels_are_those_of_the_figure():
+def test_figure_pixels():
     figure = Figure(figsize=(2, 1), dpi=50, facecolor=(1, 0, 0))
     pixels = figure_pixels(figure)
     assert pixels.shape == (50, 100, 3)

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: names that older runs have, too, and how runs are found."""
+"""Files of runs: names, which older runs also have, and search for experiments."""
 
 import json
 
@@ -10,7 +10,7 @@ from cm_lightning.runs.settings import conflicting_settings, flatten, may_differ
 
 @pytest.fixture
 def experiment(tmp_path):
-    """Two folds of which the second was tested, and the first has everything that a run can leave."""
+    """Return an experiment with two folds: one with all kinds of files of a run, and one that was tested."""
     for fold in (0, 1):
         (tmp_path / f"nerve_2ch_seed3/fold{fold}/checkpoints").mkdir(parents=True)
     first = tmp_path / "nerve_2ch_seed3" / "fold0"
@@ -22,7 +22,7 @@ def experiment(tmp_path):
     return ExperimentFolder(tmp_path / "nerve_2ch_seed3")
 
 
-def test_names_are_those_of_all_runs(experiment):
+def test_names_of_files_and_folders(experiment):
     fold = experiment.fold(1)
     names = {
         "best_checkpoint": "checkpoints/best.ckpt",
@@ -49,7 +49,7 @@ def test_names_are_those_of_all_runs(experiment):
     assert (experiment.metrics.name, experiment.summary.name) == ("cv_metrics.csv", "cv_summary.csv")
 
 
-def test_experiments_are_found_from_above_and_know_model_and_seed(experiment, tmp_path):
+def test_find_experiments_with_model_and_seed(experiment, tmp_path):
     assert find_experiments([tmp_path, experiment.path]) == [experiment]
     assert (experiment.model, experiment.seed) == ("nerve_2ch", 3)
     assert (ExperimentFolder(tmp_path / "plain").model, ExperimentFolder(tmp_path / "plain").seed) == ("plain", 0)
@@ -62,29 +62,29 @@ def test_experiments_are_found_from_above_and_know_model_and_seed(experiment, tm
     assert find_experiments([missing]) == [ExperimentFolder(missing)]
 
 
-def test_only_an_allowed_new_run_removes_an_earlier_one(experiment):
+def test_earlier_runs_are_only_removed_with_overwrite(experiment):
     fold = experiment.fold(0)
-    with pytest.raises(ValueError, match=r"fold0 already holds a run. Resume it with --ckpt_path last"):
+    with pytest.raises(ValueError, match=r"fold0 already contains a run. Resume it with --ckpt_path last"):
         fold.make_room(overwrite=False)
     fold.make_room(overwrite=True)
     assert [path.name for path in fold.path.iterdir()] == ["notes.txt"]
-    fold.make_room(overwrite=False)  # there is none any more
+    fold.make_room(overwrite=False)  # the earlier run no longer exists
 
 
 def test_checkpoints_by_name_and_by_path(experiment, tmp_path):
     fold = experiment.fold(1)
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*best\.ckpt \(--ckpt_path best\)"):
+    with pytest.raises(FileNotFoundError, match=r"best\.ckpt \(--ckpt_path best\) does not exist"):
         fold.find_checkpoint("best")
     fold.best_checkpoint.touch()
     assert fold.find_checkpoint("best") == fold.best_checkpoint
     assert fold.find_checkpoint(str(fold.best_checkpoint)) == fold.best_checkpoint
 
 
-def test_damaged_files_are_named(experiment):
+def test_missing_and_damaged_files_raise_errors(experiment):
     fold = experiment.fold(1)
-    with pytest.raises(FileNotFoundError, match=r"no .*fold1/config\.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"fold1/config\.yaml does not exist"):
         fold.read_settings()
-    with pytest.raises(FileNotFoundError, match=r"no .*fold1/test_plan\.json"):
+    with pytest.raises(FileNotFoundError, match=r"fold1/test_plan\.json does not exist"):
         fold.read_test_plan()
     fold.test_plan.write_text("{")
     with pytest.raises(ValueError, match=r"fold1/test_plan\.json cannot be read as JSON"):
@@ -93,13 +93,13 @@ def test_damaged_files_are_named(experiment):
     assert fold.read_test_plan() == {"fold": 1}
 
 
-def test_folds_of_one_experiment_may_differ_in_where_they_run_and_not_in_what_they_do():
+def test_folds_may_differ_in_paths_but_not_in_the_training():
     before = flatten({"data": {"root": "/a", "fold": 0}, "model": {"init_args": {"loss": "dice"}}, "seed": 1})
     after = flatten({"data": {"root": "/b", "fold": 1}, "model": {"init_args": {"loss": "CE"}}, "new": 2})
     assert conflicting_settings(before, after) == {"model.init_args.loss": ("dice", "CE")}
 
 
-def test_folds_may_differ_in_what_is_drawn_with_all_that_is_below():
+def test_folds_may_differ_in_all_settings_of_pictures_and_predictions():
     assert may_differ("pictures.every_n_epochs")
     assert may_differ("uncertainty.samples")
     assert may_differ("prediction.maps")
@@ -109,5 +109,5 @@ def test_folds_may_differ_in_what_is_drawn_with_all_that_is_below():
         assert not may_differ(key)
 
 
-def test_a_fold_need_not_be_there(tmp_path):
+def test_fold_folder_does_not_have_to_exist(tmp_path):
     assert not FoldFolder(tmp_path / "x" / "fold0").config.exists()

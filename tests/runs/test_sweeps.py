@@ -1,4 +1,4 @@
-"""Sweep files: every combination is one that fit takes, and carries the same name with and without an agent."""
+"""Sweep files: combinations are valid settings of fit, and have the same names in crossval and with an agent."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from tests.conftest import CONFIGS
 
 
 def command_lines(argv):
-    """What cross-validation gives to fit."""
+    """Return the command lines of fit in cross-validation."""
     arguments = parse(argv)
     grid = Grid(*(arguments[name] or [] for name in ("config", "grid", "overlay")))
     return grid.command_lines(arguments["fit_arguments"], arguments["seeds"])
@@ -26,7 +26,7 @@ SWEEPS = sorted(CONFIGS.glob("sweep_*.yaml"))
 
 @pytest.fixture
 def agent(tmp_path, monkeypatch):
-    """What an agent of Weights & Biases leaves for its runs: a variable and a file."""
+    """Return a function that sets the environment variable and file of an agent of Weights & Biases."""
 
     def run(**parameters):
         file = tmp_path / "config-abc.yaml"
@@ -38,7 +38,7 @@ def agent(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_fit_takes_every_combination(path, monkeypatch):
+def test_combinations_are_valid_settings_of_fit(path, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
     sweep = yaml.safe_load(path.read_text())
     assert (sweep["name"], sweep["method"]) == (path.stem, "grid")
@@ -47,14 +47,15 @@ def test_fit_takes_every_combination(path, monkeypatch):
     *command, args = sweep["command"]
     assert command[:5] == ["${env}", "python", "-m", "cm_lightning", "fit"]
     assert args == "${args}"
-    # Whatever the fold; the last will do.
+    # One fold is enough.
     values = {name: item["values"] for name, item in sweep["parameters"].items()} | {"data.fold": [2]}
-    for chosen in itertools.product(*values.values()):
-        given = dict(zip(values, chosen, strict=True))
-        flags = create_sweep_command_args({"args": {name: {"value": value} for name, value in given.items()}})["args"]
+    for product in itertools.product(*values.values()):
+        combination = dict(zip(values, product, strict=True))
+        args = {name: {"value": value} for name, value in combination.items()}
+        flags = create_sweep_command_args({"args": args})["args"]
         settings = resolve_settings([*command[5:], *flags])
-        assert {name: settings[name] for name in given} == given
-    # The same grid as cross-validation runs it.
+        assert {name: settings[name] for name in combination} == combination
+    # The same grid in cross-validation.
     lines = command_lines([*command[5:], "--grid", str(path), "--data.n_folds=4"])
     combinations = read_combinations(path)
     assert len(lines) == len(combinations) == len({line[1] for line in lines})
@@ -63,7 +64,7 @@ def test_fit_takes_every_combination(path, monkeypatch):
     assert {name: settings[name] for name in combinations[-1]} == combinations[-1]
 
 
-def test_names_and_words(tmp_path):
+def test_names_and_command_lines(tmp_path):
     path = tmp_path / "maps.yaml"
     sweep = {
         "method": "grid",
@@ -79,7 +80,7 @@ def test_names_and_words(tmp_path):
     path.write_text(yaml.safe_dump(sweep))
     lines = command_lines(["--grid", str(path), "--config", "a.yaml", "--data.root", "x"])
     assert len(lines) == 4
-    # What varies holds, whatever comes before or after --grid.
+    # Parameters of the grid take precedence over all other arguments.
     assert lines[0] == [
         "--config=a.yaml",
         "--experiment=maps_network_optionschannels-4-8_temperature_scalingtrue_alpha0.2_beta100_seed0",
@@ -104,21 +105,21 @@ def test_names_and_words(tmp_path):
         0.5,
     ],
 )
-def test_a_grid_needs_values(parameter, tmp_path):
+def test_parameters_without_values_raise_errors(parameter, tmp_path):
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump({"parameters": {"solver.alpha": parameter}}))
     with pytest.raises(ValueError, match=r"parameter solver.alpha in .*sweep.yaml must have values"):
         main(["crossval", "--config", str(CONFIGS / "muscle_2ch.yaml"), "--grid", str(path)])
 
 
-def test_configurations_are_no_sweeps(tmp_path):
+def test_other_configurations_are_not_sweeps(tmp_path):
     assert read_combinations(CONFIGS / "muscle_2ch.yaml") is None
     assert read_combinations(tmp_path / "missing.yaml") is None
     (tmp_path / "broken.yaml").write_text("a: [")
     assert read_combinations(tmp_path / "broken.yaml") is None
 
 
-def test_runs_of_an_agent_have_folders_of_their_own(agent, muscle_arguments, tmp_path):
+def test_runs_of_an_agent_have_separate_folders(agent, muscle_arguments, tmp_path):
     arguments = [
         *muscle_arguments,
         *("--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--pictures.cases=0"),
@@ -127,7 +128,7 @@ def test_runs_of_an_agent_have_folders_of_their_own(agent, muscle_arguments, tmp
         "--model.input_mode=1ch",
     ]
     for fold in (0, 1):
-        # JSON knows one kind of number, and objects in any order.
+        # The order of parameters and the type of numbers must not matter.
         parameters = {"solver.beta": 100.0, "data.fold": fold, "solver.alpha": 0.2}
         agent(**parameters)
         main(["fit", *arguments, *(f"--{name}={value}" for name, value in parameters.items())])
@@ -135,24 +136,26 @@ def test_runs_of_an_agent_have_folders_of_their_own(agent, muscle_arguments, tmp
     assert list(experiment.parent.iterdir()) == [experiment]
     assert {path.name for path in experiment.iterdir()} == {"fold0", "fold1"}
     assert yaml.safe_load((experiment / "fold1" / "config.yaml").read_text())["experiment"] == experiment.name
-    # As cross-validation calls it.
+    # The name is the same in cross-validation.
     sweep = CONFIGS / "sweep_alpha_beta.yaml"
     lines = command_lines(["--config", "a.yaml", "--grid", str(sweep)])
     assert f"--experiment=sweep_alpha_beta{experiment.name.removeprefix('muscle_2ch')}" in lines[0]
     assert resolve_settings(arguments)["experiment"] == experiment.name
-    # Resumed from its stored configuration, and with another seed.
+    # The suffix is not added again if a run is resumed from its stored configuration.
     assert sweep_experiment(experiment.name) == experiment.name
     assert sweep_experiment(f"{experiment.name}_seed1") == f"{experiment.name}_seed1"
     assert sweep_experiment("muscle_2ch_alpha0.2_beta1000") == "muscle_2ch_alpha0.2_beta1000_alpha0.2_beta100"
 
 
-def test_what_an_agent_says_is_checked(monkeypatch, tmp_path):
+def test_invalid_files_of_an_agent_raise_errors(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_SWEEP_PARAM_PATH", raising=False)
     assert sweep_experiment("muscle_2ch") == "muscle_2ch"
     file = tmp_path / "parameters.yaml"
     monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(file))
-    with pytest.raises(FileNotFoundError, match=r"WANDB_SWEEP_PARAM_PATH names .*parameters.yaml, which is not there"):
+    with pytest.raises(FileNotFoundError, match=r"parameters.yaml \(WANDB_SWEEP_PARAM_PATH\) does not exist"):
         sweep_experiment("muscle_2ch")
     file.write_text("wandb_version: 1\nsolver.alpha: 0.5\n")
-    with pytest.raises(ValueError, match=r"must hold the agent's parameters, each with a value; found .*0\.5"):
+    with pytest.raises(
+        ValueError, match=r"must contain the parameters of the sweep agent with their values; found .*0\.5"
+    ):
         sweep_experiment("muscle_2ch")

@@ -1,4 +1,4 @@
-"""The workspace: what its panels show, and that nothing is sent unless it is asked for."""
+"""Dashboard: panels, grouping of runs, and dry runs without an upload."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from cm_lightning.tracking.dashboard import build_dashboard, panel_keys, plan_se
 from tests.conftest import CONFIGS
 
 CLASSES = ["soleus", "gastrocnemius_lateralis"]
-# What runs log; the classes' names are those above.
+# Keys that runs log.
 OVERLAP, DISTANCES = "dice|iou|precision|recall|miss_rate|fall_out", "asd|hd"
 LOGGED = re.compile(
     rf"train/(loss|lr)|val/loss|(val|test)/({OVERLAP}|{DISTANCES})/(mean|{'|'.join(CLASSES)})|best/val/dice/mean"
@@ -31,24 +31,24 @@ def dump(workspace):
     return json.loads(workspace._to_model().model_dump_json(by_alias=True))
 
 
-def test_panels_show_what_runs_log(workspace):
+def test_panels_show_only_logged_keys(workspace):
     keys = panel_keys(workspace)
     assert [key for key in sorted(keys) if not LOGGED.fullmatch(key)] == []
     assert {"val/dice/soleus", "tables/test_cases", "media/val/entropy", "cv/dice/std"} <= keys
-    planned = [shown for panels in plan_sections(CLASSES).values() for shown in panels]
-    assert keys == {key for shown in planned for key in shown.keys}
+    planned = [panel for panels in plan_sections(CLASSES).values() for panel in panels]
+    assert keys == {key for panel in planned for key in panel.keys}
     assert 13 <= len(planned) <= 20
     written = json.dumps(dump(workspace))
     assert [key for key in keys if f'"{key}"' not in written] == []
 
 
-def test_means_over_folds_by_epoch(workspace):
+def test_panels_show_means_over_folds(workspace):
     section = dump(workspace)["spec"]["section"]
     sections = {item["name"]: item["panels"] for item in section["panelBankConfig"]["sections"]}
     assert list(sections) == [
         *("overview", "training", "classes", "uncertainty", "media", "cases (worst first)", "cross-validation")
     ]
-    panels = [panel for found in sections.values() for panel in found]
+    panels = [panel for section_panels in sections.values() for panel in section_panels]
     assert len({panel["__id__"] for panel in panels}) == len(panels)
     curves = [panel["config"] for panel in panels if panel["viewType"] == "Run History Line Plot"]
     assert {curve["xAxis"] for curve in curves} == {"epoch"}
@@ -58,45 +58,49 @@ def test_means_over_folds_by_epoch(workspace):
     }
     (runs,) = section["runSets"]
     assert runs["grouping"] == [{"section": "run", "name": "group"}]
-    (chosen,) = runs["filters"]["filters"]
-    assert (chosen["key"]["name"], chosen["op"], chosen["value"]) == ("jobType", "IN", ["fold", "cv-summary"])
-    # The summary run adds nothing to the means of the folds: no panel shows keys of both.
-    for shown in [shown for found in plan_sections(CLASSES).values() for shown in found]:
-        assert len({re.search("(^|/)cv[/_]", key) is None for key in shown.keys}) == 1
+    (job_filter,) = runs["filters"]["filters"]
+    assert (job_filter["key"]["name"], job_filter["op"], job_filter["value"]) == (
+        "jobType",
+        "IN",
+        ["fold", "cv-summary"],
+    )
+    # The summary run does not affect the means over folds, since no panel shows keys of both.
+    for planned in [planned for section_panels in plan_sections(CLASSES).values() for planned in section_panels]:
+        assert len({re.search("(^|/)cv[/_]", key) is None for key in planned.keys}) == 1
 
 
-def test_dry_run_writes_the_same_every_time(workspace, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(type(workspace), "save", lambda _: pytest.fail("a dry run sends nothing"))
-    words = ["dashboard", "--entity=team", "--project=ultrasound"]
+def test_dry_runs_are_reproducible(workspace, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(type(workspace), "save", lambda _: pytest.fail("a dry run must not upload"))
+    arguments = ["dashboard", "--entity=team", "--project=ultrasound"]
     first, second, nerves = (tmp_path / name for name in ("a.json", "b/c.json", "nerves.json"))
-    main([*words, "--dry_run", str(first)])
+    main([*arguments, "--dry_run", str(first)])
     assert "panels to" in capsys.readouterr().out
-    main([*words, "--fit_config", str(CONFIGS / "muscle_2ch.yaml"), "--dry_run", str(second)])
-    # As it was called.
-    main([*words, "--config", str(CONFIGS / "muscle_2ch.yaml"), "--dry-run", str(tmp_path / "again.json")])
+    main([*arguments, "--fit_config", str(CONFIGS / "muscle_2ch.yaml"), "--dry_run", str(second)])
+    # The former names of these options still work.
+    main([*arguments, "--config", str(CONFIGS / "muscle_2ch.yaml"), "--dry-run", str(tmp_path / "again.json")])
     assert "is a configuration of fit; use --fit_config instead of --config" in capsys.readouterr().out
     assert (tmp_path / "again.json").read_text() == second.read_text()
-    # Its own options in a file.
+    # Options of the command in a configuration file.
     (tmp_path / "dashboard.yaml").write_text(f"entity: team\nproject: ultrasound\ndry_run: {tmp_path / 'own.json'}\n")
     main(["dashboard", f"--config={tmp_path / 'dashboard.yaml'}"])
     assert (tmp_path / "own.json").read_text() == second.read_text()
     assert first.read_text() == second.read_text()
     assert json.loads(first.read_text())["displayName"] == "cm_lightning"
-    main([*words, "--name=nerves", "--classes", "nerve", "--dry_run", str(nerves)])
+    main([*arguments, "--name=nerves", "--classes", "nerve", "--dry_run", str(nerves)])
     assert "val/dice/nerve" in nerves.read_text()
     assert "soleus" not in nerves.read_text()
 
 
-def test_faults_are_sentences(workspace, monkeypatch):
+def test_failed_uploads_and_missing_packages_raise_errors(workspace, monkeypatch):
     from wandb.errors import UsageError
 
-    def refuse(_):
+    def fail(_):
         raise UsageError("No API key configured. Use `wandb login` to log in.\nMore.")
 
-    monkeypatch.setattr(type(workspace), "save", refuse)
-    words = ["dashboard", "--entity=team", "--project=ultrasound"]
+    monkeypatch.setattr(type(workspace), "save", fail)
+    arguments = ["dashboard", "--entity=team", "--project=ultrasound"]
     with pytest.raises(ValueError, match=r"not be saved to team/ultrasound: No API key .* log in\. Expected a login"):
-        main(words)
+        main(arguments)
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
-    with pytest.raises(ValueError, match=r"not installed; expected it from pip install 'cm_lightning\[dashboard\]'"):
-        main(words)
+    with pytest.raises(ValueError, match=r"not installed; install it with pip install 'cm_lightning\[dashboard\]'"):
+        main(arguments)

@@ -1,4 +1,4 @@
-"""Runs in W&B, read back from the files of real offline runs."""
+"""Logging to W&B and TensorBoard, read from the files of offline runs."""
 
 import json
 import re
@@ -31,7 +31,7 @@ KEY = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)*")
 
 
 def set_environment(monkeypatch, folder, mode="offline"):
-    """No login, no network, and everything that wandb writes in one folder."""
+    """Remove all W&B settings and logins, and let W&B write all files to one folder."""
     for name in ("WANDB_API_KEY", "WANDB_RUN_ID", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(folder / "home"))
@@ -41,7 +41,7 @@ def set_environment(monkeypatch, folder, mode="offline"):
         monkeypatch.delenv("WANDB_MODE", raising=False)
     else:
         monkeypatch.setenv("WANDB_MODE", mode)
-    wandb.teardown()  # it remembers the environment of an earlier test
+    wandb.teardown()  # W&B stores the environment of earlier tests
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def offline_runs(folder):
 
 
 def read(run):
-    """Everything in a run's file, and what it comes to."""
+    """Return all records of the file of a run, and its summary."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     summary = subprocess.run([*command, "--summary"], capture_output=True, text=True, check=True).stdout
@@ -70,7 +70,7 @@ def history(records):
 
 
 def logged_keys(records):
-    """Names of what was logged; wandb writes media as NAME._type and the like."""
+    """Return all logged keys; W&B stores media as NAME._type etc."""
     keys = {key.split("._")[0] for item in history(records) for key in item}
     return {key.split(".")[0] for key in keys} - {""} - {key for key in keys if key.startswith("_")}
 
@@ -81,7 +81,7 @@ def file_of(run, summary, key):
 
 @pytest.fixture(scope="module")
 def folds(muscle_set, tmp_path_factory):
-    """Two folds of a cross-validation, trained, one of them resumed, tested, and summed up."""
+    """Return an experiment with two folds that were trained (one was resumed), tested and summarised."""
     folder = tmp_path_factory.mktemp("tracked")
     configs = Path(__file__).parents[2] / "configs"
     arguments = [
@@ -106,25 +106,25 @@ def folds(muscle_set, tmp_path_factory):
         main(["fit", *arguments, "--data.fold=1", "--trainer.max_epochs=2"])
         for fold in (0, 1):
             main(["test", *arguments, f"--data.fold={fold}", "--trainer.max_epochs=2", "--ckpt_path=best"])
-        # Nothing is left to run: the folds might be from other machines.
+        # All folds are finished, so that this only writes the summary.
         main(["crossval", *arguments, "--trainer.max_epochs=2", "--devices", "cpu"])
     return folder / "outputs" / "muscle_2ch"
 
 
 def test_folds_are_runs_of_one_group(folds):
     first, resumed, tested = (read(run) for run in offline_runs(folds / "fold0"))
-    begun = [run_record(records) for records, _ in (first, resumed, tested)]
+    runs = [run_record(records) for records, _ in (first, resumed, tested)]
     other = run_record(read(offline_runs(folds / "fold1")[0])[0])
-    assert len({run["run_id"] for run in begun}) == 1
-    assert other["run_id"] != begun[0]["run_id"]
-    for fold, run in enumerate([begun[0], other]):
+    assert len({run["run_id"] for run in runs}) == 1
+    assert other["run_id"] != runs[0]["run_id"]
+    for fold, run in enumerate([runs[0], other]):
         assert (run["run_group"], run["job_type"], run["project"]) == ("muscle_2ch", "fold", "muscles")
         assert run["display_name"] == f"muscle_2ch/fold{fold}"
     config = first[1]["config"]
     assert config["data"]["fold"] == 0
     assert config["model"]["init_args"]["input_mode"] == "2ch"
     assert config["solver"]["beta"] == 100
-    # All of the folds' values are in the CSV file, too.
+    # The CSV file contains the values of all runs of the fold.
     table = pd.read_csv(folds / "fold0" / "metrics.csv")
     best = resumed[1]["summary"]["best/val/dice/mean"]
     assert best == pytest.approx(table["val/dice/mean"].max())
@@ -133,7 +133,7 @@ def test_folds_are_runs_of_one_group(folds):
     keys = logged_keys(first[0]) | logged_keys(tested[0])
     assert not [key for key in keys if not KEY.fullmatch(key)]
     for name in ("dice", "iou", "precision", "recall", "miss_rate", "fall_out", "asd", "hd"):
-        assert {f"{stage}/{name}/{whose}" for stage in ("val", "test") for whose in ("mean", "soleus")} <= keys
+        assert {f"{stage}/{name}/{suffix}" for stage in ("val", "test") for suffix in ("mean", "soleus")} <= keys
     expected = "train/loss train/lr val/loss mc/entropy/mean mc/entropy/soleus mc/ece cm/mean cm/solve_ms_per_frame"
     media = " time/epoch_s time/cases_per_s tables/test_cases plots/reliability plots/confusion"
     media += "".join(f" media/val/{name}" for name in ("overlay", "confidence", "error", "entropy"))
@@ -169,33 +169,33 @@ def test_pictures_and_tables_of_a_fold(folds):
     assert Image.open(file_of(tested, summary, "plots/confusion")).size > (100, 100)
 
 
-def test_cross_validation_is_a_run_beside_its_folds(folds):
+def test_cross_validation_has_a_summary_run(folds):
     (run,) = offline_runs(folds)
     records, summary = read(run)
-    begun = run_record(records)
-    assert (begun["run_group"], begun["job_type"]) == ("muscle_2ch", "cv-summary")
+    summary_run = run_record(records)
+    assert (summary_run["run_group"], summary_run["job_type"]) == ("muscle_2ch", "cv-summary")
     table = pd.read_csv(folds / "cv_summary.csv")
     table = table[(table["class"] == "mean") & (table["policy"] == "worst")].set_index("metric")
     for metric in ("dice", "hd"):
         assert summary["summary"][f"cv/{metric}/mean"] == pytest.approx(table["mean"][metric])
         assert summary["summary"][f"cv/{metric}/std"] == pytest.approx(table["sd_patients"][metric])
-    shown = json.loads((run / "files" / summary["summary"]["tables/cv_folds"]["path"]).read_text())
-    assert [row[0] for row in shown["data"]] == ["0", "1", "mean", "SD over patients", "SD over folds"]
+    folds_table = json.loads((run / "files" / summary["summary"]["tables/cv_folds"]["path"]).read_text())
+    assert [row[0] for row in folds_table["data"]] == ["0", "1", "mean", "SD over patients", "SD over folds"]
     assert "plots/cv_box" in summary["summary"]
 
 
-def test_every_panel_of_the_dashboard_is_logged(folds):
+def test_all_keys_of_the_dashboard_are_logged(folds):
     pytest.importorskip("wandb_workspaces")
-    shown = panel_keys(build_dashboard("team", "muscles", "dashboard", MUSCLES))
+    panels = panel_keys(build_dashboard("team", "muscles", "dashboard", MUSCLES))
     logged = [logged_keys(read(run)[0]) for run in offline_runs(folds / "fold0")]
     (summary,) = (logged_keys(read(run)[0]) for run in offline_runs(folds))
-    assert sorted(shown - summary.union(*logged)) == []
-    # Means over folds are of folds alone.
-    assert {key for key in shown & summary if any(key in keys for keys in logged)} == set()
+    assert sorted(panels - summary.union(*logged)) == []
+    # Means over folds do not include the summary run.
+    assert {key for key in panels & summary if any(key in keys for keys in logged)} == set()
 
 
-def test_copied_folder_is_uploaded_from_where_it_is(folds, tmp_path, monkeypatch, capsys):
-    copied = shutil.copytree(folds / "fold0", tmp_path / "elsewhere" / "fold0")
+def test_copied_folders_can_be_uploaded(folds, tmp_path, monkeypatch, capsys):
+    copied = shutil.copytree(folds / "fold0", tmp_path / "copy" / "fold0")
     tested = offline_runs(copied)[-1]
     before, _ = read(tested)
     sync([copied], dry_run=True)
@@ -209,11 +209,11 @@ def test_copied_folder_is_uploaded_from_where_it_is(folds, tmp_path, monkeypatch
     assert entries(before)
     assert all(Path(entry["local_path"]).is_relative_to(copied) for entry in entries(after))
     assert all(Path(entry["local_path"]).is_file() for entry in entries(after))
-    for one, other in zip(before, after, strict=True):
-        if one["type"] != "artifact":
-            assert one == other
+    for original, corrected in zip(before, after, strict=True):
+        if original["type"] != "artifact":
+            assert original == corrected
     assert correct_paths(tested) == 0
-    with pytest.raises(MissingInputError, match="no wandb/offline-run"):
+    with pytest.raises(MissingInputError, match="contains no wandb/offline-run"):
         sync([tmp_path / "home"])
     file = next(tested.glob("*.wandb"))
     file.write_bytes(file.read_bytes()[:20] + b"?" + file.read_bytes()[21:])
@@ -221,14 +221,14 @@ def test_copied_folder_is_uploaded_from_where_it_is(folds, tmp_path, monkeypatch
         correct_paths(tested)
 
 
-def test_tensorboard_has_scalars_and_pictures(folds):
+def test_tensorboard_contains_scalars_and_pictures(folds):
     events = EventAccumulator(str(folds / "fold0" / "tensorboard"))
     events.Reload()
     assert {"train/loss", "val/dice/mean", "val/hd/soleus"} <= set(events.Tags()["scalars"])
     assert {"media/val/overlay/label/0", "media/val/entropy/0"} <= set(events.Tags()["images"])
 
 
-def test_a_logged_picture_is_what_was_meant(offline, tmp_path):
+def test_logged_pictures_have_the_expected_pixels(offline, tmp_path):
     identity = RunIdentity(tmp_path / "fold0", "x/fold0", "x", "fold")
     logger = WandbRunLogger(WandbSettings(), identity)
     trainer = Trainer(logger=logger, accelerator="cpu", enable_progress_bar=False, default_root_dir=tmp_path)
@@ -241,10 +241,10 @@ def test_a_logged_picture_is_what_was_meant(offline, tmp_path):
     logger.finalize("success")
     (run,) = offline_runs(tmp_path / "fold0")
     _, summary = read(run)
-    shown = np.asarray(Image.open(file_of(run, summary, "media/grey")).convert("L")).astype(float)
-    assert shown.shape == (192, 384)
+    logged = np.asarray(Image.open(file_of(run, summary, "media/grey")).convert("L")).astype(float)
+    assert logged.shape == (192, 384)
     expected = np.interp((np.arange(384) + 0.5) / 6 - 0.5, np.arange(64), 255 * ramp[0])
-    assert np.abs(shown - expected).max() < 6
+    assert np.abs(logged - expected).max() < 6
     mask = summary["summary"]["media/grey"]["all_masks"][0]["label"]["path"]
     assert np.array_equal(np.asarray(Image.open(run / "files" / mask)), np.repeat(np.repeat(label, 6, 0), 6, 1))
     colour = np.asarray(Image.open(file_of(run, summary, "media/half"))).reshape(-1, 3)
@@ -252,7 +252,7 @@ def test_a_logged_picture_is_what_was_meant(offline, tmp_path):
     assert Image.open(file_of(run, summary, "media/half")).size == (384, 384)
 
 
-def test_training_goes_on_without_network_and_without_wandb(
+def test_training_continues_without_network_and_after_errors_of_wandb(
     muscle_arguments, run_folder, tmp_path, monkeypatch, caplog
 ):
     set_environment(monkeypatch, tmp_path, mode="online")
@@ -261,24 +261,24 @@ def test_training_goes_on_without_network_and_without_wandb(
     monkeypatch.setattr("cm_lightning.tracking.policy.SECONDS_TO_CONNECT", 2.0)
     from wandb import Run
 
-    kept = Run.log
+    original_log = Run.log
 
-    def fail_later(run, data, *rest, **more):
+    def fail_later(run, data, *args, **kwargs):
         if data.get("epoch", 0) >= 1:
             raise OSError("disk full")
-        return kept(run, data, *rest, **more)
+        return original_log(run, data, *args, **kwargs)
 
     monkeypatch.setattr(Run, "log", fail_later)
     with caplog.at_level("INFO"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         main(["fit", *muscle_arguments, "--trainer.max_epochs=3"])
-    assert any("offline, as it could not be reached" in message for message in caplog.messages)
-    assert sum("left out from here on: disk full" in str(warning.message) for warning in caught) == 1
+    assert any("offline (no connection" in message for message in caplog.messages)
+    assert sum("disabled because of an error: disk full" in str(warning.message) for warning in caught) == 1
     assert (pd.read_csv(run_folder / "metrics.csv")["epoch"].max()) == 2
     assert len(offline_runs(run_folder)) == 1
 
 
-def test_no_logger_leaves_pictures(muscle_arguments, run_folder, offline):
+def test_pictures_are_written_without_a_logger(muscle_arguments, run_folder, offline):
     main(["fit", *muscle_arguments, "--trainer.max_epochs=1", "--trainer.logger=false"])
     assert (run_folder / "pictures" / "validation_epoch0000.png").is_file()
     assert not (run_folder / "wandb").exists()
@@ -287,10 +287,10 @@ def test_no_logger_leaves_pictures(muscle_arguments, run_folder, offline):
 
 def test_two_processes_are_one_run(muscle_arguments, run_folder, tmp_path, monkeypatch):
     set_environment(monkeypatch, tmp_path)
-    words = [*muscle_arguments, "--trainer.max_epochs=1", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    command = [sys.executable, "-m", "cm_lightning", "fit", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0, done.stderr[-3000:]
+    arguments = [*muscle_arguments, "--trainer.max_epochs=1", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    command = [sys.executable, "-m", "cm_lightning", "fit", *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2])
+    assert process.returncode == 0, process.stderr[-3000:]
     (run,) = offline_runs(run_folder)
     records, summary = read(run)
     assert summary["state"] == "finished"
@@ -303,14 +303,14 @@ def test_two_processes_are_one_run(muscle_arguments, run_folder, tmp_path, monke
     ("mode", "environment", "expected"),
     [
         ("auto", None, "offline"),
-        ("auto", "online", "offline"),  # nobody is logged in
+        ("auto", "online", "offline"),  # there is no login
         ("auto", "disabled", "disabled"),
         ("offline", "online", "offline"),
         ("disabled", "online", "disabled"),
         ("auto", "dryrun", "offline"),
     ],
 )
-def test_the_more_private_mode_holds(mode, environment, expected, tmp_path, monkeypatch):
+def test_the_more_restrictive_mode_wins(mode, environment, expected, tmp_path, monkeypatch):
     set_environment(monkeypatch, tmp_path, mode=environment)
     assert resolve_mode(WandbSettings(mode))[0] == expected
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
