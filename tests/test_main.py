@@ -304,8 +304,8 @@ def test_missing_data_is_one_sentence_without_traceback(tmp_path):
     result = run("fit", "--config", str(CONFIGS / "muscle_2ch.yaml"), folder=tmp_path)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
-    assert "error: No data set at data/LEG-3D-US" in result.stderr
-    for expected in ("masksX1.mha", "To be had from", "configs/demo.yaml"):
+    assert "error: There is no data set at data/LEG-3D-US" in result.stderr
+    for expected in ("masksX1.mha", "can be downloaded from", "configs/demo.yaml"):
         assert expected in result.stderr
 
 

@@ -1,4 +1,4 @@
-"""Cases, folder layouts, patient-wise splits, augmentation, the phantom, and the data module that joins them."""
+"""Data module with cases, folder layouts, patient-wise splits, augmentation and the phantom."""
 
 from cm_lightning.data.augmentation import Augmentation
 from cm_lightning.data.datamodule import UltrasoundDataModule

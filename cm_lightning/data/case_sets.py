@@ -1,4 +1,4 @@
-"""The cases of a data set, whose they are, and the folds that they are divided into."""
+"""Cases of a data set, their patients and their folds."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,20 +22,20 @@ Subset = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class CaseSets:
-    """Finds the cases of a data set and divides them into folds; nothing is read before it is asked for.
+    """Cases of a data set and their folds, which are determined at first use.
 
     Args:
-        root: The data set's folder.
-        layout: How the data set lies on disk.
-        reader: Reads images, where folds are of images and near-duplicates have to be found.
-        folder: Where files of folds are kept.
-        patient_pattern: Regular expression on the case's id whose first group is the patient.
-        patient_table: CSV file with the columns case and patient, in place of the pattern.
-        image_folds: Allow folds of images where no patient is known.
+        root: Folder of the data set.
+        layout: Folder layout of the data set.
+        reader: Reader of images, which is needed to find near-duplicates for folds of images.
+        folder: Folder in which the folds are stored.
+        patient_pattern: Regular expression for the id of a case, whose first group is the patient.
+        patient_table: CSV file with the columns case and patient, instead of the pattern.
+        image_folds: Whether to allow folds of images if the patients are unknown.
         split: Kind of split.
-        n_folds: Number of folds of ``kfold``.
-        seed: Of the split.
-        file: File of the folds, in place of one in ``folder``.
+        n_folds: Number of folds for ``kfold``.
+        seed: Seed of the split.
+        file: File of the folds, instead of a file in ``folder``.
     """
 
     root: Path
@@ -52,13 +52,17 @@ class CaseSets:
 
     @cached_property
     def cases(self) -> list[Case]:
-        """All cases of the data set, each with its patient (or its group of near-duplicate images)."""
+        """All cases of the data set with their patients (or groups of near-duplicate images).
+
+        Raises:
+            InputError: The patients are unknown, and folds of images are not allowed.
+        """
         if not self._without_patients:
             return self._cases_on_disk
         if not self.image_folds:
             raise InputError(
-                f"The data set at {self.root} does not tell which patient an image is of, so folds would mix patients. "
-                "Give data.patient_pattern or data.patient_table, or accept folds of images with data.image_folds true."
+                f"The patients of the data set at {self.root} are unknown, so that folds would mix patients. Set "
+                "data.patient_pattern or data.patient_table, or allow folds of images with data.image_folds true."
             )
         images = [self._middle_frame(case) for case in tqdm(self._cases_on_disk, "Comparing images", unit="image")]
         groups = near_duplicate_groups(images)
@@ -69,39 +73,41 @@ class CaseSets:
 
     @cached_property
     def folds(self) -> list[Fold]:
-        """The folds of the split, from its file where there is one."""
+        """Folds of the split, which are read from their file if it exists."""
         path = self.file or self.folder / split_file_name(self.cases, self.split, self.n_folds, self.seed)
         return load_or_make_folds(path, self.cases, self.split, self.n_folds, self.seed)
 
     @property
     def grouping(self) -> str:
-        """What a fold is made of, for tables."""
+        """Unit of the folds, for tables."""
         return "image group (the data set names no patients)" if self._without_patients else "patient"
 
     def subset(self, fold: int, subset: Subset) -> list[Case]:
-        """List the cases of one set of a fold.
+        """List the cases of a set of a fold.
 
         Args:
-            fold: Which fold.
-            subset: Which set.
+            fold: Number of the fold, from 0.
+            subset: Name of the set.
 
         Returns:
-            Its cases.
+            The cases.
 
         Raises:
-            InputError: There is no such fold.
+            InputError: The fold does not exist.
         """
         if not 0 <= fold < len(self.folds):
-            raise InputError(f"data.fold must be 0 to {len(self.folds) - 1} for split {self.split}, found {fold}.")
+            raise InputError(
+                f"data.fold must be between 0 and {len(self.folds) - 1} for the split {self.split}, found {fold}."
+            )
         patients = set(getattr(self.folds[fold], subset))
         return [case for case in self.cases if case.patient in patients]
 
     def labelled_patients(self, fold: int, share: float) -> list[str]:
-        """Draw the training patients of a fold whose labels may be used.
+        """Draw the training patients of a fold whose labels are used.
 
         Args:
-            fold: Which fold.
-            share: Which share of them, in (0, 1].
+            fold: Number of the fold, from 0.
+            share: Share of the training patients, above 0 and up to 1.
 
         Returns:
             At least one patient.
@@ -111,16 +117,16 @@ class CaseSets:
         return sorted(np.random.default_rng(self.seed).permutation(patients)[:number].tolist())
 
     def test_plan(self, fold: int) -> dict[str, Any]:
-        """Say which cases are tested in which fold, so that pooled results can be checked to be complete.
+        """List the test cases of all folds, with which pooled results can be checked for completeness.
 
         Args:
-            fold: The fold that is run.
+            fold: Number of the current fold.
 
         Returns:
-            ``split`` and ``split_seed``, the ``fold``, and ``test_cases``: a list of case ids for every fold.
+            Dictionary with ``split``, ``split_seed``, ``fold`` and ``test_cases``, a list of case ids for every fold.
         """
-        tested = [[case.id for case in self.subset(number, "test")] for number in range(len(self.folds))]
-        return {"split": self.split, "split_seed": self.seed, "fold": fold, "test_cases": tested}
+        test_cases = [[case.id for case in self.subset(number, "test")] for number in range(len(self.folds))]
+        return {"split": self.split, "split_seed": self.seed, "fold": fold, "test_cases": test_cases}
 
     @cached_property
     def _cases_on_disk(self) -> list[Case]:
@@ -131,9 +137,9 @@ class CaseSets:
         return not all(case.patient for case in self._cases_on_disk)
 
     def _middle_frame(self, case: Case) -> NDArray[np.generic]:
-        """Insonified part of the case's middle frame."""
+        """Return the insonified part of the middle frame of a case."""
         read = self.reader.read(case)
-        self.reader.hold(read)  # it is checked next
+        self.reader.hold(read)  # The next step, checking, needs the case again.
         image = read.arrays.image
         frame = image if image.ndim == 2 else image[:, :, image.shape[2] // 2]
         inside = read.geometry.domain(frame)
@@ -145,16 +151,16 @@ class CaseSets:
 
 
 def unlabelled_cases(path: Path) -> list[Case]:
-    """List the cases of an image file, or of all images in a folder.
+    """List an image file, or all images in a folder, as cases without labels.
 
     Args:
         path: File or folder.
 
     Returns:
-        A case for every image, without a label.
+        One case per image.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no image.
     """
     files = [path] if path.is_file() else sorted(file for file in path.glob("*") if is_image(file))
     if not files:

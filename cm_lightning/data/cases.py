@@ -1,4 +1,4 @@
-"""A case: one image, its label and whose it is; and what is checked before it is used."""
+"""Cases, which consist of an image, its label and its patient, and reading and checking of their files."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cm_lightning.errors import InputError
 from cm_lightning.io import AXIS_NAMES, Axes, FileImage, read_image
 
-Subset = str  # "train", "val" or "test" of a data set's official split
+# Set of the official split of a data set: "train", "val" or "test".
+Subset = str
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,11 @@ class Case:
     """One image of one patient.
 
     Attributes:
-        id: Name that is unique in the data set.
-        patient: Whose image it is; the unit of splits and statistics.
+        id: Unique name in the data set.
+        patient: Patient of the image, which is the unit of splits and statistics.
         image: Image file.
-        label: Label file, or None where there is none (prediction).
-        subset: Set of the official split, or None where the data set has none.
+        label: Label file, or None for prediction.
+        subset: Set of the official split, or None if the data set has none.
     """
 
     id: str
@@ -36,14 +37,14 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseArrays:
-    """A case's arrays in (depth, lateral[, elevation]) order at file resolution.
+    """Arrays of a case at file resolution.
 
     Attributes:
-        image: Intensities.
-        label: Class indices (0 background, then the classes in order), or None.
+        image: Intensities, ``(depth, lateral[, elevation])``.
+        label: Class indices (0 for background, then the classes in order), ``(depth, lateral[, elevation])``, or None.
         spacing: Voxel size in ``unit`` in the order of the axes.
-        unit: "mm", or "px" where the file knows no spacing.
-        file: The image as it lies in its file.
+        unit: "mm", or "px" if the file contains no spacing.
+        file: The image with the axes of its file.
     """
 
     image: NDArray[np.generic]
@@ -54,21 +55,21 @@ class CaseArrays:
 
 
 def read_case(case: Case, axes: Axes, classes: dict[str, int], spacing: tuple[float, ...] | None = None) -> CaseArrays:
-    """Read a case and check it.
+    """Read and check a case.
 
     Args:
-        case: What to read.
-        axes: Which file axis is which.
-        classes: Value in the label file of every class.
-        spacing: Voxel size in mm in file order, in place of the file's own.
+        case: The case.
+        axes: Axes of the file.
+        classes: Value of every class in the label files.
+        spacing: Voxel size in mm in the order of the file axes, which replaces the spacing of the file.
 
     Returns:
-        Its arrays.
+        Arrays of the case.
 
     Raises:
-        MissingInputError: A file is missing.
-        InputError: The image has the wrong number of axes, is constant or not finite, the label has another shape or
-            values that no class has.
+        MissingInputError: A file does not exist.
+        InputError: The image has a wrong number of axes, is constant or is not finite, or the label has a wrong shape
+            or unknown values.
     """
     file = read_image(case.image)
     expected = len(axes.names)
@@ -78,18 +79,20 @@ def read_case(case: Case, axes: Axes, classes: dict[str, int], spacing: tuple[fl
         )
     image = axes.from_file(file.array)
     if not np.issubdtype(image.dtype, np.integer) and not np.isfinite(image).all():
-        raise InputError(f"{case.image} holds NaN or infinite values; expected finite intensities.")
+        raise InputError(f"{case.image} contains NaN or infinite values; expected finite intensities.")
     if image.min() == image.max():
         raise InputError(f"{case.image} is constant ({image.flat[0]}); expected an ultrasound image.")
     label = None if case.label is None else read_label(case.label, case.image, file.array.shape, axes, classes)
-    in_file = spacing or file.spacing
-    if in_file is not None and len(in_file) != expected:
-        raise InputError(f"spacing_mm must have {expected} values, one for each of {axes.text!r}, found {in_file}.")
+    file_spacing = spacing or file.spacing
+    if file_spacing is not None and len(file_spacing) != expected:
+        raise InputError(
+            f"data.spacing_mm must have {expected} values, one for each of {axes.text!r}, found {file_spacing}."
+        )
     return CaseArrays(
         image=image,
         label=label,
-        spacing=tuple(in_file[axis] for axis in axes.order) if in_file else (1.0,) * expected,
-        unit="mm" if in_file else "px",
+        spacing=tuple(file_spacing[axis] for axis in axes.order) if file_spacing else (1.0,) * expected,
+        unit="mm" if file_spacing else "px",
         file=file,
     )
 
@@ -97,30 +100,30 @@ def read_case(case: Case, axes: Axes, classes: dict[str, int], spacing: tuple[fl
 def read_label(
     path: Path, image: Path, shape: tuple[int, ...], axes: Axes, classes: dict[str, int]
 ) -> NDArray[np.uint8]:
-    """Read a label file and turn its values into class indices.
+    """Read a label file and convert its values to class indices.
 
     Args:
         path: Label file.
-        image: Image file that it labels, for messages.
-        shape: Shape of that image in file order.
-        axes: Which file axis is which.
-        classes: Value in the label file of every class.
+        image: Corresponding image file, for error messages.
+        shape: Shape of the image in the order of the file axes.
+        axes: Axes of the file.
+        classes: Value of every class in the label files.
 
     Returns:
-        Class indices (0 background, then the classes in order), ``(depth, lateral[, elevation])``.
+        Class indices (0 for background, then the classes in order), ``(depth, lateral[, elevation])``.
 
     Raises:
-        MissingInputError: There is no such file.
-        InputError: It has another shape than the image, or values that no class has.
+        MissingInputError: The file does not exist.
+        InputError: The shape differs from that of the image, or the label contains unknown values.
     """
     array = read_image(path, is_label=True).array
     if array.shape != shape:
-        raise InputError(f"{path} has shape {array.shape}; expected that of its image {image}, {shape}.")
+        raise InputError(f"{path} has the shape {array.shape}; expected {shape}, the shape of its image {image}.")
     values = pd.unique(array.ravel(order="K"))
     unknown = sorted(set(values.tolist()) - {0, *classes.values()})
     if unknown:
         raise InputError(
-            f"{path} holds the values {unknown}, which no class has; expected 0 for background and "
+            f"{path} contains the unknown values {unknown}; expected 0 for background and "
             f"{', '.join(f'{value} for {name}' for name, value in classes.items())} (data.classes)."
         )
     label = np.zeros(array.shape, dtype=np.uint8)
@@ -130,9 +133,9 @@ def read_label(
 
 
 def file_digest(path: Path) -> str:
-    """Give the BLAKE2 digest of a file's content, 32 hexadecimal digits; read once as long as the file is the same."""
-    about = path.stat()
-    return _digest(path.absolute(), about.st_size, about.st_mtime_ns)
+    """Return the BLAKE2 digest of a file, 32 hexadecimal digits. Files that do not change are read only once."""
+    status = path.stat()
+    return _digest(path.absolute(), status.st_size, status.st_mtime_ns)
 
 
 @cache
@@ -142,6 +145,6 @@ def _digest(path: Path, size: int, modified: int) -> str:
 
 
 def describe_axes(arrays: CaseArrays) -> str:
-    """Say in words what is taken for depth, lateral and elevation, so that a wrong setting is seen."""
+    """Return a text with the sizes in depth, lateral and elevation direction, which reveals wrong settings."""
     sides = zip(AXIS_NAMES, arrays.image.shape, arrays.spacing, strict=False)
     return ", ".join(f"{name} {size} x {step:.3g} {arrays.unit}" for name, size, step in sides)

@@ -1,4 +1,4 @@
-"""Checking cases before a stage begins, and computing the confidence maps that are not on disk yet."""
+"""Checks of cases before a stage starts, and computation of missing confidence maps."""
 
 import os
 import time
@@ -14,21 +14,21 @@ from cm_lightning.data.reading import CaseReader, ReadCase
 
 
 def check_cases(
-    cases: Sequence[Case], reader: CaseReader, cache: ConfidenceCache | None, pass_on: Callable[[ReadCase], None]
+    cases: Sequence[Case], reader: CaseReader, cache: ConfidenceCache | None, on_finished: Callable[[ReadCase], None]
 ) -> tuple[int, float]:
-    """Read and check every case, then compute the maps that are missing: bad input is reported before time is spent.
+    """Read and check all cases before computing missing maps, so that errors are reported early.
 
     Args:
-        cases: Which cases.
-        reader: Reads them.
-        cache: Where their maps are kept, or None for no maps.
-        pass_on: Is given every case once it is no longer needed here, from several threads.
+        cases: The cases.
+        reader: Reader of the cases.
+        cache: Cache of their confidence maps; None if no maps are needed.
+        on_finished: Function that is called with every case after it was processed, from several threads.
 
     Returns:
-        Number of frames whose maps were computed, and the seconds that this took.
+        Number of frames for which maps were computed, and the duration in seconds.
 
     Raises:
-        InputError: A case is not as expected.
+        InputError: A case is invalid; see :func:`cm_lightning.data.cases.read_case`.
     """
     missing: dict[Case, int] = {}
     for index, case in enumerate(tqdm(cases, desc="Checking cases", unit="case")):
@@ -36,14 +36,14 @@ def check_cases(
         if index == 0:
             rank_zero_info(f"Axes of {case.image.name} ({reader.axes.text}): {describe_axes(read.arrays)}.")
         if cache is None or cache.path(case.image).is_file():
-            pass_on(read)
+            on_finished(read)
         else:
             missing[case] = read.frames
             reader.hold(read)
     if cache is None or not missing:
         return 0, 0.0
     start, total = time.perf_counter(), sum(missing.values())
-    # The solver takes the frames of a volume side by side; single frames need their cases side by side.
+    # The solver processes the frames of a volume in parallel. 2D cases are processed in parallel here.
     workers = 1 if len(reader.axes.names) == 3 else os.cpu_count()
     with tqdm(total=total, desc="Confidence maps", unit="frame") as bar, ThreadPoolExecutor(workers) as pool:
 
@@ -51,9 +51,9 @@ def check_cases(
             read = reader.read(case)
             for frames in cache.compute(case.image, read.arrays.image, read.geometry):
                 bar.update(frames)
-            pass_on(read)
+            on_finished(read)
 
         list(pool.map(compute, missing))
     seconds = time.perf_counter() - start
-    rank_zero_info(f"Computed {total} confidence maps at file resolution, {1000 * seconds / total:.1f} ms a frame.")
+    rank_zero_info(f"Computed {total} confidence maps at file resolution, {1000 * seconds / total:.1f} ms per frame.")
     return total, seconds

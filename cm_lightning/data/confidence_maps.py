@@ -1,4 +1,4 @@
-"""Confidence maps of cases: on whole frames at file resolution, once, kept on disk."""
+"""Confidence maps of cases at file resolution, which are computed once and stored on disk."""
 
 import hashlib
 import json
@@ -17,22 +17,22 @@ from cm_lightning.data.frames import to_frames, to_volume
 from cm_lightning.data.resampling import FRAMES_AT_ONCE
 from cm_lightning.errors import MissingInputError
 
-# Maps are kept as 16-bit fractions of 1: half the disk of float32, and wrong by at most 8e-6.
+# Maps are stored as 16-bit fractions of 1, which takes half the space of float32, with errors of at most 8e-6.
 LEVELS = np.iinfo(np.uint16).max
 
 
 def frame_maps(
     solver: ConfidenceMapSolver, image: NDArray[np.generic], geometry: ProbeGeometry
 ) -> Iterator[NDArray[np.floating[Any]]]:
-    """Compute the maps of an image's whole frames, some at a time.
+    """Compute the confidence maps of an image, several frames at once.
 
     Args:
-        solver: Computes them.
-        image: ``(depth, lateral[, elevation])``.
-        geometry: What the probe insonifies in its frames.
+        solver: Solver of the maps.
+        image: Image, ``(depth, lateral[, elevation])``.
+        geometry: Geometry of the insonified region.
 
     Yields:
-        Maps of the next frames, ``(frames, depth, lateral)``.
+        Confidence maps of the next frames, ``(frames, depth, lateral)``.
     """
     frames = to_frames(image)
     stack = frames.reshape(-1, *frames.shape[-2:])
@@ -43,12 +43,12 @@ def frame_maps(
 
 @dataclass(frozen=True)
 class ConfidenceCache:
-    """Maps on disk, each under a key made of the image file's content and everything the map depends on.
+    """Cache of confidence maps on disk. Their keys depend on the image file and all settings that affect the map.
 
     Attributes:
-        folder: Where the maps are kept.
-        solver: Computes them.
-        domain: Which pixels are insonified.
+        folder: Folder of the cache.
+        solver: Solver of the maps.
+        domain: Kind of the insonified region.
         axes: File axes of the images.
     """
 
@@ -58,9 +58,9 @@ class ConfidenceCache:
     axes: str
 
     def path(self, image_file: Path) -> Path:
-        """Name the file that holds an image's map."""
+        """Return the file of the confidence map of an image."""
         solver = asdict(self.solver)
-        for name in ("max_batch", "backend"):  # where and how many at a time changes nothing
+        for name in ("max_batch", "backend"):  # These do not affect the map.
             del solver[name]
         depends_on = {
             "content": file_digest(image_file),
@@ -73,48 +73,48 @@ class ConfidenceCache:
         return self.folder / f"{key}.npy"
 
     def load(self, image_file: Path) -> NDArray[np.uint16]:
-        """Read an image's map.
+        """Load the confidence map of an image.
 
         Args:
-            image_file: The image.
+            image_file: Image file.
 
         Returns:
-            Map in units of ``1 / LEVELS``, ``(depth, lateral[, elevation])``, read from disk as it is used.
+            Memory-mapped confidence map in units of ``1 / LEVELS``, uint16, ``(depth, lateral[, elevation])``.
 
         Raises:
-            MissingInputError: The map was not computed yet.
+            MissingInputError: The map was not computed.
         """
         path = self.path(image_file)
         if not path.is_file():
             raise MissingInputError(
-                f"The confidence map of {image_file} is not in {self.folder}; expected "
-                "UltrasoundDataModule.prepare_data to have computed it. Was the image changed during the run?"
+                f"The confidence map of {image_file} is not in {self.folder}; expected a map that "
+                "UltrasoundDataModule.prepare_data has computed. The image may have changed during the run."
             )
         stored: NDArray[np.uint16] = np.load(path, mmap_mode="r")
         return stored
 
     def compute(self, image_file: Path, image: NDArray[np.generic], geometry: ProbeGeometry) -> Iterator[int]:
-        """Compute and keep an image's map, some frames at a time.
+        """Compute and store the confidence map of an image, several frames at once.
 
-        The file appears whole or not at all: it is written under another name and then renamed.
+        The file is renamed after it was written, so that there are no incomplete files.
 
         Args:
-            image_file: The image.
-            image: Its content, ``(depth, lateral[, elevation])``.
-            geometry: What the probe insonifies in its frames.
+            image_file: Image file.
+            image: Image, ``(depth, lateral[, elevation])``.
+            geometry: Geometry of the insonified region.
 
         Yields:
-            How many frames were done since the last time.
+            Number of frames that were computed since the last time.
         """
         path = self.path(image_file)
         frames = to_frames(image)
-        kept = np.empty((frames[..., 0, 0].size, *frames.shape[-2:]), dtype=np.uint16)
-        done = 0
+        stored = np.empty((frames[..., 0, 0].size, *frames.shape[-2:]), dtype=np.uint16)
+        start = 0
         for maps in frame_maps(self.solver, image, geometry):
-            kept[done : done + len(maps)] = np.round(maps.astype(np.float64) * LEVELS)
-            done += len(maps)
+            stored[start : start + len(maps)] = np.round(maps.astype(np.float64) * LEVELS)
+            start += len(maps)
             yield len(maps)
-        volume = to_volume(kept.reshape(frames.shape))
+        volume = to_volume(stored.reshape(frames.shape))
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".partial", delete=False) as partial:
             np.save(partial, np.ascontiguousarray(volume))

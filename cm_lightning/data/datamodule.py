@@ -1,4 +1,4 @@
-"""The data module: cases, folds, confidence maps and augmentation behind one configuration."""
+"""Data module with cases, folds, confidence maps and augmentation."""
 
 import os
 import time
@@ -27,7 +27,7 @@ from cm_lightning.data.splits import Fold, SplitName
 from cm_lightning.io import Axes
 
 Use = Subset | Literal["predict"]
-# Which cases a stage uses; without a trainer it is not known, and taken for a training.
+# Sets of cases that a stage uses. Without a trainer, the stage is unknown and assumed to be a training.
 STAGE_USES: dict[str | None, tuple[Use, ...]] = {
     None: ("train", "val"),
     "fit": ("train", "val"),
@@ -40,59 +40,62 @@ STAGE_USES: dict[str | None, tuple[Use, ...]] = {
 class UltrasoundDataModule(LightningDataModule):
     """Ultrasound images with labels, patient-wise folds and confidence maps.
 
-    A confidence map belongs to a full frame and is computed before any crop or rotation: ``native`` on the frames at
-    file resolution, once a case, kept on disk; ``on_the_fly`` on the batch's device, on the whole frames of the
-    network's grid, after gain, time gain and speckle were changed and before geometry was.
+    Confidence maps are computed for whole frames, before cropping and rotation. In the mode ``native``, they are
+    computed once per case at file resolution and stored on disk. In the mode ``on_the_fly``, they are computed for
+    every batch on its device, at the resolution of the network's input, after augmentation of the intensities and
+    before geometric augmentation.
 
     Args:
-        root: The data set's folder.
-        classes: Value in the label files of every class, in the order of the network's outputs; background (0) comes
-            first and is not named.
-        layout: How the data set lies on disk: LEG-3D-US, SegThy, nnU-Net raw, or ``images`` and ``masks`` folders.
-        spatial_dims: 2 for frames, 3 for volumes.
-        spatial_size: Whole images are resized to this grid (depth, lateral, elevation).
-        patch_size: In place of ``spatial_size``, train on patches of this size at the images' own resolution, cut
-            after the maps were made. Testing slides a window of this size.
-        patches_per_case: Patches cut from every case of a batch.
-        foreground: Share of the patches that are centred on a class, the rest on background.
-        spacing: With ``patch_size``, common voxel size (depth, lateral, elevation) that images are resampled to, in mm
-            (pixels for pictures).
-        axes: File axes in order, for example "lateral depth elevation"; a minus sign reverses one. The layout's own by
-            default.
-        spacing_mm: Voxel size in mm in file order, where the files do not tell it.
-        domain: Insonified pixels: ``whole`` images, the rectangle of a ``linear`` probe inside black bands, the fan of
-            a ``convex`` probe, or ``auto`` for a fan where one is found and else a rectangle.
-        patient_pattern: Regular expression on the case's id whose first group is the patient.
-        patient_table: CSV file with the columns case and patient, in place of the pattern.
-        image_folds: Allow folds of images where no patient is known; near-duplicates stay together, and every table
-            says so.
-        split: ``study`` (three disjoint triples of test patients), ``kfold`` or ``official``.
-        fold: Which fold to run.
-        n_folds: Number of folds of ``kfold``.
+        root: Folder of the data set.
+        classes: Value of every class in the label files, in the order of the network's outputs. The background, with
+            the value 0, is the first output and is not listed.
+        layout: Folder layout of the data set: LEG-3D-US, SegThy, nnU-Net raw, or folders ``images`` and ``masks``.
+        spatial_dims: Number of spatial dimensions, 2 for frames or 3 for volumes.
+        spatial_size: Size in voxels (depth, lateral, elevation) to which whole images are resized.
+        patch_size: Size in voxels of training patches, instead of ``spatial_size``. Patches are cut from images with
+            their confidence maps, without resizing. Validation, test and prediction use sliding windows of this size.
+        patches_per_case: Number of patches per case of a batch.
+        foreground: Share of the patches that are centred on a class. All others are centred on background.
+        spacing: Common voxel size (depth, lateral, elevation) in mm to which images are resampled for ``patch_size``
+            (in pixels for images without a physical spacing).
+        axes: Axes of the files in their order, for example "lateral depth elevation". A minus sign reverses an axis.
+            The default depends on the layout.
+        spacing_mm: Voxel size in mm in the order of the file axes, for files without spacing.
+        domain: Insonified region: ``whole`` image, the rectangle of a ``linear`` probe inside a black background, the
+            fan of a ``convex`` probe, or ``auto`` for a fan if one is found and a rectangle otherwise.
+        patient_pattern: Regular expression for the id of a case, whose first group is the patient.
+        patient_table: CSV file with the columns case and patient, instead of the pattern.
+        image_folds: Whether to allow folds of images if the patients are unknown. Near-duplicate images are kept in one
+            set, and all tables report this.
+        split: ``study`` (three disjoint groups of three test patients), ``kfold`` or ``official``.
+        fold: Number of the fold, from 0.
+        n_folds: Number of folds for ``kfold``.
         split_seed: Seed of the folds.
-        split_file: File of the folds, reused where it exists; in ``cache_dir`` by default.
-        confidence_mode: When maps are computed.
-        confidence_source: What takes the place of the confidence map everywhere: the solver's map of the image, or one
-            of two controls, a ramp that falls with ``depth`` and knows nothing of the image, and the map of a case of
-            another patient (``shuffled``, drawn with ``split_seed``), inside this image's domain.
-        solver: Parameters of the maps.
-        labelled_fraction: Share of the training patients whose labels may be used, drawn with ``split_seed``. The
-            others take part in the pairs of a registration, without labels, and in nothing else.
-        augmentation: Random changes of training batches.
-        batch_size: Cases in a training or validation batch.
-        num_workers: Loader processes. Prepared cases are cached, so that few are needed.
-        cache_rate: Share of the prepared cases kept in memory.
-        cache_dir: Where maps and folds are kept between runs.
-        phantom: Write this phantom data set to ``root`` where there is none, and its raters' labels where these are
-            missing.
-        predict_path: Image file or folder that ``predict`` runs on; the fold's test cases by default.
+        split_file: File of the folds, which is read if it exists and written otherwise; in ``cache_dir`` by default.
+        confidence_mode: Whether confidence maps are computed at file resolution before the training (``native``), for
+            every batch (``on_the_fly``), or not at all (``none``).
+        confidence_source: Map that is used as the confidence map: the map of the image by the ``solver``, or one of two
+            controls inside the insonified region, a ramp that decreases with ``depth`` and does not depend on the
+            image, or the map of a case of another patient (``shuffled``, drawn with ``split_seed``).
+        solver: Parameters of the confidence maps.
+        labelled_fraction: Share of the training patients whose labels are used, drawn with ``split_seed``. Images of
+            other patients are only used without labels for registration.
+        augmentation: Augmentation of training batches.
+        batch_size: Number of cases per training or validation batch.
+        num_workers: Number of worker processes of the data loaders. Few are needed, because prepared cases are cached.
+        cache_rate: Share of the prepared cases that are kept in memory.
+        cache_dir: Folder in which confidence maps and folds are stored.
+        phantom: Phantom data set that is written to ``root`` if it does not exist, including labels of simulated
+            raters.
+        predict_path: Image file or folder for ``predict``; the test cases of the fold by default.
 
     Attributes:
-        pairs_per_case: Above 0, every case comes with a partner of another patient under the key ``partner``, and every
-            training case so many times an epoch, each time with another partner; set from the task before ``setup``.
+        pairs_per_case: If above 0, every case has a partner of another patient under the key ``partner``, and every
+            training case occurs this many times per epoch with random partners. It is set from the task before
+            ``setup``.
 
     Raises:
-        InputError: Arguments that do not fit together.
+        InputError: Arguments are invalid or cannot be combined.
     """
 
     def __init__(
@@ -176,60 +179,60 @@ class UltrasoundDataModule(LightningDataModule):
 
     @property
     def cases(self) -> list[Case]:
-        """All cases of the data set, each with its patient (or its group of near-duplicate images)."""
+        """All cases of the data set with their patients (or groups of near-duplicate images)."""
         return self.sets.cases
 
     @property
     def folds(self) -> list[Fold]:
-        """The folds of the split, from its file where there is one."""
+        """Folds of the split, which are read from their file if it exists."""
         return self.sets.folds
 
     @property
     def grouping(self) -> str:
-        """What a fold is made of, for tables."""
+        """Unit of the folds, for tables."""
         return self.sets.grouping
 
     @property
     def labelled_patients(self) -> list[str]:
-        """Training patients of the fold whose labels may be used."""
+        """Training patients of the fold whose labels are used."""
         return self.sets.labelled_patients(self.fold, self.labelled_fraction)
 
     @property
     def training_set(self) -> CacheDataset:
-        """The prepared training cases, after ``setup("fit")``."""
+        """Prepared training cases, after ``setup("fit")``."""
         return self._train
 
     def test_plan(self) -> dict[str, Any]:
-        """Say which cases are tested in which fold; see :meth:`cm_lightning.data.case_sets.CaseSets.test_plan`."""
+        """List the test cases of all folds; see :meth:`cm_lightning.data.case_sets.CaseSets.test_plan`."""
         return self.sets.test_plan(self.fold)
 
     def cases_of(self, subset: Use) -> list[Case]:
-        """List the cases of one set of the chosen fold.
+        """List the cases of a set of the current fold.
 
         Args:
-            subset: Which set.
+            subset: Name of the set.
 
         Returns:
-            Its cases; for ``predict``, those at ``predict_path`` where it is given and else those of the test.
+            The cases. For ``predict``, these are the images at ``predict_path``, or the test cases if it is not set.
 
         Raises:
-            InputError: There is no such fold, or no image at ``predict_path``.
+            InputError: The fold does not exist, or there is no image at ``predict_path``.
         """
         if subset == "predict" and self.predict_path is not None:
             return unlabelled_cases(Path(self.predict_path))
         return self.sets.subset(self.fold, "test" if subset == "predict" else subset)
 
     def prepare_data(self) -> None:
-        """Write the phantom where asked to, check every case, and compute missing confidence maps.
+        """Write the phantom if it is configured, check all cases, and compute missing confidence maps.
 
-        Runs in one process, before training starts, so that bad input is reported before time is spent. A case that the
-        stage goes on to use stays in memory, or is brought to the network's grid at once, so that it is read once.
+        This runs in one process before the training starts, so that invalid files are reported early. Cases that the
+        stage needs are kept in memory, or resampled immediately, so that they are read only once.
         """
         if self.phantom is not None:
             self.phantom.complete(self.root)
         users = self._users()
 
-        def pass_on(read: ReadCase) -> None:
+        def keep_if_needed(read: ReadCase) -> None:
             match users.get(read.case):
                 case "train" | "val":
                     self._resampler.resample_now(read)
@@ -237,7 +240,7 @@ class UltrasoundDataModule(LightningDataModule):
                     self._reader.hold(read)
 
         cache = self.maps.cache_to_fill(testing=self._stage == "test")
-        frames, seconds = check_cases(self._cases_in_use(), self._reader, cache, pass_on)
+        frames, seconds = check_cases(self._cases_in_use(), self._reader, cache, keep_if_needed)
         self.solved_frames += frames
         self.solve_seconds += seconds
         self._reader.release(keep=users)
@@ -252,7 +255,7 @@ class UltrasoundDataModule(LightningDataModule):
             case "fit":
                 self._train = self._dataset("train")
                 self._val = self._dataset("val")
-                self._reader.release()  # what the training keeps is prepared by now
+                self._reader.release()  # All cases that stay in memory have been prepared.
             case "validate":
                 self._val = self._dataset("val")
                 self._reader.release()
@@ -262,59 +265,59 @@ class UltrasoundDataModule(LightningDataModule):
                 self._predict = self._dataset("predict")
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Give shuffled batches of the fold's training cases."""
+        """Return shuffled batches of the training cases."""
         return self._loader(self._paired(self._train, self.pairs_per_case), self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Give batches of the fold's validation cases, in order."""
+        """Return batches of the validation cases in order."""
         return self._loader(self._paired(self._val), 1 if self.patch_size else self.batch_size)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Give the fold's test cases one at a time: their native sizes differ."""
+        """Return the test cases one by one, since their sizes differ."""
         return self._loader(self._paired(self._test), 1)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Give the cases to predict one at a time."""
+        """Return the cases for prediction one by one."""
         return self._loader(self._predict, 1)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
-        """Augment training batches and compute maps on the fly, on the batch's device.
+        """Augment training batches, compute confidence maps on the fly, and cut patches, on the device of the batch.
 
         Args:
-            batch: A collated batch, or in patch training a list of cases.
-            dataloader_idx: Which loader it is from.
+            batch: Collated batch, or a list of collated cases for training with patches.
+            dataloader_idx: Index of the data loader.
 
         Returns:
-            The batch that the task sees.
+            Batch for the task.
         """
         training = self.trainer is not None and self.trainer.training
-        change = self.augment if training else self.add_maps
+        process = self.augment if training else self.add_maps
         if "partner" in batch:
-            return {**change(batch), "partner": change(batch["partner"])}
-        changed = [change(part) for part in (batch if isinstance(batch, list) else [batch])]
+            return {**process(batch), "partner": process(batch["partner"])}
+        processed = [process(part) for part in (batch if isinstance(batch, list) else [batch])]
         if not training or self._cut_patches is None:
-            return changed[0]
-        return default_collate([patch for part in changed for patch in self._cut_patches(part)])
+            return processed[0]
+        return default_collate([patch for part in processed for patch in self._cut_patches(part)])
 
     def augment(self, batch: Batch) -> Batch:
-        """Do what happens to a training batch: intensities, then maps where they are made on the fly, then geometry.
+        """Augment intensities, compute confidence maps if this is done on the fly, and augment the geometry.
 
         Args:
-            batch: A collated batch on its device.
+            batch: Collated batch on its device.
 
         Returns:
-            An augmented one.
+            Augmented batch.
         """
         return self.augmentation.geometry(self.add_maps(self.augmentation.intensity(batch)))
 
     def add_maps(self, batch: Batch) -> Batch:
-        """Compute the maps of a batch where they are made on the fly; else leave it as it is.
+        """Compute the confidence maps of a batch if this is done on the fly.
 
         Args:
-            batch: A collated batch on its device.
+            batch: Collated batch on its device.
 
         Returns:
-            The batch, with the maps of its images.
+            Batch with confidence maps.
         """
         if self.confidence_mode != "on_the_fly":
             return batch
@@ -326,11 +329,11 @@ class UltrasoundDataModule(LightningDataModule):
 
     @property
     def _stage(self) -> str | None:
-        """The stage that is about to run; None where that is not known."""
+        """Current stage; None if it is unknown."""
         return None if self.trainer is None else self.trainer.state.fn
 
     def _cases_in_use(self) -> list[Case]:
-        """Cases that a stage reads, and those that give their maps to them; before a training, the tested ones, too."""
+        """Return all cases to be checked: of the stage, of the test before a training, and donors of shuffled maps."""
         uses = ("train", "val", "test") if self._stage in (None, "fit") else STAGE_USES[self._stage]
         cases = [case for use in uses for case in self.cases_of(use)]
         if self.maps.source == "shuffled":
@@ -338,17 +341,17 @@ class UltrasoundDataModule(LightningDataModule):
         return list(dict.fromkeys(cases))
 
     def _users(self) -> dict[Case, Use]:
-        """Cases that the stage goes on to use, each with its set, but for those that are read anew in every epoch."""
+        """Return the cases that the stage needs, with their sets, except for those that every epoch reads again."""
         users: dict[Case, Use] = {}
         for use in STAGE_USES[self._stage]:
             cases = self._selected(use)
-            # Of the training, what CacheDataset keeps.
+            # For training and validation, these are the cases that CacheDataset keeps.
             number = int(len(cases) * self.cache_rate) if use in ("train", "val") else len(cases)
             users |= dict.fromkeys(cases[:number], use)
         return users
 
     def _selected(self, use: Use) -> list[Case]:
-        """Cases of a set that are used: of the training, those whose labels may be, and for pairs all."""
+        """Return the cases of a set, without training cases that have no usable label (except for pairs)."""
         cases = self.cases_of(use)
         if use != "train" or self.pairs_per_case:
             return cases
@@ -361,7 +364,7 @@ class UltrasoundDataModule(LightningDataModule):
             self.maps.own_provider() if testing and self.maps.cache_to_fill(self._stage == "test") is not None else None
         )
         prepare = PrepareCase(self._resampler, testing, self.maps.provider(cases, lambda: self.cases), own)
-        # Test and prediction cases are used once: nothing to cache.
+        # Test and prediction cases are used only once.
         rate = self.cache_rate if use in ("train", "val") else 0.0
         return CacheDataset(cases, prepare, cache_rate=rate, num_workers=os.cpu_count(), copy_cache=False)
 
@@ -380,5 +383,5 @@ class UltrasoundDataModule(LightningDataModule):
 
 
 def _collate_each(samples: list[Batch]) -> list[Batch]:
-    """Collate every case on its own: whole images of patch training differ in size."""
+    """Collate every case separately, since whole images of patch training differ in size."""
     return [default_collate([sample]) for sample in samples]

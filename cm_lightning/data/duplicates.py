@@ -1,4 +1,4 @@
-"""Frames that are nearly the same image, to be kept in one set of a split."""
+"""Groups of near-duplicate images, which must be in the same set of a split."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,18 +9,19 @@ from cm_lightning.data.resampling import resample
 
 
 def near_duplicate_groups(images: list[NDArray[np.generic]], correlation: float = 0.9, side: int = 32) -> list[int]:
-    """Group images whose small versions correlate strongly.
+    """Group images with strongly correlated thumbnails.
 
-    Frames of one sweep, or of one patient seconds apart, are not independent: one in training and one in testing
-    makes a result too good. Groups are the connected components of "correlates by more than ``correlation``".
+    Frames of one sweep, or of one patient at almost the same time, are not independent. Results are too optimistic if
+    some of them are in the training set and others in the test set. Groups are connected components of the graph of
+    pairs of images with a high correlation.
 
     Args:
-        images: 2D images of any sizes.
-        correlation: Pearson correlation from which two images count as near-duplicates.
-        side: Images are compared at ``side x side`` pixels.
+        images: Images, ``(depth, lateral)`` each, which may differ in size.
+        correlation: Minimum Pearson correlation of near-duplicates.
+        side: Side length in pixels of the thumbnails that are compared.
 
     Returns:
-        Group number of every image, counted from 0 in order of first appearance.
+        Number of the group of every image, from 0 in order of first appearance.
     """
     small = np.stack([resample(image, (side, side), "linear").numpy().ravel() for image in images])
     small -= small.mean(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Folder layouts of data sets: where the images, labels and patients are."""
+"""Folder layouts of data sets, which define the locations of images, labels and patients."""
 
 import json
 import re
@@ -18,13 +18,13 @@ LayoutName = Literal["leg3d", "segthy", "nnunet", "folder"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set lies on disk.
+    """Folder layout of a data set.
 
     Attributes:
-        find: Lists the cases below a root folder; the patient is "" where the layout knows none.
-        axes: File axes of its images.
-        tree: The expected files, for messages.
-        source: Where the data set is to be had.
+        find: Function that lists the cases in a root folder. Unknown patients are "".
+        axes: File axes of the images.
+        tree: Expected files, for error messages.
+        source: Where the data set can be downloaded.
     """
 
     find: Callable[[Path], Iterator[Case]]
@@ -39,34 +39,37 @@ def find_cases(
     """List the cases of a data set, sorted by id.
 
     Args:
-        root: The data set's folder.
-        layout: How it lies on disk.
-        patient_pattern: Regular expression searched in a case's id; its first group (or all of it) is the patient.
-        patient_table: CSV file with the columns ``case`` and ``patient``, in place of the pattern.
+        root: Folder of the data set.
+        layout: Folder layout of the data set.
+        patient_pattern: Regular expression that is searched in the id of a case. Its first group (or the entire match)
+            is the patient.
+        patient_table: CSV file with the columns ``case`` and ``patient``, instead of the pattern.
 
     Returns:
-        The cases. Their patient is "" where neither the layout nor the arguments tell it.
+        The cases. Unknown patients are "".
 
     Raises:
-        MissingInputError: The folder is not there or holds no case; the message says where the data set is to be had,
-            what is expected, and how to run the demo.
-        InputError: Two cases share an id, or a patient is not told by the pattern or the table.
+        MissingInputError: The folder does not exist or contains no case. The message describes the expected files,
+            where the data set can be downloaded, and how to run the demo.
+        InputError: Two cases have the same id, or the pattern or the table contains no patient of a case.
     """
     kind = LAYOUTS[layout]
     cases = sorted(kind.find(root), key=lambda case: case.id) if root.is_dir() else []
     if not cases:
-        found = "it holds no image in the expected places" if root.is_dir() else "there is no such folder"
+        reason = "the folder contains no image of this layout" if root.is_dir() else "the folder does not exist"
         raise MissingInputError(
-            f"No data set at {root} (data.root): {found}.\n"
+            f"There is no data set at {root} (data.root): {reason}.\n"
             f"Expected layout ({layout}):\n{kind.tree}\n"
-            f"To be had from: {kind.source}\n"
+            f"The data set can be downloaded from: {kind.source}\n"
             "Set --data.root to its folder, or run the demo on the built-in phantom:\n"
             "  python -m cm_lightning fit --config configs/muscle_2ch.yaml --config configs/demo.yaml"
         )
     ids = [case.id for case in cases]
     if len(set(ids)) < len(ids):
-        twice = sorted({name for name in ids if ids.count(name) > 1})
-        raise InputError(f"{root} holds several images of the same case: {', '.join(twice)}; expected one file each.")
+        duplicates = sorted({name for name in ids if ids.count(name) > 1})
+        raise InputError(
+            f"{root} contains several images of the cases {', '.join(duplicates)}; expected one image per case."
+        )
     return [_with_patient(case, patient_pattern, _read_patients(patient_table)) for case in cases]
 
 
@@ -74,7 +77,7 @@ def _read_patients(table: Path | None) -> dict[str, str] | None:
     if table is None:
         return None
     if not table.is_file():
-        raise MissingInputError(f"There is no patient table {table} (data.patient_table).")
+        raise MissingInputError(f"The patient table {table} (data.patient_table) does not exist.")
     frame = pd.read_csv(table, dtype=str)
     if not {"case", "patient"} <= set(frame.columns):
         raise InputError(f"{table} has the columns {list(frame.columns)}; expected 'case' and 'patient'.")
@@ -82,11 +85,11 @@ def _read_patients(table: Path | None) -> dict[str, str] | None:
 
 
 def _with_patient(case: Case, pattern: str | None, table: dict[str, str] | None) -> Case:
-    """Fill in the patient from a table or a pattern, which go before the layout's own."""
+    """Set the patient from a table or a pattern, which take precedence over the layout."""
     patient = case.patient
     if table is not None:
         if case.id not in table:
-            raise InputError(f"The patient table has no row for case {case.id} ({case.image}).")
+            raise InputError(f"The patient table has no row for the case {case.id} ({case.image}).")
         patient = table[case.id]
     elif pattern is not None:
         match = re.search(pattern, case.id)
@@ -127,7 +130,7 @@ def _find_nnunet(root: Path) -> Iterator[Case]:
         for image in _images(root / f"images{subset}"):
             if ending and not image.name.endswith(ending):
                 continue
-            # nnU-Net numbers the channels of a case; ultrasound has one, 0000.
+            # nnU-Net appends the number of the channel, which is 0000 for images with one channel.
             name = re.sub(r"_0000$", "", stem(image))
             label = labels.get(name)
             if label is None and subset == "Tr":
@@ -164,11 +167,11 @@ LAYOUTS: dict[LayoutName, Layout] = {
     "nnunet": Layout(
         _find_nnunet,
         "lateral depth elevation",
-        "  ROOT/dataset.json             (optional; its file_ending is respected)\n"
+        "  ROOT/dataset.json             (optional; its file_ending is used)\n"
         "  ROOT/imagesTr/<CASE>_0000.ext\n"
         "  ROOT/labelsTr/<CASE>.ext      ext: .nii.gz, .nii, .mha, .png\n"
         "  ROOT/imagesTs, ROOT/labelsTs  (optional; the official test set)",
-        "your own images in nnU-Net's raw layout",
+        "your own images in the raw layout of nnU-Net",
     ),
     "folder": Layout(
         _find_folder,

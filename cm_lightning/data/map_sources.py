@@ -1,4 +1,4 @@
-"""Where the confidence map of a case comes from: the solver, before training or on the fly, or a control."""
+"""Sources of confidence maps: the solver, before the training or on the fly, or a control."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,8 @@ from cm_lightning.errors import InputError
 
 ConfidenceMode = Literal["native", "on_the_fly", "none"]
 ConfidenceSource = Literal["solver", "depth", "shuffled"]
-MapProvider = Callable[[Case, Tensor], Tensor]  # a case and its domain, (1, depth, lateral[, elevation]), to its map
+# Function that returns the confidence map of a case for its domain, ``(1, depth, lateral[, elevation])`` each.
+MapProvider = Callable[[Case, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -25,26 +26,26 @@ class StoredMap:
     """Confidence maps that were computed at file resolution.
 
     Args:
-        cache: Where they lie.
-        donors: Case whose map a case gets in place of its own, by the case's id; None for its own.
+        cache: Cache of the maps.
+        donors: Cases whose maps are used instead, by the id of the case; None uses the map of the case itself.
     """
 
     cache: ConfidenceCache
     donors: Mapping[str, Case] | None = None
 
     def __call__(self, case: Case, domain: Tensor) -> Tensor:
-        """Bring a map to the grid of the case's domain, ``(1, depth, lateral[, elevation])`` in [0, 1]."""
-        owner = case if self.donors is None else self.donors[case.id]
-        confidence = (resample(self.cache.load(owner.image), domain.shape[1:], "linear") / LEVELS).clamp(0, 1)
+        """Resample a map to the grid of the domain, ``(1, depth, lateral[, elevation])``, from 0 to 1."""
+        donor = case if self.donors is None else self.donors[case.id]
+        confidence = (resample(self.cache.load(donor.image), domain.shape[1:], "linear") / LEVELS).clamp(0, 1)
         return confidence if self.donors is None else confidence * domain
 
 
 @dataclass(frozen=True)
 class DepthRamp:
-    """A control in place of the confidence map: 1 at the first insonified row of a frame, falling to 0 at its last."""
+    """Control for the confidence map: a ramp from 1 at the first insonified row of a frame to 0 at the last one."""
 
     def __call__(self, case: Case, domain: Tensor) -> Tensor:
-        """Draw the ramp inside the domain, ``(1, depth, lateral[, elevation])``."""
+        """Return the ramp inside the domain, ``(1, depth, lateral[, elevation])``."""
         rows = domain.shape[1]
         inside = domain.any(dim=2, keepdim=True).float()
         first = inside.argmax(dim=1, keepdim=True)
@@ -55,16 +56,16 @@ class DepthRamp:
 
 @dataclass(frozen=True)
 class MapSource:
-    """Chooses where maps come from.
+    """Choice of the source of confidence maps.
 
     Args:
-        mode: Whether maps are computed at file resolution before training, on the fly, or not at all.
-        source: The solver's map, or a control in its place.
-        cache: Maps at file resolution.
-        seed: Of the draw of donors.
+        mode: Whether maps are computed at file resolution before the training, on the fly, or not at all.
+        source: The map of the solver, or a control.
+        cache: Cache of maps at file resolution.
+        seed: Seed of the draw of donors.
 
     Raises:
-        InputError: A control is asked for in another mode than ``native``.
+        InputError: A control is combined with another mode than ``native``.
     """
 
     mode: ConfidenceMode
@@ -73,58 +74,58 @@ class MapSource:
     seed: int
 
     def __post_init__(self) -> None:
-        """Check that the mode can give the source."""
+        """Check that the mode supports the source."""
         if self.source != "solver" and self.mode != "native":
             raise InputError(
-                f"data.confidence_source {self.source} is a control that is prepared once a case and needs "
-                f"data.confidence_mode native, found {self.mode}."
+                f"data.confidence_source {self.source} is prepared once per case and needs data.confidence_mode "
+                f"native, found {self.mode}."
             )
 
     @property
     def is_control(self) -> bool:
-        """Whether networks see something else than the solver's map of the image."""
+        """Whether the network's input is not the map of the image by the solver."""
         return self.source != "solver"
 
     def cache_to_fill(self, testing: bool) -> ConfidenceCache | None:
-        """Say which maps have to be on disk before a stage runs.
+        """Return the cache of maps that must be computed before a stage.
 
         Args:
-            testing: Whether the stage is a test, which sorts errors by the solver's map even under a control.
+            testing: Whether the stage is a test, which counts errors by the confidence of the image also for controls.
 
         Returns:
-            Where they are kept; None where there are none to compute.
+            The cache; None if no maps are needed.
         """
         needed = self.mode == "native" and (self.source != "depth" or testing)
         return self.cache if needed else None
 
     def donor(self, case: Case, cases: Sequence[Case]) -> Case:
-        """Draw the case of another patient whose map a case gets in the shuffled control; the same one every time.
+        """Draw a case of another patient whose map is used for the shuffled control.
 
         Args:
-            case: Which case.
+            case: The case.
             cases: All cases of the data set.
 
         Returns:
-            The case that gives its map.
+            The donor of the map, which depends only on the case and the seed.
 
         Raises:
-            InputError: All cases are of one patient.
+            InputError: All cases belong to one patient.
         """
         others = [other for other in cases if other.patient != case.patient]
         if not others:
-            raise InputError("The shuffled control needs cases of two patients; found one (data.confidence_source).")
-        own = int.from_bytes(hashlib.blake2b(case.id.encode(), digest_size=8).digest())
-        return others[int(np.random.default_rng([self.seed, own]).integers(len(others)))]
+            raise InputError("data.confidence_source shuffled needs cases of at least two patients, found one.")
+        case_seed = int.from_bytes(hashlib.blake2b(case.id.encode(), digest_size=8).digest())
+        return others[int(np.random.default_rng([self.seed, case_seed]).integers(len(others)))]
 
     def provider(self, selected: Sequence[Case], cases: Callable[[], Sequence[Case]]) -> MapProvider | None:
-        """Say how cases get their maps when they are prepared.
+        """Return the provider of the maps for the network.
 
         Args:
-            selected: These cases.
-            cases: Gives all cases of the data set; only called for the shuffled control.
+            selected: Cases for which maps are needed.
+            cases: Function that returns all cases of the data set, which is only called for the shuffled control.
 
         Returns:
-            What gives a map; None for no map, or for one that is computed on the fly.
+            The provider; None for no maps, and for maps that are computed on the fly.
         """
         if self.mode != "native":
             return None
@@ -137,19 +138,23 @@ class MapSource:
                 return StoredMap(self.cache, {case.id: self.donor(case, cases()) for case in selected})
 
     def own_provider(self) -> MapProvider | None:
-        """Say how tested cases get the map of their own image beside a control's: errors are sorted by it."""
+        """Return the provider of the image's own map, which tests of a control need.
+
+        Returns:
+            The provider; None without a control.
+        """
         return StoredMap(self.cache) if self.is_control else None
 
 
 def solve_batch(solver: ConfidenceMapSolver, batch: dict[str, Any]) -> Tensor:
-    """Compute the maps of a batch's whole frames, on its device.
+    """Compute the confidence maps of the whole frames of a batch, on its device.
 
     Args:
-        solver: Computes them.
-        batch: ``image``, ``domain``, ``source`` and ``sink``, each ``(B, 1, depth, lateral[, elevation])``.
+        solver: Solver of the maps.
+        batch: Batch with ``image``, ``domain``, ``source`` and ``sink``, ``(B, 1, depth, lateral[, elevation])`` each.
 
     Returns:
-        Maps in [0, 1] of the images' shape.
+        Confidence maps from 0 to 1, ``(B, 1, depth, lateral[, elevation])``.
     """
     arrays = [batch[key] for key in ("image", "domain", "source", "sink")]
     if arrays[0].ndim == 4:

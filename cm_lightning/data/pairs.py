@@ -1,4 +1,4 @@
-"""Pairs of cases of different patients, for registration."""
+"""Pairs of cases of different patients for registration."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,20 +12,24 @@ from cm_lightning.errors import InputError
 
 
 class PairDataset(Dataset[Batch]):
-    """Every case with a partner of another patient.
+    """Data set of pairs of cases of different patients.
 
-    One of the two always has a label that may be used, and which of them comes first is random, as in DeepAtlas (Xu
-    and Niethammer 2019). A label that may not be used is not given away: it is all background.
+    At least one case of each pair has a usable label, and the order of the two is random, as in DeepAtlas. Labels that
+    must not be used are set to background.
 
     Args:
         cases: Prepared cases.
-        labelled_patients: Patients whose labels may be used.
-        draws: How often each case comes, each time with a random partner. None gives every case once, first, with all
-            labels, and the same partner every time: for validation and testing. A set of one patient then has no
-            partners.
+        labelled_patients: Patients whose labels are used.
+        draws: Number of pairs per case with random partners, for training. None is for validation and test: there is
+            one pair per case, in which the case is the first one, its partner is fixed, and all labels are used. Cases
+            have no partner if there is only one patient.
 
     Raises:
-        InputError: All cases to draw from are of one patient.
+        InputError: There is no possible partner for a training case.
+
+    References:
+        Xu and Niethammer, "DeepAtlas: joint semi-supervised learning of image registration and segmentation", MICCAI
+        2019.
     """
 
     def __init__(self, cases: CacheDataset, labelled_patients: Sequence[str], draws: int | None = None) -> None:
@@ -38,21 +42,21 @@ class PairDataset(Dataset[Batch]):
             others = set(self.patients) if patient in usable else usable
             if draws is not None and not others - {patient}:
                 raise InputError(
-                    f"Registration needs pairs of different patients; found no labelled case of another patient than "
-                    f"{patient} in a set of {len(self.patients)} (data.labelled_fraction, data.split)."
+                    f"Registration needs pairs of different patients, but there is no labelled case of a patient other "
+                    f"than {patient} among {len(self.patients)} cases (data.labelled_fraction, data.split)."
                 )
 
     def __len__(self) -> int:
         return len(self.patients) * (self.draws or 1)
 
     def __getitem__(self, index: int) -> Batch:
-        """Give a case, with ``labelled`` (bool) and under ``partner`` another one like it."""
+        """Return a case with the flag ``labelled``, and a second case under the key ``partner``."""
         first = index % len(self.patients)
         partners = self._find_partners(first)
         if not partners:
             return self._sample(first)
         if self.draws is None:
-            # The next in order, so that nobody is everybody's partner.
+            # The next possible case, so that different cases have different partners.
             return self._pair(first, min(partners, key=lambda other: (other - first) % len(self.patients)))
         second = partners[int(torch.randint(len(partners), (1,)))]
         return self._pair(first, second) if torch.rand(1) < 0.5 else self._pair(second, first)
@@ -60,12 +64,12 @@ class PairDataset(Dataset[Batch]):
     def _find_partners(self, first: int) -> list[int]:
         others = [index for index, patient in enumerate(self.patients) if patient != self.patients[first]]
         labelled = [index for index in others if self.labelled[index]]
-        # With a single labelled patient, that patient's own partners have no label.
+        # If there is only one labelled patient, the partners of this patient have no label.
         return labelled or (others if self.labelled[first] else [])
 
     def _pair(self, first: int, second: int) -> Batch:
         partner = self._sample(second)
-        # Only the case itself is measured at file resolution.
+        # The partner is not measured at file resolution.
         partner.pop("native_label", None)
         return {**self._sample(first), "partner": partner}
 

@@ -1,4 +1,4 @@
-"""Patches of training, cut from whole images once these have their maps and are augmented."""
+"""Training patches, which are cut from augmented images with their confidence maps."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from cm_lightning.data.augmentation import INTERPOLATION, Batch
 
 
 class PatchCutter:
-    """Cuts patches from a training case, some of them centred on a class.
+    """Transform that cuts random patches from a training case.
 
     Args:
-        size: Size of a patch, ``(depth, lateral[, elevation])``; smaller images are padded with zeros.
-        per_case: Patches cut from every case.
-        foreground: Share of the patches that are centred on a class, the rest on background.
+        size: Size of a patch in voxels, (depth, lateral[, elevation]). Smaller images are padded with zeros.
+        per_case: Number of patches per case.
+        foreground: Share of the patches that are centred on a class. All others are centred on background.
     """
 
     def __init__(self, size: tuple[int, ...], per_case: int, foreground: float) -> None:
@@ -31,15 +31,16 @@ class PatchCutter:
         )
 
     def __call__(self, batch: Batch) -> list[Batch]:
-        """Cut patches, drawn from torch's random numbers.
+        """Cut patches at random positions, which depend on the random state of PyTorch.
 
         Args:
-            batch: A batch of one case, ``(1, 1, depth, lateral[, elevation])``.
+            batch: Batch of one case, with entries of shape ``(1, 1, depth, lateral[, elevation])``.
 
         Returns:
-            The patches, each ``(1, *size)`` under the keys of the batch, with the case's spacing and names.
+            Patches with entries of shape ``(1, *size)``, and with the spacing and names of the case.
         """
         self._crop.set_random_state(seed=int(torch.randint(2**31, (1,))))
         case = {key: batch[key][0] for key in INTERPOLATION if key in batch}
-        kept: dict[str, Any] = {key: batch[key][0] for key in ("spacing", "case", "patient")}
-        return [{**{key: patch[key].as_tensor() for key in case}, **kept} for patch in self._crop(self._pad(case))]
+        metadata: dict[str, Any] = {key: batch[key][0] for key in ("spacing", "case", "patient")}
+        patches = self._crop(self._pad(case))
+        return [{**{key: patch[key].as_tensor() for key in case}, **metadata} for patch in patches]

@@ -1,4 +1,4 @@
-"""From a case's files to the tensors that a network sees."""
+"""Preparation of cases as input of the network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ Sample = dict[str, Any]
 
 
 class CaseResampler:
-    """Brings cases to the network's grid.
+    """Resampling of cases to the grid of the network.
 
     Args:
-        reader: Reads the cases.
-        size: Grid that whole images are resized to, or None.
-        spacing: Common voxel size (depth, lateral, elevation) that images are resampled to, or None.
-        boundary: Also give the pixels where random walks begin and end, for maps that are computed on this grid.
+        reader: Reader of the cases.
+        size: Size in voxels to which whole images are resized, or None.
+        spacing: Common voxel size (depth, lateral, elevation) in mm to which images are resampled, or None.
+        boundary: Whether to add the source and sink of the random walk, for maps that are computed on this grid.
     """
 
     def __init__(
@@ -44,23 +44,23 @@ class CaseResampler:
         self._resampled: dict[str, Sample] = {}
 
     def __call__(self, case: Case, keep_native: bool = False) -> Sample:
-        """Read and resample a case, unless that was done already.
+        """Read and resample a case, if it was not resampled before.
 
         Args:
             case: The case.
-            keep_native: Also give the label at file resolution.
+            keep_native: Whether to add the label at file resolution.
 
         Returns:
-            All that :class:`PrepareCase` gives but confidence maps.
+            Entries of :class:`PrepareCase` except for confidence maps.
         """
-        ready = self._resampled.pop(case.id, None)
-        return self._resample(self.reader.read(case), keep_native) if ready is None else ready
+        resampled = self._resampled.pop(case.id, None)
+        return self._resample(self.reader.read(case), keep_native) if resampled is None else resampled
 
     def resample_now(self, read: ReadCase) -> None:
-        """Resample a case while it is in memory, for the next call that asks for it.
+        """Resample a case while it is in memory, for the next call with this case.
 
         Args:
-            read: The case.
+            read: The case with its arrays.
         """
         self._resampled[read.case.id] = self._resample(read, keep_native=False)
 
@@ -88,7 +88,7 @@ class CaseResampler:
         return sample
 
     def _grid(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[int, ...]:
-        """Size of the network's grid; a common spacing keeps the extent and rounds the number of voxels."""
+        """Return the size of the network's grid. For a common spacing, the number of voxels is rounded."""
         if self.size is not None:
             return self.size
         if self.spacing is not None:
@@ -98,13 +98,13 @@ class CaseResampler:
 
 @dataclass(frozen=True)
 class PrepareCase(Transform):  # type: ignore[misc]
-    """Give a case as a network sees it.
+    """Transform from a case to the input of the network.
 
     Args:
-        resampler: Brings it to the network's grid.
-        keep_native: Also give the label at file resolution, for testing.
-        confidence: How a case gets its confidence map, or None for no map.
-        own_confidence: How a case gets the map of its own image where ``confidence`` is a control, or None.
+        resampler: Resampling to the grid of the network.
+        keep_native: Whether to add the label at file resolution, for tests.
+        confidence: Provider of the confidence map; None for no map.
+        own_confidence: Provider of the map of the image itself if ``confidence`` is a control; None for no such map.
     """
 
     resampler: CaseResampler
@@ -119,11 +119,11 @@ class PrepareCase(Transform):  # type: ignore[misc]
             case: The case.
 
         Returns:
-            ``image`` (float32 in [0, 1]), ``domain`` (bool), ``confidence`` (float32) and ``label`` (uint8 class
-            indices), each ``(1, depth, lateral[, elevation])``; ``spacing`` of that grid and ``native_spacing`` and
-            ``native_shape`` of the file's, in ``unit``; the strings ``case`` and ``patient``; with the resampler's
-            ``boundary``, ``source`` and ``sink`` (bool, like ``domain``); with ``keep_native``, ``native_label``; with
-            ``own_confidence``, that map.
+            Dictionary with ``image`` (float32 from 0 to 1), ``domain`` (bool), ``confidence`` (float32 from 0 to 1) and
+            ``label`` (class indices, uint8), ``(1, depth, lateral[, elevation])`` each; ``spacing`` of this grid, and
+            ``native_spacing`` and ``native_shape`` of the file, in ``unit``; and the strings ``case`` and ``patient``.
+            Depending on the arguments, there are also ``source`` and ``sink`` (bool, as ``domain``), ``native_label``
+            and ``own_confidence``.
         """
         sample = self.resampler(case, self.keep_native)
         if self.confidence is not None:
@@ -134,21 +134,21 @@ class PrepareCase(Transform):  # type: ignore[misc]
 
 
 def insonified_voxels(image: NDArray[np.generic], geometry: ProbeGeometry) -> NDArray[np.bool_]:
-    """Mark the insonified voxels of an image.
+    """Return the insonified voxels of an image.
 
     Args:
-        image: ``(depth, lateral[, elevation])``.
-        geometry: What the probe insonifies in its frames.
+        image: Image, ``(depth, lateral[, elevation])``.
+        geometry: Geometry of the insonified region.
 
     Returns:
-        Mask of the same shape.
+        Mask, ``(depth, lateral[, elevation])``.
     """
     frames = to_frames(image)
     return to_volume(np.broadcast_to(geometry.domain(frames), frames.shape))
 
 
 def _boundary(domain: Tensor, geometry: ProbeGeometry, shape: tuple[int, int]) -> dict[str, Tensor]:
-    """Find source and sink on the network's grid: thin lines do not survive resampling, so they are drawn anew."""
+    """Find source and sink on the network's grid. They are not resampled, because they are thin lines."""
     frames = to_frames(domain[0].numpy())
     grid = (frames.shape[-2], frames.shape[-1])
     lines = geometry.on_grid(shape, grid).boundary(frames)
@@ -159,9 +159,9 @@ def _boundary(domain: Tensor, geometry: ProbeGeometry, shape: tuple[int, int]) -
 
 
 def _unit_range(image: NDArray[np.generic], inside: NDArray[np.bool_], size: Sequence[int]) -> Tensor:
-    """Resample a case with its insonified intensities scaled to [0, 1] and pixels outside 0."""
-    where = inside if inside.any() else np.True_
-    low = image.min(where=where, initial=image.max())
-    high = image.max(where=where, initial=image.min())
-    lifted = np.where(inside, image, low)
-    return (resample(lifted, size, "linear") - float(low)) / (float(high) - float(low) or 1.0)
+    """Scale the insonified intensities of an image to the range from 0 to 1, set all others to 0, and resample it."""
+    mask = inside if inside.any() else np.True_
+    low = image.min(where=mask, initial=image.max())
+    high = image.max(where=mask, initial=image.min())
+    masked = np.where(inside, image, low)
+    return (resample(masked, size, "linear") - float(low)) / (float(high) - float(low) or 1.0)

@@ -1,4 +1,4 @@
-"""Reading cases once: their arrays, and what the probe insonifies in them."""
+"""Reader that reads every case only once, with its arrays and the geometry of its insonified region."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -14,18 +14,19 @@ from cm_lightning.data.frames import to_frames
 from cm_lightning.errors import InputError
 from cm_lightning.io import Axes
 
-# Cases that are needed again are held in memory up to this size: all of most sets of frames, some volumes of the calf.
+# Maximum memory in bytes of cases that are held for later steps. Most sets of 2D frames fit, but not all volumes of the
+# calf.
 HELD_BYTES = 2**31
 
 
 @dataclass(frozen=True)
 class ReadCase:
-    """A case that was read and checked.
+    """Case that was read and checked.
 
     Attributes:
-        case: Which case.
-        arrays: Its arrays at file resolution.
-        geometry: What the probe insonifies in its frames.
+        case: The case.
+        arrays: Arrays at file resolution.
+        geometry: Geometry of the insonified region.
     """
 
     case: Case
@@ -34,29 +35,30 @@ class ReadCase:
 
     @property
     def frames(self) -> int:
-        """Number of frames; 1 for an image."""
+        """Number of frames; 1 for a 2D image."""
         shape = self.arrays.image.shape
         return shape[2] if len(shape) == 3 else 1
 
     @property
     def nbytes(self) -> int:
-        """Memory that the arrays take."""
+        """Memory of the arrays in bytes."""
         label = self.arrays.label
         return self.arrays.image.nbytes + (0 if label is None else label.nbytes)
 
 
 class CaseReader:
-    """Reads and checks cases.
+    """Reader of cases that can hold them in memory.
 
-    The steps from file to network (comparing images, checking, computing maps, resampling) each need a case; who hands
-    it to a later step calls :meth:`hold`, so that the file is not read again. Which geometry a case has is found once.
+    Several steps need a case: comparison of images, checks, computation of maps, and resampling. Each step can call
+    :meth:`hold` for the next one, so that files are read only once. The geometry of a case is also determined only
+    once.
 
     Args:
-        axes: Which file axis is which.
-        classes: Value in the label files of every class.
-        domain: Which pixels are insonified.
-        spacing_mm: Voxel size in mm in file order in place of the files' own, or None.
-        held_bytes: Memory that held cases may take; one that does not fit is read again.
+        axes: Axes of the files.
+        classes: Value of every class in the label files.
+        domain: Kind of the insonified region.
+        spacing_mm: Voxel size in mm in the order of the file axes, which replaces the spacing of the files, or None.
+        held_bytes: Maximum memory of held cases in bytes. Cases that do not fit are read again.
     """
 
     def __init__(
@@ -71,74 +73,74 @@ class CaseReader:
         self.classes = classes
         self.domain: ProbeName = domain
         self.spacing_mm = spacing_mm
-        self._room = held_bytes
-        # By image and label: an image that is predicted may also be a case with a label.
+        self._free_bytes = held_bytes
+        # Cases are identified by image and label, since an image may also be predicted without its label.
         self._held: dict[tuple[Path, Path | None], ReadCase] = {}
         self._geometries: dict[Path, ProbeGeometry] = {}
 
     def read(self, case: Case) -> ReadCase:
-        """Give a case that is held, which it then is no longer, or read it.
+        """Return a case and release it if it is held, or read it otherwise.
 
         Args:
-            case: Which case.
+            case: The case.
 
         Returns:
-            Its arrays and geometry.
+            The case with its arrays and geometry.
 
         Raises:
-            MissingInputError: A file is missing.
-            InputError: The case is not what :func:`cm_lightning.data.cases.read_case` expects, or is said to be of a
-                convex probe and has no fan.
+            MissingInputError: A file does not exist.
+            InputError: The case is invalid (see :func:`cm_lightning.data.cases.read_case`), or contains no fan although
+                the domain is ``convex``.
         """
-        held = self._held.pop((case.image, case.label), None)
-        if held is not None:
-            self._room += held.nbytes
-            return replace(held, case=case)
+        held_case = self._held.pop((case.image, case.label), None)
+        if held_case is not None:
+            self._free_bytes += held_case.nbytes
+            return replace(held_case, case=case)
         arrays = read_case(case, self.axes, self.classes, self.spacing_mm)
         if case.image not in self._geometries:
             self._geometries[case.image] = image_geometry(arrays.image, self.domain, arrays.spacing, str(case.image))
         return ReadCase(case, arrays, self._geometries[case.image])
 
     def hold(self, read: ReadCase) -> None:
-        """Keep a case in memory for whoever reads it next, if there is room."""
+        """Hold a case in memory until it is read again, if there is enough memory."""
         key = (read.case.image, read.case.label)
-        if key not in self._held and read.nbytes <= self._room:
-            self._room -= read.nbytes
+        if key not in self._held and read.nbytes <= self._free_bytes:
+            self._free_bytes -= read.nbytes
             self._held[key] = read
 
     def release(self, keep: Collection[Case] = ()) -> None:
-        """Let go of the cases that are held.
+        """Release held cases.
 
         Args:
-            keep: All but these.
+            keep: Cases that are not released.
         """
-        kept = {(case.image, case.label) for case in keep}
-        for key in self._held.keys() - kept:
-            self._room += self._held.pop(key).nbytes
+        keys_to_keep = {(case.image, case.label) for case in keep}
+        for key in self._held.keys() - keys_to_keep:
+            self._free_bytes += self._held.pop(key).nbytes
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave held cases behind: a loader process that is started anew reads its own, instead of a copy of all."""
-        room = self._room + sum(read.nbytes for read in self._held.values())
-        return {**self.__dict__, "_held": {}, "_room": room}
+        """Return the state without held cases, so that they are not copied to worker processes."""
+        free_bytes = self._free_bytes + sum(read.nbytes for read in self._held.values())
+        return {**self.__dict__, "_held": {}, "_free_bytes": free_bytes}
 
 
 def image_geometry(
     image: NDArray[np.generic], domain: ProbeName, spacing: tuple[float, ...], name: str = "the image"
 ) -> ProbeGeometry:
-    """Find what the probe insonifies in an image; in a volume, the fan of a convex probe is the same in all frames.
+    """Find the geometry of the insonified region of an image. The fan is the same in all frames of a volume.
 
     Args:
-        image: ``(depth, lateral[, elevation])``.
-        domain: ``whole`` takes every pixel, ``linear`` the rectangle inside black bands, ``convex`` the fan, ``auto``
-            the fan where there is one and else the rectangle.
-        spacing: Voxel size in the order of the axes; a fan is round only in mm.
-        name: Of the image, for the message.
+        image: Image, ``(depth, lateral[, elevation])``.
+        domain: ``whole`` image, rectangle of a ``linear`` probe inside a black background, fan of a ``convex`` probe,
+            or ``auto`` for a fan if one is found and a rectangle otherwise.
+        spacing: Voxel size in mm in the order of the axes, which is needed for the shape of a fan.
+        name: Name of the image, for error messages.
 
     Returns:
         The geometry.
 
     Raises:
-        InputError: The domain is said to be ``convex`` and there is no fan.
+        InputError: The domain is ``convex``, but there is no fan.
     """
     try:
         return find_geometry(to_frames(image), domain, aspect=spacing[1] / spacing[0])
@@ -146,6 +148,6 @@ def image_geometry(
         if domain != "convex":
             raise
         raise InputError(
-            f"data.domain is 'convex', but the image has no fan ({name}): expected bright pixels between two slanted "
-            "edges, and black outside. For a linear probe say 'linear', for images without black surroundings 'whole'."
+            f"data.domain is 'convex', but there is no fan in {name}; expected bright pixels between two slanted edges "
+            "and a black background. Use 'linear' for a linear probe, or 'whole' for images without a background."
         ) from error

@@ -1,4 +1,4 @@
-"""Resampling arrays over the same extent."""
+"""Resampling of arrays to another grid with the same extent."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,23 +11,24 @@ from torch.nn import functional as F
 
 from cm_lightning.data.frames import to_frames
 
+# Number of frames that are processed at once, which limits the memory.
 FRAMES_AT_ONCE = 64
 
 
 def resample(array: NDArray[np.generic], size: Sequence[int], how: Literal["linear", "nearest"]) -> Tensor:
-    """Resize an array over the same extent.
+    """Resample an array to another grid with the same extent.
 
-    Linear interpolation widens its triangle where the array gets smaller, so that speckle does not alias. Frames are
-    resized some at a time and elevation last: a volume of the calf has half a billion voxels and is never held as
-    float.
+    Linear interpolation uses an antialiasing filter when the size decreases, because of speckle. Frames are resized in
+    groups before resizing along elevation, so that the memory stays small: a volume of the calf has half a billion
+    voxels, and is never converted to float as a whole.
 
     Args:
-        array: ``(depth, lateral[, elevation])``, any real dtype.
-        size: New size.
+        array: Array of any real dtype, ``(depth, lateral[, elevation])``.
+        size: New size in voxels.
         how: ``linear``, or ``nearest`` for labels and masks.
 
     Returns:
-        Tensor of shape ``(1, *size)``; float32 for ``linear``, else of the array's dtype.
+        Tensor, ``(1, *size)``, float32 for ``linear`` and the dtype of the array for ``nearest``.
     """
     if how == "nearest":
         centres = [(np.arange(m) + 0.5) * n / m for n, m in zip(array.shape, size, strict=True)]
@@ -45,7 +46,7 @@ def resample(array: NDArray[np.generic], size: Sequence[int], how: Literal["line
 
 
 def _resize_linearly(frames: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize ``(frames, rows, columns)``."""
+    """Resize frames, ``(frames, rows, columns)``, by antialiased linear interpolation."""
     if tuple(frames.shape[1:]) == tuple(size):
         return frames
     return F.interpolate(frames[None], size=tuple(size), mode="bilinear", antialias=True, align_corners=False)[0]

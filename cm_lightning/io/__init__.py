@@ -1,4 +1,4 @@
-"""Image files: one reader and one writer, with the axes named."""
+"""Reading and writing of image files with named axes."""
 
 from cm_lightning.io.axes import AXIS_NAMES, Axes
 from cm_lightning.io.images import (

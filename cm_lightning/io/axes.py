@@ -1,4 +1,4 @@
-"""Which axis of a file is which."""
+"""Meaning of the axes of a file."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,24 +13,24 @@ AXIS_NAMES = ("depth", "lateral", "elevation")
 
 @dataclass(frozen=True)
 class Axes:
-    """Which file axis is which, and where the probe is.
+    """Names and directions of the axes of a file.
 
-    Written as words in the order of the file's axes: ``"lateral depth elevation"`` for a volume whose first axis runs
-    along the probe. A minus sign marks an axis that runs backwards: ``"lateral -depth elevation"`` has the probe at the
-    end of the second axis. Volumes count their axes as NIfTI and MetaImage do (x, y, z); pictures are ``"depth
-    lateral"``, rows first.
+    The names are listed in the order of the file axes, for example ``"lateral depth elevation"`` for a volume whose
+    first axis is parallel to the face of the probe. A minus sign marks a reversed axis: for ``"lateral -depth
+    elevation"``, the probe is at the end of the second axis. The order of axes in volumes is that of NIfTI and
+    MetaImage (x, y, z). 2D images are ``"depth lateral"``, with rows first.
 
     Args:
-        text: The axes as words.
+        text: Names of the axes, separated by spaces.
 
     Raises:
-        InputError: The words are not a permutation of depth and lateral, or of depth, lateral and elevation.
+        InputError: The names are not a permutation of depth and lateral, or of depth, lateral and elevation.
     """
 
     text: str
 
     def __post_init__(self) -> None:
-        """Refuse anything that is not a permutation of the axis names."""
+        """Check the names."""
         if sorted(self.names) not in (sorted(AXIS_NAMES[:2]), sorted(AXIS_NAMES)):
             raise InputError(
                 f"axes must name each of {AXIS_NAMES[:2]} or {AXIS_NAMES} once, in the order of the file's axes, "
@@ -39,24 +39,24 @@ class Axes:
 
     @property
     def names(self) -> list[str]:
-        """Axis names in file order."""
+        """Names of the file axes in order, without signs."""
         return [word.lstrip("-") for word in self.text.split()]
 
     @property
     def order(self) -> list[int]:
-        """File axis of depth, lateral and elevation."""
+        """Indices of the file axes of depth, lateral and elevation."""
         return [self.names.index(name) for name in AXIS_NAMES[: len(self.names)]]
 
     @property
     def reversed(self) -> list[int]:
-        """Positions in (depth, lateral, elevation) order that run backwards in the file."""
+        """Indices in the order (depth, lateral, elevation) of the axes that are reversed in the file."""
         words = self.text.split()
         return [position for position, axis in enumerate(self.order) if words[axis].startswith("-")]
 
     def from_file(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Bring an array from file order into (depth, lateral, elevation)."""
+        """Convert an array from the file axes to ``(depth, lateral[, elevation])``."""
         return np.flip(np.transpose(array, self.order), tuple(self.reversed))
 
     def to_file(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Bring an array from (depth, lateral, elevation) into file order."""
+        """Convert an array from ``(depth, lateral[, elevation])`` to the file axes."""
         return np.transpose(np.flip(array, tuple(self.reversed)), np.argsort(self.order))

@@ -1,4 +1,4 @@
-"""Reading and writing image files."""
+"""Reading and writing of image files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,13 @@ SUFFIXES = VOLUME_SUFFIXES + PICTURE_SUFFIXES
 
 @dataclass(frozen=True)
 class FileImage:
-    """An image as it lies in its file.
+    """Image with the axes of its file.
 
     Attributes:
-        array: Intensities or labels in file order.
-        spacing: Size of a voxel along every file axis in mm, or None where the file does not say.
-        affine: Voxel to world coordinates (RAS, mm), 4 x 4; the identity where the file does not say.
+        array: Intensities or labels.
+        spacing: Voxel size along every file axis in mm, or None if the file contains none.
+        affine: Affine matrix from voxel to world coordinates (RAS, in mm), ``(4, 4)``; the identity if the file
+            contains none.
     """
 
     array: NDArray[np.generic]
@@ -33,7 +34,7 @@ class FileImage:
 
 
 def stem(path: Path) -> str:
-    """Give a file's name without its image suffix (``.nii.gz`` counts as one)."""
+    """Return the name of a file without its image suffix, of which ``.nii.gz`` is one."""
     for suffix in SUFFIXES:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
@@ -41,33 +42,33 @@ def stem(path: Path) -> str:
 
 
 def is_image(path: Path) -> bool:
-    """Tell whether a file's suffix is one that :func:`read_image` takes."""
+    """Return whether :func:`read_image` supports the suffix of a file."""
     return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
 def is_picture(path: Path) -> bool:
-    """Tell whether a file is a 2D picture without a physical geometry."""
+    """Return whether a file is a 2D image without physical coordinates, such as a PNG file."""
     return path.name.lower().endswith(PICTURE_SUFFIXES)
 
 
 def read_image(path: Path, is_label: bool = False) -> FileImage:
-    """Read a volume or a picture; colour pictures become grey.
+    """Read a volume or a 2D image. Colour images are converted to grey.
 
     Args:
-        path: ``.nii``, ``.nii.gz``, ``.mha``, ``.mhd``, ``.nrrd`` or a picture.
-        is_label: Take a palette picture's indices, not its colours.
+        path: File with the suffix ``.nii``, ``.nii.gz``, ``.mha``, ``.mhd`` or ``.nrrd``, or a 2D image.
+        is_label: Whether to read the indices of a palette image rather than its colours.
 
     Returns:
         The image.
 
     Raises:
-        MissingInputError: There is no such file.
-        InputError: The suffix is unknown or the file cannot be read.
+        MissingInputError: The file does not exist.
+        InputError: The suffix is unknown, or the file cannot be read.
     """
     if not path.is_file():
-        raise MissingInputError(f"There is no file {path}.")
+        raise MissingInputError(f"The file {path} does not exist.")
     if not is_image(path):
-        raise InputError(f"{path} is no image this package reads; expected one of {', '.join(SUFFIXES)}.")
+        raise InputError(f"The format of {path} is not supported; expected one of {', '.join(SUFFIXES)}.")
     try:
         if is_picture(path):
             return _read_picture(path, is_label)
@@ -84,13 +85,13 @@ def write_nifti(
     affine: NDArray[np.float64],
     display_range: tuple[float, float] | None = None,
 ) -> None:
-    """Write an array in file order as NIfTI; ``.nii.gz`` is compressed.
+    """Write a NIfTI file.
 
     Args:
-        path: Where to.
-        array: What.
-        affine: Voxel to world coordinates (RAS, mm), 4 x 4.
-        display_range: Values that viewers show as black and as white, so that all files of a quantity look alike.
+        path: File with the suffix ``.nii``, or ``.nii.gz`` for compression.
+        array: Array with the file axes.
+        affine: Affine matrix from voxel to world coordinates (RAS, in mm), ``(4, 4)``.
+        display_range: Values that viewers show as black and as white, for a uniform display of a quantity.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(array, affine)
@@ -101,7 +102,13 @@ def write_nifti(
 
 
 def write_meta_image(path: Path, array: NDArray[np.generic], spacing: tuple[float, ...]) -> None:
-    """Write an array in file order (x, y, z) as a compressed MetaImage."""
+    """Write a compressed MetaImage file.
+
+    Args:
+        path: File with the suffix ``.mha``.
+        array: Array with the axes (x, y, z).
+        spacing: Voxel size in mm along these axes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(np.ascontiguousarray(np.transpose(array)))
     image.SetSpacing(spacing)
@@ -109,9 +116,9 @@ def write_meta_image(path: Path, array: NDArray[np.generic], spacing: tuple[floa
 
 
 def _read_picture(path: Path, is_label: bool) -> FileImage:
-    kept = ("1", "L", "I;16", "I", "F") + (("P",) if is_label else ())
+    modes = ("1", "L", "I;16", "I", "F") + (("P",) if is_label else ())
     with Image.open(path) as picture:
-        array = np.asarray(picture if picture.mode in kept else picture.convert("L"))
+        array = np.asarray(picture if picture.mode in modes else picture.convert("L"))
     return FileImage(array, None, np.eye(4))
 
 
@@ -129,5 +136,5 @@ def _read_itk(path: Path) -> FileImage:
     direction = np.asarray(image.GetDirection()).reshape(dimension, dimension)
     affine[:dimension, :dimension] = direction * np.asarray(image.GetSpacing())
     affine[:dimension, 3] = image.GetOrigin()
-    # ITK's world is LPS, NIfTI's is RAS: the first two axes change sign.
+    # World coordinates are LPS in ITK and RAS in NIfTI, so that the first two axes change their sign.
     return FileImage(array, tuple(image.GetSpacing()), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)

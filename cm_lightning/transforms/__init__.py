@@ -1,4 +1,4 @@
-"""Confidence maps in any MONAI pipeline."""
+"""Confidence maps as MONAI transforms."""
 
 from cm_lightning.transforms.confidence import ConfidenceMap, ConfidenceMapd
 

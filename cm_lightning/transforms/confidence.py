@@ -15,23 +15,27 @@ from cm_lightning.confidence import ConfidenceMapSolver, ProbeName, find_geometr
 
 
 class ConfidenceMap(Transform):  # type: ignore[misc]
-    """Compute the confidence map of an image, frame by frame.
+    """MONAI transform that computes the confidence map of an image.
 
-    Every channel, and every index of axes other than depth and lateral, is a frame of its own: nothing is averaged, and
-    the map has the shape of the image. Use it before cropping, flipping and rotating: a map belongs to a whole frame
+    The map is computed separately for every frame, that is, for every channel and every index of axes other than depth
+    and lateral. It should be used before cropping, flipping and rotation, since a confidence map needs a whole frame
     with the probe at its first row.
 
     Args:
-        solver: Computes the maps; ``ConfidenceMapSolver()`` by default.
-        probe: Which pixels are insonified: ``whole`` frames, the rectangle of a ``linear`` probe inside black bands,
-            the fan of a ``convex`` one, or whichever is found (``auto``). Not looked at where a mask is given.
-        depth_axis: Axis along which the sound travels, not counting the channel. Mind that MONAI's readers put a
-            picture's columns first: there, depth is axis 1 and lateral 0.
-        lateral_axis: Axis across the frame, not counting the channel.
+        solver: Solver of the maps; ``ConfidenceMapSolver()`` by default.
+        probe: Insonified region: ``whole`` frame, the rectangle of a ``linear`` probe inside a black background, the
+            fan of a ``convex`` probe, or ``auto`` for a fan if one is found and a rectangle otherwise. It is ignored if
+            there is a mask.
+        depth_axis: Axis of depth, without counting the channel. For 2D images from MONAI's readers, whose first axis is
+            the column, this is 1.
+        lateral_axis: Lateral axis, without counting the channel. For 2D images from MONAI's readers, this is 0.
         flip_depth: Whether the probe is at the last index of the depth axis.
 
     Raises:
-        ValueError: Both axes are the same or negative.
+        ValueError: The two axes are equal or negative.
+
+    References:
+        Karamalis et al., "Ultrasound confidence maps using random walks", Medical Image Analysis 2012.
     """
 
     backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH, TransformBackends.NUMPY]
@@ -56,19 +60,19 @@ class ConfidenceMap(Transform):  # type: ignore[misc]
         self.flip_depth = flip_depth
 
     def __call__(self, img: NdarrayOrTensor, mask: NdarrayOrTensor | None = None) -> NdarrayOrTensor:
-        """Compute the map.
+        """Compute the confidence map.
 
         Args:
-            img: Channel-first image, ``(channel, *spatial)``, with two or more spatial axes; array, tensor or
+            img: Channel-first image, ``(channel, *spatial)``, with two or more spatial axes, as an array, tensor or
                 MetaTensor.
             mask: Insonified pixels, broadcastable to ``img``.
 
         Returns:
-            Map in [0, 1] of the same shape, kind and device, with the image's metadata; float64 for float64 images,
-            else float32.
+            Confidence map from 0 to 1 with the shape, type, device and metadata of the image; float64 for float64
+            images, and float32 otherwise.
 
         Raises:
-            ValueError: The image lacks one of the axes.
+            ValueError: The image does not have both axes.
         """
         if img.ndim <= 1 + max(self.depth_axis, self.lateral_axis):
             raise ValueError(
@@ -83,27 +87,27 @@ class ConfidenceMap(Transform):  # type: ignore[misc]
             maps = self.solver(frames, *geometry.solver_masks(frames))
         if self.flip_depth:
             maps = torch.flip(maps, (-2,)) if isinstance(maps, torch.Tensor) else np.flip(maps, -2)
-        places = (1 + self.depth_axis, 1 + self.lateral_axis)
-        moved: Any
+        image_axes = (1 + self.depth_axis, 1 + self.lateral_axis)
+        output: Any
         if isinstance(maps, torch.Tensor):
-            moved = maps.movedim((-2, -1), places).contiguous()
+            output = maps.movedim((-2, -1), image_axes).contiguous()
         else:
-            moved = np.ascontiguousarray(np.moveaxis(maps, (-2, -1), places))
-        result: NdarrayOrTensor = convert_to_dst_type(moved, dst=img, dtype=moved.dtype)[0]
+            output = np.ascontiguousarray(np.moveaxis(maps, (-2, -1), image_axes))
+        result: NdarrayOrTensor = convert_to_dst_type(output, dst=img, dtype=output.dtype)[0]
         return result
 
     def _to_frames(self, array: NdarrayOrTensor) -> Any:
-        """Bring the axes to ``(..., depth, lateral)`` with the probe at row 0."""
-        places = (1 + self.depth_axis, 1 + self.lateral_axis)
+        """Move the axes to ``(..., depth, lateral)`` with the probe at row 0."""
+        image_axes = (1 + self.depth_axis, 1 + self.lateral_axis)
         if isinstance(array, torch.Tensor):
             plain = array.as_tensor() if isinstance(array, MetaTensor) else array
-            frames = plain.movedim(places, (-2, -1))
+            frames = plain.movedim(image_axes, (-2, -1))
             return torch.flip(frames, (-2,)) if self.flip_depth else frames
-        frames = np.moveaxis(array, places, (-2, -1))
+        frames = np.moveaxis(array, image_axes, (-2, -1))
         return np.flip(frames, -2) if self.flip_depth else frames
 
     def _aspect(self, img: NdarrayOrTensor) -> float:
-        """Width of a pixel over its height, from the affine where there is one."""
+        """Return the width of a pixel divided by its height, from the affine matrix if there is one."""
         if not isinstance(img, MetaTensor):
             return 1.0
         spacing = img.pixdim
@@ -113,21 +117,21 @@ class ConfidenceMap(Transform):  # type: ignore[misc]
 
 
 class ConfidenceMapd(MapTransform):  # type: ignore[misc]
-    """Dictionary version of :class:`ConfidenceMap`: adds a map beside every image.
+    """Dictionary version of :class:`ConfidenceMap`, which adds a confidence map for every image.
 
     Args:
         keys: Keys of the images.
-        solver: As for :class:`ConfidenceMap`.
-        probe: The same.
-        depth_axis: The same.
-        lateral_axis: The same.
-        flip_depth: The same.
+        solver: See :class:`ConfidenceMap`.
+        probe: See :class:`ConfidenceMap`.
+        depth_axis: See :class:`ConfidenceMap`.
+        lateral_axis: See :class:`ConfidenceMap`.
+        flip_depth: See :class:`ConfidenceMap`.
         output_keys: Keys of the maps, one for each of ``keys``; ``<key>_confidence`` by default.
-        mask_key: Key of a mask of insonified pixels for all of them.
+        mask_key: Key of a mask of insonified pixels for all images.
         allow_missing_keys: Whether images may be missing.
 
     Raises:
-        ValueError: There are not as many ``output_keys`` as ``keys``.
+        ValueError: The numbers of ``keys`` and ``output_keys`` differ.
 
     Example:
         >>> batch = ConfidenceMapd("image")({"image": torch.rand(1, 12, 10, 3)})
@@ -162,13 +166,13 @@ class ConfidenceMapd(MapTransform):  # type: ignore[misc]
         self.mask_key = mask_key
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
-        """Add the maps.
+        """Add the confidence maps.
 
         Args:
             data: Images by key.
 
         Returns:
-            The same with maps.
+            Images and maps by key.
         """
         result = dict(data)
         for key, output_key in self.key_iterator(result, self.output_keys):

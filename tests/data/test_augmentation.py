@@ -1,4 +1,4 @@
-"""Augmentation moves image, map, label and domain together, and leaves bands and depth alone."""
+"""Augmentation of intensities inside the domain, and of the geometry of image, map, label and domain."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ NONE = {"gain": 0.0, "time_gain": 0.0, "speckle": 0.0, "flip": 0.0, "rotation": 
 
 @pytest.fixture(params=[(40, 32), (24, 20, 16)], ids=["2d", "3d"])
 def batch(request) -> dict:
-    torch.manual_seed(0)  # rarely, a gain is so low that it blackens the picture
+    torch.manual_seed(0)  # with rare seeds, the gain is so low that the image is black
     shape = (2, 1, *request.param)
     label = torch.zeros(shape, dtype=torch.uint8)
     label[:, :, 8:16, 4:10] = 1
@@ -32,7 +32,7 @@ def test_zeros_change_nothing(batch):
         assert torch.equal(after[key], value)
 
 
-def test_gain_is_added_inside_the_domain_only(batch):
+def test_gain_changes_only_the_domain(batch):
     after = Augmentation(**{**NONE, "gain": 6.0}).intensity(batch)["image"]
     change = after - batch["image"]
     for sample, domain in zip(change, batch["domain"], strict=True):
@@ -42,7 +42,7 @@ def test_gain_is_added_inside_the_domain_only(batch):
         assert (sample[~domain] == 0).all()
 
 
-def test_time_gain_depends_on_depth_alone(batch):
+def test_time_gain_depends_only_on_depth(batch):
     change = Augmentation(**{**NONE, "time_gain": 3.0}).intensity(batch)["image"] - batch["image"]
     rows = change[:, :, 4:-2, 2:-2].flatten(3)
     assert rows.std(dim=3).max() < 1e-6
@@ -56,20 +56,20 @@ def test_flip_is_lateral(batch):
     torch.testing.assert_close(after["image"], batch["image"].flip(3), atol=1e-5, rtol=0)
 
 
-def test_label_and_map_move_alike(batch):
+def test_label_and_map_are_transformed_equally(batch):
     torch.manual_seed(1)
     after = Augmentation(**{**NONE, "rotation": 20.0, "scaling": 0.2, "elastic": 0.02}).geometry(batch)
     label = after["label"].float()
     assert not torch.equal(after["label"], batch["label"])
-    # The map equals the label before; after linear interpolation it rounds to where the label went.
+    # Before the transform, the map equals the label. Afterwards, the thresholded map should equal the label.
     assert ((after["confidence"] > 0.5).float() - label).abs().mean() < 0.01
     assert set(after["label"].unique().tolist()) == {0, 1}
     assert after["label"].dtype == torch.uint8
     assert after["domain"].dtype == torch.bool
 
 
-def test_rotation_keeps_shapes_on_oblong_pixels():
-    # A disc in mm, on pixels three times as deep as wide, stays a disc: its second moments do not change.
+def test_rotation_of_anisotropic_pixels_preserves_shapes():
+    # A disc in mm must stay a disc, although the pixels are three times as high as wide.
     depth, lateral = torch.meshgrid((torch.arange(60) - 29.5) * 3.0, torch.arange(180) - 89.5, indexing="ij")
     disc = ((depth**2 + lateral**2) < 55**2).to(torch.uint8)[None, None]
     batch = {"image": disc.float(), "label": disc, "spacing": torch.tensor([[3.0, 1.0]])}
@@ -78,7 +78,7 @@ def test_rotation_keeps_shapes_on_oblong_pixels():
     assert (after != disc).float().mean() < 0.01
 
 
-def test_samples_of_a_batch_differ_and_a_seed_repeats(batch):
+def test_images_of_a_batch_differ_and_seeds_are_reproducible(batch):
     augmentation = Augmentation(**{**NONE, "rotation": 20.0, "gain": 3.0})
 
     def run() -> torch.Tensor:
@@ -90,7 +90,7 @@ def test_samples_of_a_batch_differ_and_a_seed_repeats(batch):
     assert not torch.allclose(first[0], first[1])
 
 
-def test_refuses_values_out_of_range():
+def test_invalid_values_raise_errors():
     with pytest.raises(ValueError, match="gain of the augmentation must be at least 0"):
         Augmentation(gain=-1)
     with pytest.raises(ValueError, match="flip must be at most 1"):

@@ -1,4 +1,4 @@
-"""Cases, layouts, and what is refused before training starts."""
+"""Reading and checking of cases, folder layouts, and near-duplicates."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def volume(tmp_path, rng):
     return Case("a", "a", tmp_path / "x1.mha", tmp_path / "masksX1.mha"), image, label
 
 
-def test_reads_a_case_with_its_axes_named(volume):
+def test_axes_of_a_case(volume):
     case, image, label = volume
     arrays = read_case(case, AXES, CLASSES)
     np.testing.assert_array_equal(arrays.image, image.transpose(1, 0, 2))
@@ -32,40 +32,40 @@ def test_reads_a_case_with_its_axes_named(volume):
     assert arrays.unit == "mm"
 
 
-def test_reversed_axis_puts_the_probe_on_top_and_back(volume):
+def test_reversed_axis(volume):
     case, image, _ = volume
     axes = Axes("lateral -depth elevation")
-    turned = read_case(case, axes, CLASSES).image
-    np.testing.assert_array_equal(turned, image.transpose(1, 0, 2)[::-1])
-    np.testing.assert_array_equal(axes.to_file(turned), image)
+    flipped = read_case(case, axes, CLASSES).image
+    np.testing.assert_array_equal(flipped, image.transpose(1, 0, 2)[::-1])
+    np.testing.assert_array_equal(axes.to_file(flipped), image)
 
 
-def test_bad_cases_are_refused_by_name(volume, tmp_path):
+def test_invalid_cases_raise_errors_with_the_file_name(volume, tmp_path):
     case, image, label = volume
 
-    def refuse(match: str, axes: Axes = AXES) -> None:
+    def check_error(match: str, axes: Axes = AXES) -> None:
         with pytest.raises(ValueError, match=match):
             read_case(case, axes, CLASSES)
 
-    refuse(r"x1.mha has 3 axes \(shape \(6, 5, 4\)\); expected 2", Axes("depth lateral"))
+    check_error(r"x1.mha has 3 axes \(shape \(6, 5, 4\)\); expected 2", Axes("depth lateral"))
     write_meta_image(case.label, label[:-1], (1, 1, 1))
-    refuse(r"masksX1.mha has shape \(5, 5, 4\); expected that of its image .*x1.mha, \(6, 5, 4\)")
+    check_error(r"masksX1.mha has the shape \(5, 5, 4\); expected \(6, 5, 4\), the shape of its image .*x1.mha")
     write_meta_image(case.label, label + 7, (1, 1, 1))
-    refuse(r"masksX1.mha holds the values \[7, 157\], which no class has; expected .*100 for soleus")
+    check_error(r"masksX1.mha contains the unknown values \[7, 157\]; expected .*100 for soleus")
     write_meta_image(case.image, np.full_like(image, 3), (1, 1, 1))
-    refuse(r"x1.mha is constant \(3\)")
-    broken = image.astype(np.float32)
-    broken[0, 0, 0] = np.nan
-    write_meta_image(case.image, broken, (1, 1, 1))
-    refuse("x1.mha holds NaN or infinite values")
+    check_error(r"x1.mha is constant \(3\)")
+    not_finite = image.astype(np.float32)
+    not_finite[0, 0, 0] = np.nan
+    write_meta_image(case.image, not_finite, (1, 1, 1))
+    check_error("x1.mha contains NaN or infinite values")
     case.image.write_bytes(b"not an image")
-    refuse("x1.mha cannot be read")
+    check_error("x1.mha cannot be read")
     case.image.unlink()
     with pytest.raises(FileNotFoundError, match=r"x1\.mha"):
         read_case(case, AXES, CLASSES)
 
 
-def test_constant_slice_is_legal(volume):
+def test_constant_frames_are_valid(volume):
     case, image, _ = volume
     image[:, :, 2] = 9
     write_meta_image(case.image, image, (1, 1, 1))
@@ -76,8 +76,8 @@ def test_nnunet_layout_with_patients(tmp_path):
     for name in ("anna_1", "anna_2", "bert_1"):
         write_nifti(tmp_path / "imagesTr" / f"{name}_0000.nii.gz", np.zeros((2, 2, 2), np.uint8), np.eye(4))
         write_nifti(tmp_path / "labelsTr" / f"{name}.nii.gz", np.zeros((2, 2, 2), np.uint8), np.eye(4))
-    found = find_cases(tmp_path, "nnunet", patient_pattern=r"^([a-z]+)_")
-    assert [(case.id, case.patient) for case in found] == [("anna_1", "anna"), ("anna_2", "anna"), ("bert_1", "bert")]
+    cases = find_cases(tmp_path, "nnunet", patient_pattern=r"^([a-z]+)_")
+    assert [(case.id, case.patient) for case in cases] == [("anna_1", "anna"), ("anna_2", "anna"), ("bert_1", "bert")]
     (tmp_path / "patients.csv").write_text("case,patient\nanna_1,1\nanna_2,1\nbert_1,2\n")
     assert [case.patient for case in find_cases(tmp_path, "nnunet", patient_table=tmp_path / "patients.csv")] == list(
         "112"
@@ -86,14 +86,14 @@ def test_nnunet_layout_with_patients(tmp_path):
         find_cases(tmp_path, "nnunet", patient_pattern=r"^(\d+)")
 
 
-def test_absent_data_set_says_what_to_do(tmp_path):
+def test_error_for_missing_data_sets_explains_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        find_cases(tmp_path / "nowhere", "leg3d")
-    for expected in ("nowhere", "masksX1.mha", "https://", "configs/demo.yaml"):
+        find_cases(tmp_path / "missing", "leg3d")
+    for expected in ("missing", "masksX1.mha", "https://", "configs/demo.yaml"):
         assert expected in str(error.value)
 
 
-def test_near_duplicates_share_a_group(rng):
+def test_near_duplicates_are_in_one_group(rng):
     first, second = (ndimage.gaussian_filter(rng.random((60, 50)), 4) for _ in range(2))
     groups = near_duplicate_groups([first, second, 3 * first + 0.01 * rng.random((60, 50)), second[1:, 1:]], 0.9)
     assert groups == [0, 1, 0, 1]

@@ -1,4 +1,4 @@
-"""The data module: maps of whole frames, folds, caches, patches."""
+"""Data module: confidence maps of whole frames, folds, caches, patches and controls."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,12 +24,12 @@ def module(root: Path, folder: Path, **arguments) -> UltrasoundDataModule:
     return UltrasoundDataModule(root, **{**settings, **arguments})
 
 
-def in_training(data: UltrasoundDataModule) -> None:
+def set_training(data: UltrasoundDataModule) -> None:
     data.trainer = SimpleNamespace(training=True, state=SimpleNamespace(fn="fit"))
 
 
-def test_native_maps_are_of_whole_frames_at_file_resolution(muscle_set, tmp_path):
-    data = module(muscle_set, tmp_path, spatial_size=[16, 24, 16])  # the file's own grid
+def test_native_maps_are_computed_for_whole_frames_at_file_resolution(muscle_set, tmp_path):
+    data = module(muscle_set, tmp_path, spatial_size=[16, 24, 16])  # the size of the files
     data.prepare_data()
     data.setup("fit")
     case = data.cases_of("train")[0]
@@ -40,7 +40,7 @@ def test_native_maps_are_of_whole_frames_at_file_resolution(muscle_set, tmp_path
     np.testing.assert_allclose(sample["confidence"][0].movedim(2, 0), expected, atol=1e-5)
 
 
-def test_maps_are_kept_under_content_and_parameters(muscle_set, tmp_path):
+def test_cached_maps_depend_on_files_and_parameters(muscle_set, tmp_path):
     data = module(muscle_set, tmp_path)
     data.prepare_data()
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "confidence").iterdir()}
@@ -51,50 +51,50 @@ def test_maps_are_kept_under_content_and_parameters(muscle_set, tmp_path):
     assert len(list((tmp_path / "cache" / "confidence").iterdir())) == 2 * len(files)
 
 
-def test_shuffled_control_gives_every_case_the_map_of_another_patient(muscle_set, tmp_path):
-    own, shuffled = (module(muscle_set, tmp_path, confidence_source=source) for source in ("solver", "shuffled"))
+def test_shuffled_control_uses_maps_of_other_patients(muscle_set, tmp_path):
+    plain, shuffled = (module(muscle_set, tmp_path, confidence_source=source) for source in ("solver", "shuffled"))
     maps = {}
-    for data in (own, shuffled):
+    for data in (plain, shuffled):
         data.prepare_data()
         data.setup("fit")
         data.setup("test")
         sets = [data.training_set, *(loader.dataset for loader in (data.val_dataloader(), data.test_dataloader()))]
         maps[data] = {sample["case"]: (sample["patient"], sample["confidence"]) for part in sets for sample in part}
-    assert len(maps[own]) == len(own.cases)
+    assert len(maps[plain]) == len(plain.cases)
     for case, (patient, confidence) in maps[shuffled].items():
-        donors = [other for other, (_, theirs) in maps[own].items() if torch.equal(theirs, confidence)]
+        donors = [donor for donor, (_, donor_map) in maps[plain].items() if torch.equal(donor_map, confidence)]
         assert donors
         assert case not in donors
-        assert patient not in {maps[own][donor][0] for donor in donors}
-    # Drawn with the split's seed: the same every time, for every stage.
-    again = module(muscle_set, tmp_path, confidence_source="shuffled")
-    again.setup("fit")
-    assert torch.equal(again.training_set[0]["confidence"], shuffled.training_set[0]["confidence"])
+        assert patient not in {maps[plain][donor][0] for donor in donors}
+    # The draw depends only on the seed of the split.
+    repeated = module(muscle_set, tmp_path, confidence_source="shuffled")
+    repeated.setup("fit")
+    assert torch.equal(repeated.training_set[0]["confidence"], shuffled.training_set[0]["confidence"])
 
 
-def test_depth_control_takes_the_place_of_the_map_without_computing_one(muscle_set, tmp_path):
+def test_depth_control_replaces_the_map_without_the_solver(muscle_set, tmp_path):
     data = module(muscle_set, tmp_path, confidence_source="depth")
     data.prepare_data()
     assert not (tmp_path / "cache" / "confidence").exists()
     data.setup("fit")
     confidence = data.training_set[0]["confidence"]
     torch.testing.assert_close(confidence[0, :, 3, 5], torch.linspace(1, 0, 16))
-    with pytest.raises(ValueError, match=r"control that is prepared once a case and needs data.confidence_mode native"):
+    with pytest.raises(ValueError, match=r"depth is prepared once per case and needs data.confidence_mode native"):
         module(muscle_set, tmp_path, confidence_source="depth", confidence_mode="on_the_fly")
 
 
-def test_interrupted_map_leaves_no_file_that_counts(muscle_set, tmp_path):
+def test_interrupted_computation_leaves_no_map(muscle_set, tmp_path):
     data = module(muscle_set, tmp_path)
     cache = data.maps.cache
     case = data.cases[0]
     read = CaseReader(data.axes, data.classes).read(case)
-    next(cache.compute(case.image, read.arrays.image, read.geometry))  # stopped before the end
+    next(cache.compute(case.image, read.arrays.image, read.geometry))  # interrupted
     assert not cache.path(case.image).exists()
     list(cache.compute(case.image, read.arrays.image, read.geometry))
     assert cache.path(case.image).exists()
 
 
-def test_on_the_fly_maps_are_made_before_geometry_and_of_whole_frames(muscle_set, tmp_path):
+def test_on_the_fly_maps_are_computed_before_geometric_augmentation(muscle_set, tmp_path):
     data = module(muscle_set, tmp_path, confidence_mode="on_the_fly", augmentation=ROTATE)
     data.prepare_data()
     assert not (tmp_path / "cache" / "confidence").exists()
@@ -107,19 +107,19 @@ def test_on_the_fly_maps_are_made_before_geometry_and_of_whole_frames(muscle_set
     np.testing.assert_allclose(plain["confidence"].movedim(-1, 2), ConfidenceMapSolver()(frames), atol=1e-5)
     assert torch.equal(plain["image"], batch["image"])
 
-    in_training(data)
+    set_training(data)
     torch.manual_seed(5)
     augmented = data.on_after_batch_transfer(batch, 0)
     torch.manual_seed(5)
-    knobs = ROTATE.intensity(batch)
-    knobs["confidence"] = ConfidenceMapSolver()(knobs["image"].movedim(-1, 2)).movedim(2, -1)
-    expected = ROTATE.geometry(knobs)
+    intensity = ROTATE.intensity(batch)
+    intensity["confidence"] = ConfidenceMapSolver()(intensity["image"].movedim(-1, 2)).movedim(2, -1)
+    expected = ROTATE.geometry(intensity)
     for key in ("image", "confidence", "label"):
         assert torch.equal(augmented[key], expected[key])
     assert data.solved_frames == 2 * 2 * 8
 
 
-def test_patches_are_cut_after_the_maps(muscle_set, tmp_path):
+def test_patches_are_cut_from_maps_of_whole_frames(muscle_set, tmp_path):
     data = module(
         muscle_set,
         tmp_path,
@@ -131,23 +131,23 @@ def test_patches_are_cut_after_the_maps(muscle_set, tmp_path):
     )
     data.prepare_data()
     data.setup("fit")
-    in_training(data)
+    set_training(data)
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
-    # The elevation is shorter than the patch and padded; every patch is centred on a labelled voxel.
+    # Images are padded along elevation, and every patch is centred on a labelled voxel.
     assert batch["image"].shape == (6, 1, 8, 12, 32)
     assert (batch["label"].flatten(1).amax(dim=1) > 0).all()
-    whole = {sample["case"]: sample["confidence"] for sample in data.training_set}
+    whole_maps = {sample["case"]: sample["confidence"] for sample in data.training_set}
     for case, patch in zip(batch["case"], batch["confidence"], strict=True):
         middle = patch[0, :, :, 8:24]
         differences = [
-            (whole[case][0, i : i + 8, j : j + 12] - middle).abs().max()
-            for i in range(whole[case].shape[1] - 7)
-            for j in range(whole[case].shape[2] - 11)
+            (whole_maps[case][0, i : i + 8, j : j + 12] - middle).abs().max()
+            for i in range(whole_maps[case].shape[1] - 7)
+            for j in range(whole_maps[case].shape[2] - 11)
         ]
         assert min(differences) == 0
 
 
-def test_common_spacing_keeps_the_extent(muscle_set, tmp_path):
+def test_common_spacing_preserves_the_extent(muscle_set, tmp_path):
     data = module(
         muscle_set, tmp_path, spatial_size=None, patch_size=[8, 8, 8], spacing=[1.5, 4.8, 6.0], confidence_mode="none"
     )
@@ -157,12 +157,12 @@ def test_common_spacing_keeps_the_extent(muscle_set, tmp_path):
     np.testing.assert_allclose(sample["spacing"], [1.5, 4.8, 6.0])
 
 
-def test_same_seed_same_batches(muscle_set, tmp_path):
+def test_batches_are_reproducible(muscle_set, tmp_path):
     def first_batch() -> torch.Tensor:
         data = module(muscle_set, tmp_path, augmentation=ROTATE, spatial_size=None, patch_size=[8, 8, 8])
         data.prepare_data()
         data.setup("fit")
-        in_training(data)
+        set_training(data)
         torch.manual_seed(7)
         return data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)["image"]
 
@@ -178,7 +178,7 @@ def test_thyroid_layout(thyroid_set, tmp_path):
 
 @pytest.fixture
 def frames(tmp_path, rng) -> Path:
-    """2D frames without patient ids; the last two are nearly the same."""
+    """Return a folder of 2D frames without patient ids, of which the last two are near-duplicates."""
     root = tmp_path / "frames"
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
@@ -186,7 +186,7 @@ def frames(tmp_path, rng) -> Path:
         if index < 5:
             coarse = rng.integers(20, 255, (6, 6), dtype=np.uint8)
             image = np.asarray(Image.fromarray(coarse).resize((40, 30), Image.Resampling.BICUBIC)).copy()
-        image[:4] = 0  # a band
+        image[:4] = 0  # not insonified
         Image.fromarray(image).save(root / "images" / f"{index}.png")
         mask = np.zeros((30, 40), dtype=np.uint8)
         mask[10:20, 10:20] = 1
@@ -206,7 +206,7 @@ def frame_module(root: Path, folder: Path, **arguments) -> UltrasoundDataModule:
     return UltrasoundDataModule(root, **{**settings, **arguments})
 
 
-def test_image_folds_only_when_told_to_and_duplicates_together(frames, tmp_path):
+def test_image_folds_must_be_allowed_and_keep_duplicates_together(frames, tmp_path):
     with pytest.raises(ValueError, match=r"data.image_folds true"):
         frame_module(frames, tmp_path).prepare_data()
     data = frame_module(frames, tmp_path, image_folds=True)
@@ -216,7 +216,7 @@ def test_image_folds_only_when_told_to_and_duplicates_together(frames, tmp_path)
     assert "names no patients" in data.grouping
 
 
-def test_band_has_no_confidence_and_the_walk_starts_below_it(frames, tmp_path):
+def test_confidence_starts_at_the_insonified_region(frames, tmp_path):
     data = frame_module(frames, tmp_path, image_folds=True)
     data.prepare_data()
     data.setup("fit")
@@ -237,25 +237,25 @@ def test_patients_from_a_pattern(frames, tmp_path):
         ({"spatial_size": None}, "either data.spatial_size"),
         ({"patch_size": [8, 8, 8]}, "either data.spatial_size"),
         ({"spatial_size": [8, 8]}, "data.spatial_size must be 3 positive numbers"),
-        ({"axes": "depth lateral"}, "names 2 axes; data.spatial_dims is 3"),
-        ({"classes": {"a": 1, "b": 1}}, "a label value of its own"),
+        ({"axes": "depth lateral"}, "has 2 axes, but data.spatial_dims is 3"),
+        ({"classes": {"a": 1, "b": 1}}, "a unique label value"),
         ({"classes": {"background": 0}}, "other than 0"),
         ({"batch_size": 0}, "at least 1"),
-        ({"foreground": 2.0}, r"data.foreground must lie in \[0, 1\]"),
-        ({"spacing": [1, 1, 1]}, "data.spacing goes with data.patch_size"),
+        ({"foreground": 2.0}, "data.foreground must be between 0 and 1"),
+        ({"spacing": [1, 1, 1]}, "data.spacing needs data.patch_size"),
     ],
 )
-def test_arguments_that_do_not_fit(muscle_set, tmp_path, arguments, match):
+def test_invalid_arguments_raise_errors(muscle_set, tmp_path, arguments, match):
     with pytest.raises(ValueError, match=match):
         module(muscle_set, tmp_path, **arguments)
 
 
-def test_no_such_fold(muscle_set, tmp_path):
-    with pytest.raises(ValueError, match=r"data\.fold must be 0 to 2 for split kfold, found 3"):
+def test_missing_folds_raise_an_error(muscle_set, tmp_path):
+    with pytest.raises(ValueError, match=r"data\.fold must be between 0 and 2 for the split kfold, found 3"):
         module(muscle_set, tmp_path, fold=3).prepare_data()
 
 
-def test_real_volume_reads_and_maps(real_data, tmp_path):
+def test_maps_of_a_real_volume(real_data, tmp_path):
     data = UltrasoundDataModule(
         real_data,
         {"bone": 1},
@@ -281,7 +281,7 @@ def convex_set(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("domain", ["convex", "auto"])
-def test_convex_probes_walk_begins_at_the_arc_in_both_modes(convex_set, tmp_path, domain):
+def test_maps_of_convex_probes_start_at_the_arc_in_both_modes(convex_set, tmp_path, domain):
     settings = {"split": "kfold", "n_folds": 3, "spatial_size": [36, 32, 4], "domain": domain}
     truth = Phantom("muscle", patients=3, size=(72, 64, 4), spacing=(0.8, 0.8, 2.4), probe="convex").simulate(0).domain
     inside = truth.reshape(36, 2, 32, 2).mean(axis=(1, 3)) == 1
@@ -290,7 +290,7 @@ def test_convex_probes_walk_begins_at_the_arc_in_both_modes(convex_set, tmp_path
         data = module(convex_set, tmp_path, confidence_mode=mode, augmentation=NO_AUGMENTATION, **settings)
         data.prepare_data()
         data.setup("fit")
-        in_training(data)
+        set_training(data)
         batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
         maps[mode] = batch["confidence"][0, 0, :, :, 1].numpy()
     for confidence in maps.values():
@@ -299,10 +299,10 @@ def test_convex_probes_walk_begins_at_the_arc_in_both_modes(convex_set, tmp_path
         )
         middle, edge = first[14:18], first[1:5]
         assert middle.min() > 0.8
-        # On the slanted edge the first insonified pixel is far from the probe.
+        # The first insonified pixels of columns at the sides of the fan are far from the probe.
         assert np.nanmax(edge) < 0.6
 
 
-def test_linear_frames_are_no_fan(muscle_set, tmp_path):
-    with pytest.raises(ValueError, match="domain is 'convex', but the image has no fan"):
+def test_linear_frames_have_no_fan(muscle_set, tmp_path):
+    with pytest.raises(ValueError, match="domain is 'convex', but there is no fan in"):
         module(muscle_set, tmp_path, domain="convex").prepare_data()

@@ -1,4 +1,4 @@
-"""Resampling over the same extent."""
+"""Resampling, and the depth control."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from cm_lightning.data.resampling import resample
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (30, 20, 50)])
-def test_upsampling_is_plain_linear_interpolation(rng, shape):
+def test_upsampling_equals_linear_interpolation(rng, shape):
     array = rng.random(shape, dtype=np.float32)
     size = tuple(2 * n + 1 for n in shape)
     mode = "bilinear" if len(shape) == 2 else "trilinear"
@@ -18,16 +18,16 @@ def test_upsampling_is_plain_linear_interpolation(rng, shape):
     torch.testing.assert_close(resample(array, size, "linear"), expected, atol=1e-5, rtol=0)
 
 
-def test_downsampling_averages_speckle_and_keeps_ramps(rng):
+def test_downsampling_averages_speckle_and_preserves_ramps(rng):
     noise = rng.standard_normal((64, 64, 64)).astype(np.float32)
-    assert resample(noise, (16, 16, 16), "linear").std() < 0.15  # a sampled voxel would keep 1
+    assert resample(noise, (16, 16, 16), "linear").std() < 0.15  # 1 without antialiasing
     ramp = np.broadcast_to(np.arange(64, dtype=np.float32)[:, None, None], (64, 64, 64))
     small = resample(ramp, (16, 16, 16), "linear")[0, 1:-1, 8, 8]
     np.testing.assert_allclose(small, np.arange(1, 15) * 4 + 1.5, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(7, 9), (7, 9, 40)])
-def test_labels_keep_their_values_and_dtype(rng, shape):
+def test_labels_are_resampled_without_interpolation(rng, shape):
     label = rng.integers(0, 4, shape, dtype=np.uint8)
     assert torch.equal(resample(label, shape, "nearest")[0], torch.from_numpy(label))
     doubled = resample(label, tuple(2 * n for n in shape), "nearest")[0]
@@ -35,7 +35,7 @@ def test_labels_keep_their_values_and_dtype(rng, shape):
     assert torch.equal(doubled[tuple(slice(None, None, 2) for _ in shape)], torch.from_numpy(label))
 
 
-def test_depth_ramp_falls_from_the_first_to_the_last_insonified_row_of_every_frame():
+def test_depth_ramp_decreases_over_the_insonified_rows_of_every_frame():
     domain = torch.zeros(1, 6, 3, 2, dtype=torch.bool)
     domain[0, 1:5, 1:, 0] = True
     domain[0, :, :, 1] = True

@@ -1,4 +1,4 @@
-"""Cases are read once: what one step has read is handed to the next."""
+"""Cases are read only once and held for later steps."""
 
 import pickle
 from collections import Counter
@@ -20,7 +20,7 @@ __all__ = ["frames"]  # a fixture
 
 @pytest.fixture
 def counted(monkeypatch):
-    """How often each image was read, and each image's geometry was looked for."""
+    """Count how often each image is read and how often its geometry is determined."""
     counts = {"read": Counter(), "geometry": Counter()}
     read_case, find_geometry = reading.read_case, reading.find_geometry
 
@@ -28,9 +28,9 @@ def counted(monkeypatch):
         counts["read"][case.id] += 1
         return read_case(case, *arguments)
 
-    def count_geometry(frames, *arguments, **more):
+    def count_geometry(frames, *args, **kwargs):
         counts["geometry"][frames.tobytes()] += 1
-        return find_geometry(frames, *arguments, **more)
+        return find_geometry(frames, *args, **kwargs)
 
     monkeypatch.setattr(reading, "read_case", count_read)
     monkeypatch.setattr(reading, "find_geometry", count_geometry)
@@ -38,7 +38,7 @@ def counted(monkeypatch):
 
 
 def run_stage(data, stage):
-    """What Lightning calls of a data module."""
+    """Call the methods of a data module in the same order as Lightning."""
     data.trainer = SimpleNamespace(training=False, state=SimpleNamespace(fn=stage))
     data.prepare_data()
     data.setup(stage)
@@ -59,64 +59,63 @@ def convex_root(tmp_path_factory):
 
 @pytest.mark.parametrize("mode", ["native", "on_the_fly"])
 @pytest.mark.parametrize("stage", ["fit", "test", "predict"])
-def test_volumes_are_read_once_and_their_fan_is_fitted_once(convex_root, tmp_path, counted, stage, mode):
+def test_volumes_are_read_once_and_their_fans_are_fitted_once(convex_root, tmp_path, counted, stage, mode):
     data = module(convex_root, tmp_path, domain="convex", confidence_mode=mode, spatial_size=[36, 32, 4])
     batches = run_stage(data, stage)
     assert set(counted["read"].values()) == set(counted["geometry"].values()) == {1}
-    used = (
-        data.cases if stage == "fit" else data.cases_of("test")
-    )  # before a training, the tested ones are checked, too
-    assert set(counted["read"]) == {case.id for case in used}
+    # Test cases are also checked before a training.
+    checked = data.cases if stage == "fit" else data.cases_of("test")
+    assert set(counted["read"]) == {case.id for case in checked}
     assert {case for batch in batches for case in batch["case"]} <= set(counted["read"])
 
 
 @pytest.mark.parametrize("stage", ["fit", "test"])
-def test_images_that_are_compared_for_folds_are_not_read_again(frames, tmp_path, counted, stage):
+def test_images_that_are_compared_for_folds_are_read_once(frames, tmp_path, counted, stage):
     data = frame_module(frames, tmp_path, image_folds=True, domain="auto")
     run_stage(data, stage)
     assert set(counted["read"]) == {case.id for case in data.cases}
     assert set(counted["read"].values()) == {1}
 
 
-def test_a_case_that_does_not_fit_into_memory_is_read_again_and_is_the_same(convex_root, tmp_path, counted):
+def test_cases_that_do_not_fit_into_memory_are_read_again(convex_root, tmp_path, counted):
     samples = []
-    for room in (2**31, 0):
+    for free_bytes in (2**31, 0):
         counted["read"].clear()
-        data = module(convex_root, tmp_path / str(room), domain="convex", spatial_size=[36, 32, 4])
-        data._reader._room = room
+        data = module(convex_root, tmp_path / str(free_bytes), domain="convex", spatial_size=[36, 32, 4])
+        data._reader._free_bytes = free_bytes
         samples.append(run_stage(data, "test"))
-        assert set(counted["read"].values()) == {1 if room else 3}  # checked, mapped, tested
-    assert set(counted["geometry"].values()) == {2}  # once in each of the two data modules
-    for held, again in zip(*samples, strict=True):
-        assert all(torch.equal(held[key], again[key]) for key in ("image", "confidence", "native_label"))
+        assert set(counted["read"].values()) == {1 if free_bytes else 3}  # for checks, maps and test
+    assert set(counted["geometry"].values()) == {2}  # once for each of the two data modules
+    for held, read_again in zip(*samples, strict=True):
+        assert all(torch.equal(held[key], read_again[key]) for key in ("image", "confidence", "native_label"))
 
 
-def test_held_cases_are_given_out_once_and_released(muscle_set, tmp_path):
+def test_held_cases_are_returned_once_and_released(muscle_set, tmp_path):
     data = module(muscle_set, tmp_path)
     reader = CaseReader(data.axes, data.classes)
     first, second = (reader.read(case) for case in data.cases[:2])
-    room = reader._room
+    free_bytes = reader._free_bytes
     reader.hold(first)
     reader.hold(second)
-    assert reader._room == room - first.nbytes - second.nbytes
+    assert reader._free_bytes == free_bytes - first.nbytes - second.nbytes
     assert reader.read(first.case).arrays is first.arrays
     reader.release(keep=[first.case])
-    assert reader._room == room
+    assert reader._free_bytes == free_bytes
     assert reader.read(second.case).arrays is not second.arrays
     np.testing.assert_array_equal(reader.read(second.case).arrays.image, second.arrays.image)
 
 
-def test_held_cases_do_not_travel_to_other_processes_nor_pass_for_a_case_with_another_label(muscle_set, tmp_path):
+def test_held_cases_are_not_pickled_and_depend_on_the_label(muscle_set, tmp_path):
     data = module(muscle_set, tmp_path)
     reader = CaseReader(data.axes, data.classes)
     first = reader.read(data.cases[0])
-    room = reader._room
+    free_bytes = reader._free_bytes
     reader.hold(first)
-    reader.hold(first)  # as two of its users may
-    assert reader._room == room - first.nbytes
-    elsewhere = pickle.loads(pickle.dumps(reader))
-    assert elsewhere._room == room
-    assert elsewhere.read(first.case).arrays is not first.arrays
+    reader.hold(first)  # a second time
+    assert reader._free_bytes == free_bytes - first.nbytes
+    unpickled = pickle.loads(pickle.dumps(reader))
+    assert unpickled._free_bytes == free_bytes
+    assert unpickled.read(first.case).arrays is not first.arrays
     unlabelled = reader.read(replace(first.case, label=None))
     assert unlabelled.arrays.label is None
     reader.hold(unlabelled)
@@ -125,7 +124,7 @@ def test_held_cases_do_not_travel_to_other_processes_nor_pass_for_a_case_with_an
         CaseReader(data.axes, data.classes, "sector").read(first.case)
 
 
-def test_a_files_digest_is_read_anew_where_the_file_changed(tmp_path):
+def test_file_digest_changes_with_the_file(tmp_path):
     path = tmp_path / "image"
     path.write_bytes(b"one")
     first = cases_module.file_digest(path)

@@ -19,7 +19,7 @@ def cases(number: int, subsets: list[str | None] | None = None, each: int = 2) -
     ]
 
 
-def test_study_split_is_11_2_3_with_disjoint_test_triples():
+def test_study_split_is_11_2_3_with_disjoint_test_sets():
     folds = make_folds(cases(16), "study")
     assert [(len(f.train), len(f.val), len(f.test)) for f in folds] == [(11, 2, 3)] * 3
     assert len({patient for fold in folds for patient in fold.test}) == 9
@@ -34,7 +34,7 @@ def test_kfold_tests_every_patient_once(number, n_folds, seed):
         assert fold.val
 
 
-def test_official_sets_are_dealt_evenly_and_kept_by_official():
+def test_folds_are_stratified_by_official_sets():
     subsets = ["train"] * 8 + ["test"] * 4
     for fold in make_folds(cases(12, subsets), "kfold", 4):
         official = [subsets[int(patient[1:])] for patient in fold.test]
@@ -46,20 +46,20 @@ def test_official_sets_are_dealt_evenly_and_kept_by_official():
     assert len(fold.train) == 7
 
 
-def test_refusals():
-    with pytest.raises(ValueError, match="needs at least 11 patients; the data set has 10"):
+def test_invalid_splits_raise_errors():
+    with pytest.raises(ValueError, match="needs at least 11 patients, but the data set has 10"):
         make_folds(cases(10), "study")
-    with pytest.raises(ValueError, match="needs at least 5 patients; the data set has 4"):
+    with pytest.raises(ValueError, match="needs at least 5 patients, but the data set has 4"):
         make_folds(cases(4), "kfold", n_folds=5)
     with pytest.raises(ValueError, match=r"data\.n_folds must be at least 2"):
         make_folds(cases(4), "kfold", n_folds=1)
-    with pytest.raises(ValueError, match="without official train and test sets"):
+    with pytest.raises(ValueError, match="has no official training and test sets"):
         make_folds(cases(4), "official")
     mixed = cases(3, ["train", "train", "test"])
     mixed.append(Case("p00_x", "p00", Path("image"), Path("label"), "test"))
     with pytest.raises(ValueError, match="p00 is in the official sets"):
         make_folds(mixed, "official")
-    with pytest.raises(ValueError, match=r"\['a'\] are in both the train and the test set"):
+    with pytest.raises(ValueError, match=r"\['a'\] are in the train and the test set"):
         Fold(["a", "b"], ["c"], ["a"])
 
 
@@ -67,16 +67,16 @@ def test_folds_are_written_and_reused(tmp_path):
     path = tmp_path / "splits" / "study.json"
     folds = load_or_make_folds(path, cases(16), "study", seed=3)
     stored = json.loads(path.read_text())
-    # A file edited by hand holds: it is the record.
+    # Manual changes of the file must be used.
     stored["folds"][0]["val"], stored["folds"][0]["train"] = (
         stored["folds"][0]["train"][:2],
         stored["folds"][0]["train"][2:],
     )
     path.write_text(json.dumps(stored))
-    again = load_or_make_folds(path, cases(16), "study", seed=3)
-    assert again[0].val == folds[0].train[:2]
-    assert again[1:] == folds[1:]
-    with pytest.raises(ValueError, match="made for other patients"):
+    loaded = load_or_make_folds(path, cases(16), "study", seed=3)
+    assert loaded[0].val == folds[0].train[:2]
+    assert loaded[1:] == folds[1:]
+    with pytest.raises(ValueError, match="contain different patients"):
         load_or_make_folds(path, cases(17), "study", seed=3)
-    with pytest.raises(ValueError, match="seed 3; expected 4"):
+    with pytest.raises(ValueError, match="seed 3, expected 4"):
         load_or_make_folds(path, cases(16), "study", seed=4)

@@ -1,4 +1,4 @@
-"""Image files: one geometry whatever the format, axes with names, grey pictures."""
+"""Image files: geometry in different formats, names of axes, and 2D images."""
 
 import nibabel
 import numpy as np
@@ -10,12 +10,12 @@ from cm_lightning.io import Axes, read_image
 
 
 @pytest.mark.parametrize("text", ["depth", "depth depth lateral", "x y z", "lateral elevation"])
-def test_axes_that_are_none(text):
+def test_invalid_axes_raise_errors(text):
     with pytest.raises(ValueError, match="axes must name each"):
         Axes(text)
 
 
-def test_mha_and_nifti_share_geometry(tmp_path, rng):
+def test_geometry_of_mha_and_nifti_is_equal(tmp_path, rng):
     image = sitk.GetImageFromArray(rng.random((3, 4, 5)).astype(np.float32))
     image.SetSpacing((0.5, 1.0, 2.0))
     image.SetOrigin((3.0, -2.0, 7.0))
@@ -29,7 +29,7 @@ def test_mha_and_nifti_share_geometry(tmp_path, rng):
     np.testing.assert_allclose(first.spacing, second.spacing)
 
 
-def test_pictures_are_grey_and_labels_keep_their_indices(tmp_path):
+def test_colour_images_become_grey_and_palette_labels_keep_their_indices(tmp_path):
     colour = np.zeros((4, 6, 3), dtype=np.uint8)
     colour[1] = 90
     Image.fromarray(colour).save(tmp_path / "colour.png")

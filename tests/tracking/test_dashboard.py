@@ -99,7 +99,7 @@ def test_failed_uploads_and_missing_packages_raise_errors(workspace, monkeypatch
 
     monkeypatch.setattr(type(workspace), "save", fail)
     arguments = ["dashboard", "--entity=team", "--project=ultrasound"]
-    with pytest.raises(ValueError, match=r"not be saved to team/ultrasound: No API key .* log in\. Expected a login"):
+    with pytest.raises(ValueError, match=r"not be saved to team/ultrasound: No API key .* log in\. Expected a network"):
         main(arguments)
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     with pytest.raises(ValueError, match=r"not installed; install it with pip install 'cm_lightning\[dashboard\]'"):

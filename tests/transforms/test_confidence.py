@@ -1,4 +1,4 @@
-"""The transform in MONAI pipelines: what comes in goes out, and every frame is its own."""
+"""Confidence maps as MONAI transforms: frames, axes, metadata, masks and worker processes."""
 
 import pickle
 
@@ -13,7 +13,7 @@ from cm_lightning.data.phantom import Phantom
 from cm_lightning.transforms import ConfidenceMap, ConfidenceMapd
 
 
-def test_every_channel_and_slice_is_a_frame_of_its_own(rng):
+def test_every_channel_and_slice_is_a_separate_frame(rng):
     image = rng.random((2, 12, 9, 3)).astype(np.float32)
     maps = ConfidenceMap()(image)
     solver = ConfidenceMapSolver()
@@ -22,7 +22,7 @@ def test_every_channel_and_slice_is_a_frame_of_its_own(rng):
             np.testing.assert_array_equal(maps[channel, :, :, index], solver(image[channel, :, :, index]))
 
 
-def test_axes_can_stand_anywhere(rng):
+def test_depth_and_lateral_axes(rng):
     frame = rng.random((12, 9))
     expected = ConfidenceMapSolver()(frame)
     swapped = ConfidenceMap(depth_axis=1, lateral_axis=0)(frame.T[None])
@@ -37,7 +37,7 @@ def test_axes_can_stand_anywhere(rng):
     ("dtype", "expected"),
     [(torch.uint8, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
 )
-def test_metadata_dtype_and_shape_are_kept(dtype, expected):
+def test_metadata_dtype_and_shape_are_preserved(dtype, expected):
     affine = torch.diag(torch.tensor([0.5, 0.7, 2.0, 1.0], dtype=torch.float64))
     image = MetaTensor((torch.rand(1, 10, 8, 2) * 200).to(dtype), affine=affine, meta={"patient": "7"})
     result = ConfidenceMapd("image")({"image": image})
@@ -58,21 +58,21 @@ def test_mask_and_output_keys(rng):
     assert torch.equal(result["certainty"], ConfidenceMapSolver()(frames, mask))
 
 
-def test_fan_is_found_with_the_pixels_of_the_affine():
+def test_fan_is_found_with_the_pixel_size_of_the_affine():
     volume = Phantom(size=(96, 80, 3), spacing=(0.6, 0.8, 1.2), probe="convex").simulate(0)
     affine = torch.diag(torch.tensor([0.6, 0.8, 1.2, 1.0], dtype=torch.float64))
     image = MetaTensor(torch.from_numpy(volume.image)[None], affine=affine)
     maps = np.asarray(ConfidenceMap(probe="auto")(image))[0, :, :, 0]
-    found = maps > 0
-    # The sink is 0 too, so that the far arc is missing from the map's support.
-    assert (found & volume.domain).sum() > 0.97 * volume.domain.sum()
-    assert (found & ~volume.domain).sum() < 0.01 * volume.domain.sum()
-    # On the slanted edge, half way down, the walk is not at the probe.
+    positive = maps > 0
+    # The sink at the far arc is also 0.
+    assert (positive & volume.domain).sum() > 0.97 * volume.domain.sum()
+    assert (positive & ~volume.domain).sum() < 0.01 * volume.domain.sum()
+    # The slanted edge of the fan is not a source.
     row = 48
     assert maps[row, np.flatnonzero(volume.domain[row])[0] + 1] < 0.99
 
 
-def test_sink_of_the_solver_holds_in_rectangles_and_half_precisions_are_taken(rng):
+def test_sink_of_the_solver_in_rectangles_and_half_precision_images(rng):
     frame = np.zeros((40, 36))
     frame[4:33, 5:30] = rng.random((29, 25)) + 0.1
     solver = ConfidenceMapSolver(sink="min")
@@ -88,7 +88,7 @@ def test_in_forked_workers(rng):
     pipeline = Compose([EnsureTyped("image"), ConfidenceMapd("image")])
     data = [{"image": rng.random((1, 16, 12)).astype(np.float32)} for _ in range(4)]
     expected = torch.stack([torch.as_tensor(pipeline(sample)["image_confidence"]) for sample in data])
-    # Compiled code and its threads have run before the fork.
+    # Compiled code has already run in several threads before the fork.
     loader = DataLoader(Dataset(data, pipeline), batch_size=4, num_workers=2, multiprocessing_context="fork")
     (batch,) = list(loader)
     assert torch.equal(torch.as_tensor(batch["image_confidence"]), expected)
@@ -99,7 +99,7 @@ def test_can_be_pickled():
     assert transform.transform.solver.beta == 7.0
 
 
-def test_bad_arguments_are_told(rng):
+def test_invalid_arguments_raise_errors(rng):
     with pytest.raises(ValueError, match="two different axes"):
         ConfidenceMap(depth_axis=1, lateral_axis=1)
     with pytest.raises(ValueError, match=r"found shape \(4, 4\)"):
