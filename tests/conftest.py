@@ -1,4 +1,4 @@
-"""Shared fixtures: small phantoms, small configurations, and real data that tests skip without."""
+"""Shared fixtures: small phantoms, small configurations, trained runs, and real data if it is available."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from cm_lightning.main import main
 CONFIGS = Path(__file__).parents[1] / "configs"
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-# Tests of W&B ask for it; no other starts its service, and none knows a login.
+# Only the tests of W&B enable it, and always without a login.
 os.environ["WANDB_MODE"] = "disabled"
 os.environ.pop("WANDB_API_KEY", None)
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
@@ -31,13 +31,13 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     if not REAL_DATA.is_dir():
-        pytest.skip(f"real ultrasound is not at {REAL_DATA}")
+        pytest.skip(f"there is no real ultrasound data at {REAL_DATA}")
     return REAL_DATA
 
 
 @pytest.fixture(scope="session")
 def muscle_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eleven tiny muscle phantoms in the layout of LEG-3D-US, the fewest that the study's split takes."""
+    """Return eleven small muscle phantoms in the layout of LEG-3D-US, the minimum for the split of the study."""
     root = tmp_path_factory.mktemp("muscle")
     Phantom("muscle", patients=11, size=(16, 24, 16), spacing=(3.0, 2.4, 6.0)).write(root)
     return root
@@ -51,7 +51,7 @@ def thyroid_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments_in(folder: Path, muscle_set: Path) -> list[str]:
-    """The front-door configuration on the tiny phantoms, with everything that it writes in one folder."""
+    """Return the default configuration for the small phantoms, with all output in one folder."""
     return [
         "--config",
         str(CONFIGS / "muscle_2ch.yaml"),
@@ -69,13 +69,13 @@ def arguments_in(folder: Path, muscle_set: Path) -> list[str]:
 
 @pytest.fixture
 def muscle_arguments(muscle_set: Path, tmp_path: Path) -> list[str]:
-    """The front-door configuration on the tiny phantoms, in a folder of the test's own."""
+    """Return the default configuration for the small phantoms, with output in a temporary folder."""
     return arguments_in(tmp_path, muscle_set)
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put together what pictures of runs show, but leave it undrawn: drawing takes longer than a tiny run itself."""
+    """Switch off drawing of pictures, which takes longer than a small run."""
     for module in ("augmentation_picture", "segmentation_pictures", "uncertainty_pictures", "worst_case_pictures"):
         for name in ("draw_panels", "save_figure"):
             monkeypatch.setattr(f"cm_lightning.callbacks.{module}.{name}", lambda *_: None)
@@ -83,13 +83,13 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    """Where :func:`muscle_arguments` puts the run of fold 0."""
+    """Return the folder of fold 0 of a run with :func:`muscle_arguments`."""
     return tmp_path / "outputs" / "muscle_2ch" / "fold0"
 
 
 @contextmanager
 def blank_figures() -> Iterator[None]:
-    """Put figures of reports together, but leave their files empty: drawing takes most of a report's time."""
+    """Write empty files instead of figures, because drawing takes most of the time of a report."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", lambda _, path, **__: Path(path).touch())
         yield
@@ -97,7 +97,7 @@ def blank_figures() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def trained_once(muscle_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Outputs of a run that was trained, with its pictures; not to be changed."""
+    """Return the output folder of a trained run with its pictures, which must not be changed."""
     folder = tmp_path_factory.mktemp("trained")
     main(["fit", *arguments_in(folder, muscle_set)])
     return folder / "outputs"
@@ -105,6 +105,6 @@ def trained_once(muscle_set: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def trained(muscle_arguments: list[str], trained_once: Path, tmp_path: Path) -> list[str]:
-    """Arguments of a run that was trained, which is the test's own."""
+    """Return arguments of a trained run, whose output folder is a copy that may be changed."""
     shutil.copytree(trained_once, tmp_path / "outputs")
     return muscle_arguments

@@ -1,4 +1,4 @@
-"""Every network can learn a single tiny phantom by heart."""
+"""Every network can overfit to a single small phantom."""
 
 import pytest
 from monai.data import CacheDataset
@@ -16,7 +16,7 @@ UNETR = {"hidden_size": 96, "mlp_dim": 192, "num_heads": 4, "dropout_rate": 0.1}
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
-    """Prepared cases of two phantoms."""
+    """Return prepared cases of two phantoms."""
     root = tmp_path_factory.mktemp("overfit")
     Phantom("muscle", patients=11, size=(32, 32, 32), spacing=(1.5, 1.8, 3.0)).write(root / "set")
     data = UltrasoundDataModule(root / "set", CLASSES, spatial_size=SIZE, split="study", cache_dir=root / "cache")
@@ -30,11 +30,11 @@ def cases(tmp_path_factory):
     ("network", "options", "steps"),
     [("UNet", {}, 400), ("AttentionUnet", {}, 400), ("UNETR", UNETR, 600), ("DeepAtlas", {}, 400)],
 )
-def test_network_learns_one_phantom_by_heart(network, options, steps, cases, tmp_path):
+def test_network_overfits_to_one_phantom(network, options, steps, cases, tmp_path):
     seed_everything(0)
     common = {"classes": CLASSES, "spatial_dims": 3, "spatial_size": SIZE, "loss": "diceCE", "learning_rate": 5e-3}
     if network == "DeepAtlas":
-        # Registration takes two; the segmentation network learns both of them.
+        # Registration needs two phantoms, and the segmentation network learns both of them.
         task = DeepAtlasTask(**common, registration_steps=1, pretraining_epochs=steps // 2)
         train, validation = PairDataset(cases, [case.patient for case in cases.data], 2), PairDataset(cases, [])
     else:
@@ -50,5 +50,5 @@ def test_network_learns_one_phantom_by_heart(network, options, steps, cases, tmp
         default_root_dir=tmp_path,
     )
     trainer.fit(task, DataLoader(train, 1, shuffle=True), DataLoader(validation, 1))
-    (found,) = trainer.validate(task, DataLoader(validation, 1), verbose=False)
-    assert found["val/dice/mean"] > 0.95
+    (results,) = trainer.validate(task, DataLoader(validation, 1), verbose=False)
+    assert results["val/dice/mean"] > 0.95

@@ -1,4 +1,4 @@
-"""The phantom's physics and files have known answers."""
+"""Phantom: physics, compared with known values, and files."""
 
 import hashlib
 from pathlib import Path
@@ -21,7 +21,7 @@ def homogeneous(tissue: str) -> list[Structure]:
 
 
 def quiet_echo(monkeypatch, tissue: str, scanner: Scanner, seed: int = 0) -> np.ndarray:
-    """Envelope of one tissue without regional differences or poor contact."""
+    """Return the envelope of homogeneous tissue, without regional differences and poor contact."""
     for effect in ("_mottle", "_strands", "_poor_contact"):
         monkeypatch.setattr(f"cm_lightning.data.phantom.acoustics.{effect}", lambda *_: np.zeros((1, 1, 1), np.float32))
     return np.abs(receive(homogeneous(tissue), GRID, scanner, np.random.default_rng(seed)))
@@ -45,20 +45,20 @@ def test_attenuation_slope_is_recovered(monkeypatch, tissue):
     assert slope == pytest.approx(-2 * scanner.frequency * TISSUES[tissue].attenuation, rel=0.06, abs=0.15)
 
 
-def test_full_time_gain_makes_mean_tissue_level(monkeypatch):
+def test_full_time_gain_compensates_mean_attenuation(monkeypatch):
     monkeypatch.setitem(TISSUES, "thyroid", type(TISSUES["thyroid"])(-10.0, 0.55))
     envelope = quiet_echo(monkeypatch, "thyroid", Scanner(noise=-200.0, time_gain=1.0))
     power = 10 * np.log10((envelope[:, 10:-10] ** 2).mean(axis=(1, 2)))[20:-20]
     assert abs(np.polyfit(np.arange(len(power)) * GRID.step / 10, power, 1)[0]) < 0.4
 
 
-def test_log_compression_spans_its_range():
+def test_log_compression_by_hand():
     envelope = np.array([[1.0, 10 ** (-30 / 20), 10 ** (-54 / 20), 10 ** (-80 / 20)]], dtype=np.float32)
     grey = log_compress(np.repeat(envelope, 500, axis=0), 60.0)
     np.testing.assert_allclose(grey[0], [round(255 * 54 / 60), round(255 * 24 / 60), 0, 0], atol=1)
 
 
-def test_frames_are_continuous_in_elevation_and_patients_are_not_alike():
+def test_neighbouring_frames_are_correlated_and_patients_are_not():
     phantom = Phantom(size=(48, 48, 24), spacing=(1.0, 1.0, 0.6))
     first, second = phantom.simulate(0), phantom.simulate(1)
 
@@ -66,7 +66,7 @@ def test_frames_are_continuous_in_elevation_and_patients_are_not_alike():
         return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
     def speckle(image: np.ndarray) -> np.ndarray:
-        """Columns less their mean per row: what anatomy in layers does not explain."""
+        """Return the image minus the mean of each row, which removes horizontal layers."""
         return image[30:, :, :] - image[30:, :, :].mean(axis=1, keepdims=True)
 
     grain = speckle(first.image.astype(float))
@@ -77,38 +77,38 @@ def test_frames_are_continuous_in_elevation_and_patients_are_not_alike():
 
 
 @pytest.mark.parametrize("variant", ["muscle", "thyroid"])
-def test_every_patient_has_every_class(variant):
+def test_all_patients_have_all_classes(variant):
     phantom = Phantom(variant, size=(32, 32, 16), spacing=(1.8, 1.8, 6.0))
     for patient in range(6):
         values = set(np.unique(phantom.simulate(patient).label).tolist())
         assert values == {0, *phantom.classes.values()}
 
 
-def test_missing_boundaries_get_worse_with_depth():
-    """The gastrocnemius's upper fascia stands out from the muscle below it more often than the soleus's lower one."""
+def test_more_boundaries_are_missing_at_large_depths():
+    """The upper fascia of the gastrocnemius is brighter than muscle more often than the lower one of the soleus."""
     phantom = Phantom(size=(96, 48, 24), spacing=(0.6, 1.2, 4.0))
     upper, lower = [], []
     for patient in range(4):
         volume = phantom.simulate(patient)
-        for name, found in (("gastrocnemius_medialis", upper), ("soleus", lower)):
+        for name, visible in (("gastrocnemius_medialis", upper), ("soleus", lower)):
             mask = volume.label == phantom.classes[name]
             for column in np.argwhere(mask.sum(axis=0) > 8):
                 line = volume.image[:, *column].astype(float)
                 rows = np.flatnonzero(mask[:, *column])
                 edge = rows[0] if name.startswith("g") else rows[-1]
                 inside = line[rows[2:-2]].mean()
-                found.append(line[max(edge - 2, 0) : edge + 3].max() > inside + 40)
+                visible.append(line[max(edge - 2, 0) : edge + 3].max() > inside + 40)
     assert np.mean(upper) > np.mean(lower) + 0.15
 
 
-def test_bone_casts_a_shadow():
+def test_bone_causes_a_shadow():
     phantom = Phantom(size=(96, 96, 8), spacing=(0.6, 0.6, 4.0))
     image = phantom.simulate(0).image[:, :, 4].astype(float)
     deepest = image[-6:].mean(axis=0)
     assert deepest.min() < 0.4 * np.median(deepest)
 
 
-def test_convex_fan_is_black_outside_and_never_inside():
+def test_images_of_convex_probes_are_black_only_outside_the_fan():
     volume = Phantom(size=(64, 64, 4), probe="convex").simulate(0)
     assert (volume.image[~volume.domain] == 0).all()
     assert (volume.image[volume.domain] > 0).all()
@@ -124,7 +124,7 @@ def _digest(root: Path) -> dict[str, str]:
     }
 
 
-def test_same_seed_same_bytes(tmp_path):
+def test_files_are_reproducible(tmp_path):
     phantom = Phantom(patients=3, size=(12, 14, 6), spacing=(4.0, 4.0, 10.0))
     phantom.write(tmp_path / "one")
     phantom.write(tmp_path / "two")
@@ -133,7 +133,7 @@ def test_same_seed_same_bytes(tmp_path):
     assert _digest(tmp_path / "one") != _digest(tmp_path / "other")
 
 
-def test_written_in_the_real_layouts(muscle_set, thyroid_set):
+def test_files_have_the_layouts_of_real_data_sets(muscle_set, thyroid_set):
     muscles = find_cases(muscle_set, "leg3d")
     assert len(muscles) == 11
     assert {case.subset for case in muscles} == {"train", "val", "test"}
@@ -145,6 +145,6 @@ def test_written_in_the_real_layouts(muscle_set, thyroid_set):
     assert all(case.label is not None and case.label.is_file() for case in [*muscles, *thyroids])
 
 
-def test_refuses_empty_volumes():
+def test_empty_volumes_raise_an_error():
     with pytest.raises(ValueError, match="must be positive"):
         Phantom(size=(0, 4, 4))

@@ -1,4 +1,4 @@
-"""Simulated raters scatter by the chosen amount, and change nothing else."""
+"""Simulated raters: standard deviations of their boundaries, reproducibility, and files."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ TINY = Phantom(patients=3, size=(16, 20, 6), spacing=(3.0, 2.4, 8.0))
 
 @pytest.fixture(scope="module")
 def frames():
-    """Twenty frames of muscles: class indices and confidence maps."""
+    """Return class indices and confidence maps of twenty frames of muscles."""
     volumes = [FRAMES.simulate(patient) for patient in range(20)]
     images = np.stack([volume.image[:, :, 0] for volume in volumes])
     values = [0, *FRAMES.classes.values()]
@@ -35,17 +35,17 @@ def frames():
     return list(zip(labels, ConfidenceMapSolver()(images), strict=True))
 
 
-def recovered_and_chosen(model, label, confidence, image):
-    """SD found at the boundary of all classes, and the SD that was chosen there."""
-    drawn = np.stack([label.label for label in model.draw(label, SPACING, image, confidence)])
-    consensus = majority(drawn, 4)
-    chosen = model.standard_deviation(label.shape, SPACING, confidence)
+def measured_and_expected(model, label, confidence, image):
+    """Return the measured and the expected SD at the boundaries of all classes."""
+    labels = np.stack([simulated.label for simulated in model.draw(label, SPACING, image, confidence)])
+    consensus = majority(labels, 4)
+    expected = model.standard_deviation(label.shape, SPACING, confidence)
     pairs = []
     for index in (1, 2, 3):
-        found = boundary_deviation(drawn, consensus, index, SPACING, reach=5.0)
-        smooth = ~found.corner  # a corner has no normal to be displaced along
-        there = ndimage.map_coordinates(chosen, found.points[smooth].T, order=1)
-        pairs.append(np.stack([boundary_sd(found.offsets[:, smooth])[0], there]))
+        deviation = boundary_deviation(labels, consensus, index, SPACING, reach=5.0)
+        smooth = ~deviation.corner  # the normal is not well defined at corners
+        expected_at_points = ndimage.map_coordinates(expected, deviation.points[smooth].T, order=1)
+        pairs.append(np.stack([boundary_sd(deviation.offsets[:, smooth])[0], expected_at_points]))
     return np.concatenate(pairs, axis=1)
 
 
@@ -59,103 +59,104 @@ def recovered_and_chosen(model, label, confidence, image):
     ],
     ids=["neither", "depth", "confidence", "both"],
 )
-def test_chosen_sd_is_recovered(frames, model):
-    found = [recovered_and_chosen(model, *frame, str(number)) for number, frame in enumerate(frames)]
-    assert np.mean([sd.mean() / chosen.mean() for sd, chosen in found]) == pytest.approx(1, abs=0.05)
-    # Where it was chosen small and where it was chosen large.
-    sd, chosen = np.concatenate(found, axis=1)
-    for part in (chosen <= np.median(chosen), chosen >= np.median(chosen)):
-        assert sd[part].mean() / chosen[part].mean() == pytest.approx(1, abs=0.07)
+def test_expected_sd_is_measured(frames, model):
+    pairs = [measured_and_expected(model, *frame, str(number)) for number, frame in enumerate(frames)]
+    assert np.mean([sd.mean() / expected.mean() for sd, expected in pairs]) == pytest.approx(1, abs=0.05)
+    # Also separately for points with a small and with a large SD.
+    sd, expected = np.concatenate(pairs, axis=1)
+    for part in (expected <= np.median(expected), expected >= np.median(expected)):
+        assert sd[part].mean() / expected[part].mean() == pytest.approx(1, abs=0.07)
 
 
-def test_habit_and_repetition_are_told_apart(frames):
+def test_inter_and_intra_rater_variance(frames):
     label, _ = frames[0]
     within, between = [], []
     for seed in range(4):
         model = RaterModel(raters=20, repeats=5, sd=0.8, between=0.6, coherence=5.0, seed=seed)
-        drawn = list(model.draw(label, SPACING))
-        labels = np.stack([each.label for each in drawn])
-        found = boundary_deviation(labels, majority(labels, 4), 1, SPACING)
-        raters = [each.rater for each in drawn]
-        within.append(np.mean(within_rater_sd(found.offsets[:, ~found.corner], raters) ** 2))
-        between.append(np.mean(between_rater_sd(found.offsets[:, ~found.corner], raters) ** 2))
+        simulated = list(model.draw(label, SPACING))
+        labels = np.stack([item.label for item in simulated])
+        deviation = boundary_deviation(labels, majority(labels, 4), 1, SPACING)
+        raters = [item.rater for item in simulated]
+        offsets = deviation.offsets[:, ~deviation.corner]
+        within.append(np.mean(within_rater_sd(offsets, raters) ** 2))
+        between.append(np.mean(between_rater_sd(offsets, raters) ** 2))
     assert np.mean(within) == pytest.approx(0.4 * 0.8**2, rel=0.1)
     assert np.mean(between) == pytest.approx(0.6 * 0.8**2, rel=0.2)
 
 
-def test_displacement_has_unit_variance_everywhere_and_the_stated_coherence():
+def test_displacement_has_unit_variance_and_the_given_coherence():
     draw = _Displacement((20, 41, 6), (1.0, 0.5, 2.0), coherence=4.0)
     fields = np.stack([draw([number]) for number in range(1500)])
     np.testing.assert_allclose(fields.std(axis=0), 1, atol=0.1)
     assert fields.var(axis=0).mean() == pytest.approx(1, abs=0.02)
     depth, lateral = np.moveaxis(fields, -1, 0)
     assert np.mean(depth * lateral) == pytest.approx(0, abs=0.02)
-    for left, right in (
+    for first, second in (
         (depth[:, :, :-4], depth[:, :, 4:]),
         (lateral[..., :-8], lateral[..., 8:]),
         (depth[:, :-2], depth[:, 2:]),
     ):
-        assert np.mean(left * right) == pytest.approx(np.exp(-1 / 2), abs=0.03)
+        assert np.mean(first * second) == pytest.approx(np.exp(-1 / 2), abs=0.03)
 
 
-def test_a_label_does_not_depend_on_how_many_are_drawn(frames):
+def test_labels_do_not_depend_on_the_number_of_raters_and_repeats(frames):
     label, _ = frames[1]
 
-    def draw(raters, repeats, **more):
-        model = RaterModel(raters, repeats, between=0.5, **more)
-        return {(drawn.rater, drawn.repeat): drawn.label for drawn in model.draw(label, SPACING, "a")}
+    def draw(raters, repeats, **options):
+        model = RaterModel(raters, repeats, between=0.5, **options)
+        return {(item.rater, item.repeat): item.label for item in model.draw(label, SPACING, "a")}
 
     few, many = draw(2, 2), draw(3, 4)
     assert list(many) == [(f"rater{rater}", repeat) for rater in (1, 2, 3) for repeat in (1, 2, 3, 4)]
-    for key, drawn in few.items():
-        np.testing.assert_array_equal(drawn, many[key])
-    for one, other in itertools.combinations(many.values(), 2):
-        assert (one != other).any()
+    for key, simulated in few.items():
+        np.testing.assert_array_equal(simulated, many[key])
+    for first, second in itertools.combinations(many.values(), 2):
+        assert (first != second).any()
     assert (draw(1, 1, seed=1)["rater1", 1] != many["rater1", 1]).any()
     other_image = next(RaterModel(between=0.5).draw(label, SPACING, "b")).label
     assert (other_image != many["rater1", 1]).any()
 
 
-def test_without_scatter_raters_draw_the_truth(frames):
+def test_labels_with_zero_sd_equal_the_true_label(frames):
     for label, _ in frames[:3]:
-        for drawn in RaterModel(repeats=2, sd=0.0).draw(label, SPACING):
-            np.testing.assert_array_equal(drawn.label, label)
+        for simulated in RaterModel(repeats=2, sd=0.0).draw(label, SPACING):
+            np.testing.assert_array_equal(simulated.label, label)
 
 
-def test_neighbouring_structures_move_together(frames):
-    """Two muscles stay apart, with background between them as thin as it is in truth."""
+def test_number_of_components_does_not_change(frames):
+    """Neighbouring muscles remain separated by thin background."""
     label, _ = frames[0]
     parts = ndimage.label(label > 0)[1]
-    for drawn in RaterModel(repeats=20, sd=1.0).draw(label, SPACING):
-        assert set(np.unique(drawn.label)) == {0, 1, 2, 3}
+    for simulated in RaterModel(repeats=20, sd=1.0).draw(label, SPACING):
+        assert set(np.unique(simulated.label)) == {0, 1, 2, 3}
         for index in (1, 2, 3):
-            assert ndimage.label(drawn.label == index)[1] == ndimage.label(label == index)[1]
-        assert ndimage.label(drawn.label > 0)[1] <= parts + 1
+            assert ndimage.label(simulated.label == index)[1] == ndimage.label(label == index)[1]
+        assert ndimage.label(simulated.label > 0)[1] <= parts + 1
 
 
-def test_default_raters_do_not_look_at_the_confidence_map(frames):
+def test_default_raters_do_not_depend_on_confidence(frames):
     label, confidence = frames[2]
     for model in (RaterModel(repeats=2), RaterModel(repeats=2, depth=0.3)):
-        with_map, without = model.draw(label, SPACING, confidence=confidence), model.draw(label, SPACING)
-        for one, other in zip(with_map, without, strict=True):
-            np.testing.assert_array_equal(one.label, other.label)
-    with pytest.raises(ValueError, match=r"need a confidence map of shape \(120, 120\), found none"):
+        with_map, without_map = model.draw(label, SPACING, confidence=confidence), model.draw(label, SPACING)
+        for first, second in zip(with_map, without_map, strict=True):
+            np.testing.assert_array_equal(first.label, second.label)
+    with pytest.raises(ValueError, match=r"need a confidence map of the shape \(120, 120\), found none"):
         next(RaterModel(confidence=1.0).draw(label, SPACING))
 
 
-def test_chosen_sd_adds_depth_and_what_confidence_lacks():
+def test_standard_deviation_by_hand():
     model = RaterModel(sd=0.5, depth=0.2, confidence=1.5)
-    chosen = model.standard_deviation((3, 2), (4.0, 1.0), np.array([[1.0, 0.9], [0.5, 0.4], [0.1, 0.0]]))
-    np.testing.assert_allclose(chosen, [[0.54, 0.69], [1.37, 1.52], [2.05, 2.2]], rtol=1e-6)
+    sd = model.standard_deviation((3, 2), (4.0, 1.0), np.array([[1.0, 0.9], [0.5, 0.4], [0.1, 0.0]]))
+    np.testing.assert_allclose(sd, [[0.54, 0.69], [1.37, 1.52], [2.05, 2.2]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"sd": -1.0}, {"between": 1.5}, {"coherence": 0.0}])
-def test_models_that_are_none(wrong):
+@pytest.mark.parametrize("options", [{"repeats": 0}, {"sd": -1.0}, {"between": 1.5}, {"coherence": 0.0}])
+def test_invalid_models_raise_errors(options):
     with pytest.raises(ValueError, match="raters"):
-        RaterModel(**wrong)
+        RaterModel(**options)
 
 
-def test_raters_at_once_or_later_change_no_image(tmp_path):
+def test_raters_that_are_added_later_do_not_change_images(tmp_path):
     TINY.write(tmp_path / "plain")
     plain = _digest(tmp_path / "plain")
     models = [
@@ -166,7 +167,7 @@ def test_raters_at_once_or_later_change_no_image(tmp_path):
         with_raters = Phantom(TINY.variant, TINY.patients, TINY.size, TINY.spacing, raters=model)
         with_raters.write(tmp_path / "plain")
         with_raters.write(tmp_path / "at_once")
-        with pytest.raises(ValueError, match=f"{model.folder} already holds labels of raters"):
+        with pytest.raises(ValueError, match=f"{model.folder} already contains labels of raters"):
             with_raters.write(tmp_path / "at_once")
     later = _digest(tmp_path / "plain")
     assert {name: later[name] for name in plain} == plain
@@ -177,12 +178,12 @@ def test_raters_at_once_or_later_change_no_image(tmp_path):
     for case, patient in zip(cases, range(3), strict=True):
         truth = TINY.simulate(patient).label
         for model, number in zip(models, (6, 2), strict=True):
-            found = read_rater_labels(
+            rater_labels = read_rater_labels(
                 tmp_path / "plain" / model.folder, case, Axes("lateral depth elevation"), TINY.classes
             )
-            assert len(found.labels) == number
-            assert found.labels.shape[1:] == TINY.size
-            share = (found.labels == np.searchsorted([0, *TINY.classes.values()], truth)).mean(axis=(1, 2, 3))
+            assert len(rater_labels.labels) == number
+            assert rater_labels.labels.shape[1:] == TINY.size
+            share = (rater_labels.labels == np.searchsorted([0, *TINY.classes.values()], truth)).mean(axis=(1, 2, 3))
             assert (share > 0.6).all()
             assert (share < 1).all()
 
@@ -195,7 +196,7 @@ def test_raters_are_not_added_to_other_images(tmp_path):
         Phantom(patients=3, size=TINY.size, spacing=(3.0, 2.4, 4.0), raters=model),
         Phantom(patients=2, size=TINY.size, spacing=TINY.spacing, raters=model),
     ):
-        with pytest.raises(ValueError, match=r"x1.mha is not of a set of \d muscle phantoms"):
+        with pytest.raises(ValueError, match=r"x1.mha does not belong to \d muscle phantoms"):
             other.write(tmp_path)
     assert not (tmp_path / "ratersTr").exists()
 
@@ -207,27 +208,27 @@ def test_thyroid_of_a_convex_probe(tmp_path):
     phantom.write(tmp_path)
     for number, case in enumerate(find_cases(tmp_path, "segthy")):
         axes = Axes("lateral depth elevation")
-        found = read_rater_labels(tmp_path / "ratersTr", case, axes, phantom.classes).labels
+        labels = read_rater_labels(tmp_path / "ratersTr", case, axes, phantom.classes).labels
         volume = phantom.simulate(number)
-        assert not found[:, ~volume.domain].any()
-        assert (found != volume.label).any(axis=(1, 2, 3)).all()
+        assert not labels[:, ~volume.domain].any()
+        assert (labels != volume.label).any(axis=(1, 2, 3)).all()
 
 
-def test_labels_go_on_beyond_the_edge():
-    """A class that is cut off by the picture or the fan still reaches its edge when it is moved away from it."""
+def test_labels_are_extrapolated_at_the_edges():
+    """A class at the edge of the image or the fan still reaches this edge after a displacement."""
     label = np.zeros((40, 60), dtype=np.uint8)
     label[15:30] = 1
     fan = np.ones_like(label, dtype=bool)
     fan[:, :10] = False
-    for drawn in RaterModel(repeats=10, sd=1.0).draw(label, (0.5, 0.5), domain=fan):
-        assert drawn.label[22, 10:].all()
-        assert not drawn.label[:, :10].any()
+    for simulated in RaterModel(repeats=10, sd=1.0).draw(label, (0.5, 0.5), domain=fan):
+        assert simulated.label[22, 10:].all()
+        assert not simulated.label[:, :10].any()
 
 
-def test_command_line_and_configuration_take_raters(tmp_path, capsys):
-    words = ["phantom", str(tmp_path), "--patients=3", "--size=[12,12,4]", "--spacing=[4.0,4.0,10.0]"]
-    main([*words, "--raters.repeats=2"])
-    main([*words, "--raters.sd=0.5", "--raters.depth=0.2", "--raters.repeats=1", "--raters.folder=ratersTr_depth"])
+def test_raters_in_command_line_and_configuration(tmp_path, capsys):
+    arguments = ["phantom", str(tmp_path), "--patients=3", "--size=[12,12,4]", "--spacing=[4.0,4.0,10.0]"]
+    main([*arguments, "--raters.repeats=2"])
+    main([*arguments, "--raters.sd=0.5", "--raters.depth=0.2", "--raters.repeats=1", "--raters.folder=ratersTr_depth"])
     assert f"Wrote 1 simulated rater labels per image to {tmp_path / 'ratersTr_depth'}" in capsys.readouterr().out
     assert len(list((tmp_path / "ratersTr").glob("*/rater1_00?.mha"))) == 6
     options = ["--config", "configs/muscle_2ch.yaml", "--config", "configs/demo.yaml"]

@@ -1,4 +1,4 @@
-"""Synthetic ultrasound volumes whose truth is known."""
+"""Synthetic ultrasound volumes with known ground truth."""
 
 from cm_lightning.data.phantom.raters import RaterModel
 from cm_lightning.data.phantom.writer import Phantom

@@ -1,9 +1,10 @@
-"""From a body to the picture that a scanner makes of it.
+"""Simulation of ultrasound images.
 
-A linear, narrow-band model at complex baseband: random scatterers times echogenicity, convolved with a point spread
-function that widens away from the focus; attenuated on the way there and back, partly undone by the time gain; plus
-specular echoes where an interface faces the beam, and electronic noise. Its magnitude is the envelope, and fully
-developed speckle in it is Rayleigh distributed (mean / standard deviation = 1.91).
+This is a linear narrow-band model at complex baseband. Random scatterers are multiplied by the echogenicity and
+convolved with a point spread function that is wider outside the focus. Sound is attenuated on both ways, which is
+partly compensated by the time gain. Specular echoes of interfaces that face the beam and electronic noise are added.
+The magnitude of the result is the envelope, in which fully developed speckle has a Rayleigh distribution (mean /
+standard deviation = 1.91).
 """
 
 from dataclasses import dataclass
@@ -28,9 +29,9 @@ class Scanner:
         lateral_fwhm: Lateral resolution in mm at the focus.
         elevational_fwhm: Slice thickness in mm at the focus.
         focus: Focal depth as a share of the imaged depth.
-        time_gain: Share of the mean tissue's attenuation that the time gain makes up for.
-        noise: Electronic noise in dB below the echo of bright tissue at the skin.
-        dynamic_range: Range in dB that the grey values show.
+        time_gain: Share of the mean attenuation of tissue that is compensated by the time gain.
+        noise: Electronic noise in dB relative to the echo of bright tissue at the skin.
+        dynamic_range: Dynamic range of the grey values in dB.
     """
 
     frequency: float = 6.0
@@ -45,13 +46,13 @@ class Scanner:
 
 @dataclass(frozen=True)
 class BeamGrid:
-    """Samples along the beams of a sweep.
+    """Sampling grid along the beams of a sweep.
 
     Attributes:
-        step: Axial distance of samples in mm.
-        pitch: Distance of neighbouring beams in mm at every sample, ``(samples,)``; constant for a linear probe.
-        elevation_step: Distance of frames in mm.
-        shape: Number of samples, beams and frames.
+        step: Axial distance between samples in mm.
+        pitch: Distance between beams at every sample in mm, ``(samples,)``. It is constant for a linear probe.
+        elevation_step: Distance between frames in mm.
+        shape: Numbers of samples, beams and frames.
     """
 
     step: float
@@ -66,24 +67,24 @@ def receive(
     """Simulate the baseband echo of a body.
 
     Args:
-        structures: The body at the samples of ``grid``, outermost first.
-        grid: The samples.
-        scanner: The scanner's settings.
-        generator: Source of scatterers, strands, drop-outs, poor contact and noise.
+        structures: Structures of the body, evaluated on the grid, the outermost first.
+        grid: Sampling grid.
+        scanner: Settings of the scanner.
+        generator: Random generator for scatterers, strands, missing boundaries, poor contact and noise.
 
     Returns:
-        Complex echo of shape ``grid.shape``, after time gain.
+        Complex echo after time gain, ``(samples, beams, frames)``.
     """
     echogenicity, attenuation, streaks = _tissue_maps(structures, grid.shape)
     echogenicity += streaks * _strands(grid, generator) + _mottle(grid, generator)
     amplitude = 10 ** (echogenicity / 20)
     echo = _complex_noise(grid.shape, generator) * amplitude
-    mirror, transmitted = _interfaces(structures, grid, generator)
-    echo += mirror
-    lost = np.cumsum(2 * scanner.frequency * attenuation * (grid.step / 10), axis=0)
-    lost += np.cumsum(transmitted, axis=0)
-    lost += _poor_contact(grid, generator)
-    echo *= 10 ** (-lost / 20)
+    specular_echo, interface_loss = _interfaces(structures, grid, generator)
+    echo += specular_echo
+    loss = np.cumsum(2 * scanner.frequency * attenuation * (grid.step / 10), axis=0)
+    loss += np.cumsum(interface_loss, axis=0)
+    loss += _poor_contact(grid, generator)
+    echo *= 10 ** (-loss / 20)
     echo = _blur(echo, grid, scanner)
     echo += 10 ** (scanner.noise / 20) * _complex_noise(grid.shape, generator)
     mean_attenuation = scanner.time_gain * 0.55
@@ -92,9 +93,16 @@ def receive(
 
 
 def log_compress(envelope: FloatArray, dynamic_range: float) -> NDArray[np.uint8]:
-    """Show an envelope as grey values, ``dynamic_range`` dB from 0 to 255.
+    """Convert an envelope to grey values by log compression.
 
-    White is 6 dB above the 99.8th percentile, so that tissue lies in the lower half, as on a scanner.
+    White is 6 dB above the 99.8th percentile, so that most tissue has grey values in the lower half, as on scanners.
+
+    Args:
+        envelope: Envelope, ``(...)``.
+        dynamic_range: Dynamic range in dB, which is mapped to grey values from 0 to 255.
+
+    Returns:
+        Grey values, uint8, ``(...)``.
     """
     decibel = 20 * np.log10(np.maximum(envelope, np.finfo(np.float32).tiny))
     decibel -= np.percentile(decibel, 99.8) + 6.0
@@ -102,7 +110,7 @@ def log_compress(envelope: FloatArray, dynamic_range: float) -> NDArray[np.uint8
 
 
 def _tissue_maps(structures: list[Structure], shape: tuple[int, int, int]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Paint the structures over each other: echogenicity (dB), attenuation (dB / cm / MHz), strand contrast (dB)."""
+    """Return maps of echogenicity (dB), attenuation (dB / cm / MHz) and contrast of strands (dB)."""
     index = np.zeros(shape, dtype=np.uint8)
     names = [BACKGROUND]
     for structure in structures:
@@ -115,7 +123,7 @@ def _tissue_maps(structures: list[Structure], shape: tuple[int, int, int]) -> tu
 
 
 def _strands(grid: BeamGrid, generator: np.random.Generator) -> FloatArray:
-    """Sparse bright strands across the beam, in [0, 1], as perimysium shows in a muscle's cross-section."""
+    """Return sparse bright strands perpendicular to the beam, from 0 to 1, such as perimysium in muscles."""
     samples, beams, frames = grid.shape
     coarse = (max(samples // 2, 1), max(beams // 2, 1), frames)
     noise = generator.standard_normal(coarse, dtype=np.float32)
@@ -126,13 +134,13 @@ def _strands(grid: BeamGrid, generator: np.random.Generator) -> FloatArray:
     strands = np.clip((noise - 0.9) / 1.6, 0, 1)
     for axis in (0, 1):
         strands = np.repeat(strands, 2, axis=axis)
-    pad = [(0, size - have) for size, have in zip(grid.shape, strands.shape, strict=True)]
+    pad = [(0, size - n) for size, n in zip(grid.shape, strands.shape, strict=True)]
     padded: FloatArray = np.pad(strands, pad, mode="edge")
     return padded
 
 
 def _mottle(grid: BeamGrid, generator: np.random.Generator) -> FloatArray:
-    """Regional differences of echogenicity in dB (SD 1.5), a centimetre across."""
+    """Return regional differences of the echogenicity in dB, with an SD of 1.5 and a size of about one centimetre."""
     size = [max(2, round(n * step / 8.0)) for n, step in zip(grid.shape, _steps(grid), strict=True)]
     coarse = generator.normal(0, 1.5, size).astype(np.float32)
     zoomed: FloatArray = ndimage.zoom(
@@ -144,35 +152,37 @@ def _mottle(grid: BeamGrid, generator: np.random.Generator) -> FloatArray:
 def _interfaces(
     structures: list[Structure], grid: BeamGrid, generator: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Specular echoes (amplitude), and the loss in dB that every sample of an interface causes below it.
+    """Return the amplitude of specular echoes, and the loss in dB that each sample of an interface causes below it.
 
-    An interface echoes where it faces the beam, and drops out in smooth patches that become more frequent with depth.
+    Interfaces have a specular echo if they face the beam. They are missing in smooth patches, more often at large
+    depths.
     """
     samples, beams, frames = grid.shape
     lateral = (np.arange(beams, dtype=np.float32) * _steps(grid)[1])[None, :, None]
     elevation = (np.arange(frames, dtype=np.float32) * grid.elevation_step)[None, None, :]
-    share = np.linspace(0, 1, samples, dtype=np.float32)[:, None, None]
-    # Fascia is rough: its echo varies along it like fine speckle.
-    rough = np.abs(_complex_noise((1, beams, frames), generator))
-    mirror: FloatArray = np.zeros(grid.shape, dtype=np.float32)
+    relative_depth = np.linspace(0, 1, samples, dtype=np.float32)[:, None, None]
+    # The echo of rough fascia varies like fine speckle.
+    roughness = np.abs(_complex_noise((1, beams, frames), generator))
+    specular_echo: FloatArray = np.zeros(grid.shape, dtype=np.float32)
     loss: FloatArray = np.zeros(grid.shape, dtype=np.float32)
     for structure in structures:
         if structure.echo is None:
             continue
-        near = np.exp(-((structure.distance / np.float32(0.2)) ** 2))
+        profile = np.exp(-((structure.distance / np.float32(0.2)) ** 2))
         patches = Wave(generator, 1.0, 9.0, terms=8)(lateral, elevation)
-        # At the skin a patch must fall 1.8 SD below the mean to drop out, at full depth 0.8 SD above.
-        visible = 1 / (1 + np.exp(-(patches + 1.8 - 2.6 * share) / 0.25))
-        strength = near * structure.facing**8 * visible
-        np.maximum(mirror, np.float32(10 ** (structure.echo / 20)) * strength * rough, out=mirror)
+        # The threshold for missing patches is 1.8 SD below the mean at the skin and 0.8 SD above it at full depth.
+        visible = 1 / (1 + np.exp(-(patches + 1.8 - 2.6 * relative_depth) / 0.25))
+        strength = profile * structure.facing**8 * visible
+        amplitude = np.float32(10 ** (structure.echo / 20))
+        np.maximum(specular_echo, amplitude * strength * roughness, out=specular_echo)
         if structure.tissue in ("muscle", "fat"):
-            # Fascia that echoes takes about 1 dB from what is below it.
+            # Fascia with a specular echo attenuates by about 1 dB.
             loss += strength * np.float32(grid.step / 0.4)
-    return mirror, loss
+    return specular_echo, loss
 
 
 def _poor_contact(grid: BeamGrid, generator: np.random.Generator) -> FloatArray:
-    """Loss in dB under patches of the probe without gel: shadows from the skin down, continuous in elevation."""
+    """Return the loss in dB below parts of the probe without gel, which casts shadows from the skin downwards."""
     lateral = (np.arange(grid.shape[1], dtype=np.float32) * _steps(grid)[1])[:, None]
     elevation = (np.arange(grid.shape[2], dtype=np.float32) * grid.elevation_step)[None, :]
     patches = Wave(generator, 1.0, 22.0, terms=6)(lateral, elevation)
@@ -181,7 +191,7 @@ def _poor_contact(grid: BeamGrid, generator: np.random.Generator) -> FloatArray:
 
 
 def _blur(echo: NDArray[np.complex64], grid: BeamGrid, scanner: Scanner) -> NDArray[np.complex64]:
-    """Convolve with the point spread function: Gaussian, wider away from the focus, of unit energy at every depth."""
+    """Convolve with a Gaussian point spread function of unit energy that is wider outside the focus."""
     samples, beams, frames = grid.shape
     depth = (np.arange(samples) + 0.5) / samples
     widening = np.sqrt(1 + (1.6 * np.abs(depth - scanner.focus) / 0.5) ** 2)
@@ -195,24 +205,24 @@ def _blur(echo: NDArray[np.complex64], grid: BeamGrid, scanner: Scanner) -> NDAr
     spectrum *= transfer.astype(np.float32)
     blurred = fft.ifft2(spectrum, axes=(1, 2), workers=1)[:, :beams, :frames]
     blurred = ndimage.gaussian_filter1d(blurred, axial, axis=0, mode="nearest")
-    # The axial kernel's energy; the others are normalised in the transfer function.
+    # Normalise the energy of the axial kernel. The transfer functions of the others are already normalised.
     line = ndimage.gaussian_filter1d(np.eye(1, 129, 64)[0], axial, mode="constant")
     return (blurred / np.sqrt(np.sum(line**2))).astype(np.complex64)
 
 
 def _transfer(sigma: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """Fourier transform of Gaussians of unit energy, ``(len(sigma), length)``."""
+    """Return the Fourier transforms of Gaussians of unit energy, ``(len(sigma), length)``."""
     response = np.exp(-2 * (np.pi * np.fft.fftfreq(length)[None, :] * sigma[:, None]) ** 2)
     scaled: NDArray[np.float64] = response / np.sqrt(np.mean(response**2, axis=1, keepdims=True))
     return scaled
 
 
 def _steps(grid: BeamGrid) -> tuple[float, float, float]:
-    """Distance of samples, beams (on average) and frames in mm."""
+    """Return the distances between samples, beams (on average) and frames in mm."""
     return grid.step, float(grid.pitch.mean()), grid.elevation_step
 
 
 def _complex_noise(shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.complex64]:
-    """Circular complex normal numbers with a mean square of 1."""
+    """Return circular complex normal numbers with a mean square of 1."""
     pairs = generator.standard_normal((*shape, 2), dtype=np.float32) * np.float32(np.sqrt(0.5))
     return pairs.view(np.complex64)[..., 0]

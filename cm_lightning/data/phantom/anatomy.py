@@ -1,7 +1,8 @@
-"""Smooth 3D anatomy, different from patient to patient: the calf's muscles, and the neck beside the thyroid.
+"""Smooth 3D anatomy of random patients: muscles of the calf, and the neck with the thyroid.
 
-Coordinates are millimetres: depth from the skin, lateral from the middle of the probe, elevation along the sweep. A
-body is made of structures, each a signed distance (negative inside), a tissue, and an interface that may echo.
+Coordinates are in mm: depth from the skin, lateral from the middle of the probe, and elevation along the sweep. A body
+consists of structures, which have a signed distance (negative inside), a tissue, and an interface with or without a
+specular echo.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 Variant = Literal["muscle", "thyroid"]
 
-# Class values in the label files, as the real data sets have them.
+# Values of the classes in the label files, as in the real data sets.
 MUSCLE_CLASSES = {"soleus": 100, "gastrocnemius_medialis": 150, "gastrocnemius_lateralis": 200}
 THYROID_CLASSES = {"thyroid": 1, "carotid": 2, "jugular": 3}
 
@@ -24,9 +25,12 @@ class Tissue:
     """Acoustic properties of a tissue.
 
     Attributes:
-        echogenicity: Mean backscatter in dB; 0 is bright connective tissue.
-        attenuation: dB / cm / MHz, one way (Szabo 2014, table of tissue properties, rounded).
-        streaks: How strongly bright strands of perimysium or septa show, in dB.
+        echogenicity: Mean backscatter in dB relative to bright connective tissue.
+        attenuation: One-way attenuation in dB / cm / MHz.
+        streaks: Contrast of bright strands of perimysium or septa in dB.
+
+    References:
+        Szabo, "Diagnostic Ultrasound Imaging: Inside Out", Academic Press 2014, for the attenuation (rounded).
     """
 
     echogenicity: float
@@ -48,14 +52,14 @@ TISSUES = {
 
 @dataclass(frozen=True)
 class Structure:
-    """A part of the body, painted over those before it.
+    """Part of a body, which replaces previous structures at its position.
 
     Attributes:
-        name: Class name, or a name of its own.
+        name: Name of the class, or another name.
         tissue: Key of :data:`TISSUES`.
-        distance: Signed distance in mm at the coordinates, negative inside.
-        facing: How squarely its surface faces the beam there, 0 (parallel to the beam) to 1.
-        echo: Strength of its interface in dB, or None for one that does not echo.
+        distance: Signed distance to the surface in mm on a grid, negative inside.
+        facing: Orientation of the surface on this grid, from 0 (parallel to the beam) to 1 (perpendicular).
+        echo: Strength of the specular echo in dB; None for no echo.
     """
 
     name: str
@@ -67,7 +71,7 @@ class Structure:
 
 @dataclass
 class Wave:
-    """A smooth random function of lateral and elevational position: a few cosines of random direction and phase."""
+    """Smooth random function of lateral and elevational position, as a sum of cosines with random directions."""
 
     generator: np.random.Generator
     amplitude: float
@@ -85,7 +89,7 @@ class Wave:
         self._waves = np.stack([weight, number * np.cos(angle), number * np.sin(angle), phase], axis=1)
 
     def __call__(self, lateral: FloatArray, elevation: FloatArray) -> FloatArray:
-        """Evaluate at broadcastable coordinates in mm; the standard deviation is ``amplitude``."""
+        """Evaluate the function at broadcastable coordinates in mm. Its standard deviation is ``amplitude``."""
         total: FloatArray = np.zeros(np.broadcast_shapes(lateral.shape, elevation.shape), dtype=np.float32)
         for weight, along_lateral, along_elevation, phase in self._waves.astype(np.float32):
             total += weight * np.cos(along_lateral * lateral + along_elevation * elevation + phase)
@@ -96,15 +100,16 @@ Body = Callable[[FloatArray, FloatArray, FloatArray], list[Structure]]
 
 
 def draw_body(variant: Variant, extent: tuple[float, float, float], generator: np.random.Generator) -> Body:
-    """Draw one patient.
+    """Draw the anatomy of a random patient.
 
     Args:
-        variant: Which anatomy.
-        extent: Imaged depth, lateral and elevational size in mm; the body is scaled to it.
-        generator: Source of everything that differs between patients.
+        variant: Kind of anatomy.
+        extent: Size of the image in depth, lateral and elevational direction in mm, to which the body is scaled.
+        generator: Random generator.
 
     Returns:
-        A function of depth, lateral and elevation (mm, broadcastable) that gives the structures, outermost first.
+        Function of broadcastable coordinates (depth, lateral, elevation) in mm that returns the structures, the
+        outermost first.
     """
     match variant:
         case "muscle":
@@ -116,7 +121,7 @@ def draw_body(variant: Variant, extent: tuple[float, float, float], generator: n
 def _layer(
     depth: FloatArray, surface: FloatArray, lateral: FloatArray, elevation: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Signed distance below a height surface, and how squarely it faces the beam."""
+    """Return the signed distance to a surface, negative below it, and the orientation of the surface."""
     slope = np.zeros(surface.shape, dtype=np.float32)
     for axis, coordinate in ((1, lateral), (2, elevation)):
         if surface.shape[axis] > 2:
@@ -132,7 +137,7 @@ def _tube(
     centre: tuple[FloatArray, FloatArray],
     radii: tuple[FloatArray, FloatArray],
 ) -> tuple[FloatArray, FloatArray]:
-    """Signed distance to an elliptic tube along elevation, and how squarely its wall faces the beam."""
+    """Return the signed distance to an elliptic tube along elevation, and the orientation of its wall."""
     down = (depth - centre[0]) / radii[0]
     across = (lateral - centre[1]) / radii[1]
     radius = np.sqrt(down**2 + across**2) + np.float32(1e-6)
@@ -141,7 +146,7 @@ def _tube(
 
 
 def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> Body:
-    """Skin, fat, the two heads of the gastrocnemius over the soleus, fibula, and a vessel bundle."""
+    """Draw skin, fat, the two heads of the gastrocnemius above the soleus, the fibula, and a vessel bundle."""
     depth_mm, width, length = extent
     fat = depth_mm * rng.uniform(0.06, 0.13)
     gastrocnemius = depth_mm * rng.uniform(0.22, 0.30)
@@ -163,33 +168,35 @@ def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> 
     septum_wave, path_wave = Wave(rng, 1.5, length / 2), Wave(rng, 1.0, length / 1.5)
 
     def body(depth: FloatArray, lateral: FloatArray, elevation: FloatArray) -> list[Structure]:
-        def muscle(thickness: float, centre: float, half_width: float, where: float, long: float) -> FloatArray:
-            along = 0.25 + 0.75 * np.exp(-(((elevation - where) / (long * length)) ** 2))
-            across = np.sqrt(np.clip(1 - ((lateral - centre) / half_width) ** 2, 0, None))
-            return (thickness * along * across).astype(np.float32)
+        def muscle(
+            thickness: float, centre: float, half_width: float, position: float, length_share: float
+        ) -> FloatArray:
+            longitudinal = 0.25 + 0.75 * np.exp(-(((elevation - position) / (length_share * length)) ** 2))
+            transverse = np.sqrt(np.clip(1 - ((lateral - centre) / half_width) ** 2, 0, None))
+            return (thickness * longitudinal * transverse).astype(np.float32)
 
         skin = 1.4 + skin_wave(lateral, elevation)
         top = skin + fat + bulge * (2 * lateral / width) ** 2 + fat_wave(lateral, elevation)
         upper = muscle(gastrocnemius, middle, reach, belly, 0.55)
         lower = muscle(soleus, soleus_centre, soleus_reach, soleus_belly, 0.60)
-        between = top + upper * (1 + 0.10 * gastrocnemius_wave(lateral, elevation))
-        bottom = between + 0.45 + lower * (1 + 0.10 * soleus_wave(lateral, elevation))
+        middle_surface = top + upper * (1 + 0.10 * gastrocnemius_wave(lateral, elevation))
+        bottom = middle_surface + 0.45 + lower * (1 + 0.10 * soleus_wave(lateral, elevation))
         septum = middle + septum_wave(np.zeros_like(lateral), elevation)
         septum_side = lateral - septum - septum_tilt * (depth - top)
 
         fat_layer, fat_facing = _layer(depth, skin, lateral, elevation)
         deep, deep_facing = _layer(depth, top, lateral, elevation)
-        under, under_facing = _layer(depth, between, lateral, elevation)
-        below, below_facing = _layer(depth, bottom, lateral, elevation)
-        heads = np.maximum(deep, 0.45 - under)
-        heads_facing = np.where(np.abs(deep) < np.abs(under), deep_facing, under_facing)
+        soleus_top, soleus_top_facing = _layer(depth, middle_surface, lateral, elevation)
+        soleus_bottom, soleus_bottom_facing = _layer(depth, bottom, lateral, elevation)
+        heads = np.maximum(deep, 0.45 - soleus_top)
+        heads_facing = np.where(np.abs(deep) < np.abs(soleus_top), deep_facing, soleus_top_facing)
         medial = np.maximum(heads, septum_side + 0.25)
         lateral_head = np.maximum(heads, 0.25 - septum_side)
-        # The septum runs along the beam and hardly echoes; fascia above and below does.
+        # The septum is parallel to the beam, so that its echo is weaker than that of the fascia above and below.
         septal = np.abs(septum_side) < np.abs(heads)
         heads_facing = np.where(septal, np.float32(0.75), heads_facing)
-        calf = np.maximum(under + 0.45, -below)
-        calf_facing = np.where(np.abs(under) < np.abs(below), under_facing, below_facing)
+        calf = np.maximum(soleus_top + 0.45, -soleus_bottom)
+        calf_facing = np.where(np.abs(soleus_top) < np.abs(soleus_bottom), soleus_top_facing, soleus_bottom_facing)
         wander = path_wave(np.zeros_like(lateral), elevation)
         bone, bone_facing = _tube(
             depth,
@@ -218,7 +225,7 @@ def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> 
 
 
 def _draw_neck(extent: tuple[float, float, float], rng: np.random.Generator) -> Body:
-    """Skin, strap muscles, one thyroid lobe between trachea and carotid, the jugular vein, and the muscle behind."""
+    """Draw skin, strap muscles, a thyroid lobe between trachea and carotid, jugular vein, and a deep muscle."""
     depth_mm, width, length = extent
     side = rng.choice([-1.0, 1.0])
     fat = depth_mm * rng.uniform(0.05, 0.10)
@@ -240,14 +247,14 @@ def _draw_neck(extent: tuple[float, float, float], rng: np.random.Generator) -> 
     lobe_bumps, vessel_bumps = Wave(rng, 0.9, width / 3.5), Wave(rng, 0.15, width / 6)
 
     def body(depth: FloatArray, lateral: FloatArray, elevation: FloatArray) -> list[Structure]:
-        still = np.zeros_like(lateral)
+        zeros = np.zeros_like(lateral)
         skin = 1.2 + skin_wave(lateral, elevation)
         muscle_top = skin + fat + fat_wave(lateral, elevation)
         muscle_bottom = muscle_top + strap + strap_wave(lateral, elevation)
-        behind = behind_depth + behind_wave(lateral, elevation)
+        posterior = behind_depth + behind_wave(lateral, elevation)
         taper = np.sqrt(np.clip(1 - ((elevation - lobe_middle) / lobe_length) ** 2, 0.0025, None)).astype(np.float32)
-        swell = taper * (1 + size_wave(still, elevation))
-        shift, wander = lobe_wave(still, elevation), vessel_wave(still, elevation)
+        swell = taper * (1 + size_wave(zeros, elevation))
+        shift, wander = lobe_wave(zeros, elevation), vessel_wave(zeros, elevation)
 
         def tube(
             centre: tuple[float, float], radii: tuple[float, float], move: FloatArray, scale: FloatArray
@@ -259,20 +266,20 @@ def _draw_neck(extent: tuple[float, float, float], rng: np.random.Generator) -> 
                 (np.float32(radii[0]) * scale, np.float32(radii[1]) * scale),
             )
 
-        whole = np.ones_like(taper)
-        # Slanted coordinates make a wave of two arguments vary along all three axes.
+        ones = np.ones_like(taper)
+        # With slanted coordinates, a function of two arguments varies along all three axes.
         slanted = (lateral + 0.6 * depth, elevation + 0.8 * depth)
         bumps, ripple = lobe_bumps(*slanted), vessel_bumps(*slanted)
         lobe, lobe_facing = tube(lobe_centre, lobe_radii, shift, swell)
-        vein, vein_facing = tube(jugular, jugular_radii, wander, 1 + breath_wave(still, elevation))
-        artery, artery_facing = tube(carotid, (carotid_radius,) * 2, wander, whole)
+        vein, vein_facing = tube(jugular, jugular_radii, wander, 1 + breath_wave(zeros, elevation))
+        artery, artery_facing = tube(carotid, (carotid_radius,) * 2, wander, ones)
         return [
             Structure("fat", "fat", *_layer(depth, skin, lateral, elevation), echo=0.0),
             Structure("strap", "muscle", *_layer(depth, muscle_top, lateral, elevation), echo=1.0),
             Structure("deep", "connective", *_layer(depth, muscle_bottom, lateral, elevation), echo=0.0),
-            Structure("longus", "muscle", *_layer(depth, behind, lateral, elevation), echo=2.0),
+            Structure("longus", "muscle", *_layer(depth, posterior, lateral, elevation), echo=2.0),
             Structure("thyroid", "thyroid", lobe + bumps, lobe_facing, echo=-2.0),
-            Structure("trachea", "air", *tube(trachea, (trachea_radius,) * 2, 0.3 * shift, whole), echo=14.0),
+            Structure("trachea", "air", *tube(trachea, (trachea_radius,) * 2, 0.3 * shift, ones), echo=14.0),
             Structure("jugular", "blood", vein + 2 * ripple, vein_facing, echo=-1.0),
             Structure("carotid", "blood", artery + ripple, artery_facing, echo=3.0),
         ]

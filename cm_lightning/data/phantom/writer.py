@@ -1,4 +1,4 @@
-"""A data set of phantoms, written in the folder format of the real sets."""
+"""Data set of phantoms in the folder layouts of real data sets."""
 
 import json
 import os
@@ -34,20 +34,23 @@ from cm_lightning.data.reading import image_geometry
 from cm_lightning.errors import InputError
 from cm_lightning.io import Axes, read_image, write_meta_image, write_nifti
 
-AXIAL_SAMPLE = 0.16  # mm; resolves the axial point spread function
-BEAM_PITCH = 0.32  # mm; resolves the lateral one
-CONVEX_RADIUS = 50.0  # mm; of an abdominal probe
-CONVEX_ANGLE = 30.0  # degrees to either side
+# Distance between samples in mm, which resolves the axial point spread function.
+AXIAL_SAMPLE = 0.16
+# Distance between beams in mm, which resolves the lateral point spread function.
+BEAM_PITCH = 0.32
+# Radius in mm of an abdominal convex probe, and half of its field of view in degrees.
+CONVEX_RADIUS = 50.0
+CONVEX_ANGLE = 30.0
 
 
 @dataclass(frozen=True)
 class SimulatedVolume:
-    """One simulated sweep in (depth, lateral, elevation) order.
+    """Simulated sweep.
 
     Attributes:
-        image: Grey values.
-        label: Values of the label file.
-        domain: Insonified pixels of every frame, ``(depth, lateral)``.
+        image: Grey values, ``(depth, lateral, elevation)``.
+        label: Values of the label file, ``(depth, lateral, elevation)``.
+        domain: Insonified pixels of all frames, ``(depth, lateral)``.
     """
 
     image: NDArray[np.uint8]
@@ -57,26 +60,24 @@ class SimulatedVolume:
 
 @dataclass(frozen=True)
 class Phantom:
-    """A synthetic 3D ultrasound data set.
+    """Synthetic 3D ultrasound data set.
 
-    Seeded: the same settings write the same bytes. Confidence maps take no part in the images, nor in the raters unless
-    these are told to follow them.
-
-    Raters can be asked for at once or later, and several models can lie side by side::
+    The files are reproducible. Images do not depend on confidence maps, and neither do raters, unless this is
+    configured. Labels of raters can be added later, and there can be several models of raters::
 
         python -m cm_lightning phantom DIR --raters.sd 0.5 --raters.depth 0.2
         python -m cm_lightning phantom DIR --raters.confidence 1.5 --raters.folder ratersTr_confidence
 
     Args:
-        variant: ``muscle`` writes the layout of LEG-3D-US (soleus, gastrocnemius medialis and lateralis), ``thyroid``
-            that of SegThy (thyroid, carotid, jugular).
-        patients: Number of patients, one volume each.
-        size: Voxels in depth, lateral and elevation.
-        spacing: Voxel size in mm in depth, lateral and elevation.
-        probe: ``linear``, or ``convex`` with black corners beside a fan.
-        seed: Seed of the whole set.
-        raters: Also write labels of simulated raters, ``ratersTr/CASE/<rater>_<repeat>``; images and labels are the
-            same with and without them.
+        variant: ``muscle`` for the layout of LEG-3D-US (soleus, gastrocnemius medialis and lateralis), ``thyroid`` for
+            the layout of SegThy (thyroid, carotid, jugular).
+        patients: Number of patients, with one volume per patient.
+        size: Number of voxels in depth, lateral and elevational direction.
+        spacing: Voxel size in mm in depth, lateral and elevational direction.
+        probe: ``linear``, or ``convex`` for a fan with black corners.
+        seed: Seed of the data set.
+        raters: Simulated raters, whose labels are written to ``ratersTr/CASE/<rater>_<repeat>``; None for none. Images
+            and labels do not depend on this.
 
     Raises:
         InputError: A size, spacing or number of patients is not positive.
@@ -91,7 +92,7 @@ class Phantom:
     raters: RaterModel | None = None
 
     def __post_init__(self) -> None:
-        """Refuse empty volumes."""
+        """Check the numbers."""
         if self.patients < 1 or min(self.size) < 1 or min(self.spacing) <= 0:
             raise InputError(
                 f"patients, size and spacing must be positive, found {self.patients}, {self.size} and {self.spacing}."
@@ -103,13 +104,13 @@ class Phantom:
         return MUSCLE_CLASSES if self.variant == "muscle" else THYROID_CLASSES
 
     def simulate(self, patient: int) -> SimulatedVolume:
-        """Simulate one patient's volume.
+        """Simulate the volume of one patient.
 
         Args:
             patient: Number of the patient, from 0.
 
         Returns:
-            The volume.
+            Image, label and insonified region.
         """
         generator = np.random.default_rng([self.seed, patient, 0 if self.variant == "muscle" else 1])
         depth_mm, width, length = (n * step for n, step in zip(self.size, self.spacing, strict=True))
@@ -125,23 +126,22 @@ class Phantom:
         return SimulatedVolume(image, label, domain)
 
     def write(self, root: Path) -> None:
-        """Simulate every patient and write the data set, on all processors.
+        """Simulate all patients and write the data set, with all CPU cores.
 
-        With raters, the images and labels that are already there are kept and only what is missing is written, so that
-        raters can be added to a data set.
+        With raters, existing images and labels are not written again, so that raters can be added to a data set.
 
         Args:
-            root: Folder to write to; created where needed.
+            root: Folder of the data set, which is created if necessary.
 
         Raises:
-            InputError: Raters are asked for, and the folder holds these raters' labels or images of other settings.
+            InputError: There are raters, and the folder already contains their labels, or images with other settings.
         """
         root.mkdir(parents=True, exist_ok=True)
         patients = list(range(self.patients))
         if self.raters is not None:
             folder = root / self.raters.folder
             if folder.exists():
-                raise InputError(f"{folder} already holds labels of raters; remove it or choose another raters.folder.")
+                raise InputError(f"{folder} already contains labels of raters; remove it or set another raters.folder.")
             self._check_same_images(root)
             patients = [
                 patient for patient in patients if not all(file.is_file() for file in self._files(patient, root))
@@ -156,16 +156,16 @@ class Phantom:
             self._write_raters(self.raters, root, folder)
 
     def complete(self, root: Path) -> None:
-        """Write the data set where there is none, and its raters' labels where these are missing.
+        """Write the data set if it does not exist, or the missing labels of its raters.
 
         Args:
-            root: The data set's folder.
+            root: Folder of the data set.
 
         Raises:
-            InputError: As for :meth:`write`.
+            InputError: See :meth:`write`.
         """
         if not root.is_dir():
-            # Under another name until it is whole: an interrupted simulation leaves no half data set.
+            # The folder is renamed when it is complete, so that an interruption leaves no incomplete data set.
             partial = root.with_name(f"{root.name}.partial")
             self.write(partial)
             partial.rename(root)
@@ -177,11 +177,11 @@ class Phantom:
         return "leg3d" if self.variant == "muscle" else "segthy"
 
     def _files(self, patient: int, root: Path) -> tuple[Path, Path]:
-        """Name the image and the label file of a patient."""
+        """Return the image file and the label file of a patient."""
         if self.variant == "muscle":
-            # The official split of LEG-3D-US keeps about 2 / 16 for validation and 3 / 16 for testing.
-            held_out = round(self.patients * 3 / 16), round(self.patients * 5 / 16)
-            subset = "test" if patient < held_out[0] else "val" if patient < held_out[1] else "train"
+            # In the official split of LEG-3D-US, about 3 / 16 are for the test and 2 / 16 for validation.
+            n_test, n_held_out = round(self.patients * 3 / 16), round(self.patients * 5 / 16)
+            subset = "test" if patient < n_test else "val" if patient < n_held_out else "train"
             folder = root / subset / f"phantom{patient:02d}"
             return folder / "x1.mha", folder / "masksX1.mha"
         name = f"{patient:03d}_P1_1_{'left' if patient % 2 else 'right'}"
@@ -195,31 +195,31 @@ class Phantom:
             _write_volume(path, array, self.spacing)
 
     def _check_same_images(self, root: Path) -> None:
-        """Raters must not be added to something else than what these settings write."""
+        """Check that raters are added to a data set with the same settings."""
         expected = {self._files(patient, root)[0] for patient in range(self.patients)}
-        shape, spacing = ((lateral, depth, *rest) for depth, lateral, *rest in (self.size, self.spacing))
+        shape, spacing = ((lateral, depth, elevation) for depth, lateral, elevation in (self.size, self.spacing))
         for case in LAYOUTS[self._layout].find(root):
             file = read_image(case.image)
             same_grid = file.array.shape == shape and np.allclose(file.spacing or np.nan, spacing)
             if case.image not in expected or not same_grid:
                 raise InputError(
-                    f"{case.image} is not of a set of {self.patients} {self.variant} phantoms of {self.size} voxels of "
-                    f"{self.spacing} mm; give the settings that the images were written with, or another folder."
+                    f"{case.image} does not belong to {self.patients} {self.variant} phantoms of {self.size} voxels of "
+                    f"{self.spacing} mm; expected the settings with which the images were written, or another folder."
                 )
 
     def _write_raters(self, model: RaterModel, root: Path, folder: Path) -> None:
-        """Write the raters' labels of all cases; their folder appears whole or not at all."""
+        """Write the labels of raters for all cases to a folder that is renamed when it is complete."""
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         cases = list(LAYOUTS[self._layout].find(root))
         _run_on_all_cores(
-            lambda case: self._write_raters_of(model, case, partial / case.id), cases, "Drawing raters' labels", "case"
+            lambda case: self._write_case_raters(model, case, partial / case.id), cases, "Drawing rater labels", "case"
         )
         (partial / "model.json").write_text(json.dumps(asdict(model), indent=2) + "\n")
         partial.rename(folder)
 
-    def _write_raters_of(self, model: RaterModel, case: Case, folder: Path) -> None:
-        """Write the raters' labels of one case, from its files."""
+    def _write_case_raters(self, model: RaterModel, case: Case, folder: Path) -> None:
+        """Write the labels of raters for one case, which is read from its files."""
         assert case.label is not None
         axes = Axes(LAYOUTS[self._layout].axes)
         image, label = (axes.from_file(read_image(path).array) for path in (case.image, case.label))
@@ -227,14 +227,15 @@ class Phantom:
         if model.confidence > 0:
             geometry = image_geometry(image, "whole" if self.probe == "linear" else "convex", self.spacing)
             confidence = to_volume(np.concatenate(list(frame_maps(ConfidenceMapSolver(), image, geometry))))
-        # Outside the fan of a convex probe, and only there, the image is black.
+        # The image of a convex probe is black only outside the fan.
         fan = image.max(axis=2) > 0 if self.probe == "convex" else None
         suffix = ".mha" if self.variant == "muscle" else ".nii.gz"
-        for drawn in model.draw(label, self.spacing, case.id, confidence, fan):
-            _write_volume(folder / f"{drawn.rater}_{drawn.repeat:03d}{suffix}", drawn.label, self.spacing)
+        for simulated in model.draw(label, self.spacing, case.id, confidence, fan):
+            path = folder / f"{simulated.rater}_{simulated.repeat:03d}{suffix}"
+            _write_volume(path, simulated.label, self.spacing)
 
     def _pixel_centres(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Coordinates in mm of the pixels of the volume, broadcastable."""
+        """Return the broadcastable coordinates of the voxels in mm."""
         depth, lateral, elevation = (
             ((np.arange(n) + 0.5) * step).astype(np.float32) for n, step in zip(self.size, self.spacing, strict=True)
         )
@@ -242,7 +243,7 @@ class Phantom:
         return depth[:, None, None], lateral[None, :, None], elevation[None, None, :]
 
     def _scan_linear(self, body: Body, generator: np.random.Generator) -> NDArray[np.uint8]:
-        """Beams straight down, several a pixel; a pixel shows the mean envelope of its samples."""
+        """Simulate vertical beams, several per pixel, and average the envelope over each pixel."""
         axial = max(1, round(self.spacing[0] / AXIAL_SAMPLE))
         beams = max(1, round(self.spacing[1] / BEAM_PITCH))
         shape = (self.size[0] * axial, self.size[1] * beams, self.size[2])
@@ -257,10 +258,10 @@ class Phantom:
         return log_compress(envelope, scanner.dynamic_range)
 
     def _scan_convex(self, body: Body, generator: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Beams fanned from an arc, then scan conversion; pixels outside the fan are black."""
+        """Simulate beams that start at an arc, and convert them to a fan on a black background."""
         depth_mm, width = self.size[0] * self.spacing[0], self.size[1] * self.spacing[1]
         half = np.radians(CONVEX_ANGLE)
-        # The radius shrinks for small volumes, so that the fan spans the picture.
+        # The radius is smaller for small volumes, so that the fan covers the width of the image.
         radius = min(CONVEX_RADIUS, max(0.1, (width / 2) / np.sin(half) - depth_mm * 0.8))
         sag = radius * (1 - np.cos(half))
         reach = depth_mm - sag
@@ -280,24 +281,24 @@ class Phantom:
             (samples, beams, self.size[2]),
         )
         scanner = Scanner()
-        # The skin follows the probe: the body is bent so that its depth is counted from the arc.
-        bent = np.broadcast_to(distance[:, None, None], depth.shape)
-        echo = receive(body(bent, lateral, elevation), grid, scanner, generator)
+        # The skin follows the shape of the probe: depths in the body are distances from the arc.
+        arc_depth = np.broadcast_to(distance[:, None, None], depth.shape)
+        echo = receive(body(arc_depth, lateral, elevation), grid, scanner, generator)
         frames = log_compress(np.abs(echo), scanner.dynamic_range)
         rows, columns, _ = self._pixel_centres()
         x, z = columns[:, :, 0], rows[:, :, 0] + radius * np.cos(half)
-        from_arc, beam = np.hypot(x, z) - radius, np.arctan2(x, z)
-        domain = (from_arc >= 0) & (from_arc < reach) & (np.abs(beam) <= half)
-        where = np.stack([from_arc / (reach / samples) - 0.5, (beam + half) / (2 * half) * (beams - 1)])
+        pixel_depth, pixel_angle = np.hypot(x, z) - radius, np.arctan2(x, z)
+        domain = (pixel_depth >= 0) & (pixel_depth < reach) & (np.abs(pixel_angle) <= half)
+        positions = np.stack([pixel_depth / (reach / samples) - 0.5, (pixel_angle + half) / (2 * half) * (beams - 1)])
         image = np.stack(
-            [ndimage.map_coordinates(frame, where, order=1, mode="nearest") for frame in np.moveaxis(frames, 2, 0)],
+            [ndimage.map_coordinates(frame, positions, order=1, mode="nearest") for frame in np.moveaxis(frames, 2, 0)],
             axis=2,
         )
         return np.where(domain[:, :, None], np.maximum(image, 1), 0).astype(np.uint8), domain
 
 
 def _paint_label(structures: list[Structure], classes: dict[str, int], size: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Paint the label; whatever lies over a class without being one clears it."""
+    """Return the label, in which structures that are not classes replace previous structures by background."""
     label = np.zeros(size, dtype=np.uint8)
     for structure in structures:
         np.copyto(label, classes.get(structure.name, 0), where=structure.distance < 0)
@@ -305,7 +306,7 @@ def _paint_label(structures: list[Structure], classes: dict[str, int], size: tup
 
 
 def _write_volume(path: Path, array: NDArray[np.uint8], spacing: tuple[float, float, float]) -> None:
-    """Write a volume; files are (lateral, depth, elevation) like the real ones."""
+    """Write a volume with the axes of the real files, ``(lateral, depth, elevation)``."""
     depth, lateral, elevation = spacing
     array = np.transpose(array, (1, 0, 2))
     if path.suffix == ".mha":
@@ -315,10 +316,10 @@ def _write_volume(path: Path, array: NDArray[np.uint8], spacing: tuple[float, fl
 
 
 def _run_on_all_cores(work: Callable[[Any], None], items: Sequence[Any], title: str, unit: str) -> None:
-    """Do the same work on all items, with a progress bar."""
+    """Call a function for all items in parallel, with a progress bar."""
     if not items:
         return
-    # Threads: array operations release the interpreter, and new processes would import torch for ten seconds.
+    # Threads are sufficient, since array operations release the GIL, and new processes would take ten seconds to start.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, len(items))) as pool:
         jobs = [pool.submit(work, item) for item in items]
         for job in tqdm(as_completed(jobs), total=len(jobs), desc=title, unit=unit):
