@@ -25,13 +25,15 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 @pytest.fixture
 def rng() -> np.random.Generator:
+    """Return a seeded random generator."""
     return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
+    """Return the folder of real ultrasound data, or skip the test if it does not exist."""
     if not REAL_DATA.is_dir():
-        pytest.skip(f"there is no real ultrasound data at {REAL_DATA}")
+        pytest.skip(f"real ultrasound data was not found at {REAL_DATA}")
     return REAL_DATA
 
 
@@ -45,6 +47,7 @@ def muscle_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def thyroid_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return three small thyroid phantoms in the layout of SegThy."""
     root = tmp_path_factory.mktemp("thyroid")
     Phantom("thyroid", patients=3, size=(16, 24, 16), spacing=(3.0, 2.4, 6.0)).write(root)
     return root
@@ -74,8 +77,8 @@ def muscle_arguments(muscle_set: Path, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Switch off drawing of pictures, which takes longer than a small run."""
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disable drawing of pictures, which takes longer than a small run."""
     for module in ("augmentation_picture", "segmentation_pictures", "uncertainty_pictures", "worst_case_pictures"):
         for name in ("draw_panels", "save_figure"):
             monkeypatch.setattr(f"cm_lightning.callbacks.{module}.{name}", lambda *_: None)
@@ -97,7 +100,7 @@ def blank_figures() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def trained_once(muscle_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the output folder of a trained run with its pictures, which must not be changed."""
+    """Return the output folder of a trained run with its pictures. Tests must not change it."""
     folder = tmp_path_factory.mktemp("trained")
     main(["fit", *arguments_in(folder, muscle_set)])
     return folder / "outputs"
@@ -105,6 +108,6 @@ def trained_once(muscle_set: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def trained(muscle_arguments: list[str], trained_once: Path, tmp_path: Path) -> list[str]:
-    """Return arguments of a trained run, whose output folder is a copy that may be changed."""
+    """Return the arguments of a trained run. Its output folder is a copy, which tests may change."""
     shutil.copytree(trained_once, tmp_path / "outputs")
     return muscle_arguments

@@ -70,7 +70,7 @@ def arguments_of(config, data_sets, output):
 
 
 @pytest.mark.parametrize("config", ALL)
-def test_every_configuration_fits_tests_and_predicts(config, data_sets, tmp_path, caplog, undrawn):
+def test_every_configuration_fits_tests_and_predicts(config, data_sets, tmp_path, caplog, no_pictures):
     arguments = arguments_of(config, data_sets, tmp_path)
     # As fast as fast_dev_run, which writes no checkpoint.
     main(["fit", *arguments, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--pictures.cases=0"])
@@ -142,7 +142,7 @@ def run(*argv: str) -> str:
     ],
 )
 def test_architecture_trains_in_two_processes_and_reloads_in_another(
-    config, epochs, changes, data_sets, tmp_path, undrawn
+    config, epochs, changes, data_sets, tmp_path, no_pictures
 ):
     """Train in two processes that share gradients; evaluate the checkpoint in this process."""
     arguments = [*arguments_of(config, data_sets, tmp_path), *changes, *UNDRAWN, "--model.learning_rate=0.005"]

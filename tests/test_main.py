@@ -121,7 +121,7 @@ def test_fit_test_predict(trained, muscle_set, run_folder):
     assert task.class_names == ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
 
 
-def test_error_levels_and_largest_component(trained, run_folder, undrawn):
+def test_error_levels_and_largest_component(trained, run_folder, no_pictures):
     file = run_folder / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(file, weights_only=False)
     names = ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
@@ -178,7 +178,7 @@ def test_error_levels_and_largest_component(trained, run_folder, undrawn):
     ],
     ids=["1ch-dice", "1ch-CEconf", "on-the-fly", "official", "patches"],
 )
-def test_modes_run_through_fit_and_test(muscle_arguments, tmp_path, undrawn, change):
+def test_modes_run_through_fit_and_test(muscle_arguments, tmp_path, no_pictures, change):
     arguments = [*muscle_arguments, *change, "--trainer.max_epochs=1"]
     main(["fit", *arguments])
     main(["test", *arguments, "--ckpt_path=last"])
@@ -188,7 +188,7 @@ def test_modes_run_through_fit_and_test(muscle_arguments, tmp_path, undrawn, cha
     assert np.isfinite(pd.read_csv(table).query("metric == 'fall_out'")["value"]).all()
 
 
-def test_nerve_config_on_real_frames(real_data, tmp_path, undrawn):
+def test_nerve_config_on_real_frames(real_data, tmp_path, no_pictures):
     # 12 real frames in the layout of the data set.
     for folder in ("images", "masks"):
         (tmp_path / "set" / folder).mkdir(parents=True)
@@ -217,7 +217,7 @@ def test_nerve_config_on_real_frames(real_data, tmp_path, undrawn):
     assert nibabel.load(folder / "0003_confidence.nii.gz").shape == (512, 512)
 
 
-def test_training_beats_the_untrained_network(muscle_arguments, run_folder, undrawn):
+def test_training_beats_the_untrained_network(muscle_arguments, run_folder, no_pictures):
     arguments = [*muscle_arguments, "--trainer.max_epochs=12", "--model.loss=diceCE", "--model.learning_rate=0.005"]
     main(["fit", *arguments])
     dice = [float(row["val/dice/mean"]) for row in metrics(run_folder) if row["val/dice/mean"]]
@@ -225,7 +225,7 @@ def test_training_beats_the_untrained_network(muscle_arguments, run_folder, undr
     assert max(dice) > 0.5
 
 
-def test_two_runs_with_one_seed_are_the_same(muscle_arguments, tmp_path, undrawn):
+def test_two_runs_with_one_seed_are_the_same(muscle_arguments, tmp_path, no_pictures):
     logs = []
     for name in ("a", "b"):
         arguments = [*muscle_arguments, f"--experiment={name}", "--data.augmentation.rotation=5"]
@@ -235,14 +235,14 @@ def test_two_runs_with_one_seed_are_the_same(muscle_arguments, tmp_path, undrawn
     assert logs[0] == logs[1]
 
 
-def test_sampling_pictures_does_not_change_training(muscle_arguments, tmp_path, monkeypatch, undrawn):
+def test_sampling_pictures_does_not_change_training(muscle_arguments, tmp_path, monkeypatch, no_pictures):
     main(["fit", *muscle_arguments, "--experiment=with"])
     monkeypatch.setattr("cm_lightning.callbacks.AugmentationPicture.on_train_start", lambda *_: None)
     main(["fit", *muscle_arguments, "--experiment=without"])
     assert timeless(tmp_path / "outputs/with/fold0") == timeless(tmp_path / "outputs/without/fold0")
 
 
-def test_interrupted_run_resumes_where_it_stopped(muscle_arguments, run_folder, undrawn):
+def test_interrupted_run_resumes_where_it_stopped(muscle_arguments, run_folder, no_pictures):
     """After Ctrl-C and --ckpt_path last, no epoch is trained or logged twice, and none is missing."""
     arguments = [*muscle_arguments, "--trainer.max_epochs=400"]
     process = subprocess.Popen(
@@ -269,17 +269,17 @@ def test_interrupted_run_resumes_where_it_stopped(muscle_arguments, run_folder, 
     assert epochs in (list(range(finished + 2)), [epoch for epoch in range(finished + 2) if epoch != finished - 1])
 
 
-def test_resumed_run_reports_changed_settings(trained, caplog, undrawn):
+def test_resumed_run_reports_changed_settings(trained, caplog, no_pictures):
     main(["fit", *trained, "--trainer.max_epochs=3", "--ckpt_path=last"])
     assert "Resumed with trainer.max_epochs 3; the run was started with 2." in caplog.text
 
 
-def test_settings_of_the_checkpoint_are_kept_and_reported(trained, caplog, undrawn):
+def test_settings_of_the_checkpoint_are_kept_and_reported(trained, caplog, no_pictures):
     main(["fit", *trained, "--trainer.max_epochs=3", "--ckpt_path=last", "--model.learning_rate=0.5"])
     assert "model.init_args.learning_rate is 0.001, as in the checkpoint; 0.5 was ignored." in caplog.text
 
 
-def test_occupied_folder_is_not_overwritten_silently(trained, run_folder, undrawn):
+def test_occupied_folder_is_not_overwritten_silently(trained, run_folder, no_pictures):
     before = (run_folder / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     with pytest.raises(ValueError, match=r"already contains a run. Resume it with --ckpt_path last"):
         main(["fit", *trained])

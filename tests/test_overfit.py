@@ -1,4 +1,4 @@
-"""Every network can overfit to a single small phantom."""
+"""Overfitting of every network to a single small phantom."""
 
 import pytest
 from monai.data import CacheDataset

@@ -1,4 +1,4 @@
-"""Ultrasound confidence maps (Karamalis et al. 2012): arrays in, arrays out."""
+"""Ultrasound confidence maps by random walks (Karamalis et al. 2012), for arrays and tensors."""
 
 from cm_lightning.confidence.boundary import column_sink, column_source
 from cm_lightning.confidence.domain import (

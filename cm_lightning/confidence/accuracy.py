@@ -1,7 +1,7 @@
-"""When a solution is accurate enough: the rules by which both engines decide.
+"""Accuracy criteria of both engines.
 
-A system is solved by conjugate gradients, unless it is ill-conditioned. If what they give is not accepted, it is solved
-directly.
+A linear system is solved by conjugate gradients, unless it is ill-conditioned. If the iterative solution is not
+accepted, the system is solved directly.
 """
 
 from typing import Any
@@ -13,51 +13,52 @@ from cm_lightning.confidence.graph import RandomWalkGraph, contrast
 # A NumPy or CuPy array.
 Array = Any
 
-# With the factor in float32 as preconditioner one or two steps are the rule; after so many something is wrong with it.
+# Maximum number of steps of conjugate gradients. With the float32 factor as preconditioner, one or two steps are usual.
+# If more steps are needed, the factor is not accurate.
 MOST_STEPS = 20
-# Where the smallest weight is a smaller share of the largest, no residual in float64 can tell a right map from a wrong
-# one: what is rounded within a cluster of pixels outweighs all that flows into it. Such a frame (only the paper's
-# formulation has them) is eliminated in float64, which does not notice contrast, and once more in mirrored order; the
-# difference is the error estimate.
+# Minimum ratio of the smallest to the largest weight for conjugate gradients. Below it, a residual in float64 cannot
+# distinguish correct from wrong maps, because rounding errors within a cluster of pixels exceed the flow into it. Such
+# systems, which only occur with the formulation "paper", are solved directly in float64, which does not depend on this
+# ratio, and again with mirrored columns. The difference is the error estimate.
 LEAST_CONTRAST = 1e-9
-# Share of the tolerance at which conjugate gradients stop: what they go by is an estimate.
+# Share of the tolerance at which conjugate gradients stop, because their error is only estimated.
 STOPPING_SHARE = 0.5
 
 
 def is_ill_conditioned(graph: RandomWalkGraph) -> Array:
-    """Tell which systems have weights that differ by too much for a residual in float64 to mean anything.
+    """Return which systems have weights that differ too much for conjugate gradients in float64.
 
     Args:
-        graph: The systems, ``(..., depth, lateral)``.
+        graph: Linear systems, ``(..., depth, lateral)``.
 
     Returns:
-        A flag for each, ``(...)``.
+        Flags, ``(...)``.
     """
     return contrast(graph) < LEAST_CONTRAST
 
 
 def is_accepted(error_estimate: Any, error_bound: Any, tolerance: float) -> Any:
-    """Tell which iterative solutions are kept; the others are to be solved directly.
+    """Return which iterative solutions are accepted. All others must be computed by the direct solver.
 
     Args:
-        error_estimate: Estimated largest error, a number or an array.
-        error_bound: Proven largest error, the same; NaN, which is no reason to doubt, where it was not asked for.
-        tolerance: Largest error allowed.
+        error_estimate: Estimated maximum errors, a number or ``(...)``.
+        error_bound: Proven bounds of the maximum errors, a number or ``(...)``; NaN if they were not computed.
+        tolerance: Maximum error that is allowed.
 
     Returns:
-        A flag for each solution.
+        Flags, ``(...)``.
     """
     return np.less_equal(error_estimate, tolerance) & ~np.greater(error_bound, tolerance)
 
 
 def difference_from_mirrored(values: Array, mirrored_values: Array) -> Array:
-    """Estimate the error of a direct solution from that of the same system in mirrored order.
+    """Estimate the errors of direct solutions from solutions of the same systems with mirrored columns.
 
     Args:
         values: Solutions, ``(..., depth, lateral)``.
-        mirrored_values: Solutions of the mirrored systems, as they are.
+        mirrored_values: Solutions of the mirrored systems, ``(..., depth, lateral)``.
 
     Returns:
-        Largest difference of each, ``(...)``.
+        Maximum differences, ``(...)``.
     """
     return np.abs(values - mirrored_values[..., ::-1]).max(axis=(-2, -1))

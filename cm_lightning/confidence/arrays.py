@@ -1,4 +1,4 @@
-"""NumPy, CuPy and torch: in and out without a change of kind, and without a copy where there need be none."""
+"""Conversion between NumPy arrays, CuPy arrays and PyTorch tensors, without unnecessary copies."""
 
 from importlib.util import find_spec
 from typing import Any, Literal, TypeVar
@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 Backend = Literal["auto", "cpu", "cuda"]
 
-# Whatever comes in goes out: numpy.ndarray, cupy.ndarray or torch.Tensor.
+# numpy.ndarray, cupy.ndarray or torch.Tensor. Results have the type of the input.
 FrameArray = TypeVar("FrameArray")
 
 
 def is_cupy(array: object) -> bool:
-    """Tell whether this is a CuPy array, without importing CuPy."""
+    """Return whether an object is a CuPy array, without importing CuPy."""
     return type(array).__module__.partition(".")[0] == "cupy"
 
 
 def array_namespace(array: object) -> Any:
-    """Give the module whose functions work on an array: NumPy or CuPy."""
+    """Return the module with the functions for an array, NumPy or CuPy."""
     if is_cupy(array):
         import cupy
 
@@ -28,22 +28,22 @@ def array_namespace(array: object) -> Any:
 
 
 def on_gpu(array: object) -> bool:
-    """Tell whether an array lies in a GPU's memory."""
+    """Return whether an array is in the memory of a GPU."""
     return is_cupy(array) or (isinstance(array, torch.Tensor) and array.is_cuda)
 
 
 def choose_backend(backend: Backend, frames: object) -> Literal["cpu", "cuda"]:
-    """Decide where to compute.
+    """Choose between CPU and GPU.
 
     Args:
-        backend: ``auto`` computes where the frames are, on the CPU if CuPy is missing.
+        backend: ``cpu``, ``cuda``, or ``auto`` for the device of the frames (the CPU if CuPy is not installed).
         frames: The frames.
 
     Returns:
         The backend.
 
     Raises:
-        ValueError: ``cuda`` was asked for and CuPy or a GPU is missing.
+        ValueError: The backend is ``cuda``, but CuPy is not installed, or there is no GPU.
     """
     match backend:
         case "cpu":
@@ -52,16 +52,19 @@ def choose_backend(backend: Backend, frames: object) -> Literal["cpu", "cuda"]:
             return "cuda" if on_gpu(frames) and find_spec("cupy") else "cpu"
         case "cuda":
             if not find_spec("cupy"):
-                raise ValueError("backend 'cuda' needs CuPy: install cm_lightning[cuda12] or cm_lightning[cuda13].")
+                raise ValueError(
+                    "backend 'cuda' needs CuPy, which is not installed; install cm_lightning[cuda12] or "
+                    "cm_lightning[cuda13]."
+                )
             import cupy
 
             if not cupy.cuda.is_available():
-                raise ValueError("backend 'cuda' needs a GPU that CUDA can use, found none.")
+                raise ValueError("backend 'cuda' needs a GPU with CUDA, found none.")
             return "cuda"
 
 
 def to_numpy(array: Any) -> NDArray[np.generic]:
-    """Bring an array to the host; half precisions become float32, bfloat16 being unknown to NumPy."""
+    """Convert an array to NumPy. Half-precision tensors become float32, since NumPy does not support bfloat16."""
     if isinstance(array, torch.Tensor):
         array = array.detach()
         if array.dtype in (torch.float16, torch.bfloat16):
@@ -74,7 +77,7 @@ def to_numpy(array: Any) -> NDArray[np.generic]:
 
 
 def to_cupy(array: Any) -> Any:
-    """Bring an array to the GPU, without a copy where it is there; a tensor's half precisions and flags as float32."""
+    """Convert an array to CuPy, without a copy if it is on the GPU. Half-precision and bool tensors become float32."""
     import cupy
 
     if isinstance(array, torch.Tensor):
@@ -88,14 +91,14 @@ def to_cupy(array: Any) -> Any:
 
 
 def convert_like(result: Any, frames: FrameArray) -> FrameArray:
-    """Turn a result into the kind of the frames, on their device.
+    """Convert a result to the type and device of the frames.
 
     Args:
-        result: What was computed, as NumPy or CuPy array; for frames that are a tensor it can be one already.
-        frames: What it was computed from.
+        result: NumPy array or CuPy array, or, if the frames are a tensor, a tensor.
+        frames: The frames.
 
     Returns:
-        The result as NumPy array, CuPy array or tensor.
+        The result as a NumPy array, CuPy array or tensor.
     """
     converted: Any
     if isinstance(frames, torch.Tensor):
@@ -115,10 +118,10 @@ def convert_like(result: Any, frames: FrameArray) -> FrameArray:
 
 
 def result_dtype(frames: Any) -> type[np.floating]:
-    """Choose the precision of maps: float64 for float64 frames, else float32."""
+    """Return the precision of maps: float64 for float64 frames, and float32 otherwise."""
     return np.float64 if frames.dtype in (torch.float64, np.float64) else np.float32
 
 
 def intensity_unit(dtype: np.dtype[Any]) -> float:
-    """Give the intensity that stands for 1: the largest of an integer type, and 1 of the others."""
+    """Return the intensity that corresponds to 1: the maximum of an integer type, and 1 for other types."""
     return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0

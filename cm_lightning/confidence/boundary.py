@@ -1,4 +1,4 @@
-"""Where random walks begin and end: masks in, masks out, on the host."""
+"""Source and sink of random walks, as masks on the CPU."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,14 +13,14 @@ SinkMode = Literal["all", "mid", "min"]
 
 @dataclass(frozen=True)
 class Boundary:
-    """Masks of frames, each ``(frames or 1, depth, lateral)``; one mask can serve all frames.
+    """Masks of frames, ``(frames, depth, lateral)`` each, or ``(1, depth, lateral)`` if they are equal for all frames.
 
     Attributes:
         domain: Insonified pixels.
-        source: Pixels of the domain at the probe's face.
-        sink: Pixels of the domain where a walk is lost.
-        reaches_source: Pixels whose connected part of the domain holds a source.
-        reaches_sink: The same for a sink.
+        source: Pixels of the domain at the face of the probe.
+        sink: Pixels of the domain at which random walks end without returning to the probe.
+        reaches_source: Pixels whose connected component of the domain contains a source.
+        reaches_sink: Pixels whose connected component of the domain contains a sink.
     """
 
     domain: BoolArray
@@ -30,17 +30,17 @@ class Boundary:
     reaches_sink: BoolArray
 
     def __len__(self) -> int:
-        """Number of different masks."""
+        """Return the number of masks."""
         return len(self.domain)
 
     def take(self, frames: slice) -> "Boundary":
-        """Take the masks of some frames."""
+        """Return the masks of some frames."""
         if len(self) == 1:
             return self
         return Boundary(*(getattr(self, name)[frames] for name in self.__dataclass_fields__))
 
     def crop(self, rows: slice, columns: slice) -> "Boundary":
-        """Take a rectangle of every mask."""
+        """Return a rectangle of every mask."""
         return Boundary(*(getattr(self, name)[:, rows, columns] for name in self.__dataclass_fields__))
 
 
@@ -52,19 +52,23 @@ def find_boundary(
     sink: BoolArray | None,
     sink_mode: SinkMode,
 ) -> Boundary:
-    """Complete the masks that a caller gave.
+    """Find the masks that are not given, and the connected components.
 
     Args:
-        shape: ``(depth, lateral)``.
-        frames: Intensities, ``(frames, depth, lateral)``; only looked at, and only needed, for ``sink_mode="min"``.
-        domain: Insonified pixels, ``(frames or 1, depth, lateral)``; all pixels if None.
-        source: Pixels at the probe's face; the first pixel of the domain in every column if None.
-        sink: Pixels where a walk is lost; chosen by ``sink_mode`` if None.
-        sink_mode: Of the last pixel of the domain in every column, take ``all``, the ``mid`` one of the columns, or
-            those with the ``min`` intensity, not counting a tenth of the columns on either side.
+        shape: Shape of a frame, ``(depth, lateral)``.
+        frames: Intensities, ``(frames, depth, lateral)``; only needed for ``sink_mode="min"``.
+        domain: Insonified pixels, ``(frames, depth, lateral)`` or ``(1, depth, lateral)``; all pixels if None.
+        source: Pixels at the face of the probe, with a shape as ``domain``; the first pixel of the domain in every
+            column if None.
+        sink: Pixels at which random walks end, with a shape as ``domain``; chosen by ``sink_mode`` if None.
+        sink_mode: Choice among the last pixels of the domain in every column: ``all``, only the one in the ``mid``
+            column, or those with the ``min`` intensity, without a tenth of the columns at either side.
 
     Returns:
-        The masks, of one common length.
+        The masks, all with the same number of frames.
+
+    Raises:
+        ValueError: ``sink_mode`` is ``min``, but there are no frames.
     """
     if domain is None:
         domain = np.ones((1, *shape), dtype=bool)
@@ -76,77 +80,77 @@ def find_boundary(
     domain, source, sink = (
         mask if len(mask) == count else np.broadcast_to(mask, (count, *shape)) for mask in (domain, source, sink)
     )
-    if domain.all():  # all pixels touch
-        everywhere = [np.broadcast_to(mask.any(axis=(1, 2), keepdims=True), mask.shape) for mask in (source, sink)]
-        return Boundary(domain, source, sink, *everywhere)
-    # Pixels touch over corners too, but not from frame to frame.
-    touching = np.zeros((3, 3, 3), dtype=bool)
-    touching[1] = True
-    parts, number = ndimage.label(domain, structure=touching)
+    if domain.all():  # There is only one component.
+        whole_frames = [np.broadcast_to(mask.any(axis=(1, 2), keepdims=True), mask.shape) for mask in (source, sink)]
+        return Boundary(domain, source, sink, *whole_frames)
+    # Pixels are connected by edges and corners within a frame.
+    neighbours = np.zeros((3, 3, 3), dtype=bool)
+    neighbours[1] = True
+    components, number = ndimage.label(domain, structure=neighbours)
     reaches = []
     for mask in (source, sink):
-        holds = np.zeros(number + 1, dtype=bool)
-        holds[parts[mask]] = True
-        holds[0] = False
-        reaches.append(holds[parts])
+        contains_mask = np.zeros(number + 1, dtype=bool)
+        contains_mask[components[mask]] = True
+        contains_mask[0] = False
+        reaches.append(contains_mask[components])
     return Boundary(domain, source, sink, *reaches)
 
 
 def column_source(domain: BoolArray) -> BoolArray:
-    """Mark the first insonified pixel of every column: the face of a linear probe.
+    """Return the first insonified pixel of every column, which is the source for a linear probe.
 
     Args:
         domain: Insonified pixels, ``(..., depth, lateral)``.
 
     Returns:
-        Mask of the same shape with at most one pixel a column.
+        Mask with at most one pixel per column, ``(..., depth, lateral)``.
     """
     first: BoolArray = domain & (np.arange(domain.shape[-2])[:, None] == domain.argmax(axis=-2)[..., None, :])
     return first
 
 
 def column_sink(domain: BoolArray) -> BoolArray:
-    """Mark the deepest insonified pixel of every column.
+    """Return the last insonified pixel of every column, which is the default sink.
 
     Args:
         domain: Insonified pixels, ``(..., depth, lateral)``.
 
     Returns:
-        Mask of the same shape with at most one pixel a column.
+        Mask with at most one pixel per column, ``(..., depth, lateral)``.
     """
     return column_source(domain[..., ::-1, :])[..., ::-1, :]
 
 
 def rectangle_around(domain: BoolArray) -> tuple[slice, slice]:
-    """Give the smallest rectangle that holds a domain.
+    """Return the bounding box of a domain.
 
     Args:
-        domain: Insonified pixels, ``(depth, lateral)``, at least one.
+        domain: Insonified pixels, at least one, ``(depth, lateral)``.
 
     Returns:
-        Its rows and its columns.
+        Slices of the rows and of the columns.
     """
     rows, columns = (np.flatnonzero(domain.any(axis=axis)) for axis in (1, 0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _choose(sink: BoolArray, frames: NDArray[np.generic] | None, sink_mode: SinkMode) -> BoolArray:
-    """Keep some of the columns' last pixels."""
+    """Choose among the last pixels of the columns."""
     match sink_mode:
         case "all":
             return sink
         case "mid":
-            chosen = np.zeros_like(sink)
-            for mask, kept in zip(sink, chosen, strict=True):
+            selected = np.zeros_like(sink)
+            for mask, selected_mask in zip(sink, selected, strict=True):
                 columns = np.flatnonzero(mask.any(axis=0))
                 if len(columns):
                     middle = columns[len(columns) // 2]
-                    kept[:, middle] = mask[:, middle]
-            return chosen
+                    selected_mask[:, middle] = mask[:, middle]
+            return selected
         case "min":
             if frames is None:
-                raise ValueError("sink 'min' needs the frames' intensities.")
-            chosen = np.zeros(frames.shape, dtype=bool)
+                raise ValueError("sink 'min' needs the intensities of the frames.")
+            selected = np.zeros(frames.shape, dtype=bool)
             for index, frame in enumerate(frames):
                 mask = sink[index if len(sink) > 1 else 0]
                 columns = np.flatnonzero(mask.any(axis=0))
@@ -155,5 +159,5 @@ def _choose(sink: BoolArray, frames: NDArray[np.generic] | None, sink_mode: Sink
                 if len(inner):
                     allowed = np.zeros_like(mask)
                     allowed[:, inner] = mask[:, inner]
-                    chosen[index] = allowed & (frame == frame[allowed].min())
-            return chosen
+                    selected[index] = allowed & (frame == frame[allowed].min())
+            return selected

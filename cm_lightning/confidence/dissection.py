@@ -1,13 +1,16 @@
-"""The order in which pixels are eliminated: nested dissection of a grid into cells of 7 x 7 pixels.
+"""Order of the elimination: nested dissection of a grid into cells of 7 x 7 pixels.
 
-Every eighth row and column is a cutting line, one pixel wide. No edge of the 8-neighbour graph crosses such a line, so
-that what lies on both of its sides can be eliminated independently, and the line after them (George 1973: Nested
-dissection of a regular finite element mesh). Halving the grid along cutting lines again and again gives a tree of
-rectangles whose leaves are the cells. Because the lines are fixed, all cells are alike: the ones at the lower and right
-border only lack pixels. They are eliminated several at a time, one after the other the cutting lines above them.
+Every eighth row and column is a separator, which is one pixel wide. Since no edge of the 8-neighbour graph crosses a
+separator, both sides of it can be eliminated independently before the separator itself. Recursive bisection of the grid
+along separators results in a tree of rectangles, whose leaves are the cells. All cells have the same structure; those
+at the lower and right border only have fewer pixels. Several cells are eliminated at once, followed by their separators
+one by one.
 
-What a rectangle needs while its cutting line is eliminated is called a front: the line's pixels ("pivots") and the ring
-of pixels around the rectangle, which are eliminated later.
+A front consists of the pixels that are needed for the elimination of a separator: the pixels of the separator (pivots)
+and the ring of pixels around the rectangle, which are eliminated later.
+
+References:
+    George, "Nested dissection of a regular finite element mesh", SIAM Journal on Numerical Analysis 1973.
 """
 
 from functools import lru_cache
@@ -19,30 +22,34 @@ from numpy.typing import NDArray
 
 Integers = NDArray[Any]
 
-CELL = 7  # side of a cell
-PITCH = CELL + 1  # from one cutting line to the next
-LANES = 8  # cells of a batch at most: the CPU eliminates them side by side in one vector register
+# Side length of a cell in pixels.
+CELL = 7
+# Distance between separators in pixels.
+PITCH = CELL + 1
+# Maximum number of cells per batch, which the CPU eliminates in parallel with vector instructions.
+LANES = 8
 
 
 class Dissection(NamedTuple):
-    """Cells and fronts of a grid in the order of their elimination; compiled code takes it as it is.
+    """Cells and fronts of a grid in the order of their elimination, for use in compiled code.
 
-    The order is: the cells of batch 0, the fronts up to ``fronts_until[0]``, the cells of batch 1, and so on. The
-    batches are small subtrees, so that few results wait for their parent at a time.
+    The order is: the cells of batch 0, the fronts before ``fronts_until[0]``, the cells of batch 1, and so on. Batches
+    are small subtrees, so that few updates must be stored until they are added to their parent.
 
     Attributes:
-        shape: ``(depth, lateral)``.
+        shape: Shape of the grid, ``(depth, lateral)``.
         corners: First row and column of every cell, ``(cells, 2)``.
         cells_until: End of each batch in ``corners``, ``(batches,)``.
-        fronts_until: First front that is not ready when a batch is done, ``(batches,)``.
-        nodes: Pixels (row-major numbers) of every front, one front after the other: first its pivots, then its ring,
-            both in the order in which they are eliminated.
-        start: Where each front begins in ``nodes``, and the end of the last; ``(fronts + 1,)``.
+        fronts_until: End of the fronts that can be eliminated after each batch, ``(batches,)``.
+        nodes: Row-major indices of the pixels of all fronts. Each front starts with its pivots, followed by its ring,
+            both in the order of elimination.
+        start: Index of the first pixel of each front in ``nodes``, and the total number, ``(fronts + 1,)``.
         pivots: Number of pivots of each front, ``(fronts,)``.
-        children: The two halves of each front's rectangle, ``(fronts, 2)``: a front's number, or ``-2 - lane`` for a
-            cell of the front's batch, or -1 where the half is empty.
-        factor_start: Where each front's rows begin in the factor, and the factor's length; ``(fronts + 1,)``.
-        stack_size: Most numbers that updates of finished fronts, waiting for their parent, take at a time.
+        children: The two halves of the rectangle of each front, ``(fronts, 2)``: the number of a front, ``-2 - lane``
+            for a cell of the same batch, or -1 for an empty half.
+        factor_start: Index of the first entry of each front in the factor, and the size of the factor, ``(fronts +
+            1,)``.
+        stack_size: Maximum number of values of updates that are stored at the same time.
     """
 
     shape: tuple[int, int]
@@ -58,25 +65,25 @@ class Dissection(NamedTuple):
 
     @property
     def largest_front(self) -> int:
-        """Most pixels that a front has; 0 where there is but one cell."""
+        """Maximum number of pixels of a front; 0 if there is only one cell."""
         return int(np.diff(self.start).max(initial=0))
 
     @property
     def factor_size(self) -> int:
-        """Numbers that the factor holds for the fronts."""
+        """Number of values of all fronts in the factor."""
         return int(self.factor_start[-1])
 
 
 @lru_cache(maxsize=16)
 def dissect(depth: int, lateral: int) -> Dissection:
-    """Plan the elimination of a ``depth`` x ``lateral`` grid; plans of the last 16 shapes are kept.
+    """Determine the order of the elimination of a grid. Results for the last 16 shapes are cached.
 
     Args:
-        depth: Rows, at least 1.
-        lateral: Columns, at least 1.
+        depth: Number of rows, at least 1.
+        lateral: Number of columns, at least 1.
 
     Returns:
-        The plan.
+        The order.
     """
     rectangles, cuts, children, corners, cells_until, fronts_until = _cut(depth, lateral)
     rank = _rank(rectangles, cuts, depth, lateral)
@@ -99,13 +106,13 @@ def dissect(depth: int, lateral: int) -> Dissection:
 
 @njit(cache=True, nogil=True)
 def _cells_along(length: int) -> int:
-    """Count the cells along a side; the last may be empty, right after a cutting line."""
+    """Return the number of cells along a side, of which the last may be empty."""
     return length // PITCH + 1
 
 
 @njit(cache=True, nogil=True)
 def _first_half(cells: int) -> int:
-    """Choose how many cells lie before a cut: half of many, of few a power of two, so that batches are full."""
+    """Return the number of cells before a separator: half of them, or a power of two for few cells (full batches)."""
     if cells >= 8:
         return (cells + 1) // 2
     power = 1
@@ -116,11 +123,11 @@ def _first_half(cells: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _cut(depth: int, lateral: int) -> tuple[Integers, ...]:
-    """Halve the grid until only cells are left.
+    """Bisect the grid recursively into cells.
 
     Returns:
-        For every front its rectangle ``(first row, end row, first column, end column)``, its cutting line (a row, or
-        ``depth`` plus a column) and its halves; then ``corners``, ``cells_until`` and ``fronts_until``.
+        Rectangles of all fronts (first row, end row, first column, end column), their separators (a row, or ``depth``
+        plus a column) and their halves, followed by ``corners``, ``cells_until`` and ``fronts_until``.
     """
     capacity = _cells_along(depth) * _cells_along(lateral)
     rectangles = np.empty((capacity, 4), np.int64)
@@ -131,8 +138,8 @@ def _cut(depth: int, lateral: int) -> tuple[Integers, ...]:
     fronts_until = np.empty(capacity, np.int64)
     fronts = cells = batches = 0
 
-    # Depth first. An entry of the stack is a rectangle, its state (0: to be entered; 1, 2: that many halves are done),
-    # its cutting line, the results of its halves, and whether it lies within a batch.
+    # Depth-first search. An entry of the stack consists of a rectangle, its state (0: new; 1 or 2: number of finished
+    # halves), its separator, the results of its halves, and whether it is inside a batch.
     stack = np.empty((2 * 64, 9), np.int64)
     stack[0] = np.array([0, depth, 0, lateral, 0, 0, -1, -1, 0])
     size = 1
@@ -147,7 +154,7 @@ def _cut(depth: int, lateral: int) -> tuple[Integers, ...]:
                 size -= 1
                 continue
             if entry[8] == 0 and _cells_along(high) * _cells_along(wide) <= LANES:
-                # The cells of this rectangle make a batch. Fronts finished since the last batch belong to that one.
+                # The cells of this rectangle form a batch. Fronts that were finished before belong to the last batch.
                 if batches > 0:
                     fronts_until[batches - 1] = fronts
                 batches += 1
@@ -199,7 +206,7 @@ def _cut(depth: int, lateral: int) -> tuple[Integers, ...]:
 
 @njit(cache=True, nogil=True)
 def _line(rectangle: Integers, cut: int, depth: int) -> tuple[int, int, int, int]:
-    """Give the cutting line as a rectangle."""
+    """Return a separator as a rectangle."""
     top, bottom, left, right = rectangle
     if cut < depth:
         return cut, cut + 1, left, right
@@ -208,7 +215,7 @@ def _line(rectangle: Integers, cut: int, depth: int) -> tuple[int, int, int, int
 
 @njit(cache=True, nogil=True)
 def _rank(rectangles: Integers, cuts: Integers, depth: int, lateral: int) -> Integers:
-    """Number the pixels of cutting lines in the order of their elimination; those of cells have -1."""
+    """Return the positions of the pixels of separators in the order of elimination; -1 for pixels of cells."""
     rank = np.full(depth * lateral, -1, np.int32)
     count = 0
     for front in range(len(rectangles)):
@@ -224,7 +231,7 @@ def _rank(rectangles: Integers, cuts: Integers, depth: int, lateral: int) -> Int
 def _fronts(
     rectangles: Integers, cuts: Integers, rank: Integers, depth: int, lateral: int
 ) -> tuple[Integers, Integers, Integers]:
-    """List the pixels of every front, pivots first, then the ring, each in the order of elimination."""
+    """List the pixels of every front: its pivots and its ring, both in the order of elimination."""
     fronts = len(rectangles)
     start = np.zeros(fronts + 1, np.int64)
     pivots = np.empty(fronts, np.int64)
@@ -271,13 +278,13 @@ def _fronts(
 
 @njit(cache=True, nogil=True)
 def _peak(sizes: Integers, children: Integers) -> int:
-    """Find how much a stack holds at most when every front replaces its children's entries by its own."""
-    held = 0
+    """Return the maximum size of a stack on which every front replaces the entries of its children."""
+    size = 0
     peak = 0
     for front in range(len(sizes)):
         for half in range(2):
             if children[front, half] >= 0:
-                held -= sizes[children[front, half]]
-        held += sizes[front]
-        peak = max(peak, held)
+                size -= sizes[children[front, half]]
+        size += sizes[front]
+        peak = max(peak, size)
     return peak

@@ -1,4 +1,4 @@
-"""The two engines that compute maps, behind one interface."""
+"""Common interface of the CPU and GPU engines that compute confidence maps."""
 
 from typing import Any, Protocol
 
@@ -9,46 +9,46 @@ from cm_lightning.confidence.problem import Problem, SolveInfo
 
 
 class Engine(Protocol):
-    """What computes maps and their gradients: :mod:`cm_lightning.confidence.cpu` or ``cuda``."""
+    """Interface of the modules :mod:`cm_lightning.confidence.cpu` and :mod:`cm_lightning.confidence.cuda`."""
 
     def solve(self, problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
-        """Compute the maps of a call.
+        """Compute confidence maps.
 
         Args:
-            problem: The input.
-            certify: Whether to prove a bound on every map's error.
+            problem: Checked input of a call of the solver.
+            certify: Whether to compute proven error bounds.
 
         Returns:
-            The maps, of the frames' shape, kind and device, and what there is to know about them.
+            Confidence maps with the shape, type and device of the frames, and information about the solution.
 
         Raises:
-            ValueError: A frame holds NaN or infinity.
+            ValueError: A frame contains NaN or infinity.
         """
 
     def gradient(self, problem: Problem, maps: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
-        """Carry a gradient from maps to frames.
+        """Propagate a gradient from maps to frames.
 
         Args:
-            problem: The input of the call; its frames are a tensor.
-            maps: Its result in float64, of the frames' number of pixels and on their device.
-            upstream: Derivatives of something by the maps, the same.
+            problem: Checked input of a call of the solver, whose frames are a tensor.
+            maps: Confidence maps, float64, ``(..., depth, lateral)``, on the device of the frames.
+            upstream: Gradient with respect to the maps, float64, ``(..., depth, lateral)``.
 
         Returns:
-            Its derivatives by the frames, float64, ``(frames, depth, lateral)``, on their device.
+            Gradient with respect to the frames, float64, ``(frames, depth, lateral)``, on the same device.
         """
 
 
 def choose_engine(problem: Problem) -> Engine:
-    """Choose the engine of a problem.
+    """Return the engine for the backend of a problem.
 
     Args:
-        problem: The input of a call, which knows where to compute.
+        problem: Checked input of a call of the solver.
 
     Returns:
         The engine.
     """
     if problem.backend == "cuda":
-        # Only those with a GPU pay for its tables and wait for its import.
+        # The import takes time, and is only needed with a GPU.
         from cm_lightning.confidence import cuda
 
         return cuda

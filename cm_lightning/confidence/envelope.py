@@ -1,4 +1,4 @@
-"""The envelope of radio-frequency lines."""
+"""Envelope of radio-frequency (RF) lines."""
 
 from typing import Any
 
@@ -9,20 +9,20 @@ Array = Any
 
 
 def envelope(lines: Array) -> Array:
-    """Take the magnitude of the analytic signal along depth.
-
-    The analytic signal has the spectrum of the lines, twice its positive and none of its negative frequencies (Marple
-    1999: Computing the discrete-time analytic signal via FFT).
+    """Compute the envelope of RF lines: the magnitude of the analytic signal along depth.
 
     Args:
-        lines: Radio-frequency lines, float64, ``(..., depth, lateral)``.
+        lines: RF lines, float64, ``(..., depth, lateral)``.
 
     Returns:
-        The envelope, same shape.
+        Envelope, ``(..., depth, lateral)``.
+
+    References:
+        Marple, "Computing the discrete-time 'analytic' signal via FFT", IEEE Transactions on Signal Processing 1999.
     """
     xp = array_namespace(lines)
     if lines.ndim > 2:
-        # One frame at a time: how a transform is computed may depend on how many there are, and a frame's map must not.
+        # Frames are transformed one by one, because the result of an FFT may depend on the number of frames.
         return xp.stack([envelope(frame) for frame in lines])
     spectrum = xp.fft.fft(lines, axis=0)
     depth = len(lines)

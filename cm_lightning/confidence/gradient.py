@@ -1,4 +1,4 @@
-"""Derivatives of confidence maps by the intensities of their frames."""
+"""Gradients of confidence maps with respect to the intensities of their frames."""
 
 from typing import Any
 
@@ -12,28 +12,28 @@ from cm_lightning.confidence.problem import Problem, SolverParameters
 def differentiable_maps(
     parameters: SolverParameters, frames: torch.Tensor, domain: Any = None, source: Any = None, sink: Any = None
 ) -> torch.Tensor:
-    """Compute maps through which gradients flow back to the frames.
+    """Compute confidence maps that support gradients with respect to the frames.
 
     Args:
-        parameters: How to compute them; with ``normalise="fixed"`` and ``mode="B"``.
-        frames: As in the solver's call.
-        domain: The same.
-        source: The same.
-        sink: The same.
+        parameters: Parameters of the solver, with ``normalise="fixed"`` and ``mode="B"``.
+        frames: Frames, ``(..., depth, lateral)``; see :class:`cm_lightning.confidence.ConfidenceMapSolver`.
+        domain: Insonified pixels, broadcastable to ``frames``, or None.
+        source: Source pixels, broadcastable to ``frames``, or None.
+        sink: Sink pixels, broadcastable to ``frames``, or None.
 
     Returns:
-        The maps.
+        Confidence maps, ``(..., depth, lateral)``.
 
     Raises:
-        ValueError: The solver rescales by each frame's extremes, where a map has no derivative, or takes an envelope.
+        ValueError: ``normalise`` or ``mode`` has another value.
     """
     if parameters.normalise != "fixed":
         raise ValueError(
-            "Gradients of a confidence map need normalise='fixed': with 'frame' every pixel depends on the frame's "
-            "minimum, maximum and largest step."
+            "Gradients of a confidence map need normalise='fixed', because with 'frame' all pixels depend on the "
+            "minimum, maximum and largest step of the frame."
         )
     if parameters.mode != "B":
-        raise ValueError("Gradients of a confidence map need mode='B'; take the envelope of RF lines beforehand.")
+        raise ValueError("Gradients of a confidence map need mode='B'; compute the envelope of RF lines beforehand.")
     maps: torch.Tensor = _ConfidenceMaps.apply(  # type: ignore[no-untyped-call]
         frames, parameters, domain, source, sink
     )
@@ -41,18 +41,18 @@ def differentiable_maps(
 
 
 class _ConfidenceMaps(torch.autograd.Function):
-    """Maps, and the adjoint of their linear system.
+    """Confidence maps with gradients by the adjoint of their linear system.
 
-    With ``A x = b`` and ``A l = dL/dx`` the derivative by an edge's weight is ``-(l_i - l_j) (x_i - x_j)``. The system
-    is set up and eliminated again on the way back, which takes as long as the way forth and spares the memory of every
-    frame's factor in between.
+    With ``A x = b`` and ``A l = dL/dx``, the derivative with respect to the weight of an edge is ``-(l_i - l_j) (x_i -
+    x_j)``. The backward pass factorises the system again. It takes as long as the forward pass, but the factors of all
+    frames do not have to be stored.
     """
 
     @staticmethod
     def forward(
         context: Any, frames: torch.Tensor, parameters: SolverParameters, domain: Any, source: Any, sink: Any
     ) -> torch.Tensor:
-        """Solve in float64: neighbours differ by little, and the way back lives on their differences."""
+        """Solve in float64, since the gradient depends on the small differences between neighbouring pixels."""
         problem = Problem(parameters, frames.detach().double(), domain, source, sink)
         maps: torch.Tensor
         maps, _ = choose_engine(problem).solve(problem, certify=False)
@@ -63,7 +63,7 @@ class _ConfidenceMaps(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(context: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
-        """Carry the gradient from the maps to the frames."""
+        """Propagate the gradient from the maps to the frames."""
         frames, maps = context.saved_tensors
         parameters, *masks = context.arguments
         problem = Problem(parameters, frames.detach(), *masks)

@@ -1,4 +1,4 @@
-"""From edge weights and boundary to the linear system of a random walk."""
+"""Linear systems of random walks, from edge weights and boundary conditions."""
 
 from typing import Any, NamedTuple
 
@@ -7,24 +7,26 @@ import numpy as np
 from cm_lightning.confidence.arrays import array_namespace
 from cm_lightning.confidence.weights import EDGE_ENDS, EdgeWeights
 
-# A NumPy or CuPy array: everything here runs on both.
+# A NumPy or CuPy array. All functions of this module support both.
 Array = Any
 
 
 class RandomWalkGraph(NamedTuple):
-    """The linear systems of frames, as weights between pixels.
+    """Linear systems of frames, represented by the weights between pixels.
 
-    The matrix has ``slack_i + sum_j w_ij`` on its diagonal and ``-w_ij`` beside it; it is never formed.
+    The diagonal entries of the matrix are ``slack_i + sum_j w_ij``, and its off-diagonal entries are ``-w_ij``. The
+    matrix is not stored.
 
     Attributes:
-        vertical: Weights as in :class:`cm_lightning.confidence.weights.EdgeWeights`, but only between unknown pixels;
+        vertical: Weights between unknown pixels as in :class:`cm_lightning.confidence.weights.EdgeWeights`,
             ``(..., depth - 1, lateral)``.
-        horizontal: The same, ``(..., depth, lateral - 1)``.
-        down_right: The same, ``(..., depth - 1, lateral - 1)``.
-        down_left: The same, ``(..., depth - 1, lateral - 1)``.
-        slack: Sum of each unknown pixel's weights to pixels of known value, ``(..., depth, lateral)``.
-        unknown: Pixels to solve for, ``(..., depth, lateral)``.
-        right: The right-hand side: sum of each unknown pixel's weights to pixels of known value, times that value.
+        horizontal: Weights between unknown pixels, ``(..., depth, lateral - 1)``.
+        down_right: Weights between unknown pixels, ``(..., depth - 1, lateral - 1)``.
+        down_left: Weights between unknown pixels, ``(..., depth - 1, lateral - 1)``.
+        slack: Sum of the weights of an unknown pixel to pixels with known values, ``(..., depth, lateral)``.
+        unknown: Pixels with unknown values, ``(..., depth, lateral)``.
+        right: Right-hand side, ``(..., depth, lateral)``: sum of the weights of an unknown pixel to pixels with known
+            values, multiplied by these values.
     """
 
     vertical: Array
@@ -37,13 +39,13 @@ class RandomWalkGraph(NamedTuple):
 
 
 class BoundaryConditions(NamedTuple):
-    """What the boundary alone says about a system, before any edge weight is known.
+    """Part of a linear system that depends only on the boundary and not on edge weights.
 
     Attributes:
         values: Known values, 0 elsewhere, float64, ``(..., depth, lateral)``.
-        unknown: Pixels to solve for.
-        slack: Sum of each unknown pixel's weights to virtual nodes, float64.
-        right: The same times the nodes' values.
+        unknown: Pixels with unknown values, bool, ``(..., depth, lateral)``.
+        slack: Sum of the weights of each unknown pixel to virtual nodes, float64, ``(..., depth, lateral)``.
+        right: Sum of these weights multiplied by the values of the nodes, float64, ``(..., depth, lateral)``.
     """
 
     values: Array
@@ -55,23 +57,23 @@ class BoundaryConditions(NamedTuple):
 def boundary_conditions(
     domain: Array, source: Array, sink: Array, reaches_source: Array, reaches_sink: Array, virtual: bool
 ) -> BoundaryConditions:
-    """Find the pixels whose value needs no solving, and the links to a virtual boundary.
+    """Find the known values, and the connections to virtual source and sink nodes.
 
     Args:
         domain: Insonified pixels, ``(..., depth, lateral)``.
-        source: Pixels of the domain at the probe.
-        sink: Pixels of the domain where a walk is lost.
-        reaches_source: Pixels whose connected part of the domain holds a source.
-        reaches_sink: The same for a sink.
-        virtual: Whether source and sink are nodes of their own behind these pixels, of value 1 and 0 and linked to each
-            with weight 1, rather than the pixels themselves.
+        source: Pixels of the domain at the probe, ``(..., depth, lateral)``.
+        sink: Pixels of the domain at which random walks end, ``(..., depth, lateral)``.
+        reaches_source: Pixels whose connected component contains a source, ``(..., depth, lateral)``.
+        reaches_sink: Pixels whose connected component contains a sink, ``(..., depth, lateral)``.
+        virtual: Whether source and sink are virtual nodes with the values 1 and 0, which are connected to the source
+            and sink pixels by edges of weight 1, rather than these pixels themselves.
 
     Returns:
-        The conditions, in arrays of their own.
+        The boundary conditions, in new arrays.
     """
     unknown = domain & reaches_source & reaches_sink
     values = (domain & reaches_source & ~reaches_sink).astype(np.float64)
-    # Unlike zeros_like, zeros leaves memory untouched that nobody writes to, as most of this is.
+    # Unlike zeros_like, zeros does not access memory that is not written later, which is most of it.
     xp = array_namespace(values)
     slack, right = xp.zeros(values.shape), xp.zeros(values.shape)
     if virtual:
@@ -85,14 +87,14 @@ def boundary_conditions(
 
 
 def make_graph(weights: EdgeWeights, conditions: BoundaryConditions) -> RandomWalkGraph:
-    """Set up the linear systems.
+    """Assemble the linear systems.
 
     Args:
-        weights: Edge weights of the frames, ``(..., depth, lateral)`` but for the shorter axes.
-        conditions: The boundary's, ``(..., depth, lateral)``; ``slack`` and ``right`` are changed and kept.
+        weights: Edge weights of the frames.
+        conditions: Boundary conditions, whose arrays ``slack`` and ``right`` are changed in place.
 
     Returns:
-        The systems.
+        The linear systems.
     """
     values, unknown, slack, right = conditions
     between = {}
@@ -101,10 +103,10 @@ def make_graph(weights: EdgeWeights, conditions: BoundaryConditions) -> RandomWa
         both = unknown[start] & unknown[end]
         between[name] = weight * both
         outward = weight - between[name]
-        for near, far in ((start, end), (end, start)):
-            flow = outward * unknown[near]
-            slack[near] += flow
-            right[near] += flow * values[far]
+        for pixel, neighbour in ((start, end), (end, start)):
+            flow = outward * unknown[pixel]
+            slack[pixel] += flow
+            right[pixel] += flow * values[neighbour]
     return RandomWalkGraph(**between, slack=slack, unknown=unknown, right=right)
 
 
@@ -112,23 +114,23 @@ def mirror(graph: RandomWalkGraph) -> RandomWalkGraph:
     """Reverse the order of columns.
 
     Args:
-        graph: The systems.
+        graph: Linear systems.
 
     Returns:
-        The same systems on mirrored grids, in arrays of their own.
+        Mirrored linear systems, in new arrays.
     """
     mirrored = RandomWalkGraph(*(array[..., ::-1].copy() for array in graph))
     return mirrored._replace(down_right=mirrored.down_left, down_left=mirrored.down_right)
 
 
 def diagonal(graph: RandomWalkGraph) -> Array:
-    """Sum up the diagonals of the matrices.
+    """Compute the diagonals of the matrices.
 
     Args:
-        graph: The systems.
+        graph: Linear systems.
 
     Returns:
-        The diagonals, ``(..., depth, lateral)``.
+        Diagonals, ``(..., depth, lateral)``.
     """
     total = graph.slack.copy()
     for name, ends in EDGE_ENDS.items():
@@ -138,13 +140,13 @@ def diagonal(graph: RandomWalkGraph) -> Array:
 
 
 def contrast(graph: RandomWalkGraph) -> Array:
-    """Divide the smallest weight of each system by its largest.
+    """Compute the ratio of the smallest positive weight to the largest weight of each system.
 
     Args:
-        graph: The systems.
+        graph: Linear systems.
 
     Returns:
-        Quotients, ``(...)``; 1 for systems without any weight.
+        Ratios, ``(...)``; 1 for systems without positive weights.
     """
     smallest: Array = np.inf
     largest: Array = 0.0
@@ -157,17 +159,17 @@ def contrast(graph: RandomWalkGraph) -> Array:
 
 
 def weight_gradients(adjoint: Array, maps: Array) -> EdgeWeights:
-    """Differentiate by the weights.
+    """Compute the gradient of a loss ``L`` with respect to the edge weights.
 
-    With ``A x = b`` and ``A l = dL/dx``, ``dL/dw_ij = -(l_i - l_j) (x_i - x_j)``, where ``l`` is 0 and ``x`` its value
-    at pixels of known value.
+    With ``A x = b`` and ``A l = dL/dx``, it is ``dL/dw_ij = -(l_i - l_j) (x_i - x_j)``. At pixels with known values,
+    ``l`` is 0, and ``x`` is the known value.
 
     Args:
-        adjoint: ``l``, ``(..., depth, lateral)``, 0 outside the unknown pixels.
-        maps: ``x``, same shape.
+        adjoint: Adjoint solution ``l``, ``(..., depth, lateral)``, 0 outside the unknown pixels.
+        maps: Confidence maps ``x``, ``(..., depth, lateral)``.
 
     Returns:
-        The derivatives, at every edge.
+        Gradient for every edge.
     """
     return EdgeWeights(
         **{

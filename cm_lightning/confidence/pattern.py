@@ -1,8 +1,9 @@
-"""The elimination of one cell, worked out symbolically once for all cells.
+"""Symbolic elimination of one cell, which is the same for all cells.
 
-A cell is seen through a window of 9 x 9 pixels: its own 7 x 7, which are eliminated, and the ring of 32 around them.
-The order within the cell is a nested dissection again, and which weights become nonzero on the way is worked out when
-this module is imported. A pixel that a border cell lacks has no weight to any other and drops out by itself.
+A cell with its neighbours is a window of 9 x 9 pixels: the 7 x 7 pixels of the cell, which are eliminated, and a ring
+of 32 pixels around them. The order within the cell is also a nested dissection. The weights that become nonzero during
+the elimination are determined when this module is imported. Missing pixels of cells at the border of the grid have zero
+weights, and do not need a special case.
 """
 
 from typing import NamedTuple
@@ -18,20 +19,22 @@ WINDOW = CELL + 2
 
 
 class Pattern(NamedTuple):
-    """Which weights of a window are nonzero at some time during its elimination.
+    """Weights of a window that become nonzero during its elimination.
 
-    Positions number the window's pixels in the order of elimination, the ring last.
+    Positions are indices of the pixels of the window in the order of elimination, with the ring at the end.
 
     Attributes:
-        rows: Window row of each position.
-        columns: Window column of each position.
-        row_start: Where each eliminated pixel's weights begin; the weights between ring pixels follow.
-        neighbours: Position of the other pixel of each weight.
-        targets: For every eliminated pixel, for each pair of its neighbours (first < second), the weight that grows.
-        edges: For each edge of the graph: its weight, its kind (0 vertical, 1 horizontal, 2 down right, 3 down left),
-            and its row and column in that kind's array relative to the window's.
-        ring_first: For the weights between ring pixels, the first pixel's place in the ring.
-        ring_second: The second's.
+        rows: Row of each position in the window, ``(81,)``.
+        columns: Column of each position in the window, ``(81,)``.
+        row_start: Index of the first weight of each eliminated pixel, followed by the first weight between ring pixels,
+            ``(50,)``.
+        neighbours: Position of the second pixel of each weight, ``(weights,)``.
+        targets: Indices of the weights that change, for every eliminated pixel and each pair of its neighbours (first <
+            second).
+        edges: For each edge of the graph, the index of its weight, its kind (0 vertical, 1 horizontal, 2 down right, 3
+            down left), and its row and column in the array of this kind, relative to the window, ``(edges, 4)``.
+        ring_first: Index in the ring of the first pixel of each weight between ring pixels.
+        ring_second: Index in the ring of the second pixel of each weight between ring pixels.
     """
 
     rows: NDArray[np.int64]
@@ -45,7 +48,7 @@ class Pattern(NamedTuple):
 
 
 def _order(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int]]:
-    """Order a rectangle's pixels by nested dissection."""
+    """Return the pixels of a rectangle in the order of nested dissection."""
     high, wide = bottom - top, right - left
     if high * wide <= 2:
         return [(row, column) for row in range(top, bottom) for column in range(left, right)]
@@ -58,8 +61,8 @@ def _order(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int]
     return _order(top, bottom, left, middle) + _order(top, bottom, middle + 1, right) + line
 
 
-def _work_out_pattern() -> Pattern:
-    """Eliminate a window symbolically."""
+def _symbolic_elimination() -> Pattern:
+    """Eliminate the pixels of a window symbolically."""
     pixels = _order(1, CELL + 1, 1, CELL + 1)
     pixels += [
         (row, column)
@@ -70,7 +73,7 @@ def _work_out_pattern() -> Pattern:
     position = {pixel: number for number, pixel in enumerate(pixels)}
     inner, total = CELL * CELL, WINDOW * WINDOW
 
-    # The edges, with the pixel whose row and column address them in cm_lightning.confidence.weights.EdgeWeights.
+    # Edges with their row and column in the arrays of cm_lightning.confidence.weights.EdgeWeights.
     edges = []
     for row, column in pixels:
         for kind, (down, right) in enumerate(EDGE_STEPS):
@@ -79,60 +82,60 @@ def _work_out_pattern() -> Pattern:
                 first, second = sorted((position[row, column], position[other]))
                 edges.append(((first, second), kind, row, min(column, other[1])))
 
-    later: list[set[int]] = [set() for _ in range(total)]
+    later_neighbours: list[set[int]] = [set() for _ in range(total)]
     for (first, second), *_ in edges:
-        later[first].add(second)
+        later_neighbours[first].add(second)
     for pixel in range(inner):
-        for neighbour in later[pixel]:
-            later[neighbour] |= {other for other in later[pixel] if other > neighbour}
+        for neighbour in later_neighbours[pixel]:
+            later_neighbours[neighbour] |= {other for other in later_neighbours[pixel] if other > neighbour}
 
-    place: dict[tuple[int, int], int] = {}
+    weight_index: dict[tuple[int, int], int] = {}
     row_start = [0]
     for pixel in range(total):
-        for neighbour in sorted(later[pixel]):
-            place[pixel, neighbour] = len(place)
-        row_start.append(len(place))
+        for neighbour in sorted(later_neighbours[pixel]):
+            weight_index[pixel, neighbour] = len(weight_index)
+        row_start.append(len(weight_index))
     targets = [
-        place[first, second]
+        weight_index[first, second]
         for pixel in range(inner)
-        for first in sorted(later[pixel])
-        for second in sorted(later[pixel])
+        for first in sorted(later_neighbours[pixel])
+        for second in sorted(later_neighbours[pixel])
         if first < second
     ]
-    between_ring = [pair for pair in place if pair[0] >= inner]
+    ring_pairs = [pair for pair in weight_index if pair[0] >= inner]
     return Pattern(
         rows=np.array([row for row, _ in pixels]),
         columns=np.array([column for _, column in pixels]),
         row_start=np.array(row_start[: inner + 1]),
-        neighbours=np.array([second for _, second in place]),
+        neighbours=np.array([second for _, second in weight_index]),
         targets=np.array(targets),
-        edges=np.array([(place[pair], kind, row, column) for pair, kind, row, column in edges]),
-        ring_first=np.array([first - inner for first, _ in between_ring]),
-        ring_second=np.array([second - inner for _, second in between_ring]),
+        edges=np.array([(weight_index[pair], kind, row, column) for pair, kind, row, column in edges]),
+        ring_first=np.array([first - inner for first, _ in ring_pairs]),
+        ring_second=np.array([second - inner for _, second in ring_pairs]),
     )
 
 
-PATTERN = _work_out_pattern()
+PATTERN = _symbolic_elimination()
 INNER = CELL * CELL
 RING = WINDOW * WINDOW - INNER
-# Numbers per lane: all weights of a window, and those of the eliminated pixels, which are the cell's factor.
+# Number of weights of a window, and number of weights of the eliminated pixels, which form the factor of the cell.
 WEIGHTS = len(PATTERN.neighbours)
 FACTOR = int(PATTERN.row_start[-1])
 
-# Compiled code reads global arrays, but no fields of a global tuple.
+# Numba supports global arrays, but not the fields of a global named tuple.
 _ROWS, _COLUMNS = PATTERN.rows, PATTERN.columns
 
 
 @njit(cache=True, nogil=True)
 def ring_pixels(row: int, column: int, depth: int, lateral: int, pixels: NDArray[np.int64]) -> None:
-    """List the pixels around a cell.
+    """List the pixels of the ring around a cell.
 
     Args:
         row: First row of the cell.
-        column: Its first column.
-        depth: Rows of the grid.
-        lateral: Columns of the grid.
-        pixels: Filled with their row-major numbers, -1 outside the grid, ``(RING,)``.
+        column: First column of the cell.
+        depth: Number of rows of the grid.
+        lateral: Number of columns of the grid.
+        pixels: Output, row-major indices of the pixels, -1 outside the grid, ``(RING,)``.
     """
     for index in range(RING):
         r = row - 1 + _ROWS[INNER + index]

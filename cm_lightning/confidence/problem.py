@@ -1,4 +1,4 @@
-"""What every engine takes and gives: parameters, the checked input of a call, equations, and facts about maps."""
+"""Parameters, checked input, linear systems, and information about solutions, for all engines."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,32 +21,32 @@ Array = Any
 
 @dataclass(frozen=True)
 class SolverParameters:
-    """What :class:`cm_lightning.confidence.ConfidenceMapSolver` is told once, for all of its calls.
+    """Parameters of :class:`cm_lightning.confidence.ConfidenceMapSolver`.
 
-    Defaults are those of the study (alpha 0.5, beta 100); it does not print gamma, for which MONAI's default is taken.
-    The study also tried (alpha, beta) = (0.2, 400), (0.2, 100) and (0.5, 400).
+    The defaults are those of the study (alpha 0.5, beta 100). It does not report gamma, for which the default of MONAI
+    is used. The study also tried (alpha, beta) = (0.2, 400), (0.2, 100) and (0.5, 400).
 
     Args:
-        alpha: Attenuation coefficient, per depth of the domain.
-        beta: How strongly an intensity step blocks the walk.
-        gamma: Penalty on horizontal and diagonal steps.
-        formulation: How intensities become weights. ``realtime`` also has CAMPVis' boundary: source and sink are nodes
-            of their own behind the first and last pixels, linked to each with weight 1.
-        normalise: ``frame`` rescales by each frame's own intensities, ``fixed`` takes them on a scale from 0 to 1
-            (integers: to their type's largest value), for sequences, and for gradients.
-        sink: Of the last insonified pixels of the columns, take ``all``, the ``mid`` one, or those of ``min``
-            intensity; a mask can be given in the call.
-        mode: ``B`` for envelopes (B-mode images), ``RF`` for radio-frequency lines, whose envelope along depth is
-            taken first (magnitude of the analytic signal). The MATLAB code and MONAI shift the lines to [0, 1] before
-            that, which lets the carrier through; here they are taken as they are.
-        tolerance: Largest error of a map to be reached.
-        method: ``cg`` for conjugate gradients as above, ``direct`` for the subtraction-free elimination in float64.
-        max_batch: Frames that are worked on at a time, which bounds the memory: as many as there are cores, on a GPU as
-            many as fit, if None.
-        backend: ``auto`` computes where the frames are; ``cpu`` and ``cuda`` there, wherever they are.
+        alpha: Attenuation coefficient, relative to the depth of the insonified region.
+        beta: Sensitivity of the random walk to intensity differences.
+        gamma: Penalty of horizontal and diagonal steps.
+        formulation: Formula for edge weights. ``realtime`` also uses the boundary of CAMPVis: source and sink are
+            virtual nodes, which are connected to the first and last pixels by edges of weight 1.
+        normalise: ``frame`` rescales the intensities of each frame. ``fixed`` uses a fixed scale from 0 to 1 (integers
+            are divided by the maximum of their type), for sequences and for gradients.
+        sink: Choice of the sink among the last insonified pixels of all columns: ``all``, the ``mid`` one, or those
+            with the ``min`` intensity. A sink mask of a call takes precedence.
+        mode: ``B`` for envelopes (B-mode images), ``RF`` for radio-frequency lines, for which the envelope along depth
+            is computed first. The MATLAB code and MONAI shift RF lines to the range from 0 to 1 before this, so that
+            the envelope contains the carrier frequency. This is not done here.
+        tolerance: Maximum error of a map.
+        method: ``cg`` for conjugate gradients, ``direct`` for a direct solution in float64.
+        max_batch: Number of frames that are processed at once, which limits the memory. The default is the number of
+            CPU cores, or as many frames as fit into the memory of the GPU.
+        backend: ``auto`` for the device of the frames, ``cpu``, or ``cuda``.
 
     Raises:
-        ValueError: A parameter is negative, not finite, or not one of its choices.
+        ValueError: A parameter is out of its range, or not one of its choices.
     """
 
     alpha: float = 0.5
@@ -62,13 +62,13 @@ class SolverParameters:
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        """Check that the parameters describe a random walk."""
+        """Check the parameters."""
         for name in ("alpha", "beta", "gamma"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be a finite number of at least 0, found {value}.")
         if not 0 < self.tolerance < 1:
-            raise ValueError(f"tolerance must lie between 0 and 1, found {self.tolerance}.")
+            raise ValueError(f"tolerance must be between 0 and 1, found {self.tolerance}.")
         if self.max_batch is not None and self.max_batch < 1:
             raise ValueError(f"max_batch must be at least 1, found {self.max_batch}.")
         choices: dict[str, tuple[str, ...]] = {
@@ -86,13 +86,14 @@ class SolverParameters:
 
 @dataclass(frozen=True)
 class SolveInfo:
-    """How the maps of a call were computed; every array has the leading shape of the frames.
+    """Information about the solutions of a call, ``(...)`` each for frames of shape ``(..., depth, lateral)``.
 
     Attributes:
-        iterations: Steps of conjugate gradients; 0 where the direct solve was asked for or stepped in.
-        error_estimate: Estimated largest error of the map.
-        error_bound: Proven upper bound on the largest error, rounding included; NaN if not asked for.
-        fallback: Whether conjugate gradients did not reach the tolerance, so that the direct solve stepped in.
+        iterations: Number of steps of conjugate gradients; 0 for direct solutions.
+        error_estimate: Estimate of the maximum error of the map.
+        error_bound: Proven upper bound of the maximum error, including rounding errors; NaN if it was not computed.
+        fallback: Whether the direct solver was used instead of conjugate gradients, because the system is
+            ill-conditioned or the tolerance was not reached.
     """
 
     iterations: NDArray[np.int64]
@@ -102,14 +103,14 @@ class SolveInfo:
 
     @classmethod
     def blank(cls, frames: int, certify: bool) -> "SolveInfo":
-        """Give the facts about maps that need no solving, for an engine to fill in those about the others.
+        """Create the information for maps without unknown pixels, which engines update for all other maps.
 
         Args:
             frames: Number of frames.
-            certify: Whether errors will be bounded.
+            certify: Whether error bounds are computed.
 
         Returns:
-            Arrays of shape ``(frames,)``: no steps, no error.
+            Information with 0 steps and errors of 0, ``(frames,)`` each.
         """
         return cls(
             iterations=np.zeros(frames, dtype=np.int64),
@@ -119,27 +120,27 @@ class SolveInfo:
         )
 
     def reshape(self, leading: tuple[int, ...]) -> "SolveInfo":
-        """Give the same facts in another shape.
+        """Change the shape of all arrays.
 
         Args:
-            leading: Shape of every array.
+            leading: New shape.
 
         Returns:
-            The facts.
+            Information with this shape.
         """
         return SolveInfo(*(getattr(self, name).reshape(leading) for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """Equations on the rectangle around a domain: of one frame on the CPU, of several with that rectangle on a GPU.
+    """Linear systems on the bounding box of a domain, for one frame (CPU) or several frames (GPU).
 
     Attributes:
-        place: Where they belong in arrays of shape ``(frames, depth, lateral)``: frame or frames, rows, columns.
-        image: Intensities, after envelope and unit, float64, ``(..., depth, lateral)``.
+        place: Index in arrays of shape ``(frames, depth, lateral)``: frame or frames, rows, columns.
+        image: Intensities after scaling and computation of the envelope, float64, ``(..., depth, lateral)``.
         domain: Insonified pixels, broadcastable to ``image``.
-        values: Known values, 0 elsewhere, float64, same shape as ``image``.
-        graph: The equations.
+        values: Known values, 0 elsewhere, float64, ``(..., depth, lateral)``.
+        graph: The linear systems.
     """
 
     place: tuple[Any, slice, slice]
@@ -150,29 +151,29 @@ class System:
 
 
 class Problem:
-    """The input of one call, checked.
+    """Checked input of a call of the solver.
 
     Args:
-        parameters: How the maps are to be computed.
-        frames: As given to :meth:`cm_lightning.confidence.ConfidenceMapSolver.solve`.
-        domain: The same.
-        source: The same.
-        sink: The same.
+        parameters: Parameters of the solver.
+        frames: Frames, ``(..., depth, lateral)``; see :meth:`cm_lightning.confidence.ConfidenceMapSolver.solve`.
+        domain: Insonified pixels, broadcastable to ``frames``, or None.
+        source: Source pixels, broadcastable to ``frames``, or None.
+        sink: Sink pixels, broadcastable to ``frames``, or None.
 
     Attributes:
-        parameters: As given.
-        backend: Where to compute.
-        leading: Shape of ``frames`` without depth and lateral.
-        frames: Intensities, ``(frames, depth, lateral)``; on the host if the backend is the CPU, else where they were.
-        shape: ``(frames, depth, lateral)``.
+        parameters: Parameters of the solver.
+        backend: Backend, ``cpu`` or ``cuda``.
+        leading: Shape of the frames without depth and lateral.
+        frames: Intensities, ``(frames, depth, lateral)``, as a NumPy array for the CPU, and unchanged otherwise.
+        shape: Shape of these intensities.
         dtype: Precision of the maps.
-        rounding: What storing a map in that type may add to the error of a value of at most 1.
-        weight_function: How intensities become weights.
-        boundary: Masks of all frames, on the host.
+        rounding: Maximum rounding error of storing a map in this type.
+        weight_function: Formula for edge weights.
+        boundary: Masks of all frames, on the CPU.
 
     Raises:
-        ValueError: Fewer than two axes, no pixel, a mask that does not fit, NaN or infinity (on the CPU; on a GPU the
-            engine checks), or a backend that this machine lacks.
+        ValueError: The frames have fewer than two axes or no pixels, contain NaN or infinity (for the CPU; the engine
+            checks this on a GPU), a mask has an incompatible shape, or the backend is not available.
     """
 
     def __init__(self, parameters: SolverParameters, frames: Any, domain: Any, source: Any, sink: Any) -> None:
@@ -196,59 +197,61 @@ class Problem:
         if self.backend == "cpu":
             self.frames = to_numpy(self.frames)
             self.check_finite(np.isfinite(self.frames).all(axis=(-2, -1)))
-        whole = tuple(frames.shape)
-        looked_at = to_numpy(self.frames) if parameters.sink == "min" and sink is None else None
+        full_shape = tuple(frames.shape)
+        intensities = to_numpy(self.frames) if parameters.sink == "min" and sink is None else None
         self.boundary = find_boundary(
             self.shape[1:],
-            looked_at,
-            _flat_mask("domain", domain, whole),
-            _flat_mask("source", source, whole),
-            _flat_mask("sink", sink, whole),
+            intensities,
+            _flat_mask("domain", domain, full_shape),
+            _flat_mask("source", source, full_shape),
+            _flat_mask("sink", sink, full_shape),
             parameters.sink,
         )
 
     def check_finite(self, finite: BoolArray) -> None:
-        """Name the first frame that holds NaN or infinity.
+        """Check that all frames are finite.
 
         Args:
-            finite: Whether each frame holds neither, ``(frames,)``.
+            finite: Whether each frame is finite, ``(frames,)``.
 
         Raises:
-            ValueError: One holds them.
+            ValueError: A frame contains NaN or infinity; the message contains the index of the first one.
         """
         if not finite.all():
             first = int(np.argmin(finite))
             index = tuple(int(i) for i in np.unravel_index(first, self.leading)) if self.leading else ()
-            place = f"frame {index}" if index else "the frame"
-            raise ValueError(f"frames must be finite, found NaN or infinity in {place}.")
+            name = f"frame {index}" if index else "the frame"
+            raise ValueError(f"frames must be finite, found NaN or infinity in {name}.")
 
     def intensities(self, frames: Array) -> Array:
-        """Bring frames to what weights are made of.
+        """Compute the intensities from which weights are computed.
 
         Args:
-            frames: Some of the problem's frames or a part of them, ``(..., depth, lateral)``; NumPy or CuPy.
+            frames: Frames or parts of frames, ``(..., depth, lateral)``, as a NumPy or CuPy array.
 
         Returns:
-            Intensities, float64, same shape: on a scale to 1 if that is fixed, the envelope of RF lines.
+            Intensities, float64, ``(..., depth, lateral)``: with a fixed scale if this is configured, and the envelope
+            of RF lines.
         """
         unit = intensity_unit(frames.dtype) if self.parameters.normalise == "fixed" else 1.0
         image = frames.astype(np.float64) / unit
         return envelope(image) if self.parameters.mode == "RF" else image
 
     def restore(self, maps: Any) -> Any:
-        """Bring maps to the frames' shape, kind and device.
+        """Convert maps to the shape, type and device of the frames.
 
         Args:
-            maps: ``(frames, depth, lateral)``; a NumPy or CuPy array, or, for frames that are a tensor, a tensor.
+            maps: Confidence maps, ``(frames, depth, lateral)``, as a NumPy or CuPy array, or, if the frames are a
+                tensor, as a tensor.
 
         Returns:
-            The maps, ``(..., depth, lateral)``.
+            Confidence maps, ``(..., depth, lateral)``.
         """
         return convert_like(maps.reshape(*self.leading, *self.shape[1:]), self._given)
 
 
 def _flat_mask(name: str, mask: Any, shape: tuple[int, ...]) -> BoolArray | None:
-    """Bring a mask to the host and to ``(frames or 1, depth, lateral)``."""
+    """Convert a mask to NumPy with the shape ``(frames, depth, lateral)`` or ``(1, depth, lateral)``."""
     if mask is None:
         return None
     host = to_numpy(mask).astype(bool)
@@ -258,6 +261,8 @@ def _flat_mask(name: str, mask: Any, shape: tuple[int, ...]) -> BoolArray | None
         else:
             flat = np.broadcast_to(host, shape).reshape(-1, *shape[-2:])
     except ValueError:
-        raise ValueError(f"{name} of shape {host.shape} does not fit frames of shape {shape}.") from None
+        raise ValueError(
+            f"{name} has the shape {host.shape}, which cannot be broadcast to the shape {shape} of the frames."
+        ) from None
     result: BoolArray = flat
     return result

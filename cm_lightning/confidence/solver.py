@@ -1,4 +1,4 @@
-"""The confidence map of a frame: the probability that a random walk gets back to the probe."""
+"""Confidence maps: for every pixel, the probability that a random walk reaches the probe."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -13,24 +13,28 @@ from cm_lightning.confidence.gradient import differentiable_maps
 from cm_lightning.confidence.problem import Problem, SolveInfo, SolverParameters
 from cm_lightning.confidence.weights import Formulation
 
-# Raise it when the maps change: it is part of the key under which maps are kept on disk.
+# Version of the maps, which is part of the keys of cached maps. It must be increased if maps change.
 SOLVER_VERSION = 2
 
 
 @dataclass(frozen=True)
 class ConfidenceMapSolver(SolverParameters):
-    """Confidence maps of ultrasound frames by the random walk of Karamalis et al. 2012.
+    """Solver for confidence maps of ultrasound frames.
 
-    Every pixel of the insonified domain is a node of an 8-neighbour graph whose edges are weighted by
-    :class:`cm_lightning.confidence.weights.WeightFunction`, which tells what each formulation computes. Source pixels
-    (the probe's face) are held at 1 and sink pixels (the deepest ones) at 0; the map elsewhere is harmonic, that is,
-    the probability that a random walk from the pixel reaches a source before a sink.
+    Every pixel of the insonified region (domain) is a node of an 8-neighbour graph with the edge weights of
+    :class:`cm_lightning.confidence.weights.WeightFunction`, which describes the formulations. The map is 1 at source
+    pixels (at the face of the probe), 0 at sink pixels (the deepest ones), and harmonic elsewhere. This is the
+    probability that a random walk from a pixel reaches a source before a sink.
 
-    The linear system is solved by conjugate gradients in float64, preconditioned with a subtraction-free elimination in
-    float32 (:mod:`cm_lightning.confidence.cpu.elimination`). One or two steps suffice whatever the image and the
-    parameters; a frame on which they do not is solved directly in float64, and :meth:`solve` says so.
+    The linear system is solved by conjugate gradients in float64. The preconditioner is a factorisation in float32
+    without subtractions (:mod:`cm_lightning.confidence.cpu.elimination`), for which one or two steps are sufficient,
+    independently of the image and the parameters. If they are not, the frame is solved directly in float64, which
+    :meth:`solve` reports.
 
-    The arguments, with their defaults, are those of :class:`cm_lightning.confidence.problem.SolverParameters`.
+    Arguments and defaults are those of :class:`cm_lightning.confidence.problem.SolverParameters`.
+
+    References:
+        Karamalis et al., "Ultrasound confidence maps using random walks", Medical Image Analysis 2012.
 
     Example:
         >>> frames = np.random.default_rng(0).random((2, 16, 12))
@@ -41,15 +45,19 @@ class ConfidenceMapSolver(SolverParameters):
 
     @classmethod
     def preset(cls, name: Formulation, **changes: Any) -> "ConfidenceMapSolver":
-        """Make a solver as published.
+        """Create a solver with published parameters.
 
         Args:
-            name: ``reference`` (the original MATLAB code; also MONAI's direct solve), ``paper`` (Karamalis et al.
-                2012 as printed) or ``realtime`` (CAMPVis: intensities on a fixed scale, virtual source and sink).
-            **changes: Arguments that differ from the preset.
+            name: ``reference`` (original MATLAB code, and MONAI's direct solver), ``paper`` (Karamalis et al. 2012 as
+                printed) or ``realtime`` (CAMPVis, with a fixed scale of intensities and virtual source and sink nodes).
+            **changes: Parameters that differ from the published ones.
 
         Returns:
-            The solver. Published alpha, beta and gamma: 2, 90 and 0.05 (Karamalis et al. 2012), which CAMPVis shares.
+            Solver with the published values 2, 90 and 0.05 of alpha, beta and gamma.
+
+        References:
+            Karamalis et al., "Ultrasound confidence maps using random walks", Medical Image Analysis 2012. Schulte zu
+            Berge et al., "Real-time uncertainty visualization for B-mode ultrasound", IEEE VIS 2014, for CAMPVis.
         """
         published = cls(
             alpha=2.0,
@@ -67,25 +75,29 @@ class ConfidenceMapSolver(SolverParameters):
         source: Any = None,
         sink: Any = None,
     ) -> FrameArray:
-        """Compute the map of every frame; frames do not influence each other.
+        """Compute the confidence map of every frame, independently of other frames.
 
-        Where ``frames`` is a tensor that requires a gradient, so does the map; that needs ``normalise="fixed"``.
+        If ``frames`` is a tensor that requires a gradient, the map is differentiable with ``normalise="fixed"``.
 
         Args:
-            frames: Intensities of shape ``(..., depth, lateral)``, row 0 nearest the probe; NumPy, CuPy or torch, any
-                real dtype and device.
-            domain: Insonified pixels, broadcastable to the shape of ``frames``; the whole frame by default.
-            source: Pixels at the probe's face; by default the first pixel of the domain in every column.
-            sink: Pixels where a walk is lost; by default chosen by the argument ``sink`` of the solver.
+            frames: Intensities, ``(..., depth, lateral)``, with the probe at row 0, as a NumPy array, CuPy array or
+                PyTorch tensor of any real dtype on any device.
+            domain: Insonified pixels, broadcastable to ``frames``; the whole frame by default.
+            source: Pixels at the face of the probe, broadcastable to ``frames``; the first pixel of the domain in every
+                column by default.
+            sink: Pixels at which random walks end, broadcastable to ``frames``; chosen by the parameter ``sink`` of the
+                solver by default.
 
         Returns:
-            Maps in [0, 1] of the same kind, shape and device; float64 for float64 input, else float32. Pixels outside
-            the domain are 0. A pixel that is source and sink at once is 1. A part of the domain with a source and no
-            sink is 1; a part with no source is 0.
+            Confidence maps from 0 to 1, ``(..., depth, lateral)``, with the type and device of the frames; float64 for
+            float64 frames, and float32 otherwise. Pixels outside the domain are 0, and so are connected components of
+            the domain without a source. Components with a source but without a sink are 1, and so are pixels that are
+            both source and sink.
 
         Raises:
-            ValueError: Fewer than two axes, a mask of another shape, or NaN or infinite intensities (the message
-                names the frame's index); a gradient is required of ``normalise="frame"``.
+            ValueError: The frames have fewer than two axes or no pixels, or are not finite (the message contains the
+                index of the frame), a mask has an incompatible shape, the backend is not available, or a gradient is
+                required with ``normalise="frame"`` or ``mode="RF"``.
         """
         if isinstance(frames, torch.Tensor) and frames.requires_grad and torch.is_grad_enabled():
             return cast("FrameArray", differentiable_maps(self, frames, domain, source, sink))
@@ -93,8 +105,8 @@ class ConfidenceMapSolver(SolverParameters):
         missed = np.atleast_1d(~(info.error_estimate <= self.tolerance))
         if missed.any():
             warnings.warn(
-                f"The maps of {missed.sum()} of {missed.size} frames miss the tolerance of {self.tolerance:g} (first: "
-                f"{np.argwhere(missed)[0].tolist()}); their estimated errors are at most "
+                f"The maps of {missed.sum()} of {missed.size} frames do not reach the tolerance of {self.tolerance:g} "
+                f"(first: {np.argwhere(missed)[0].tolist()}); their estimated errors are up to "
                 f"{np.max(info.error_estimate):.1e}.",
                 stacklevel=2,
             )
@@ -108,21 +120,21 @@ class ConfidenceMapSolver(SolverParameters):
         sink: Any = None,
         certify: bool = False,
     ) -> tuple[FrameArray, SolveInfo]:
-        """Compute the maps and tell how they were computed.
+        """Compute confidence maps without gradients, and return information about the solutions.
 
         Args:
-            frames: As in the call.
-            domain: The same.
-            source: The same.
-            sink: The same.
-            certify: Whether to prove a bound on every map's error. A frame whose bound exceeds the tolerance is solved
-                directly. It takes about as long as two more steps.
+            frames: Intensities, ``(..., depth, lateral)``; see :meth:`__call__`.
+            domain: Insonified pixels, broadcastable to ``frames``, or None; see :meth:`__call__`.
+            source: Source pixels, broadcastable to ``frames``, or None; see :meth:`__call__`.
+            sink: Sink pixels, broadcastable to ``frames``, or None; see :meth:`__call__`.
+            certify: Whether to compute proven error bounds, which takes about as long as two more steps. Frames whose
+                bound exceeds the tolerance are solved directly.
 
         Returns:
-            The maps, and what there is to know about them.
+            Confidence maps, ``(..., depth, lateral)``, and information about the solutions.
 
         Raises:
-            ValueError: As in the call, gradients aside.
+            ValueError: See :meth:`__call__`, except for gradients.
         """
         problem = Problem(self, frames, domain, source, sink)
         return choose_engine(problem).solve(problem, certify)

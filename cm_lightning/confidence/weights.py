@@ -1,4 +1,4 @@
-"""From frames to the edge weights of their random walks."""
+"""Edge weights of random walks, from the intensities of frames."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,24 +8,25 @@ import numpy as np
 Formulation = Literal["reference", "paper", "realtime"]
 Normalise = Literal["frame", "fixed"]
 
-# A NumPy or CuPy array: everything here runs on both.
+# A NumPy or CuPy array. All functions of this module support both.
 Array = Any
 
-# Weight that every edge keeps, however large the step across it. The published MATLAB code and MONAI (>= 1.4) use
-# 1e-5 (older MONAI used 1e-6, which changes the maps visibly), CAMPVis 1e-4. The paper has none: there, weights only
-# are kept from vanishing in the arithmetic.
+# Minimum weight of all edges. The published MATLAB code and MONAI (>= 1.4) use 1e-5 (older versions of MONAI use 1e-6,
+# for which maps are visibly different), and CAMPVis uses 1e-4. The paper has no minimum, so that its value only
+# prevents weights of 0 in floating-point arithmetic.
 EDGE_FLOOR: dict[Formulation, float] = {"reference": 1e-5, "paper": 1e-100, "realtime": 1e-4}
 
 
 @dataclass(frozen=True)
 class EdgeWeights:
-    """Conductances of the 8-neighbour graphs on frames; 0 where an end lies outside the domain.
+    """Edge weights of the 8-neighbour graphs of frames, which are 0 if one end of an edge is outside the domain.
 
     Attributes:
-        vertical: ``(..., depth - 1, lateral)``, between a pixel and the one below it.
-        horizontal: ``(..., depth, lateral - 1)``, between a pixel and the one to its right.
-        down_right: ``(..., depth - 1, lateral - 1)``, between a pixel and the one below and to its right.
-        down_left: ``(..., depth - 1, lateral - 1)``, between a pixel's right neighbour and the pixel below it.
+        vertical: Weights between a pixel and the pixel below it, ``(..., depth - 1, lateral)``.
+        horizontal: Weights between a pixel and its right neighbour, ``(..., depth, lateral - 1)``.
+        down_right: Weights between a pixel and the pixel to the lower right, ``(..., depth - 1, lateral - 1)``.
+        down_left: Weights between the right neighbour of a pixel and the pixel below it,
+            ``(..., depth - 1, lateral - 1)``.
     """
 
     vertical: Array
@@ -34,7 +35,7 @@ class EdgeWeights:
     down_left: Array
 
 
-# The two ends of each kind of edge as slices of a (..., depth, lateral) array, in the order of EdgeWeights' fields.
+# Both ends of each kind of edge as slices of an array (..., depth, lateral), in the order of the fields of EdgeWeights.
 _ALL, _FIRST, _LAST = slice(None), slice(None, -1), slice(1, None)
 EDGE_ENDS = {
     "vertical": ((..., _FIRST, _ALL), (..., _LAST, _ALL)),
@@ -42,40 +43,47 @@ EDGE_ENDS = {
     "down_right": ((..., _FIRST, _FIRST), (..., _LAST, _LAST)),
     "down_left": ((..., _FIRST, _LAST), (..., _LAST, _FIRST)),
 }
-# How far down and to the right the other end lies, in the same order.
+# Kinds of edges that leave the scan line.
+_PENALISED = ("horizontal", "down_right", "down_left")
+# Offset of the second end in rows and columns, in the same order.
 EDGE_STEPS = ((1, 0), (0, 1), (1, 1), (1, -1))
 
 
 @dataclass(frozen=True)
 class WeightFunction:
-    """How a frame's intensities become edge weights.
+    """Formula for edge weights from the intensities of a frame.
 
-    ``reference`` is what the original MATLAB code of Karamalis et al. 2012 and MONAI's direct solve compute:
+    ``reference`` is the formula of the original MATLAB code of Karamalis et al. 2012 and of MONAI's direct solver:
 
     1. ``g = (I - min) / (max - min)``
-    2. ``g *= 1 - exp(-alpha * d)``, with ``d`` from 0 at the first to 1 at the last row of the domain
-    3. ``s = |g_i - g_j|`` for every edge, divided by the frame's largest ``s``
-    4. ``s += gamma`` on horizontal and diagonal edges, then divided by the new largest
+    2. ``g *= 1 - exp(-alpha * d)``, with the depth ``d`` from 0 at the first row to 1 at the last row of the domain
+    3. ``s = |g_i - g_j|`` for every edge, divided by the largest ``s`` of the frame
+    4. ``s += gamma`` for horizontal and diagonal edges, then ``s`` is divided by its new maximum
     5. ``w = exp(-beta * s) + 1e-5``
 
-    ``paper`` is what Karamalis et al. 2012 print: step 1, ``g *= exp(-alpha * d)``, ``s = |g_i - g_j|``, plus ``gamma``
-    on horizontal and ``sqrt(2) * gamma`` on diagonal edges, ``w = exp(-beta * s)``; no step is rescaled and no weight
-    has a floor (but 1e-100, for the arithmetic's sake).
+    ``paper`` is the formula as printed in Karamalis et al. 2012: step 1, ``g *= exp(-alpha * d)``, ``s = |g_i - g_j|``
+    plus ``gamma`` for horizontal and ``sqrt(2) * gamma`` for diagonal edges, and ``w = exp(-beta * s)``. Steps ``s``
+    are not rescaled, and there is no minimum weight (except for 1e-100, which prevents weights of 0).
 
-    ``realtime`` is what CAMPVis (Schulte zu Berge et al. 2014) computes: the attenuation of step 2, the penalties of
-    ``paper``, ``w = exp(-beta * s) + 1e-4``, steps not rescaled.
+    ``realtime`` is the formula of CAMPVis: the attenuation of step 2, the penalties of ``paper``, and ``w = exp(-beta *
+    s) + 1e-4``, without rescaling of ``s``.
 
-    With ``normalise="frame"`` minimum, maximum and largest step are taken over a frame's domain, so that a frame with
-    black bands has exactly the weights of its crop. With ``normalise="fixed"`` intensities are on a fixed scale from 0
-    to 1 (integers are divided by their type's largest value beforehand), and neither they nor the steps are rescaled:
-    one bright mark then changes nothing elsewhere, the maps of a sequence are comparable, and they are differentiable.
+    With ``normalise="frame"``, the minimum, the maximum and the largest step are those of the domain of a frame, so
+    that a frame with black borders has exactly the same weights as its crop. With ``normalise="fixed"``, intensities
+    have a fixed scale from 0 to 1 (integers are divided by the maximum of their type), and neither intensities nor
+    steps are rescaled. In this case, a bright mark has no effect on other parts of the frame, the maps of a sequence
+    are comparable, and maps are differentiable.
 
     Attributes:
         formulation: The formula.
-        normalise: Whether intensities and steps are rescaled by what is found in the frame.
-        alpha: Attenuation coefficient, per depth of the domain.
-        beta: How strongly an intensity step blocks the walk.
-        gamma: Penalty on steps that leave the scan line.
+        normalise: Whether intensities and steps are rescaled by the values of each frame.
+        alpha: Attenuation coefficient, relative to the depth of the domain.
+        beta: Sensitivity of the random walk to intensity differences.
+        gamma: Penalty of steps that leave the scan line.
+
+    References:
+        Karamalis et al., "Ultrasound confidence maps using random walks", Medical Image Analysis 2012. Schulte zu Berge
+        et al., "Real-time uncertainty visualization for B-mode ultrasound", IEEE VIS 2014, for CAMPVis.
     """
 
     formulation: Formulation
@@ -89,10 +97,10 @@ class WeightFunction:
 
         Args:
             frames: Intensities, float64, ``(..., depth, lateral)``.
-            domain: Insonified pixels, same shape; at least one in every frame.
+            domain: Insonified pixels, at least one in every frame, ``(..., depth, lateral)``.
 
         Returns:
-            The weights.
+            Edge weights.
         """
         image = self._intensity(frames, domain) * self.decay(domain)
         present = {name: domain[start] & domain[end] for name, (start, end) in EDGE_ENDS.items()}
@@ -118,15 +126,15 @@ class WeightFunction:
         return EdgeWeights(**weights)
 
     def gradient(self, frames: Array, domain: Array, weight_gradients: EdgeWeights) -> Array:
-        """Carry a gradient from the weights to the intensities; only for ``normalise="fixed"``.
+        """Propagate a gradient from the weights to the intensities, for ``normalise="fixed"`` only.
 
         Args:
-            frames: As given to the call.
-            domain: The same.
-            weight_gradients: Derivatives of something by each weight.
+            frames: Intensities, float64, ``(..., depth, lateral)``.
+            domain: Insonified pixels, ``(..., depth, lateral)``.
+            weight_gradients: Gradient with respect to the weights.
 
         Returns:
-            Its derivatives by each intensity, ``(..., depth, lateral)``.
+            Gradient with respect to the intensities, ``(..., depth, lateral)``.
         """
         attenuation = self.decay(domain)
         image = frames * attenuation
@@ -141,7 +149,7 @@ class WeightFunction:
         return result * attenuation
 
     def _intensity(self, frames: Array, domain: Array) -> Array:
-        """Bring intensities to 0 to 1."""
+        """Scale intensities to the range from 0 to 1."""
         if self.normalise == "fixed":
             return np.where(domain, frames, 0.0)
         lowest = np.where(domain, frames, np.inf).min(axis=(-2, -1), keepdims=True)
@@ -151,13 +159,13 @@ class WeightFunction:
         return image
 
     def decay(self, domain: Array) -> Array:
-        """Give the weight of intensities at each depth.
+        """Compute the factor by which intensities are multiplied at each depth.
 
         Args:
             domain: Insonified pixels, ``(..., depth, lateral)``.
 
         Returns:
-            Weights, ``(..., depth, 1)``.
+            Factors, ``(..., depth, 1)``.
         """
         depth = domain.shape[-2]
         rows = domain.any(axis=-1)
@@ -169,14 +177,14 @@ class WeightFunction:
         return decay if self.formulation == "paper" else 1.0 - decay
 
     def exponent(self, largest: dict[str, Array], exists: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-        """Give the numbers in ``w = exp(-scale * |g_i - g_j| - penalty) + floor``.
+        """Compute the coefficients in ``w = exp(-scale * |g_i - g_j| - penalty) + floor``.
 
         Args:
-            largest: Largest ``|g_i - g_j|`` of each kind of edge.
-            exists: Whether there is such an edge.
+            largest: Largest ``|g_i - g_j|`` by kind of edge, ``(..., 1, 1)`` each.
+            exists: Whether there are edges, by kind of edge, ``(..., 1, 1)`` each.
 
         Returns:
-            The scale, and the penalty of each kind of edge.
+            The scale, and the penalties by kind of edge, as numbers or ``(..., 1, 1)``.
         """
         if self.formulation != "reference":
             diagonal = float(np.sqrt(2.0)) * self.beta * self.gamma
@@ -190,16 +198,16 @@ class WeightFunction:
             np.maximum(largest["down_right"], largest["down_left"]),
         )
         overall = np.where(overall > 0, overall, 1.0)
-        raised = largest["vertical"] / overall
-        for name in ("horizontal", "down_right", "down_left"):
-            raised = np.maximum(raised, (largest[name] / overall + self.gamma) * exists[name])
-        raised = np.where(raised > 0, raised, 1.0)
-        off_line = self.beta * self.gamma / raised
-        return self.beta / (overall * raised), {name: 0.0 if name == "vertical" else off_line for name in largest}
+        penalised = largest["vertical"] / overall
+        for name in _PENALISED:
+            penalised = np.maximum(penalised, (largest[name] / overall + self.gamma) * exists[name])
+        penalised = np.where(penalised > 0, penalised, 1.0)
+        scaled_penalty = self.beta * self.gamma / penalised
+        return self.beta / (overall * penalised), {"vertical": 0.0, **dict.fromkeys(_PENALISED, scaled_penalty)}
 
 
 def _maximum(steps: Array) -> Array:
-    """Find each frame's largest step, ``(..., 1, 1)``; 0 where a frame has no such edge."""
+    """Return the largest step of each frame, ``(..., 1, 1)``; 0 if a frame has no edge of this kind."""
     if 0 in steps.shape[-2:]:
         return np.zeros_like(steps, shape=(*steps.shape[:-2], 1, 1))
     return steps.max(axis=(-2, -1), keepdims=True)

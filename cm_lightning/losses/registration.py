@@ -13,11 +13,15 @@ class ImageSimilarity(nn.Module):
     Args:
         spatial_dims: Number of spatial dimensions, 2 or 3.
         window: Side length of the local neighbourhoods in voxels, an odd number.
+
+    References:
+        Avants et al., "Symmetric diffeomorphic image registration with cross-correlation: evaluating automated labeling
+        of elderly and neurodegenerative brain", Medical Image Analysis 2008.
     """
 
     def __init__(self, spatial_dims: int, window: int = 3) -> None:
         super().__init__()
-        # In constant neighbourhoods such as those outside a fan, both variances are 0. MONAI adds 1e-5 to them.
+        # In constant neighbourhoods, such as those outside a fan, both variances are 0. MONAI adds 1e-5 to them.
         self.correlation = LocalNormalizedCrossCorrelationLoss(spatial_dims=spatial_dims, kernel_size=window)
 
     def forward(self, warped: Tensor, fixed: Tensor) -> Tensor:
@@ -41,7 +45,7 @@ def bending_energy(displacement: Tensor) -> Tensor:
         displacement: Displacements in voxels, ``(B, dims, ...)``.
 
     Returns:
-        Energy, a scalar; 0 for affine deformations.
+        Bending energy, a scalar; 0 for affine transformations.
 
     References:
         Rueckert et al., "Nonrigid registration using free-form deformations: application to breast MR images", IEEE TMI
@@ -62,5 +66,9 @@ def anatomy_loss(warped: Tensor, fixed: Tensor) -> Tensor:
 
     Returns:
         Loss from 0 to 1, a scalar.
+
+    References:
+        Xu and Niethammer, "DeepAtlas: joint semi-supervised learning of image registration and segmentation", MICCAI
+        2019.
     """
     return DiceLoss()(warped.float(), fixed.float())

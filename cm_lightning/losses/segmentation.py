@@ -1,4 +1,4 @@
-"""The five segmentation losses that the study compares."""
+"""The five segmentation losses of the study."""
 
 from typing import Literal, get_args
 
@@ -13,7 +13,7 @@ LossName = Literal["dice", "CE", "diceCE", "CEconf", "diceCEconf"]
 
 
 class SegmentationLoss(nn.Module):
-    """Dice loss, cross-entropy, confidence cross-entropy, or a sum of Dice loss and one of the two.
+    """Dice loss, cross-entropy, confidence cross-entropy, or the sum of the Dice loss and a cross-entropy.
 
     ``diceCEconf`` is the Dice loss of all classes including the background, plus ``cross_entropy_weight`` times the
     confidence cross-entropy::
@@ -24,20 +24,25 @@ class SegmentationLoss(nn.Module):
     ``CM``, ``(B, 1, ...)``, and ``m`` voxels. The Dice loss is computed per image, or over the batch with
     ``batch_dice``. Confidence weights the cross-entropy of all classes including the background (see
     :class:`ConfidenceCrossEntropy`), but not the Dice loss. The study does not define the weights of ``diceCEconf``;
-    equal weights are our choice.
+    equal weights are a choice of this package.
 
     Args:
         name: Name of the loss.
         batch_dice: Sum intersections and areas over the batch before computing the Dice loss. Otherwise, the Dice loss
             of a class that is absent from an image is almost 1 if any voxel is predicted as this class.
-        cross_entropy_weight: Weight of the cross-entropy if it is added to the Dice loss.
+        cross_entropy_weight: Weight of the cross-entropy when it is added to the Dice loss.
         target: Target of the confidence cross-entropy: ``mask``, as in the study, or ``soft``.
-        remainder: Class that gets the probability ``1 - confidence`` of the soft target: ``background``, or all classes
-            equally (``uniform``).
+        remainder: Distribution of the probability ``1 - confidence`` of the soft target: all to the background class
+            (``background``), or equally to all classes (``uniform``).
 
     Raises:
         InputError: The name is unknown, the weight is not positive, or a soft target is combined with a loss without
             confidence.
+
+    References:
+        Milletari et al., "V-Net: fully convolutional neural networks for volumetric medical image segmentation", 3DV
+        2016, for the Dice loss. Gonzalez Duque, Zirus et al., "Can ultrasound confidence maps predict sonographers'
+        labeling variability?", 2023, for the confidence cross-entropy.
     """
 
     def __init__(
@@ -73,7 +78,7 @@ class SegmentationLoss(nn.Module):
             Loss, a scalar.
 
         Raises:
-            InputError: The loss needs a confidence map, but there is none.
+            InputError: The loss needs a confidence map, but ``confidence`` is None.
         """
         logits = logits.float()
         loss = logits.new_zeros(())
@@ -82,7 +87,7 @@ class SegmentationLoss(nn.Module):
         if self.confidence_cross_entropy is not None:
             if confidence is None:
                 raise InputError(
-                    f"The loss {self.name} needs confidence maps, but there are none; set data.confidence_mode."
+                    f"The loss {self.name} needs confidence maps, but the batch has none; set data.confidence_mode."
                 )
             loss = loss + self.weight * self.confidence_cross_entropy(logits, label, confidence)
         elif self.name.endswith("CE"):

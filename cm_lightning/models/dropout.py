@@ -13,13 +13,13 @@ def dropout_layers(network: nn.Module) -> list[nn.Module]:
         network: Any network.
 
     Returns:
-        Layers in the order of ``network.modules()``.
+        Dropout layers in the order of ``network.modules()``.
     """
     return [layer for layer in network.modules() if isinstance(layer, _DropoutNd) and layer.p > 0]
 
 
 def check_dropout(network: nn.Module) -> None:
-    """Check that a network has active dropout layers, as MC dropout needs.
+    """Check that a network has active dropout layers, which MC dropout needs.
 
     Args:
         network: Any network.
@@ -29,7 +29,7 @@ def check_dropout(network: nn.Module) -> None:
     """
     if not dropout_layers(network):
         raise InputError(
-            "MC dropout needs a network with dropout, but the dropout rates of this network are 0, so that all samples "
+            "MC dropout needs a network with dropout, but all dropout rates of this network are 0, so that all samples "
             "would be equal. Set a rate, for example model.network_options {dropout: 0.2} (UNETR: dropout_rate), or "
             "switch MC dropout off."
         )

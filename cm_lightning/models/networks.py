@@ -1,4 +1,4 @@
-"""Segmentation networks with the sizes of the study."""
+"""Segmentation networks and the input sizes that they support."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
@@ -13,7 +13,7 @@ from cm_lightning.errors import InputError
 NetworkName = Literal["UNet", "AttentionUnet", "UNETR"]
 
 # The study does not report its network sizes. These are the sizes of later MONAI configurations by its first author,
-# with MONAI's defaults for all other arguments. The dropout of UNETR, which is 0 by default, is our choice for MC
+# with MONAI's defaults for all other arguments. The dropout rate of UNETR, 0 in MONAI, is increased for MC
 # dropout.
 DEFAULTS: dict[NetworkName, dict[str, Any]] = {
     "UNet": {
@@ -47,15 +47,15 @@ def create_network(
     size: tuple[int, ...] | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Create a segmentation network of MONAI.
+    """Create one of MONAI's segmentation networks.
 
     Args:
         name: ``UNet``, ``AttentionUnet`` or ``UNETR``.
         spatial_dims: Number of spatial dimensions, 2 or 3.
         in_channels: Number of input channels.
         out_channels: Number of output channels: classes including the background, plus 1 for a confidence head.
-        size: Size of the input in voxels along every axis, which is checked if it is given. UNETR needs it for its
-            position embedding.
+        size: Size of the input in voxels along every axis, which is checked; None if it is not fixed. UNETR needs it
+            for its position embedding.
         **options: Further arguments of the network, which take precedence over :data:`DEFAULTS`.
 
     Returns:
@@ -99,11 +99,11 @@ def check_size(network: nn.Module, size: tuple[int, ...]) -> None:
     """Check that a network supports an input size, before any data is read.
 
     Args:
-        network: The network.
+        network: Any network. All sizes are accepted by networks other than those of :func:`create_network`.
         size: Size of the input in voxels along every axis.
 
     Raises:
-        InputError: The network does not support this size; the message suggests one.
+        InputError: The network does not support this size; the message suggests a valid size.
     """
     match network:
         case UNet() | AttentionUnet():
@@ -121,7 +121,14 @@ def check_size(network: nn.Module, size: tuple[int, ...]) -> None:
 
 
 def takes_any_grid(network: nn.Module) -> bool:
-    """Return whether a network supports images of any size (after padding), rather than one fixed size."""
+    """Return whether a network supports images of any size (after padding), rather than one fixed size.
+
+    Args:
+        network: Any network.
+
+    Returns:
+        True for U-Nets with or without attention.
+    """
     return isinstance(network, UNet | AttentionUnet)
 
 
@@ -129,32 +136,39 @@ def pad_to_fit(network: nn.Module, inputs: Tensor) -> Tensor:
     """Pad images with zeros at the end of every axis to the next size that a network supports.
 
     Args:
-        network: The network.
+        network: Any network.
         inputs: Images, ``(B, channels, ...)``.
 
     Returns:
         Padded images, ``(B, channels, ...)``.
 
     Raises:
-        InputError: The network supports only one size, and the images have another one.
+        InputError: The network supports only one fixed size, and the images have a different size.
     """
     size = tuple(inputs.shape[2:])
     if not takes_any_grid(network):
         check_size(network, size)
         return inputs
     factors = _total_strides(network, len(size))
-    missing = [max(2, -(-n // factor)) * factor - n for n, factor in zip(size, factors, strict=True)]
+    padding = [max(2, -(-n // factor)) * factor - n for n, factor in zip(size, factors, strict=True)]
     # F.pad expects the last axis first.
-    return F.pad(inputs, [n for amount in reversed(missing) for n in (0, amount)]) if any(missing) else inputs
+    return F.pad(inputs, [n for amount in reversed(padding) for n in (0, amount)]) if any(padding) else inputs
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Count the trainable parameters of a module."""
+    """Count the trainable parameters of a module.
+
+    Args:
+        network: Any module.
+
+    Returns:
+        Number of parameters that require gradients.
+    """
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def _total_strides(network: UNet | AttentionUnet, dims: int) -> list[int]:
-    """Return the product of all strides along every axis. A stride is one number, or one number per axis."""
+    """Return the product of all strides along every axis. Each stride is one number, or one number per axis."""
     total: list[int] = np.prod([np.broadcast_to(stride, dims) for stride in network.strides], axis=0).tolist()
     return total
 
@@ -162,18 +176,18 @@ def _total_strides(network: UNet | AttentionUnet, dims: int) -> list[int]:
 def _check_divisible(subject: str, factors: Sequence[int], size: tuple[int, ...], smallest: int) -> None:
     """Check that sizes are divisible by factors, and that the quotients are at least ``smallest``.
 
-    With a single voxel at the bottom of a U-Net, its normalisation layers could not estimate a variance.
+    With a single voxel at the lowest resolution of a U-Net, normalisation layers could not estimate a variance.
     """
     if all(n % factor == 0 and n >= smallest * factor for n, factor in zip(size, factors, strict=True)):
         return
-    fitting = [max(smallest, round(n / factor)) * factor for n, factor in zip(size, factors, strict=True)]
-    multiples, least = (
+    valid = [max(smallest, round(n / factor)) * factor for n, factor in zip(size, factors, strict=True)]
+    multiple, minimum = (
         str(values[0]) if len(set(values)) == 1 else str(values)
         for values in (list(factors), [smallest * factor for factor in factors])
     )
     raise InputError(
-        f"{subject} inputs with sides that are multiples of {multiples} and at least {least}, found {list(size)}; "
-        f"{fitting} would be valid."
+        f"{subject} inputs with sides that are multiples of {multiple} and at least {minimum}, found {list(size)}; "
+        f"{valid} would be valid."
     )
 
 

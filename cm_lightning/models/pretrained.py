@@ -11,15 +11,15 @@ from cm_lightning.errors import InputError, MissingInputError
 
 
 def load_pretrained(module: nn.Module, path: Path) -> list[str]:
-    """Load the weights of a checkpoint that match a module.
+    """Load those weights of a checkpoint that match a module.
 
-    Weights with equal shapes are copied. If the number of input channels differs, the weights of the common channels
-    are copied, and those of additional channels are set to 0, so that the predictions do not change. All other weights,
-    such as those of an output layer for other classes, keep their random initialisation.
+    Weights with equal names and shapes are copied. If the number of input channels differs, the weights of the common
+    channels are copied, and those of additional channels are set to 0, so that the predictions do not change. All other
+    weights, such as those of an output layer for other classes, keep their random initialisation.
 
     Args:
         module: The module, which is changed in place.
-        path: Lightning checkpoint, or file with a state dict.
+        path: Lightning checkpoint, or a file that contains a state dict.
 
     Returns:
         One line ``name: reason`` for every tensor that was not copied unchanged.
@@ -39,25 +39,25 @@ def load_pretrained(module: nn.Module, path: Path) -> list[str]:
         )
     new_state, notes = {}, []
     for name, value in current.items():
-        before = stored.get(name)
-        if before is None:
+        stored_value = stored.get(name)
+        if stored_value is None:
             notes.append(f"{name}: not in the checkpoint")
-        elif before.shape == value.shape:
-            new_state[name] = before
-        elif images := _number_of_input_images(name, before, value):
-            old, new = before.shape[1] // images, value.shape[1] // images
+        elif stored_value.shape == value.shape:
+            new_state[name] = stored_value
+        elif images := _number_of_input_images(name, stored_value, value):
+            old, new = stored_value.shape[1] // images, value.shape[1] // images
             shared = min(old, new)
             outputs, kernel = value.shape[0], value.shape[2:]
-            widened = value.new_zeros((outputs, images, new, *kernel))
-            widened[:, :, :shared] = before.reshape((outputs, images, old, *kernel))[:, :, :shared]
-            new_state[name] = widened.reshape(value.shape)
+            adapted = value.new_zeros((outputs, images, new, *kernel))
+            adapted[:, :, :shared] = stored_value.reshape((outputs, images, old, *kernel))[:, :, :shared]
+            new_state[name] = adapted.reshape(value.shape)
             notes.append(
                 f"{name}: {images * shared} of {value.shape[1]} input channels loaded, the others set to 0"
                 if old < new
-                else f"{name}: {images * shared} of the {before.shape[1]} input channels of the checkpoint loaded"
+                else f"{name}: {images * shared} of the {stored_value.shape[1]} input channels of the checkpoint loaded"
             )
         else:
-            notes.append(f"{name}: shape {list(value.shape)}, but {list(before.shape)} in the checkpoint")
+            notes.append(f"{name}: shape {list(value.shape)}, but {list(stored_value.shape)} in the checkpoint")
     module.load_state_dict(new_state, strict=False)
     return notes + [f"{name}: only in the checkpoint" for name in stored if name not in current]
 
@@ -74,17 +74,17 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     return weights
 
 
-def _number_of_input_images(name: str, before: Tensor, now: Tensor) -> int:
-    """Return the number of input images of a layer, if its weights differ only by 1 or 2 channels per image; else 0.
+def _number_of_input_images(name: str, stored: Tensor, current: Tensor) -> int:
+    """Return the number of input images of a layer if its weights differ only in 1 or 2 channels per image, else 0.
 
-    The second axis of a transposed convolution at the output is not mistaken for input channels, because it has the
-    number of classes, which is at least 2.
+    The second axis of a transposed convolution at the output is not mistaken for input channels, because its length is
+    the number of classes, which is at least 2.
     """
-    if before.ndim != now.ndim or before.ndim < 3:
+    if stored.ndim != current.ndim or stored.ndim < 3:
         return 0
-    if before.shape[0] != now.shape[0] or before.shape[2:] != now.shape[2:]:
+    if stored.shape[0] != current.shape[0] or stored.shape[2:] != current.shape[2:]:
         return 0
-    match {before.shape[1], now.shape[1]}:
+    match {stored.shape[1], current.shape[1]}:
         case channels if channels == {1, 2}:
             return 1
         case channels if channels == {2, 4} and name.startswith("registration."):

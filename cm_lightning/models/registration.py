@@ -1,4 +1,4 @@
-"""Registration network, and warping of images."""
+"""Registration network and warping of images."""
 
 import warnings
 from typing import Any
@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from cm_lightning.errors import InputError
 
-# Sizes of the DeepAtlas tutorial of MONAI, since the study does not report its own.
+# Options of MONAI's DeepAtlas tutorial, because the study does not report its own.
 REGISTRATION_DEFAULTS: dict[str, Any] = {
     "channels": (16, 32, 32, 32, 32),
     "strides": (1, 2, 2, 2),
@@ -21,7 +21,7 @@ REGISTRATION_DEFAULTS: dict[str, Any] = {
 
 
 def create_registration_network(spatial_dims: int, image_channels: int, **options: Any) -> UNet:
-    """Create a U-Net that predicts the displacement between two images.
+    """Create a U-Net that predicts the displacement field between two images.
 
     The weights of its last layer are initialised close to 0, as in VoxelMorph, so that training starts at the identity
     (unless the network has residual units).
@@ -35,7 +35,7 @@ def create_registration_network(spatial_dims: int, image_channels: int, **option
         Network from ``(B, 2 * image_channels, ...)`` to displacements in voxels, ``(B, spatial_dims, ...)``.
 
     Raises:
-        InputError: An option is not an argument of UNet.
+        InputError: An option is not an argument of UNet, or its value is invalid.
 
     References:
         Xu and Niethammer, "DeepAtlas: joint semi-supervised learning of image registration and segmentation", MICCAI
@@ -67,8 +67,8 @@ def warp(image: Tensor, displacement: Tensor) -> Tensor:
             ``x + displacement(x)``.
 
     Returns:
-        Warped image with linear interpolation, float32, ``(B, channels, ...)``. Outside the image, the values of the
-        border are used.
+        Warped image with linear interpolation, float32, ``(B, channels, ...)``. Positions outside the image take the
+        value of the nearest border voxel.
     """
     with warnings.catch_warnings(), torch.autocast(image.device.type, enabled=False):
         warnings.filterwarnings("ignore", message=".*native grid_sample.*")

@@ -1,4 +1,4 @@
-"""Gradients of maps by their frames, against finite differences."""
+"""Gradients of confidence maps with respect to frames, compared with finite differences."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def solver(formulation="reference", **changes):
 
 
 @pytest.mark.parametrize("formulation", ["reference", "paper", "realtime"])
-def test_gradient_is_that_of_finite_differences(formulation):
+def test_gradient_equals_finite_differences(formulation):
     torch.manual_seed(0)
     frames = torch.rand(2, 9, 8, dtype=torch.float64, requires_grad=True)
     domain = torch.rand(9, 8) > 0.2
@@ -28,7 +28,7 @@ def test_gradient_is_that_of_finite_differences(formulation):
     assert torch.autograd.gradcheck(lambda x: maps(x, domain, source), frames)
 
 
-def test_map_can_be_a_layer_in_single_precision():
+def test_gradient_descent_in_single_precision():
     torch.manual_seed(0)
     frames = torch.rand(1, 1, 20, 16, requires_grad=True)
     domain = torch.ones(20, 16, dtype=torch.bool)
@@ -47,7 +47,7 @@ def test_map_can_be_a_layer_in_single_precision():
     assert loss.item() < 0.5 * before
 
 
-def test_gradient_is_refused_where_there_is_none():
+def test_settings_without_gradients_raise_errors():
     frames = torch.rand(6, 5, requires_grad=True)
     with pytest.raises(ValueError, match="normalise='fixed'"):
         ConfidenceMapSolver()(frames)
@@ -57,7 +57,7 @@ def test_gradient_is_refused_where_there_is_none():
         assert not ConfidenceMapSolver()(frames).requires_grad
 
 
-def test_gradient_flows_inside_a_fan_only():
+def test_gradient_is_zero_outside_a_fan():
     volume = Phantom(size=(48, 40, 2), spacing=(1.2, 1.6, 1.2), probe="convex").simulate(0)
     frames = torch.from_numpy(np.moveaxis(volume.image, 2, 0) / 255.0).requires_grad_()
     geometry = find_geometry(frames, "convex", aspect=1.6 / 1.2)
@@ -73,7 +73,7 @@ def test_gradient_flows_inside_a_fan_only():
     assert (gradients[0][~domain] == 0).all()
 
 
-def test_engine_gives_the_gradient_that_autograd_carries():
+def test_gradient_of_the_engine_equals_autograd():
     torch.manual_seed(0)
     frames = torch.rand(2, 1, 14, 11, requires_grad=True)
     upstream = torch.randn(frames.shape)

@@ -1,4 +1,4 @@
-"""The public call: what it takes and gives, and properties of the maps."""
+"""Public interface of the solver, and properties of confidence maps."""
 
 from dataclasses import asdict
 
@@ -15,14 +15,14 @@ from cm_lightning.confidence.problem import SolverParameters
 FORMULATIONS = ["reference", "paper", "realtime"]
 
 
-def test_sink_of_least_intensity_also_in_narrow_frames(rng):
+def test_sink_of_minimum_intensity_in_narrow_frames(rng):
     frame = rng.random((12, 5))
     sink = np.zeros(frame.shape, dtype=bool)
     sink[-1, frame[-1].argmin()] = True
     np.testing.assert_array_equal(ConfidenceMapSolver(sink="min")(frame), ConfidenceMapSolver()(frame, sink=sink))
 
 
-def test_presets_differ_where_they_should():
+def test_presets_have_the_published_parameters():
     reference, paper, realtime = (ConfidenceMapSolver.preset(name) for name in FORMULATIONS)
     assert (reference.alpha, reference.beta) == (2.0, 90.0)
     assert (paper.formulation, paper.normalise) == ("paper", "frame")
@@ -30,10 +30,10 @@ def test_presets_differ_where_they_should():
     assert ConfidenceMapSolver.preset("paper", beta=5.0).beta == 5.0
 
 
-def test_missed_tolerance_is_never_silent(rng, monkeypatch):
-    lost = cpu_solver.Solution(np.zeros((6, 5)), 3, np.inf, np.nan, fallback=True)
-    monkeypatch.setattr(cpu_solver.CompiledSolver, "__call__", lambda *_: lost)
-    with pytest.warns(UserWarning, match=r"1 of 1 frames miss the tolerance of 0\.001"):
+def test_missed_tolerance_causes_a_warning(rng, monkeypatch):
+    failed = cpu_solver.Solution(np.zeros((6, 5)), 3, np.inf, np.nan, fallback=True)
+    monkeypatch.setattr(cpu_solver.CompiledSolver, "__call__", lambda *_: failed)
+    with pytest.warns(UserWarning, match=r"1 of 1 frames do not reach the tolerance of 0\.001"):
         ConfidenceMapSolver()(rng.random((6, 5)))
 
 
@@ -52,7 +52,7 @@ def test_info_has_the_leading_shape(rng):
     levels=st.sampled_from([1, 2, 3, 256]),
     share=st.sampled_from([0.3, 0.7, 1.0]),
 )
-def test_any_frame_and_domain_gives_a_probability(shape, seed, levels, share):
+def test_maps_of_random_frames_and_domains_are_probabilities(shape, seed, levels, share):
     rng = np.random.default_rng(seed)
     frame = rng.integers(levels, size=shape).astype(float)
     domain = rng.random(shape) < share
@@ -65,14 +65,14 @@ def test_any_frame_and_domain_gives_a_probability(shape, seed, levels, share):
     assert (walk[column_sink(domain) & ~column_source(domain)] == 0).all()
 
 
-def test_values_lie_between_those_of_neighbours(rng):
+def test_values_are_between_those_of_the_neighbours(rng):
     walk = ConfidenceMapSolver(tolerance=1e-9)(rng.random((25, 18)))
     inner = walk[1:-1, 1:-1]
-    around = np.stack(
+    neighbours = np.stack(
         [walk[1 + i : 24 + i, 1 + j : 17 + j] for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
     )
-    assert (inner <= around.max(axis=0) + 1e-9).all()
-    assert (inner >= around.min(axis=0) - 1e-9).all()
+    assert (inner <= neighbours.max(axis=0) + 1e-9).all()
+    assert (inner >= neighbours.min(axis=0) - 1e-9).all()
 
 
 def test_mirrored_frame_has_mirrored_map(rng):
@@ -81,9 +81,9 @@ def test_mirrored_frame_has_mirrored_map(rng):
     np.testing.assert_allclose(solver(frame[:, ::-1]), solver(frame)[:, ::-1], atol=1e-9)
 
 
-def test_bands_change_nothing(rng):
+def test_pixels_outside_the_domain_have_no_effect(rng):
     crop = rng.random((20, 15))
-    frame = rng.random((32, 25)) * 5 - 2  # whatever stands in the bands
+    frame = rng.random((32, 25)) * 5 - 2  # arbitrary values outside the domain
     frame[4:24, 3:18] = crop
     domain = np.zeros(frame.shape, dtype=bool)
     domain[4:24, 3:18] = True
@@ -91,7 +91,7 @@ def test_bands_change_nothing(rng):
         np.testing.assert_array_equal(solver(frame, domain)[4:24, 3:18], solver(crop))
 
 
-def test_burned_in_mark_that_is_masked_changes_nothing_elsewhere(rng):
+def test_masked_marks_have_no_effect_on_other_pixels(rng):
     frame = rng.random((30, 30))
     mark = np.zeros(frame.shape, dtype=bool)
     mark[12:15, 12:15] = True
@@ -100,7 +100,7 @@ def test_burned_in_mark_that_is_masked_changes_nothing_elsewhere(rng):
     np.testing.assert_array_equal(solver(marked, ~mark), solver(frame, ~mark))
 
 
-def test_neck_of_one_pixel_is_passed():
+def test_domain_with_a_connection_of_one_pixel():
     domain = np.zeros((9, 9), dtype=bool)
     domain[:4] = domain[5:] = True
     domain[4, 4] = True
@@ -108,7 +108,7 @@ def test_neck_of_one_pixel_is_passed():
     assert 0 < walk[5, 4] < walk[4, 4] < walk[3, 4] < 1
 
 
-def test_parts_without_source_or_sink():
+def test_components_without_source_or_sink():
     frame = np.random.default_rng(0).random((9, 9))
     domain = np.zeros((9, 9), dtype=bool)
     domain[:, :3] = domain[:, 6:] = True
@@ -119,14 +119,14 @@ def test_parts_without_source_or_sink():
     assert (walk[:, 3:] == 0).all()
 
 
-def test_masks_can_be_shared_or_differ_by_frame(rng):
+def test_masks_for_all_frames_or_for_each_frame(rng):
     frames = rng.random((3, 12, 11))
     domains = rng.random((3, 12, 11)) < 0.8
     solver = ConfidenceMapSolver()
-    shared, own = solver(frames, domains[0]), solver(frames, domains)
+    shared, separate = solver(frames, domains[0]), solver(frames, domains)
     for index in range(3):
         np.testing.assert_array_equal(shared[index], solver(frames[index], domains[0]))
-        np.testing.assert_array_equal(own[index], solver(frames[index], domains[index]))
+        np.testing.assert_array_equal(separate[index], solver(frames[index], domains[index]))
     assert not ConfidenceMapSolver()(frames, np.zeros((12, 11), dtype=bool)).any()
 
 
@@ -139,7 +139,7 @@ def test_masks_can_be_shared_or_differ_by_frame(rng):
         (torch.float64, torch.float64),
     ],
 )
-def test_tensor_in_tensor_out(dtype, expected):
+def test_maps_of_tensors_are_tensors(dtype, expected):
     frames = torch.randint(0, 200, (2, 1, 8, 6)).to(dtype)
     maps = ConfidenceMapSolver()(frames)
     assert isinstance(maps, torch.Tensor)
@@ -147,13 +147,13 @@ def test_tensor_in_tensor_out(dtype, expected):
     np.testing.assert_allclose(maps.numpy(), ConfidenceMapSolver()(frames.double().numpy()), atol=1e-6)
 
 
-def test_integers_on_a_fixed_scale_are_shares_of_their_range(rng):
+def test_fixed_scale_of_integers(rng):
     frame = rng.integers(256, size=(15, 14), dtype=np.uint8)
     solver = ConfidenceMapSolver.preset("realtime")
     np.testing.assert_allclose(solver(frame), solver(frame / 255), atol=1e-6)
 
 
-def test_parameters_are_inherited_and_compared():
+def test_parameters_and_comparison_of_solvers():
     solver = ConfidenceMapSolver(0.2, 400.0, sink="mid")
     assert list(asdict(solver)) == list(asdict(SolverParameters()))
     assert asdict(solver) == asdict(SolverParameters()) | {"alpha": 0.2, "beta": 400.0, "sink": "mid"}

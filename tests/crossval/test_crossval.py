@@ -24,8 +24,8 @@ def arguments(muscle_arguments):
     """Two folds of the default configuration with a small network, without pictures."""
     small = ["--model.network_options={channels: [4, 8], strides: [2]}"]
     table = "--trainer.callbacks=[{class_path: cm_lightning.callbacks.ResultTable}]"
-    undrawn = [table, "--pictures.cases=0", "--uncertainty.cases=0"]
-    return [*muscle_arguments, *small, *undrawn, "--data.split=kfold", "--data.n_folds=2"]
+    no_pictures = [table, "--pictures.cases=0", "--uncertainty.cases=0"]
+    return [*muscle_arguments, *small, *no_pictures, "--data.split=kfold", "--data.n_folds=2"]
 
 
 def test_interrupted_crossval_is_resumed(arguments, tmp_path, capsys):

@@ -1,7 +1,8 @@
-"""Simulated raters: standard deviations of their boundaries, reproducibility, and files."""
+"""Simulated raters: standard deviations of their boundaries, reproducibility and files."""
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,11 +19,11 @@ from cm_lightning.io import Axes
 from cm_lightning.main import main
 from cm_lightning.uncertainty.boundary import between_rater_sd, boundary_deviation, boundary_sd, within_rater_sd
 from cm_lightning.uncertainty.raters import majority
-from tests.data.test_phantom import _digest
+from tests.data.test_phantom import file_hashes
 
 SPACING = (0.3, 0.3)
 FRAMES = Phantom(size=(120, 120, 1), spacing=(*SPACING, 1.0))
-TINY = Phantom(patients=3, size=(16, 20, 6), spacing=(3.0, 2.4, 8.0))
+PHANTOM = Phantom(patients=3, size=(16, 20, 6), spacing=(3.0, 2.4, 8.0))
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +58,20 @@ def measured_and_expected(model, label, confidence, image):
         RaterModel(sd=0.4, confidence=0.8),
         RaterModel(sd=0.3, depth=0.15, confidence=0.5),
     ],
-    ids=["neither", "depth", "confidence", "both"],
+    ids=["constant", "depth", "confidence", "both"],
 )
-def test_expected_sd_is_measured(frames, model):
+def test_measured_sd_agrees_with_the_model(frames, model):
     pairs = [measured_and_expected(model, *frame, str(number)) for number, frame in enumerate(frames)]
     assert np.mean([sd.mean() / expected.mean() for sd, expected in pairs]) == pytest.approx(1, abs=0.05)
-    # Also separately for points with a small and with a large SD.
+    # The same applies to points with a small and with a large SD.
     sd, expected = np.concatenate(pairs, axis=1)
-    for part in (expected <= np.median(expected), expected >= np.median(expected)):
-        assert sd[part].mean() / expected[part].mean() == pytest.approx(1, abs=0.07)
+    for selected in (expected <= np.median(expected), expected >= np.median(expected)):
+        assert sd[selected].mean() / expected[selected].mean() == pytest.approx(1, abs=0.07)
 
 
 def test_inter_and_intra_rater_variance(frames):
     label, _ = frames[0]
-    within, between = [], []
+    within_variances, between_variances = [], []
     for seed in range(4):
         model = RaterModel(raters=20, repeats=5, sd=0.8, between=0.6, coherence=5.0, seed=seed)
         simulated = list(model.draw(label, SPACING))
@@ -78,10 +79,10 @@ def test_inter_and_intra_rater_variance(frames):
         deviation = boundary_deviation(labels, majority(labels, 4), 1, SPACING)
         raters = [item.rater for item in simulated]
         offsets = deviation.offsets[:, ~deviation.corner]
-        within.append(np.mean(within_rater_sd(offsets, raters) ** 2))
-        between.append(np.mean(between_rater_sd(offsets, raters) ** 2))
-    assert np.mean(within) == pytest.approx(0.4 * 0.8**2, rel=0.1)
-    assert np.mean(between) == pytest.approx(0.6 * 0.8**2, rel=0.2)
+        within_variances.append(np.mean(within_rater_sd(offsets, raters) ** 2))
+        between_variances.append(np.mean(between_rater_sd(offsets, raters) ** 2))
+    assert np.mean(within_variances) == pytest.approx(0.4 * 0.8**2, rel=0.1)
+    assert np.mean(between_variances) == pytest.approx(0.6 * 0.8**2, rel=0.2)
 
 
 def test_displacement_has_unit_variance_and_the_given_coherence():
@@ -89,12 +90,12 @@ def test_displacement_has_unit_variance_and_the_given_coherence():
     fields = np.stack([draw([number]) for number in range(1500)])
     np.testing.assert_allclose(fields.std(axis=0), 1, atol=0.1)
     assert fields.var(axis=0).mean() == pytest.approx(1, abs=0.02)
-    depth, lateral = np.moveaxis(fields, -1, 0)
-    assert np.mean(depth * lateral) == pytest.approx(0, abs=0.02)
+    first_component, second_component = np.moveaxis(fields, -1, 0)
+    assert np.mean(first_component * second_component) == pytest.approx(0, abs=0.02)
     for first, second in (
-        (depth[:, :, :-4], depth[:, :, 4:]),
-        (lateral[..., :-8], lateral[..., 8:]),
-        (depth[:, :-2], depth[:, 2:]),
+        (first_component[:, :, :-4], first_component[:, :, 4:]),
+        (second_component[..., :-8], second_component[..., 8:]),
+        (first_component[:, :-2], first_component[:, 2:]),
     ):
         assert np.mean(first * second) == pytest.approx(np.exp(-1 / 2), abs=0.03)
 
@@ -106,15 +107,15 @@ def test_labels_do_not_depend_on_the_number_of_raters_and_repeats(frames):
         model = RaterModel(raters, repeats, between=0.5, **options)
         return {(item.rater, item.repeat): item.label for item in model.draw(label, SPACING, "a")}
 
-    few, many = draw(2, 2), draw(3, 4)
-    assert list(many) == [(f"rater{rater}", repeat) for rater in (1, 2, 3) for repeat in (1, 2, 3, 4)]
-    for key, simulated in few.items():
-        np.testing.assert_array_equal(simulated, many[key])
-    for first, second in itertools.combinations(many.values(), 2):
+    two_raters, three_raters = draw(2, 2), draw(3, 4)
+    assert list(three_raters) == [(f"rater{rater}", repeat) for rater in (1, 2, 3) for repeat in (1, 2, 3, 4)]
+    for key, simulated in two_raters.items():
+        np.testing.assert_array_equal(simulated, three_raters[key])
+    for first, second in itertools.combinations(three_raters.values(), 2):
         assert (first != second).any()
-    assert (draw(1, 1, seed=1)["rater1", 1] != many["rater1", 1]).any()
+    assert (draw(1, 1, seed=1)["rater1", 1] != three_raters["rater1", 1]).any()
     other_image = next(RaterModel(between=0.5).draw(label, SPACING, "b")).label
-    assert (other_image != many["rater1", 1]).any()
+    assert (other_image != three_raters["rater1", 1]).any()
 
 
 def test_labels_with_zero_sd_equal_the_true_label(frames):
@@ -126,12 +127,12 @@ def test_labels_with_zero_sd_equal_the_true_label(frames):
 def test_number_of_components_does_not_change(frames):
     """Neighbouring muscles remain separated by thin background."""
     label, _ = frames[0]
-    parts = ndimage.label(label > 0)[1]
+    components = ndimage.label(label > 0)[1]
     for simulated in RaterModel(repeats=20, sd=1.0).draw(label, SPACING):
         assert set(np.unique(simulated.label)) == {0, 1, 2, 3}
         for index in (1, 2, 3):
             assert ndimage.label(simulated.label == index)[1] == ndimage.label(label == index)[1]
-        assert ndimage.label(simulated.label > 0)[1] <= parts + 1
+        assert ndimage.label(simulated.label > 0)[1] <= components + 1
 
 
 def test_default_raters_do_not_depend_on_confidence(frames):
@@ -144,7 +145,7 @@ def test_default_raters_do_not_depend_on_confidence(frames):
         next(RaterModel(confidence=1.0).draw(label, SPACING))
 
 
-def test_standard_deviation_by_hand():
+def test_standard_deviation_agrees_with_values_computed_by_hand():
     model = RaterModel(sd=0.5, depth=0.2, confidence=1.5)
     sd = model.standard_deviation((3, 2), (4.0, 1.0), np.array([[1.0, 0.9], [0.5, 0.4], [0.1, 0.0]]))
     np.testing.assert_allclose(sd, [[0.54, 0.69], [1.37, 1.52], [2.05, 2.2]], rtol=1e-6)
@@ -157,47 +158,48 @@ def test_invalid_models_raise_errors(options):
 
 
 def test_raters_that_are_added_later_do_not_change_images(tmp_path):
-    TINY.write(tmp_path / "plain")
-    plain = _digest(tmp_path / "plain")
+    PHANTOM.write(tmp_path / "later")
+    hashes = file_hashes(tmp_path / "later")
     models = [
         RaterModel(raters=2, repeats=3, sd=2.0),
         RaterModel(repeats=2, confidence=6.0, folder="ratersTr_confidence"),
     ]
     for model in models:
-        with_raters = Phantom(TINY.variant, TINY.patients, TINY.size, TINY.spacing, raters=model)
-        with_raters.write(tmp_path / "plain")
+        with_raters = replace(PHANTOM, raters=model)
+        with_raters.write(tmp_path / "later")
         with_raters.write(tmp_path / "at_once")
         with pytest.raises(ValueError, match=f"{model.folder} already contains labels of raters"):
             with_raters.write(tmp_path / "at_once")
-    later = _digest(tmp_path / "plain")
-    assert {name: later[name] for name in plain} == plain
-    assert later == _digest(tmp_path / "at_once")
-    assert json.loads((tmp_path / "plain" / "ratersTr" / "model.json").read_text())["sd"] == 2.0
-    cases = find_cases(tmp_path / "plain", "leg3d")
+    hashes_with_raters = file_hashes(tmp_path / "later")
+    assert {name: hashes_with_raters[name] for name in hashes} == hashes
+    assert hashes_with_raters == file_hashes(tmp_path / "at_once")
+    assert json.loads((tmp_path / "later" / "ratersTr" / "model.json").read_text())["sd"] == 2.0
+    cases = find_cases(tmp_path / "later", "leg3d")
     assert [case.id for case in cases] == ["phantom00_x1", "phantom01_x1", "phantom02_x1"]
     for case, patient in zip(cases, range(3), strict=True):
-        truth = TINY.simulate(patient).label
+        true_label = PHANTOM.simulate(patient).label
         for model, number in zip(models, (6, 2), strict=True):
             rater_labels = read_rater_labels(
-                tmp_path / "plain" / model.folder, case, Axes("lateral depth elevation"), TINY.classes
+                tmp_path / "later" / model.folder, case, Axes("lateral depth elevation"), PHANTOM.classes
             )
             assert len(rater_labels.labels) == number
-            assert rater_labels.labels.shape[1:] == TINY.size
-            share = (rater_labels.labels == np.searchsorted([0, *TINY.classes.values()], truth)).mean(axis=(1, 2, 3))
-            assert (share > 0.6).all()
-            assert (share < 1).all()
+            assert rater_labels.labels.shape[1:] == PHANTOM.size
+            true_indices = np.searchsorted([0, *PHANTOM.classes.values()], true_label)
+            accuracy = (rater_labels.labels == true_indices).mean(axis=(1, 2, 3))
+            assert (accuracy > 0.6).all()
+            assert (accuracy < 1).all()
 
 
 def test_raters_are_not_added_to_other_images(tmp_path):
-    TINY.write(tmp_path)
+    PHANTOM.write(tmp_path)
     model = RaterModel(repeats=1)
-    for other in (
-        Phantom(patients=3, size=(16, 20, 8), spacing=TINY.spacing, raters=model),
-        Phantom(patients=3, size=TINY.size, spacing=(3.0, 2.4, 4.0), raters=model),
-        Phantom(patients=2, size=TINY.size, spacing=TINY.spacing, raters=model),
+    for other_phantom in (
+        Phantom(patients=3, size=(16, 20, 8), spacing=PHANTOM.spacing, raters=model),
+        Phantom(patients=3, size=PHANTOM.size, spacing=(3.0, 2.4, 4.0), raters=model),
+        Phantom(patients=2, size=PHANTOM.size, spacing=PHANTOM.spacing, raters=model),
     ):
         with pytest.raises(ValueError, match=r"x1.mha does not belong to \d muscle phantoms"):
-            other.write(tmp_path)
+            other_phantom.write(tmp_path)
     assert not (tmp_path / "ratersTr").exists()
 
 
@@ -240,12 +242,12 @@ def test_raters_in_command_line_and_configuration(tmp_path, capsys):
 
 
 def test_data_module_adds_missing_raters(tmp_path):
-    TINY.write(tmp_path / "set")
-    plain = _digest(tmp_path / "set")
-    phantom = Phantom(TINY.variant, TINY.patients, TINY.size, TINY.spacing, raters=RaterModel(repeats=2))
+    PHANTOM.write(tmp_path / "set")
+    hashes = file_hashes(tmp_path / "set")
+    phantom = replace(PHANTOM, raters=RaterModel(repeats=2))
     data = UltrasoundDataModule(
         tmp_path / "set",
-        TINY.classes,
+        PHANTOM.classes,
         spatial_size=[16, 16, 16],
         confidence_mode="none",
         cache_dir=tmp_path / "cache",
@@ -254,4 +256,4 @@ def test_data_module_adds_missing_raters(tmp_path):
     for _ in range(2):
         data.prepare_data()
         assert len(list((tmp_path / "set" / "ratersTr").glob("*/*.mha"))) == 6
-    assert plain.items() <= _digest(tmp_path / "set").items()
+    assert hashes.items() <= file_hashes(tmp_path / "set").items()

@@ -25,7 +25,7 @@ def test_loss_at_full_and_at_zero_confidence():
     assert loss(logits, label, torch.zeros(2, 1, 4, 5)).item() == 0
 
 
-def test_dice_by_hand():
+def test_dice_loss_agrees_with_value_computed_by_hand():
     # Class 1 is predicted in voxels {0, 1} instead of {1, 2}, and background in {2, 3} instead of {0, 3}.
     prediction, label = torch.tensor([1, 1, 0, 0]), torch.tensor([[[0, 1, 1, 0]]])
     logits = 50.0 * F.one_hot(prediction).T.float()[None]
@@ -69,8 +69,8 @@ def test_invalid_names_and_missing_confidence_raise_errors():
         SegmentationLoss("CEconf")(torch.randn(1, 2, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.long))
 
 
-def minimiser(loss, label, confidence, shared=False):
-    """Return probabilities that minimise a loss, for each voxel or shared by all voxels."""
+def minimise(loss, label, confidence, shared=False):
+    """Return the probabilities that minimise a loss, for each voxel or shared by all voxels."""
     logits = torch.zeros(1, 3, 1 if shared else label.numel(), dtype=torch.float32, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], lr=1, max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
 
@@ -88,26 +88,26 @@ LABEL, CONFIDENCE = torch.tensor([1, 2, 0, 1]), torch.tensor([0.9, 0.4, 0.3, 0.6
 
 
 def test_minimisers_of_soft_target_and_mask():
-    soft = minimiser(ConfidenceCrossEntropy("soft", "background"), LABEL, CONFIDENCE)
+    soft = minimise(ConfidenceCrossEntropy("soft", "background"), LABEL, CONFIDENCE)
     expected = torch.tensor([[0.1, 0.9, 0.0], [0.6, 0.0, 0.4], [1.0, 0.0, 0.0], [0.4, 0.6, 0.0]])
     torch.testing.assert_close(soft, expected, atol=2e-3, rtol=0)
 
-    uniform = minimiser(ConfidenceCrossEntropy("soft", "uniform"), LABEL, CONFIDENCE)
+    uniform = minimise(ConfidenceCrossEntropy("soft", "uniform"), LABEL, CONFIDENCE)
     remainder = ((1 - CONFIDENCE) / 3)[:, None]
     expected = remainder + CONFIDENCE[:, None] * F.one_hot(LABEL, 3)
     torch.testing.assert_close(uniform, expected, atol=2e-3, rtol=0)
 
     # With the mask of the study, predictions become certain at any confidence.
-    mask = minimiser(ConfidenceCrossEntropy(), LABEL, CONFIDENCE)
+    mask = minimise(ConfidenceCrossEntropy(), LABEL, CONFIDENCE)
     assert mask[range(4), LABEL].min() > 0.98
 
 
-def test_minimisers_that_are_shared_by_all_voxels():
+def test_minimisers_shared_by_all_voxels():
     # The mask weights labels by their confidence: 0.3 for background, 1.5 for class 1 and 0.4 for class 2.
-    mask = minimiser(ConfidenceCrossEntropy(), LABEL, CONFIDENCE, shared=True)[0]
+    mask = minimise(ConfidenceCrossEntropy(), LABEL, CONFIDENCE, shared=True)[0]
     torch.testing.assert_close(mask, torch.tensor([0.3, 1.5, 0.4]) / 2.2, atol=1e-3, rtol=0)
     # The minimiser for the soft target is the mean of the four target distributions.
-    soft = minimiser(ConfidenceCrossEntropy("soft", "background"), LABEL, CONFIDENCE, shared=True)[0]
+    soft = minimise(ConfidenceCrossEntropy("soft", "background"), LABEL, CONFIDENCE, shared=True)[0]
     torch.testing.assert_close(soft, torch.tensor([2.1, 1.5, 0.4]) / 4, atol=1e-3, rtol=0)
 
 
@@ -128,7 +128,7 @@ def test_soft_target_is_finite_in_half_precision_at_zero_confidence():
     assert torch.isfinite(logits.grad).all()
 
 
-def test_weight_of_the_cross_entropy():
+def test_weight_of_the_cross_entropy_applies_only_to_sums():
     logits, label, confidence = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 1, 8, 8)), torch.rand(2, 1, 8, 8)
     parts = [SegmentationLoss(name)(logits, label, confidence) for name in ("dice", "CEconf")]
     weighted = SegmentationLoss("diceCEconf", cross_entropy_weight=0.25)(logits, label, confidence)

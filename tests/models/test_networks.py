@@ -20,7 +20,7 @@ def test_output_shape_and_gradients_of_all_parameters(name, dims):
     outputs = network(torch.rand(2, 2, *size))
     assert outputs.shape == (2, 4, *size)
     outputs.square().sum().backward()
-    # Parameters without gradients, which stop distributed training, are frozen in UNETR.
+    # UNETR has parameters without gradients. They are frozen, because distributed training fails otherwise.
     assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
     assert any(not p.requires_grad for p in network.parameters()) == (name == "UNETR")
     assert dropout_layers(network)
@@ -28,10 +28,10 @@ def test_output_shape_and_gradients_of_all_parameters(name, dims):
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    # The sizes are those of MONAI's DeepAtlas tutorial for the UNet; the authors of UNETR report 92.6 million.
+    # The UNet has the size of MONAI's DeepAtlas tutorial. The authors of UNETR report 92.6 million parameters.
     [("UNet", 0.435), ("AttentionUnet", 0.367), ("UNETR", 92.8)],
 )
-def test_sizes_are_the_documented_defaults(name, millions):
+def test_default_numbers_of_parameters(name, millions):
     network = create_network(name, 3, 1, 4, (96, 96, 96))
     assert count_parameters(network) == pytest.approx(millions * 1e6, rel=2e-3)
 
@@ -75,7 +75,7 @@ def test_invalid_names_and_options_raise_errors():
     with pytest.raises(ValueError, match="Unknown network 'VNet'; expected one of UNet, AttentionUnet, UNETR"):
         create_network("VNet", 3, 1, 2)
     with pytest.raises(ValueError, match="does not accept the options"):
-        create_network("UNet", 3, 1, 2, wings=2)
+        create_network("UNet", 3, 1, 2, invalid_option=2)
     with pytest.raises(ValueError, match=r"AttentionUnet does not accept the options .'norm': 'batch'."):
         create_network("AttentionUnet", 3, 1, 2, norm="batch")
     with pytest.raises(ValueError, match=r"UNETR needs a fixed input size; set data.spatial_size"):

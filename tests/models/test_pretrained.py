@@ -10,6 +10,7 @@ SIZE = (16, 16, 32)
 
 
 def save(network, path):
+    """Write a checkpoint and return its path."""
     torch.save({"state_dict": network.state_dict()}, path)
     return path
 
@@ -30,20 +31,20 @@ def test_an_additional_input_channel_does_not_change_the_prediction(name, tmp_pa
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_other_classes_keep_the_random_weights_of_the_output_layer(name, tmp_path):
+def test_output_layer_for_other_classes_keeps_its_random_weights(name, tmp_path):
     before = create_network(name, 3, 2, 4, SIZE, **SMALL.get(name, {}))
     after = create_network(name, 3, 2, 3, SIZE, **SMALL.get(name, {}))
-    start = {key: value.clone() for key, value in after.state_dict().items()}
+    initial = {key: value.clone() for key, value in after.state_dict().items()}
     notes = load_pretrained(after, save(before, tmp_path / "weights.ckpt"))
     assert notes
     skipped = {note.split(":")[0] for note in notes}
     for key, value in after.state_dict().items():
-        expected = start[key] if key in skipped else before.state_dict()[key]
+        expected = initial[key] if key in skipped else before.state_dict()[key]
         assert torch.equal(value, expected), key
     assert all("in the checkpoint" in note and "shape" in note for note in notes)
 
 
-def test_fewer_input_channels_keep_the_first_ones(tmp_path):
+def test_network_with_fewer_input_channels_loads_the_first_ones(tmp_path):
     before, after = create_network("UNet", 2, 2, 3), create_network("UNet", 2, 1, 3)
     notes = load_pretrained(after, save(before, tmp_path / "weights.ckpt"))
     assert ["1 of the 2 input channels of the checkpoint loaded" in note for note in notes] == [True]

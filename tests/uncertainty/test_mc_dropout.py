@@ -145,7 +145,7 @@ def test_entropy_of_certain_and_uniform_probabilities():
 
 def test_invalid_networks_and_settings_raise_errors():
     network = create_network("UNet", 2, 1, 3, dropout=0.0)
-    with pytest.raises(ValueError, match="MC dropout needs a network with dropout, but the dropout rates"):
+    with pytest.raises(ValueError, match="MC dropout needs a network with dropout, but all dropout rates"):
         sample_dropout(network, network, torch.rand(1, 1, 16, 16), "case", MCDropout(5))
     with pytest.raises(ValueError, match="needs samples of at least 2"):
         MCDropout(1)

@@ -1,4 +1,4 @@
-"""Confidence maps on the CPU: frames side by side on all cores, each solved by compiled single-threaded code."""
+"""Confidence maps on the CPU: frames are solved in parallel on all cores, each by compiled single-threaded code."""
 
 from cm_lightning.confidence.cpu.engine import gradient, solve
 from cm_lightning.confidence.cpu.memory import bytes_per_frame

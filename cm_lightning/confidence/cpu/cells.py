@@ -1,7 +1,8 @@
-"""Elimination of the 7 x 7 cells of a grid, LANES of them at a time, compiled for the CPU.
+"""Elimination of the 7 x 7 cells of a grid in batches of up to LANES cells, compiled for the CPU.
 
-:mod:`cm_lightning.confidence.pattern` tells what is eliminated from what. Every number is held LANES times, once for
-each cell of a batch, so that the compiler turns the innermost loops into single vector instructions.
+The structure of the elimination, which is the same for all cells, is defined in
+:mod:`cm_lightning.confidence.pattern`. Arrays contain one value per cell of the batch along their last axis (lane), so
+that the compiler can replace each innermost loop by a single vector instruction.
 """
 
 from typing import Any
@@ -14,67 +15,69 @@ from cm_lightning.confidence.cpu.lanes import add_product
 from cm_lightning.confidence.dissection import LANES
 from cm_lightning.confidence.pattern import INNER, PATTERN, RING
 
-Numbers = NDArray[Any]
+Array = NDArray[Any]
 
 _ROWS, _COLUMNS, _ROW_START, _NEIGHBOURS, _TARGETS, _EDGES, *_ = PATTERN
 
+# Fast-math flags of the compiler.
 FAST = {"contract", "nsz", "arcp", "reassoc", "nnan", "ninf"}
-# A ratio of weights below this many times the smallest normal number is dropped: far below rounding, and it keeps the
-# arithmetic clear of subnormal numbers, which processors handle a hundred times slower.
+# Ratios of weights below this multiple of the smallest normal number are replaced by 0. They are far below the rounding
+# error, and would lead to subnormal numbers, for which arithmetic is a hundred times slower.
 ABOVE_SUBNORMAL = 1e8
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def factorise_cells(
-    vertical: Numbers,
-    horizontal: Numbers,
-    down_right: Numbers,
-    down_left: Numbers,
-    slack: Numbers,
-    unknown: Numbers,
+    vertical: Array,
+    horizontal: Array,
+    down_right: Array,
+    down_left: Array,
+    slack: Array,
+    unknown: Array,
     scale: float,
-    corners: Numbers,
-    factor: Numbers,
-    pivot: Numbers,
-    weights: Numbers,
-    slacks: Numbers,
+    corners: Array,
+    factor: Array,
+    pivot: Array,
+    weights: Array,
+    slacks: Array,
 ) -> int:
     """Eliminate a batch of cells.
 
     Args:
-        vertical: Weights as in :class:`cm_lightning.confidence.weights.EdgeWeights`, 0 at pixels of known value.
-        horizontal: The same.
-        down_right: The same.
-        down_left: The same.
-        slack: Sum of each pixel's weights to pixels of known value, ``(depth, lateral)``.
-        unknown: Pixels to solve for, ``(depth, lateral)``.
-        scale: Factor on all weights.
+        vertical: Weights as in :class:`cm_lightning.confidence.graph.RandomWalkGraph`, ``(depth - 1, lateral)``.
+        horizontal: Weights, ``(depth, lateral - 1)``.
+        down_right: Weights, ``(depth - 1, lateral - 1)``.
+        down_left: Weights, ``(depth - 1, lateral - 1)``.
+        slack: Sum of the weights of each pixel to pixels with known values, ``(depth, lateral)``.
+        unknown: Pixels with unknown values, ``(depth, lateral)``.
+        scale: Factor of all weights.
         corners: First row and column of each cell, ``(up to LANES, 2)``.
-        factor: Filled with each eliminated pixel's weights divided by their sum, ``(FACTOR, LANES)``.
-        pivot: Filled with the inverse of that sum, or 0 for a pixel without any weight, ``(INNER, LANES)``.
-        weights: Filled; from FACTOR on it holds the weights left between the pixels of the ring, ``(WEIGHTS, LANES)``.
-        slacks: Filled; from INNER on it holds the ring's slack that came from the cell, ``(INNER + RING, LANES)``.
+        factor: Output, the weights of each eliminated pixel, divided by the sum of its weights and slack,
+            ``(FACTOR, LANES)``.
+        pivot: Output, the inverse of this sum, or 0 if it is not positive, ``(INNER, LANES)``.
+        weights: Output, ``(WEIGHTS, LANES)``; from index FACTOR, the weights between the pixels of the ring.
+        slacks: Output, ``(INNER + RING, LANES)``; from index INNER, the slack of the ring due to the cell.
 
     Returns:
-        Number of unknown pixels whose weights all vanished.
+        Number of unknown pixels without positive weights, for which the system cannot be solved.
     """
     depth, lateral = slack.shape
     zero = factor.dtype.type(0)
-    one = factor.dtype.type(1)
+    unity = factor.dtype.type(1)
     negligible = np.finfo(factor.dtype).tiny * factor.dtype.type(ABOVE_SUBNORMAL)
     weights[:] = zero
     slacks[:] = zero
     for lane in range(len(corners)):
-        top = corners[lane, 0] - 1
-        left = corners[lane, 1] - 1
+        first_row = corners[lane, 0] - 1
+        first_column = corners[lane, 1] - 1
         for pixel in range(INNER):
-            row = top + _ROWS[pixel]
-            column = left + _COLUMNS[pixel]
+            row = first_row + _ROWS[pixel]
+            column = first_column + _COLUMNS[pixel]
             if row < depth and column < lateral:
                 slacks[pixel, lane] = slack[row, column] * scale
         for edge in range(len(_EDGES)):
-            row = top + _EDGES[edge, 2]
-            column = left + _EDGES[edge, 3]
+            row = first_row + _EDGES[edge, 2]
+            column = first_column + _EDGES[edge, 3]
             kind = _EDGES[edge, 1]
             if row >= 0 and column >= 0:
                 weight = 0.0
@@ -99,7 +102,7 @@ def factorise_cells(
             for lane in range(LANES):
                 total[lane] += weights[index, lane]
         for lane in range(LANES):
-            pivot[pixel, lane] = one / total[lane] if total[lane] > zero else zero
+            pivot[pixel, lane] = unity / total[lane] if total[lane] > zero else zero
         for index in range(begin, end):
             for lane in range(LANES):
                 ratio = weights[index, lane] * pivot[pixel, lane]
@@ -111,31 +114,34 @@ def factorise_cells(
                 add_product(weights, _TARGETS[target], weights, first, factor, second)
                 target += 1
 
-    lost = 0
+    zero_pivots = 0
     for lane in range(len(corners)):
         for pixel in range(INNER):
             if pivot[pixel, lane] == zero:
                 row = corners[lane, 0] - 1 + _ROWS[pixel]
                 column = corners[lane, 1] - 1 + _COLUMNS[pixel]
                 if row < depth and column < lateral and unknown[row, column]:
-                    lost += 1
-    return lost
+                    zero_pivots += 1
+    return zero_pivots
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def reduce_cells(
-    corners: Numbers, factor: Numbers, pivot: Numbers, depth: int, lateral: int, solution: Numbers, window: Numbers
+    corners: Array, factor: Array, pivot: Array, depth: int, lateral: int, solution: Array, window: Array
 ) -> None:
-    """Forward substitution of a batch: on its cells' pixels leave ``z``, and carry their share to the rings.
+    """Apply the forward substitution to a batch of cells.
+
+    With the factorisation ``A = L D L^T``, this computes ``z = D^-1 L^-1 b`` at the pixels of the cells, and adds their
+    contributions to the right-hand side at the pixels of the rings.
 
     Args:
-        corners: As for :func:`factorise_cells`.
-        factor: The same.
-        pivot: The same.
-        depth: Rows of the grid.
-        lateral: Columns of the grid.
-        solution: Right-hand side, ``(depth * lateral,)``; changed.
-        window: Buffer ``(INNER + RING, LANES)``.
+        corners: First row and column of each cell, ``(up to LANES, 2)``.
+        factor: Factor from :func:`factorise_cells`, ``(FACTOR, LANES)``.
+        pivot: Inverse pivots from :func:`factorise_cells`, ``(INNER, LANES)``.
+        depth: Number of rows of the grid.
+        lateral: Number of columns of the grid.
+        solution: Right-hand side ``b``, ``(depth * lateral,)``; changed in place.
+        window: Buffer, ``(INNER + RING, LANES)``.
     """
     window[:] = 0
     for lane in range(len(corners)):
@@ -161,18 +167,17 @@ def reduce_cells(
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def substitute_cells(
-    corners: Numbers, factor: Numbers, depth: int, lateral: int, solution: Numbers, window: Numbers
-) -> None:
-    """Backward substitution of a batch, once the rings are solved.
+def substitute_cells(corners: Array, factor: Array, depth: int, lateral: int, solution: Array, window: Array) -> None:
+    """Apply the backward substitution to a batch of cells after their rings have been solved.
 
     Args:
-        corners: As for :func:`factorise_cells`.
-        factor: The same.
-        depth: Rows of the grid.
-        lateral: Columns of the grid.
-        solution: ``z`` on the cells' pixels, the solution on their rings, ``(depth * lateral,)``; changed.
-        window: Buffer ``(INNER + RING, LANES)``.
+        corners: First row and column of each cell, ``(up to LANES, 2)``.
+        factor: Factor from :func:`factorise_cells`, ``(FACTOR, LANES)``.
+        depth: Number of rows of the grid.
+        lateral: Number of columns of the grid.
+        solution: ``z`` from :func:`reduce_cells` at the pixels of the cells, and the solution at the pixels of their
+            rings, ``(depth * lateral,)``; changed in place.
+        window: Buffer, ``(INNER + RING, LANES)``.
     """
     window[:] = 0
     for lane in range(len(corners)):

@@ -1,4 +1,4 @@
-"""Compilation of the CPU solver before its first use, with a message if it takes long."""
+"""Compilation of the CPU solver before its first use, with a message if this takes several seconds."""
 
 import sys
 import threading
@@ -15,47 +15,47 @@ from cm_lightning.confidence.cpu.memory import make_factor, make_workspace
 from cm_lightning.confidence.dissection import dissect
 from cm_lightning.confidence.weights import WeightFunction
 
-# Seconds of waiting after which the user is told that the solver is being compiled.
-PATIENCE = 3.0
+# Time in seconds after which a message about the compilation is printed.
+MESSAGE_DELAY = 3.0
 
 
 @lru_cache
 def compile_once(double: bool) -> None:
-    """Compile the solver, or load its compiled code from disk; print a message if that takes long.
+    """Compile the solver, or load its compiled code from disk, and print a message if this takes several seconds.
 
     Args:
         double: Whether the factor is stored in float64 rather than float32.
     """
-    text = "Compiling the confidence-map solver for this processor: up to a minute, once (kept on disk) ..."
-    message = threading.Timer(PATIENCE, lambda: print(text, file=sys.stderr, flush=True))
+    text = "Compiling the confidence map solver for this processor (up to a minute; the result is cached on disk) ..."
+    message = threading.Timer(MESSAGE_DELAY, lambda: print(text, file=sys.stderr, flush=True))
     message.daemon = True
     message.start()
     try:
-        _solve_smallest_system(double)
+        _solve_small_system(double)
     except (ImportError, AttributeError):
-        # Code that an earlier version of this package compiled may refer to a class that has been renamed since. Numba
-        # fails on it instead of compiling again.
+        # Compiled code of an earlier version of this package may refer to a class that has been renamed since. In this
+        # case, Numba raises an error instead of compiling the code again.
         cache = factorise.stats.cache_path
         if cache is None:
             raise
-        for index in Path(cache).glob("*.nbi"):
-            index.unlink(missing_ok=True)
-        _solve_smallest_system(double)
+        for index_file in Path(cache).glob("*.nbi"):
+            index_file.unlink(missing_ok=True)
+        _solve_small_system(double)
     finally:
         message.cancel()
 
 
-def _solve_smallest_system(double: bool) -> None:
-    """Call every compiled function once."""
+def _solve_small_system(double: bool) -> None:
+    """Solve a small system, which calls every compiled function."""
     shape = (9, 9)
     dtype: type[np.floating] = np.float64 if double else np.float32
     dissection = dissect(*shape)
-    shared = (dissection, 1.0, make_factor(dissection, dtype), make_workspace(dissection, dtype))
+    arguments = (dissection, 1.0, make_factor(dissection, dtype), make_workspace(dissection, dtype))
     weight_function = WeightFunction("reference", "frame", alpha=1.0, beta=1.0, gamma=0.0)
     boundary = find_boundary(shape, None, None, None, None, "all")
     _, graph = frame_equations(weight_function, np.zeros(shape), boundary)
-    factorise(graph, *shared)
+    factorise(graph, *arguments)
     if double:
-        direct(graph, graph.right, *shared, False, np.empty(shape))
+        direct(graph, graph.right, *arguments, False, np.empty(shape))
     else:
-        conjugate_gradients(graph, graph.right, *shared, 1e-3, False, 1, np.empty(shape))
+        conjugate_gradients(graph, graph.right, *arguments, 1e-3, False, 1, np.empty(shape))

@@ -1,181 +1,185 @@
-"""Preconditioned conjugate gradients and the direct solve: compiled for the CPU, one frame and one thread at a time.
+"""Preconditioned conjugate gradients and direct solution of a linear system, compiled for the CPU, on one thread.
 
-Everything here is in float64. The preconditioner is the subtraction-free factor of
-:mod:`cm_lightning.confidence.cpu.elimination`, in float32 by default: it approximates the inverse of the matrix entry
-by entry to some 1e-6, so that a single step reaches that, and every further step gains as much again.
+All computations are in float64, except for those with the factor. The preconditioner is the factor from
+:mod:`cm_lightning.confidence.cpu.elimination`, which is computed without subtractions, by default in float32. It
+approximates every entry of the inverse matrix with a relative error of about 1e-6. Every step of conjugate gradients
+therefore reduces the error by about this factor.
+
+References:
+    Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems", Journal of Research of the
+    National Bureau of Standards 1952.
 """
 
 import numpy as np
 from numba import njit
 
-from cm_lightning.confidence.cpu.elimination import Numbers, substitute
+from cm_lightning.confidence.cpu.elimination import Array, substitute
 from cm_lightning.confidence.cpu.memory import Factor, Workspace
 from cm_lightning.confidence.dissection import Dissection
 from cm_lightning.confidence.graph import RandomWalkGraph
 
 
 @njit(cache=True, nogil=True)
-def multiply(graph: RandomWalkGraph, x: Numbers, result: Numbers, magnitude: Numbers) -> None:
-    """Compute ``A x`` without ever forming a diagonal: ``slack_i x_i + sum_j w_ij (x_i - x_j)``.
+def multiply(graph: RandomWalkGraph, x: Array, result: Array, magnitude: Array) -> None:
+    """Compute ``(A x)_i = slack_i x_i + sum_j w_ij (x_i - x_j)``, without the diagonal of ``A``.
 
     Args:
-        graph: The :class:`cm_lightning.confidence.graph.RandomWalkGraph` of one frame.
-        x: ``(depth, lateral)``, float64, 0 outside the unknown pixels.
-        result: Filled with ``A x``, same shape.
-        magnitude: Filled with the sum of the magnitudes of each entry's terms; an empty array where not wanted.
+        graph: Linear system of one frame.
+        x: Vector, float64, ``(depth, lateral)``, 0 outside the unknown pixels.
+        result: Output, ``A x``, ``(depth, lateral)``.
+        magnitude: Output, sum of the absolute values of the terms of each entry, ``(depth, lateral)``. It is not
+            computed if this array is empty.
     """
     depth, lateral = x.shape
-    wanted = magnitude.size > 0
+    with_magnitude = magnitude.size > 0
     for row in range(depth):
         for column in range(lateral):
             result[row, column] = graph.slack[row, column] * x[row, column]
-        if wanted:
+        if with_magnitude:
             for column in range(lateral):
                 magnitude[row, column] = abs(result[row, column])
     for row in range(depth):
         _add_flows(graph.horizontal[row], x[row, :-1], x[row, 1:], result[row, :-1], result[row, 1:])
-        if wanted:
+        if with_magnitude:
             _add_magnitudes(graph.horizontal[row], x[row, :-1], x[row, 1:], magnitude[row, :-1], magnitude[row, 1:])
         if row + 1 < depth:
-            up, down = result[row], result[row + 1]
-            _add_flows(graph.vertical[row], x[row], x[row + 1], up, down)
-            _add_flows(graph.down_right[row], x[row, :-1], x[row + 1, 1:], up[:-1], down[1:])
-            _add_flows(graph.down_left[row], x[row, 1:], x[row + 1, :-1], up[1:], down[:-1])
-            if wanted:
-                up, down = magnitude[row], magnitude[row + 1]
-                _add_magnitudes(graph.vertical[row], x[row], x[row + 1], up, down)
-                _add_magnitudes(graph.down_right[row], x[row, :-1], x[row + 1, 1:], up[:-1], down[1:])
-                _add_magnitudes(graph.down_left[row], x[row, 1:], x[row + 1, :-1], up[1:], down[:-1])
+            upper, lower = result[row], result[row + 1]
+            _add_flows(graph.vertical[row], x[row], x[row + 1], upper, lower)
+            _add_flows(graph.down_right[row], x[row, :-1], x[row + 1, 1:], upper[:-1], lower[1:])
+            _add_flows(graph.down_left[row], x[row, 1:], x[row + 1, :-1], upper[1:], lower[:-1])
+            if with_magnitude:
+                upper, lower = magnitude[row], magnitude[row + 1]
+                _add_magnitudes(graph.vertical[row], x[row], x[row + 1], upper, lower)
+                _add_magnitudes(graph.down_right[row], x[row, :-1], x[row + 1, 1:], upper[:-1], lower[1:])
+                _add_magnitudes(graph.down_left[row], x[row, 1:], x[row + 1, :-1], upper[1:], lower[:-1])
 
 
 @njit(cache=True, nogil=True)
-def _add_flows(weights: Numbers, first: Numbers, second: Numbers, into_first: Numbers, into_second: Numbers) -> None:
-    """Add what flows along a row of edges to both of their ends."""
+def _add_flows(weights: Array, first: Array, second: Array, first_result: Array, second_result: Array) -> None:
+    """Add the flows ``w_ij (x_i - x_j)`` along a row of edges to both ends of the edges."""
     for index in range(len(weights)):
-        into_first[index] += weights[index] * (first[index] - second[index])
+        first_result[index] += weights[index] * (first[index] - second[index])
     for index in range(len(weights)):
-        into_second[index] -= weights[index] * (first[index] - second[index])
+        second_result[index] -= weights[index] * (first[index] - second[index])
 
 
 @njit(cache=True, nogil=True)
-def _add_magnitudes(
-    weights: Numbers, first: Numbers, second: Numbers, into_first: Numbers, into_second: Numbers
-) -> None:
-    """Add the magnitudes of what flows."""
+def _add_magnitudes(weights: Array, first: Array, second: Array, first_result: Array, second_result: Array) -> None:
+    """Add the absolute values of the flows along a row of edges to both ends of the edges."""
     for index in range(len(weights)):
-        into_first[index] += weights[index] * abs(first[index] - second[index])
+        first_result[index] += weights[index] * abs(first[index] - second[index])
     for index in range(len(weights)):
-        into_second[index] += weights[index] * abs(first[index] - second[index])
+        second_result[index] += weights[index] * abs(first[index] - second[index])
 
 
 @njit(cache=True, nogil=True)
 def conjugate_gradients(
     graph: RandomWalkGraph,
-    right: Numbers,
+    right: Array,
     plan: Dissection,
     scale: float,
     factor: Factor,
     work: Workspace,
     tolerance: float,
     relative: bool,
-    most: int,
-    x: Numbers,
+    max_steps: int,
+    x: Array,
 ) -> tuple[int, float]:
-    """Solve ``A x = b`` by preconditioned conjugate gradients, starting from 0.
+    """Solve ``A x = b`` by preconditioned conjugate gradients, with 0 as initial solution.
 
-    With this preconditioner ``z = M^-1 r`` is the error that is left, up to a relative 1e-6; it is the estimate, and in
-    the end it is added.
+    The preconditioned residual ``z = M^-1 r`` is equal to the error of the solution up to a relative error of about
+    1e-6. Its maximum is the error estimate, and it is added to the solution after the last step.
 
     Args:
-        graph: The system.
-        right: ``b``, ``(depth, lateral)``.
-        plan: Of the grid.
-        scale: As given to :func:`cm_lightning.confidence.cpu.elimination.factorise`.
-        factor: From there.
-        work: Of the thread.
-        tolerance: Estimated largest error at which to stop.
-        relative: Whether errors are meant relative to the solution's largest entry.
-        most: Steps after which to give up.
-        x: Filled with the solution, ``(depth, lateral)``, float64.
+        graph: Linear system of one frame.
+        right: Right-hand side ``b``, ``(depth, lateral)``.
+        plan: Dissection of the grid.
+        scale: Factor of all weights in :func:`cm_lightning.confidence.cpu.elimination.factorise`.
+        factor: Factor from this function.
+        work: Buffers of the thread.
+        tolerance: Estimated maximum error at which to stop.
+        relative: Whether errors are relative to the largest entry of the solution.
+        max_steps: Maximum number of steps.
+        x: Output, solution, float64, ``(depth, lateral)``.
 
     Returns:
-        Number of steps and the estimated largest error, infinite where the method broke down.
+        Number of steps, and estimated maximum error, which is infinite if the method failed.
     """
     depth, lateral = x.shape
     residual = right.copy()
     direction = np.zeros_like(x)
     product = np.empty_like(x)
-    nothing = np.empty((0, 0))
+    no_magnitude = np.empty((0, 0))
     x[:] = 0.0
-    before = 1.0
-    unit = 1.0
+    previous_rz = 1.0
+    error_unit = 1.0
     estimate = np.inf
-    for step in range(most + 1):
+    for step in range(max_steps + 1):
         substitute(residual.ravel(), plan, scale, factor, work, depth, lateral)
         correction = work.solution.reshape(depth, lateral)
         estimate = 0.0
-        now = 0.0
+        rz = 0.0
         for row in range(depth):
             for column in range(lateral):
                 estimate = max(estimate, abs(correction[row, column]))
-                now += residual[row, column] * correction[row, column]
-        if not np.isfinite(now):
+                rz += residual[row, column] * correction[row, column]
+        if not np.isfinite(rz):
             return step, np.inf
         if step == 0:
-            unit = estimate if relative and estimate > 0.0 else 1.0
-        estimate /= unit
-        if (step > 0 and estimate <= tolerance) or now <= 0.0:
+            error_unit = estimate if relative and estimate > 0.0 else 1.0
+        estimate /= error_unit
+        if (step > 0 and estimate <= tolerance) or rz <= 0.0:
             for row in range(depth):
                 for column in range(lateral):
                     x[row, column] += correction[row, column]
             return step, estimate
-        if step == most:
+        if step == max_steps:
             break
-        keep = now / before if step > 0 else 0.0
-        before = now
+        beta = rz / previous_rz if step > 0 else 0.0
+        previous_rz = rz
         for row in range(depth):
             for column in range(lateral):
-                direction[row, column] = correction[row, column] + keep * direction[row, column]
-        multiply(graph, direction, product, nothing)
+                direction[row, column] = correction[row, column] + beta * direction[row, column]
+        multiply(graph, direction, product, no_magnitude)
         curvature = 0.0
         for row in range(depth):
             for column in range(lateral):
                 curvature += direction[row, column] * product[row, column]
         if not curvature > 0.0:
             return step, np.inf
-        length = now / curvature
+        step_length = rz / curvature
         for row in range(depth):
             for column in range(lateral):
-                x[row, column] += length * direction[row, column]
-                residual[row, column] -= length * product[row, column]
-    return most, estimate
+                x[row, column] += step_length * direction[row, column]
+                residual[row, column] -= step_length * product[row, column]
+    return max_steps, estimate
 
 
 @njit(cache=True, nogil=True)
 def direct(
     graph: RandomWalkGraph,
-    right: Numbers,
+    right: Array,
     plan: Dissection,
     scale: float,
     factor: Factor,
     work: Workspace,
     relative: bool,
-    x: Numbers,
+    x: Array,
 ) -> float:
-    """Solve ``A x = b`` by substitution alone.
+    """Solve ``A x = b`` by forward and backward substitution.
 
     Args:
-        graph: The system.
-        right: ``b``, ``(depth, lateral)``.
-        plan: Of the grid.
-        scale: As given to :func:`cm_lightning.confidence.cpu.elimination.factorise`.
-        factor: From there, in float64.
-        work: Of the thread.
-        relative: Whether the error is meant relative to the solution's largest entry.
-        x: Filled with the solution, ``(depth, lateral)``, float64.
+        graph: Linear system of one frame.
+        right: Right-hand side ``b``, ``(depth, lateral)``.
+        plan: Dissection of the grid.
+        scale: Factor of all weights in :func:`cm_lightning.confidence.cpu.elimination.factorise`.
+        factor: Factor from this function, float64.
+        work: Buffers of the thread.
+        relative: Whether the error is relative to the largest entry of the solution.
+        x: Output, solution, float64, ``(depth, lateral)``.
 
     Returns:
-        The estimated largest error: what one step of refinement would add.
+        Estimated maximum error, which is the largest correction by one step of iterative refinement.
     """
     depth, lateral = x.shape
     substitute(right.ravel(), plan, scale, factor, work, depth, lateral)

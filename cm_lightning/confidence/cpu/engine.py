@@ -1,4 +1,4 @@
-"""The CPU's engine: sets up, solves and stores one frame at a time on each thread."""
+"""CPU engine, in which every thread assembles, solves and stores one frame at a time."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ from cm_lightning.confidence.problem import Problem, SolveInfo
 
 
 def solve(problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
-    """Compute maps; see :class:`cm_lightning.confidence.engine.Engine`.
+    """Compute confidence maps; see :class:`cm_lightning.confidence.engine.Engine`.
 
     Args:
-        problem: The input.
-        certify: Whether to prove a bound on every map's error.
+        problem: Checked input of a call of the solver.
+        certify: Whether to compute proven error bounds.
 
     Returns:
-        The maps, of the frames' shape, kind and device, and what there is to know about them.
+        Confidence maps with the shape, type and device of the frames, and information about the solution.
     """
     parameters = problem.parameters
     maps = np.zeros(problem.shape, problem.dtype)
@@ -46,28 +46,28 @@ def solve(problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
 
 
 def gradient(problem: Problem, maps: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
-    """Carry a gradient from maps to frames; see :class:`cm_lightning.confidence.engine.Engine`.
+    """Propagate a gradient from maps to frames; see :class:`cm_lightning.confidence.engine.Engine`.
 
     Args:
-        problem: The input of the call.
-        maps: Its result in float64.
-        upstream: Derivatives of something by the maps, float64.
+        problem: Checked input of a call of the solver, whose frames are a tensor.
+        maps: Confidence maps, float64, ``(..., depth, lateral)``.
+        upstream: Gradient with respect to the maps, float64, ``(..., depth, lateral)``.
 
     Returns:
-        Its derivatives by the frames, float64, ``(frames, depth, lateral)``, on the device of ``maps``.
+        Gradient with respect to the frames, float64, ``(frames, depth, lateral)``, on the device of ``maps``.
     """
-    solved, given = (to_numpy(tensor).reshape(problem.shape) for tensor in (maps, upstream))
+    map_values, map_gradients = (to_numpy(tensor).reshape(problem.shape) for tensor in (maps, upstream))
     result = np.zeros(problem.shape)
     solvers = ThreadSolvers(problem.parameters.method, problem.parameters.tolerance, certify=False)
 
-    def differentiate(index: int) -> None:
+    def differentiate_frame(index: int) -> None:
         system = set_up(problem, index)
         if system is None:
             return
-        right = given[system.place] * system.graph.unknown
+        right = map_gradients[system.place] * system.graph.unknown
         adjoint = solvers.for_shape(system.values.shape)(system.graph, right)
-        by_weight = weight_gradients(adjoint.values, solved[system.place])
-        result[system.place] = problem.weight_function.gradient(system.image, system.domain, by_weight)
+        gradients = weight_gradients(adjoint.values, map_values[system.place])
+        result[system.place] = problem.weight_function.gradient(system.image, system.domain, gradients)
 
-    run_on_all_cores(differentiate, len(result), problem.parameters.max_batch)
+    run_on_all_cores(differentiate_frame, len(result), problem.parameters.max_batch)
     return convert_like(result, maps)

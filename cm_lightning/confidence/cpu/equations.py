@@ -1,8 +1,8 @@
-"""A frame's equations in compiled passes, for the CPU.
+"""Assembly of the linear system of a frame by compiled functions, for the CPU.
 
-The same as :class:`cm_lightning.confidence.weights.WeightFunction` followed by
-:func:`cm_lightning.confidence.graph.make_graph`, which work on whole batches of NumPy or CuPy arrays; here a thread
-sets up one frame's without holding the GIL.
+The result is the same as that of :class:`cm_lightning.confidence.weights.WeightFunction` and
+:func:`cm_lightning.confidence.graph.make_graph`, which process batches of NumPy or CuPy arrays. The functions of this
+module process one frame without holding the GIL.
 """
 
 from typing import Any
@@ -16,18 +16,18 @@ from cm_lightning.confidence.graph import RandomWalkGraph, boundary_conditions
 from cm_lightning.confidence.problem import Problem, System
 from cm_lightning.confidence.weights import EDGE_ENDS, EDGE_FLOOR, EDGE_STEPS, WeightFunction
 
-Numbers = NDArray[Any]
+Array = NDArray[Any]
 
 
 def set_up(problem: Problem, index: int) -> System | None:
-    """Set up one frame's equations.
+    """Assemble the linear system of a frame on the bounding box of its domain.
 
     Args:
-        problem: The input of a call.
-        index: The frame's number.
+        problem: Checked input of a call of the solver.
+        index: Index of the frame.
 
     Returns:
-        The equations, ``(depth, lateral)``; None if the frame's domain is empty.
+        Linear system; None if the domain of the frame is empty.
     """
     boundary = problem.boundary.take(slice(index, index + 1))
     if not boundary.domain.any():
@@ -42,15 +42,15 @@ def set_up(problem: Problem, index: int) -> System | None:
 def frame_equations(
     weight_function: WeightFunction, frame: NDArray[np.float64], boundary: Boundary
 ) -> tuple[NDArray[np.float64], RandomWalkGraph]:
-    """Set up one frame's equations.
+    """Assemble the linear system of a frame.
 
     Args:
-        weight_function: How intensities become weights.
+        weight_function: Formula for edge weights.
         frame: Intensities, ``(depth, lateral)``.
-        boundary: The frame's masks, of length 1; its domain is not empty.
+        boundary: Masks of the frame, ``(1, depth, lateral)`` each. The domain is not empty.
 
     Returns:
-        The known values (0 elsewhere), and the system.
+        Known values, 0 elsewhere, ``(depth, lateral)``, and the linear system.
     """
     domain, source, sink, reaches_source, reaches_sink = (
         np.ascontiguousarray(getattr(boundary, name)[0]) for name in boundary.__dataclass_fields__
@@ -59,14 +59,14 @@ def frame_equations(
     conditions = boundary_conditions(domain, source, sink, reaches_source, reaches_sink, virtual)
     image = np.empty(frame.shape)
     decay = weight_function.decay(domain)[:, 0]
-    _weigh_intensity(frame, domain, decay, weight_function.normalise == "frame", image)
+    _scale_intensities(frame, domain, decay, weight_function.normalise == "frame", image)
     largest, exists = _largest_steps(image, domain)
     scale, penalties = weight_function.exponent(
         dict(zip(EDGE_ENDS, largest, strict=True)), dict(zip(EDGE_ENDS, exists, strict=True))
     )
     edges = {name: np.zeros(frame[start].shape) for name, (start, _) in EDGE_ENDS.items()}
     graph = RandomWalkGraph(**edges, slack=conditions.slack, unknown=conditions.unknown, right=conditions.right)
-    _weigh_edges(
+    _add_weights(
         image,
         domain,
         conditions.values,
@@ -79,8 +79,8 @@ def frame_equations(
 
 
 @njit(cache=True, nogil=True)
-def _weigh_intensity(frame: Numbers, domain: Numbers, decay: Numbers, rescale: bool, image: Numbers) -> None:
-    """Bring intensities to 0 to 1 and weight them by depth; 0 outside the domain."""
+def _scale_intensities(frame: Array, domain: Array, decay: Array, rescale: bool, image: Array) -> None:
+    """Scale intensities to the range from 0 to 1 and multiply them by the decay. Set pixels outside the domain to 0."""
     depth, lateral = frame.shape
     lowest, highest = 0.0, 1.0
     if rescale:
@@ -92,16 +92,16 @@ def _weigh_intensity(frame: Numbers, domain: Numbers, decay: Numbers, rescale: b
                     highest = max(highest, frame[row, column])
         if highest <= lowest:
             highest = lowest + 1.0
-    unit = 1.0 / (highest - lowest)
+    factor = 1.0 / (highest - lowest)
     for row in range(depth):
         for column in range(lateral):
             inside = domain[row, column]
-            image[row, column] = (frame[row, column] - lowest) * unit * decay[row] if inside else 0.0
+            image[row, column] = (frame[row, column] - lowest) * factor * decay[row] if inside else 0.0
 
 
 @njit(cache=True, nogil=True)
-def _largest_steps(image: Numbers, domain: Numbers) -> tuple[Numbers, Numbers]:
-    """Find the largest step of each kind of edge, and whether there is such an edge."""
+def _largest_steps(image: Array, domain: Array) -> tuple[Array, Array]:
+    """Return the largest intensity difference for each kind of edge, and whether such edges exist, ``(4,)`` each."""
     depth, lateral = image.shape
     largest = np.zeros(4)
     exists = np.zeros(4, np.bool_)
@@ -117,42 +117,46 @@ def _largest_steps(image: Numbers, domain: Numbers) -> tuple[Numbers, Numbers]:
 
 
 @njit(cache=True, nogil=True)
-def _weigh_edges(
-    image: Numbers,
-    domain: Numbers,
-    values: Numbers,
+def _add_weights(
+    image: Array,
+    domain: Array,
+    values: Array,
     scale: float,
-    penalties: Numbers,
+    penalties: Array,
     floor: float,
     graph: RandomWalkGraph,
 ) -> None:
-    """Compute every edge's weight and add it where it belongs: between unknown pixels, or to their slack."""
+    """Compute the weights of all edges.
+
+    Weights between unknown pixels are stored in the graph. Weights between unknown pixels and pixels with known values
+    are added to the slack and to the right-hand side.
+    """
     depth, lateral = image.shape
     unknown = graph.unknown
     for kind in range(4):
         down, right = EDGE_STEPS[kind]
         penalty = penalties[kind]
-        into = graph.vertical
+        kind_weights = graph.vertical
         if kind == 1:
-            into = graph.horizontal
+            kind_weights = graph.horizontal
         elif kind == 2:
-            into = graph.down_right
+            kind_weights = graph.down_right
         elif kind == 3:
-            into = graph.down_left
+            kind_weights = graph.down_left
         first_column = max(0, -right)
         for row in range(depth - down):
             for column in range(first_column, lateral - max(0, right)):
-                other_row, other = row + down, column + right
-                if domain[row, column] and domain[other_row, other]:
-                    first, second = unknown[row, column], unknown[other_row, other]
+                other_row, other_column = row + down, column + right
+                if domain[row, column] and domain[other_row, other_column]:
+                    first, second = unknown[row, column], unknown[other_row, other_column]
                     if first or second:
-                        step = abs(image[row, column] - image[other_row, other])
+                        step = abs(image[row, column] - image[other_row, other_column])
                         weight = np.exp(-scale * step - penalty) + floor
                         if first and second:
-                            into[row, column - first_column] = weight
+                            kind_weights[row, column - first_column] = weight
                         elif first:
                             graph.slack[row, column] += weight
-                            graph.right[row, column] += weight * values[other_row, other]
+                            graph.right[row, column] += weight * values[other_row, other_column]
                         else:
-                            graph.slack[other_row, other] += weight
-                            graph.right[other_row, other] += weight * values[row, column]
+                            graph.slack[other_row, other_column] += weight
+                            graph.right[other_row, other_column] += weight * values[row, column]

@@ -1,7 +1,7 @@
-"""Elimination of one front's pivots: the dense part, in which most of the time goes.
+"""Elimination of the pivots of a front, a dense operation that takes most of the computation time.
 
-A front is kept as the upper triangle of the weights between its pixels, pivots first, and their slack in the column
-after the last pixel.
+A front is stored as the upper triangle of the weights between its pixels, starting with the pivots, followed by one
+column with the slack of the pixels.
 """
 
 from typing import Any
@@ -13,90 +13,100 @@ from numpy.typing import NDArray
 from cm_lightning.confidence.cpu.cells import ABOVE_SUBNORMAL, FAST
 from cm_lightning.confidence.cpu.memory import COLUMNS, PANEL, Workspace
 
-Numbers = NDArray[Any]
+Array = NDArray[Any]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def eliminate_front(
-    front: Numbers,
-    nodes: Numbers,
-    eliminated: int,
-    unknown: Numbers,
-    factor_rows: Numbers,
-    factor_pivots: Numbers,
+    front: Array,
+    nodes: Array,
+    pivots: int,
+    unknown: Array,
+    factor_rows: Array,
+    factor_pivots: Array,
     work: Workspace,
 ) -> int:
-    """Eliminate a front's pivots, PANEL of them at a time.
+    """Eliminate the pivots of a front in panels of up to PANEL pivots.
+
+    Args:
+        front: Front, ``(size, front_stride(size))``; changed in place.
+        nodes: Row-major indices of the pixels of the front, ``(size,)``.
+        pivots: Number of pivots.
+        unknown: Pixels with unknown values, ``(depth, lateral)``.
+        factor_rows: Output, the weights of each pivot to later pixels, divided by the sum of its weights and slack.
+        factor_pivots: Output, the inverse of this sum, or 0 if it is not positive, by pixel, ``(pixels,)``.
+        work: Buffers of the thread.
 
     Returns:
-        Number of unknown pivots without any weight.
+        Number of unknown pivots without positive weights, for which the system cannot be solved.
     """
     size, stride = front.shape
     unknown_flat = unknown.ravel()
     multipliers = work.multipliers
     zero = front.dtype.type(0)
-    one = front.dtype.type(1)
+    unity = front.dtype.type(1)
     tiles = (stride + COLUMNS - 1) // COLUMNS
-    lost = 0
-    write = 0
-    for begin in range(0, eliminated, PANEL):
-        end = min(begin + PANEL, eliminated)
-        from_column = begin // 8 * 8
+    zero_pivots = 0
+    factor_position = 0
+    for begin in range(0, pivots, PANEL):
+        end = min(begin + PANEL, pivots)
+        first_column = begin // 8 * 8
         for pivot in range(begin, end):
-            # Bring the pivot's row up to date with the panel's earlier pivots.
-            for tile in range(from_column // COLUMNS, tiles):
-                left = max(tile * COLUMNS, from_column)
-                length = min((tile + 1) * COLUMNS, stride) - left
-                row = front[pivot, left : left + length]
+            # Update the row of the pivot by the earlier pivots of the panel.
+            for tile in range(first_column // COLUMNS, tiles):
+                start = max(tile * COLUMNS, first_column)
+                length = min((tile + 1) * COLUMNS, stride) - start
+                row = front[pivot, start : start + length]
                 for earlier in range(begin, pivot):
-                    offset = (earlier - begin) * COLUMNS + left - tile * COLUMNS
+                    offset = (earlier - begin) * COLUMNS + start - tile * COLUMNS
                     add_multiple(row, multipliers[tile, offset : offset + length], front[earlier, pivot])
             total = zero
-            rest = front[pivot, pivot + 1 : size + 1]
-            for j in range(len(rest)):
-                total += rest[j]
+            remaining = front[pivot, pivot + 1 : size + 1]
+            for j in range(len(remaining)):
+                total += remaining[j]
             inverse = zero
             if total > zero:
-                inverse = one / total
+                inverse = unity / total
             elif unknown_flat[nodes[pivot]]:
-                lost += 1
+                zero_pivots += 1
             factor_pivots[nodes[pivot]] = inverse
-            for tile in range(from_column // COLUMNS, tiles):
-                left = max(tile * COLUMNS, from_column)
-                length = min((tile + 1) * COLUMNS, stride) - left
-                offset = (pivot - begin) * COLUMNS + left - tile * COLUMNS
+            for tile in range(first_column // COLUMNS, tiles):
+                start = max(tile * COLUMNS, first_column)
+                length = min((tile + 1) * COLUMNS, stride) - start
+                offset = (pivot - begin) * COLUMNS + start - tile * COLUMNS
                 ratios = multipliers[tile, offset : offset + length]
-                _divide(front[pivot, left : left + length], inverse, ratios)
-                first = max(left, pivot + 1)
-                count = min(left + length, size) - first
+                _divide(front[pivot, start : start + length], inverse, ratios)
+                first = max(start, pivot + 1)
+                count = min(start + length, size) - first
                 if count > 0:
-                    _copy(ratios[first - left :], factor_rows[write + first - pivot - 1 :], count)
-            write += size - pivot - 1
-        for pivot in range(end, begin + PANEL):  # what an earlier front left there must not count
+                    _copy(ratios[first - start :], factor_rows[factor_position + first - pivot - 1 :], count)
+            factor_position += size - pivot - 1
+        # Rows of multipliers that the last panel does not use may contain values of an earlier front.
+        for pivot in range(end, begin + PANEL):
             for tile in range(tiles):
                 offset = (pivot - begin) * COLUMNS
                 multipliers[tile, offset : offset + min(COLUMNS, stride - tile * COLUMNS)] = zero
         _update(front, begin, end, size, multipliers, work.panel_rows)
-    return lost
+    return zero_pivots
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def add_multiple(target: Numbers, source: Numbers, weight: float) -> None:
+def add_multiple(target: Array, source: Array, weight: float) -> None:
     """Compute ``target += weight * source``."""
     for j in range(len(target)):
         target[j] += weight * source[j]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _copy(source: Numbers, target: Numbers, count: int) -> None:
+def _copy(source: Array, target: Array, count: int) -> None:
     """Compute ``target[:count] = source[:count]``."""
     for j in range(count):
         target[j] = source[j]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _divide(row: Numbers, inverse: float, target: Numbers) -> None:
-    """Divide a row by its pivot."""
+def _divide(row: Array, inverse: float, target: Array) -> None:
+    """Multiply a row by the inverse of its pivot, and replace negligible ratios by 0."""
     negligible = np.finfo(row.dtype).tiny * row.dtype.type(ABOVE_SUBNORMAL)
     for j in range(len(target)):
         ratio = row[j] * inverse
@@ -104,37 +114,37 @@ def _divide(row: Numbers, inverse: float, target: Numbers) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _update(front: Numbers, begin: int, end: int, size: int, multipliers: Numbers, panel_rows: Numbers) -> None:
-    """Reconnect the pixels that stay: ``w_ij += sum_p w_pi w_pj / d_p`` over the pivots ``begin`` to ``end``.
+def _update(front: Array, begin: int, end: int, size: int, multipliers: Array, panel_rows: Array) -> None:
+    """Compute ``w_ij += sum_p w_pi w_pj / d_p`` for the later pixels, with the pivots from ``begin`` to ``end - 1``.
 
-    Two rows at a time, from the last multiple of 8 columns before the diagonal on: what is added below the diagonal is
-    never read, and whole vectors are faster than exact triangles.
+    Two rows are updated at a time. Columns start at the last multiple of 8 before the diagonal, because complete
+    vectors are faster than an exact triangle. The values below the diagonal are not used.
     """
     stride = front.shape[1]
     zero = front.dtype.type(0)
     panel_rows[:] = zero
     for tile in range(end // 8 * 8 // COLUMNS, (stride + COLUMNS - 1) // COLUMNS):
-        right = min((tile + 1) * COLUMNS, stride)
+        stop = min((tile + 1) * COLUMNS, stride)
         for i in range(end, size, 2):
-            left = max(tile * COLUMNS, i // 8 * 8)
-            if left >= right:
+            start = max(tile * COLUMNS, i // 8 * 8)
+            if start >= stop:
                 break
             second = min(i + 1, size - 1)
             for pivot in range(begin, end):
                 panel_rows[0, pivot - begin] = front[pivot, i]
                 panel_rows[1, pivot - begin] = front[pivot, second] if second > i else zero
             _update_rows(
-                front[i, left:],
-                front[second, left:],
-                multipliers[tile, left - tile * COLUMNS :],
+                front[i, start:],
+                front[second, start:],
+                multipliers[tile, start - tile * COLUMNS :],
                 panel_rows,
-                right - left,
+                stop - start,
             )
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _update_rows(first: Numbers, second: Numbers, multiplier: Numbers, panel_rows: Numbers, length: int) -> None:
-    """Add PANEL multiples to two rows; written out, because the compiler vectorises it only so."""
+def _update_rows(first: Array, second: Array, multiplier: Array, panel_rows: Array, length: int) -> None:
+    """Add PANEL multiples to two rows. The compiler does not vectorise this if it is written as a loop."""
     for j in range(length):
         m0 = multiplier[j]
         m1 = multiplier[COLUMNS + j]

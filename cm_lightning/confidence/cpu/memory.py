@@ -1,4 +1,4 @@
-"""Memory of the elimination: its result, and the buffers of a thread."""
+"""Arrays of the elimination: the factor, and the buffers of a thread."""
 
 from typing import NamedTuple
 
@@ -9,21 +9,22 @@ from numpy.typing import NDArray
 from cm_lightning.confidence.dissection import LANES, Dissection, dissect
 from cm_lightning.confidence.pattern import FACTOR, INNER, RING, WEIGHTS
 
-# Pivots that are eliminated together, and columns that are updated at a time. The update of a row by PANEL pivots is
-# written out in cm_lightning.confidence.cpu.fronts; the fixed number of columns between rows of multipliers lets the
-# compiler vectorise it.
+# Number of pivots that are eliminated together, and number of columns that are updated at a time. The code in
+# cm_lightning.confidence.cpu.fronts for the update of a row is written out for this number of pivots. The compiler can
+# vectorise it because the distance between rows of multipliers is constant.
 PANEL = 8
 COLUMNS = 256
 
 
 class Factor(NamedTuple):
-    """An eliminated system.
+    """Factorised linear system.
 
     Attributes:
-        cells: Of every batch of cells, each eliminated pixel's weights over their sum, ``(batches, FACTOR, LANES)``.
-        cell_pivots: The inverses of those sums, ``(batches, INNER, LANES)``.
-        rows: Of every front, each pivot's weights over their sum, ``(factor_size,)``.
-        pivots: The inverses of those sums, by pixel, ``(pixels,)``.
+        cells: Weights of each eliminated pixel, divided by the sum of its weights and slack, for all batches of cells,
+            ``(batches, FACTOR, LANES)``.
+        cell_pivots: Inverses of these sums, ``(batches, INNER, LANES)``.
+        rows: Weights of each pivot, divided by the sum of its weights and slack, for all fronts, ``(factor_size,)``.
+        pivots: Inverses of these sums by pixel, ``(pixels,)``.
     """
 
     cells: NDArray[np.floating]
@@ -33,7 +34,19 @@ class Factor(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Buffers that one thread reuses from frame to frame."""
+    """Buffers of a thread, which are reused for all frames of the same shape.
+
+    Attributes:
+        front: Current front during the factorisation, and its part of the solution during the substitution.
+        stack: Updates of eliminated fronts that have not been added to their parents yet, ``(stack_size,)``.
+        multipliers: Ratios of the current panel by tile of COLUMNS columns, ``(tiles, PANEL * COLUMNS)``.
+        panel_rows: Weights of two pixels to the pivots of the current panel, ``(2, PANEL)``.
+        position: Index of each pixel in the current front, -1 for other pixels, ``(pixels,)``.
+        cell_weights: Weights of the current batch of cells, ``(WEIGHTS, LANES)``.
+        window: Slack or solution of the current batch of cells, ``(INNER + RING, LANES)``.
+        ring: Pixels of the ring of the current cell, ``(RING,)``.
+        solution: Solution of the last substitution, ``(pixels,)``.
+    """
 
     front: NDArray[np.floating]
     stack: NDArray[np.floating]
@@ -48,12 +61,20 @@ class Workspace(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def front_stride(size: int) -> int:
-    """Length of a row in a front's buffer: its pixels and the slack, up to a multiple of 8."""
+    """Return the row length of a front in memory: its size plus one for the slack, rounded up to a multiple of 8."""
     return (size + 8) // 8 * 8
 
 
 def make_factor(dissection: Dissection, dtype: type[np.floating]) -> Factor:
-    """Allocate a factor."""
+    """Allocate a factor.
+
+    Args:
+        dissection: Dissection of the grid.
+        dtype: Type of the factor.
+
+    Returns:
+        Factor with arbitrary values.
+    """
     batches = len(dissection.cells_until)
     return Factor(
         cells=np.empty((batches, FACTOR, LANES), dtype),
@@ -64,7 +85,15 @@ def make_factor(dissection: Dissection, dtype: type[np.floating]) -> Factor:
 
 
 def make_workspace(dissection: Dissection, dtype: type[np.floating]) -> Workspace:
-    """Allocate a thread's buffers."""
+    """Allocate the buffers of a thread.
+
+    Args:
+        dissection: Dissection of the grid.
+        dtype: Type of the factor.
+
+    Returns:
+        The buffers.
+    """
     largest = dissection.largest_front
     stride = front_stride(largest)
     pixels = int(np.prod(dissection.shape))
@@ -82,19 +111,20 @@ def make_workspace(dissection: Dissection, dtype: type[np.floating]) -> Workspac
 
 
 def bytes_per_frame(shape: tuple[int, int], precision: type[np.float32] | type[np.float64]) -> int:
-    """Count the memory that a frame in flight takes on the CPU.
+    """Compute the memory that is needed for each frame that is processed at the same time on the CPU.
 
     Args:
-        shape: ``(depth, lateral)`` of the rectangle around the frame's domain.
-        precision: Type of the factor: float32 for conjugate gradients, float64 for the direct solve; a frame that falls
-            back to that takes both.
+        shape: Shape of the bounding box of the domain, ``(depth, lateral)``.
+        precision: Type of the factor: float32 for conjugate gradients, float64 for the direct solver. Frames that are
+            solved directly after conjugate gradients failed need both.
 
     Returns:
-        Bytes of factor, buffers, weights and vectors, without the plan that all frames of a shape share.
+        Size of the factor, buffers, weights and vectors in bytes, without the dissection, which is shared by all frames
+        of the same shape.
     """
     dissection = dissect(*shape)
     arrays = [*make_factor(dissection, precision), *make_workspace(dissection, precision)]
-    # In float64: four weights, slack, right-hand side, known values and frame; then solution, residual, direction and
-    # product, of which the direct solve has two.
+    # Arrays in float64: four weights, slack, right-hand side, known values and frame, followed by solution, residual,
+    # direction and product; the direct solver only needs two of them.
     doubles = 8 + (2 if precision is np.float64 else 4)
     return int(sum(array.nbytes for array in arrays)) + doubles * 8 * shape[0] * shape[1]

@@ -1,4 +1,4 @@
-"""The solution of one frame's equations after the other in one thread, which keeps its memory from one to the next."""
+"""Solution of linear systems on one thread, which reuses its memory for all systems of the same shape."""
 
 import threading
 from dataclasses import dataclass, replace
@@ -24,21 +24,21 @@ from cm_lightning.confidence.problem import Method
 
 FloatArray = NDArray[np.float64]
 
-# Weights are multiplied by this in float32: they are at most 1, so that the upper half of float32's range
-# would go unused.
+# Factor of all weights in each type. Since weights are at most 1, only the lower half of the range of float32 would be
+# used otherwise.
 SCALE = {np.float32: 2.0**96, np.float64: 1.0}
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What solving one system gave.
+    """Solution of a linear system.
 
     Attributes:
-        values: The solution, float64, 0 outside the unknown pixels.
-        iterations: Steps of conjugate gradients.
-        error_estimate: Estimated largest error.
-        error_bound: Proven largest error; NaN if not asked for.
-        fallback: Whether conjugate gradients did not get there and the direct solve stepped in.
+        values: Solution, float64, ``(depth, lateral)``, 0 outside the unknown pixels.
+        iterations: Number of steps of conjugate gradients; 0 for direct solutions.
+        error_estimate: Estimate of the maximum error.
+        error_bound: Proven upper bound of the maximum error; NaN if it was not computed.
+        fallback: Whether the system was solved directly although the method is ``cg``.
     """
 
     values: FloatArray
@@ -49,7 +49,7 @@ class Solution:
 
 
 class _Buffers:
-    """Memory of one thread for frames of one shape."""
+    """Factor and buffers of a thread for systems of the same shape."""
 
     def __init__(self, dissection: Dissection, dtype: type[np.floating]) -> None:
         self.factor: Factor = make_factor(dissection, dtype)
@@ -57,16 +57,16 @@ class _Buffers:
 
 
 class CompiledSolver:
-    """Solve graphs of one shape, in one thread; keeps its memory from one to the next.
+    """Solver for systems of the same shape on one thread, which reuses its memory.
 
     Args:
-        shape: ``(depth, lateral)``.
-        method: ``cg``, with the direct solve where that fails, or ``direct``.
-        tolerance: Largest error to stop at.
-        certify: Whether to bound the error.
+        shape: Shape of the systems, ``(depth, lateral)``.
+        method: ``cg`` for conjugate gradients, and the direct solver if they fail, or ``direct``.
+        tolerance: Maximum error of a solution.
+        certify: Whether to compute proven error bounds.
 
     Attributes:
-        shape: As given.
+        shape: Shape of the systems, ``(depth, lateral)``.
     """
 
     def __init__(self, shape: tuple[int, int], method: Method, tolerance: float, certify: bool) -> None:
@@ -78,12 +78,12 @@ class CompiledSolver:
         self._buffers: dict[type[np.floating], _Buffers] = {}
 
     def __call__(self, graph: RandomWalkGraph, right: FloatArray | None = None) -> Solution:
-        """Solve one system.
+        """Solve a linear system.
 
         Args:
-            graph: The system of one frame.
-            right: Another right-hand side than the graph's own, ``(depth, lateral)``; the tolerance then is relative
-                to the largest entry of the solution.
+            graph: Linear system of one frame.
+            right: Right-hand side, ``(depth, lateral)``, which replaces that of the graph. In this case, the tolerance
+                and errors are relative to the largest entry of the solution.
 
         Returns:
             The solution.
@@ -104,64 +104,66 @@ class CompiledSolver:
         return replace(solution, fallback=self._method == "cg")
 
     def _solve(self, graph: RandomWalkGraph, right: FloatArray | None, dtype: type[np.floating]) -> Solution:
-        """Factorise in one precision and solve."""
+        """Factorise and solve a system with a factor of the given type."""
         compile_once(dtype is np.float64)
         if dtype not in self._buffers:
             self._buffers[dtype] = _Buffers(self._dissection, dtype)
         buffers = self._buffers[dtype]
-        given = graph.right if right is None else right
-        values = np.zeros(given.shape)
-        shared = (self._dissection, SCALE[dtype], buffers.factor, buffers.work)
+        right_side = graph.right if right is None else right
+        values = np.zeros(right_side.shape)
+        arguments = (self._dissection, SCALE[dtype], buffers.factor, buffers.work)
         iterations, estimate, bound = 0, np.inf, np.nan
-        lost = factorise(graph, *shared)
-        if lost == 0 and dtype is np.float64:
-            estimate = direct(graph, given, *shared, right is not None, values)
-        elif lost == 0:
+        zero_pivots = factorise(graph, *arguments)
+        if zero_pivots == 0 and dtype is np.float64:
+            estimate = direct(graph, right_side, *arguments, right is not None, values)
+        elif zero_pivots == 0:
             iterations, estimate = conjugate_gradients(
-                graph, given, *shared, STOPPING_SHARE * self._tolerance, right is not None, MOST_STEPS, values
+                graph, right_side, *arguments, STOPPING_SHARE * self._tolerance, right is not None, MOST_STEPS, values
             )
         if self._certify:
-            bound = self._bound(graph, given, values, dtype) if np.isfinite(estimate) else np.inf
+            bound = self._bound(graph, right_side, values, dtype) if np.isfinite(estimate) else np.inf
         return Solution(values, int(iterations), float(estimate), float(bound), fallback=False)
 
     def _bound(self, graph: RandomWalkGraph, right: FloatArray, values: FloatArray, dtype: type[np.floating]) -> float:
-        """Bound the error of a solution with the factor that it was found with."""
+        """Compute an error bound of a solution from the factor with which it was computed."""
         buffers = self._buffers[dtype]
 
         def multiply_all(x: FloatArray, product: FloatArray, magnitude: FloatArray, _: NDArray[np.int32]) -> None:
             multiply(graph, x, product, magnitude)
 
         def substitute_all(vector: FloatArray, _: NDArray[np.int32]) -> NDArray[np.floating]:
-            shared = (self._dissection, SCALE[dtype], buffers.factor, buffers.work)
-            substitute(vector.ravel(), *shared, *self.shape)
+            arguments = (self._dissection, SCALE[dtype], buffers.factor, buffers.work)
+            substitute(vector.ravel(), *arguments, *self.shape)
             return buffers.work.solution.reshape(self.shape)
 
         return float(certify(graph, right, values, multiply_all, substitute_all, np.zeros((), np.int32)))
 
 
 class ThreadSolvers:
-    """A solver for every thread, of the shape that it met last: memory grows with the threads, not with the shapes.
+    """Solvers of all threads.
+
+    Each thread only keeps the solver for its last shape, so that the memory does not grow with the number of shapes.
 
     Args:
-        method: As for :class:`CompiledSolver`.
-        tolerance: The same.
-        certify: The same.
+        method: ``cg`` or ``direct``; see :class:`CompiledSolver`.
+        tolerance: Maximum error of a solution.
+        certify: Whether to compute proven error bounds.
     """
 
     def __init__(self, method: Method, tolerance: float, certify: bool) -> None:
         self._arguments = (method, tolerance, certify)
-        self._own = threading.local()
+        self._local = threading.local()
 
     def for_shape(self, shape: tuple[int, int]) -> CompiledSolver:
-        """Give the calling thread's solver.
+        """Return the solver of the calling thread.
 
         Args:
-            shape: ``(depth, lateral)``.
+            shape: Shape of the systems, ``(depth, lateral)``.
 
         Returns:
             The solver.
         """
-        solver: CompiledSolver | None = getattr(self._own, "solver", None)
+        solver: CompiledSolver | None = getattr(self._local, "solver", None)
         if solver is None or solver.shape != shape:
-            solver = self._own.solver = CompiledSolver(shape, *self._arguments)
+            solver = self._local.solver = CompiledSolver(shape, *self._arguments)
         return solver

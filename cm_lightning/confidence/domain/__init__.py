@@ -1,4 +1,4 @@
-"""Which pixels of a frame are insonified, and which of them lie at the probe and at the far end."""
+"""Insonified region of frames, with the source at the face of the probe and the sink at the largest depth."""
 
 from cm_lightning.confidence.domain.fan import Fan, find_fan
 from cm_lightning.confidence.domain.geometry import ProbeGeometry, ProbeName, find_geometry, find_insonified

@@ -1,4 +1,4 @@
-"""The fan that a convex probe insonifies."""
+"""Insonified fan of a convex probe."""
 
 from dataclasses import dataclass
 
@@ -13,26 +13,29 @@ from cm_lightning.confidence.domain.regions import first_to_last, largest_region
 
 FloatArray = NDArray[np.float64]
 
-# A fan is fitted on pictures of at most this side: finer ones cost time and move its edges by fractions of a pixel.
+# Maximum side length in pixels of the image to which a fan is fitted. With a larger image, the fit takes more time, and
+# the edges only change by fractions of a pixel.
 FITTED_SIDE = 256
-# Edges that lean by less than this (degrees) are those of a linear probe's rectangle.
+# Minimum angle in degrees between the edges of a fan and the vertical. Steeper edges are those of the rectangle of a
+# linear probe.
 LEAST_LEAN = 5.0
-# A dark pixel inside the fan may lie in a shadow; a bright one outside it may not.
+# Cost of a dark pixel inside the fan, relative to the cost of a bright pixel outside it. It is less than 1 because dark
+# pixels may be in a shadow.
 DARK_INSIDE = 0.5
 
 
 @dataclass(frozen=True)
 class Fan:
-    """What a convex probe insonifies; lengths in heights of a pixel, angles from straight down, growing to the right.
+    """Fan of a convex probe, with radii in units of the pixel height.
 
     Attributes:
-        row: Row of the centre of the probe's curvature, above the fan.
-        column: Its column.
-        left: Angle of the left edge, radians.
-        right: Angle of the right edge.
-        near: Radius of the probe's face.
+        row: Row of the apex, the centre of curvature of the probe, which is above the fan.
+        column: Column of the apex.
+        left: Angle of the left edge from the vertical in radians, negative to the left.
+        right: Angle of the right edge from the vertical in radians.
+        near: Radius of the face of the probe.
         far: Radius of the deepest samples.
-        aspect: Width of a pixel over its height, in mm.
+        aspect: Ratio of the pixel width to the pixel height, both in mm.
     """
 
     row: float
@@ -44,16 +47,17 @@ class Fan:
     aspect: float = 1.0
 
     def masks(self, shape: tuple[int, int]) -> Insonified:
-        """Paint the fan.
+        """Return the masks of the fan.
 
-        The source is the probe's arc and the sink the far arc, each one pixel thick along the beams, and what of the
-        fan meets the last row of a frame that cuts it off. The slanted edges are neither.
+        The source is the near arc, and the sink is the far arc. Both are one pixel thick along the scan lines. Pixels
+        of the fan in the last row, which may cut off the fan, also belong to the sink. The slanted edges belong to
+        neither.
 
         Args:
-            shape: ``(depth, lateral)``.
+            shape: Shape of the frame, ``(depth, lateral)``.
 
         Returns:
-            The masks.
+            Masks, ``(depth, lateral)`` each.
         """
         row, column = np.ogrid[: float(shape[0]), : float(shape[1])]
         radius, angle = self._polar(row, column)
@@ -63,79 +67,79 @@ class Fan:
         return Insonified(domain, domain & (radius < self.near + 1.0), sink)
 
     def _polar(self, row: FloatArray, column: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Radius and angle of pixels."""
+        """Return the radius and the angle of pixels."""
         down, right = row - self.row, (column - self.column) * self.aspect
         return np.hypot(down, right), np.arctan2(right, down)
 
     def on_grid(self, old: tuple[int, int], new: tuple[int, int]) -> "Fan":
-        """Give the same fan on another grid over the same extent.
+        """Convert the fan to another grid with the same extent.
 
         Args:
-            old: ``(depth, lateral)`` of the grid that it was found on.
-            new: The other grid's.
+            old: Shape of the current grid, ``(depth, lateral)``.
+            new: Shape of the new grid, ``(depth, lateral)``.
 
         Returns:
-            The fan in the other grid's pixels.
+            Fan in pixels of the new grid.
         """
-        finer_rows, finer_columns = new[0] / old[0], new[1] / old[1]
+        row_scale, column_scale = new[0] / old[0], new[1] / old[1]
         return Fan(
-            (self.row + 0.5) * finer_rows - 0.5,
-            (self.column + 0.5) * finer_columns - 0.5,
+            (self.row + 0.5) * row_scale - 0.5,
+            (self.column + 0.5) * column_scale - 0.5,
             self.left,
             self.right,
-            self.near * finer_rows,
-            self.far * finer_rows,
-            self.aspect * finer_rows / finer_columns,
+            self.near * row_scale,
+            self.far * row_scale,
+            self.aspect * row_scale / column_scale,
         )
 
 
 def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float = 1.0) -> Fan | None:
-    """Find a convex probe's fan.
+    """Find the fan of a convex probe.
 
-    Lines are fitted to the slanted edges of the largest bright region; they meet at the centre of the probe's
-    curvature, from which the radii of both arcs follow. All six numbers are then refined so that the fan holds as many
-    bright and as few dark pixels as possible. Marks outside the largest bright region do not count.
+    Lines are fitted to the slanted edges of the largest bright region. They intersect at the apex, from which the radii
+    of both arcs are determined. All six parameters are then optimised so that the fan contains as many bright pixels
+    and as few dark pixels as possible. Marks outside the largest bright region are ignored.
 
     Args:
-        frame: ``(depth, lateral)``.
-        threshold: Intensity that black surroundings do not exceed.
-        aspect: Width of a pixel over its height, in mm.
+        frame: Frame, ``(depth, lateral)``.
+        threshold: Maximum intensity of the background.
+        aspect: Ratio of the pixel width to the pixel height, both in mm.
 
     Returns:
-        The fan; None if the bright region has no two edges that lean outwards.
+        The fan, in pixels of the frame; None if the bright region does not have two edges that diverge downwards.
     """
     region = largest_region(np.asarray(frame) > threshold)
     factor = max(1, -(-max(region.shape) // FITTED_SIDE))
-    high, wide = (side // factor * factor for side in region.shape)
-    share = region[:high, :wide].reshape(high // factor, factor, wide // factor, factor).mean(axis=(1, 3))
-    bright = share > 0.5
+    height, width = (side // factor * factor for side in region.shape)
+    blocks = region[:height, :width].reshape(height // factor, factor, width // factor, factor)
+    bright = blocks.mean(axis=(1, 3)) > 0.5
     start = _edges_and_arcs(bright, aspect)
     if start is None:
         return None
-    # Columns of a fan are insonified from their first to their last bright pixel.
+    # Dark pixels between the first and the last bright pixel of a column are inside the fan.
     filled = first_to_last(bright.T).T
     pixels = np.meshgrid(*(np.arange(side, dtype=np.float64) for side in filled.shape), indexing="ij")
 
-    def fan_of(numbers: FloatArray) -> Fan:
-        row, column, left, right, near, far = (float(number) for number in numbers)
+    def to_fan(parameters: FloatArray) -> Fan:
+        row, column, left, right, near, far = (float(value) for value in parameters)
         return Fan(row, column, left, right, near, far, aspect)
 
-    def cost(numbers: FloatArray) -> float:
-        inside = _soft_fan(fan_of(numbers), *pixels)
+    def cost(parameters: FloatArray) -> float:
+        inside = _soft_fan(to_fan(parameters), *pixels)
         return float(np.sum(np.where(filled, 1.0 - inside, DARK_INSIDE * inside)))
 
     size = max(filled.shape)
     spread = np.array([0.02 * size, 0.02 * size, 0.02, 0.02, 0.02 * size, 0.02 * size])
-    first = np.array([start.row, start.column, start.left, start.right, start.near, start.far])
-    simplex = np.vstack([first, first + np.diag(spread)])
+    initial = np.array([start.row, start.column, start.left, start.right, start.near, start.far])
+    simplex = np.vstack([initial, initial + np.diag(spread)])
     fitted = minimize(
-        cost, first, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 800, "xatol": 1e-3}
+        cost, initial, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 800, "xatol": 1e-3}
     )
-    return fan_of(fitted.x).on_grid((1, 1), (factor, factor))
+    return to_fan(fitted.x).on_grid((1, 1), (factor, factor))
 
 
 def _edges_and_arcs(bright: BoolArray, aspect: float) -> Fan | None:
-    """Fit a fan to the outline of a bright region."""
+    """Estimate a fan from the outline of a bright region."""
     rows = np.flatnonzero(bright.any(axis=1))
     if len(rows) < 8:
         return None
@@ -143,8 +147,8 @@ def _edges_and_arcs(bright: BoolArray, aspect: float) -> Fan | None:
     last = bright.shape[1] - 1 - bright[rows][:, ::-1].argmax(axis=1)
     lines = []
     for outline, outermost in ((first, first.min()), (last, last.max())):
-        # From the top down to where the region is widest: below lies the far arc. Where the picture cuts the fan off,
-        # there is no edge.
+        # The edge extends from the top to the row in which the region is widest, where the far arc starts. Rows are not
+        # used if the border of the image cuts off the fan.
         widest = int(np.flatnonzero(outline == outermost)[0]) + 1
         used = np.arange(len(rows)) < widest
         used &= (outline > 0) & (outline < bright.shape[1] - 1)
@@ -153,26 +157,26 @@ def _edges_and_arcs(bright: BoolArray, aspect: float) -> Fan | None:
         slope, offset, *_ = stats.theilslopes(outline[used], rows[used])
         lines.append((float(slope), float(offset)))
     (left_slope, left_offset), (right_slope, right_offset) = lines
-    least = np.tan(np.radians(LEAST_LEAN))
-    if left_slope * aspect > -least or right_slope * aspect < least:
+    minimum_slope = np.tan(np.radians(LEAST_LEAN))
+    if left_slope * aspect > -minimum_slope or right_slope * aspect < minimum_slope:
         return None
     row = (left_offset - right_offset) / (right_slope - left_slope)
     column = left_slope * row + left_offset
     left, right = np.arctan(left_slope * aspect), np.arctan(right_slope * aspect)
     fan = Fan(row, column, left, right, 0.0, np.inf, aspect)
     radius, angle = fan._polar(*np.argwhere(bright).T.astype(np.float64))
-    between = (angle >= fan.left) & (angle <= fan.right)
-    if np.count_nonzero(between) < 0.9 * len(angle):
+    inside = (angle >= fan.left) & (angle <= fan.right)
+    if np.count_nonzero(inside) < 0.9 * len(angle):
         return None
-    beams = np.digitize(angle[between], np.linspace(fan.left, fan.right, 65))
+    beams = np.digitize(angle[inside], np.linspace(fan.left, fan.right, 65))
     present = np.unique(beams)
-    near = np.median(ndimage.minimum(radius[between], beams, present))
-    far = np.percentile(ndimage.maximum(radius[between], beams, present), 90)
+    near = np.median(ndimage.minimum(radius[inside], beams, present))
+    far = np.percentile(ndimage.maximum(radius[inside], beams, present), 90)
     return Fan(row, column, left, right, float(near), float(far) + 1.0, aspect)
 
 
 def _soft_fan(fan: Fan, row: FloatArray, column: FloatArray) -> FloatArray:
-    """Share of each pixel that lies in a fan, about: edges blur over a pixel, so that the cost has a slope."""
+    """Return the approximate fraction of each pixel that is inside a fan, which makes the cost function continuous."""
     radius, angle = fan._polar(row, column)
     distances = (
         radius - fan.near,
@@ -180,5 +184,5 @@ def _soft_fan(fan: Fan, row: FloatArray, column: FloatArray) -> FloatArray:
         radius * np.sin(np.clip(angle - fan.left, -1.5, 1.5)),
         radius * np.sin(np.clip(fan.right - angle, -1.5, 1.5)),
     )
-    share: FloatArray = np.clip(np.minimum.reduce(distances) + 0.5, 0.0, 1.0)
-    return share
+    fraction: FloatArray = np.clip(np.minimum.reduce(distances) + 0.5, 0.0, 1.0)
+    return fraction

@@ -1,4 +1,4 @@
-"""Which geometry a probe has, chosen once for all frames of a recording."""
+"""Geometry of the insonified region of a recording."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -11,24 +11,25 @@ from cm_lightning.confidence.domain.fan import Fan, find_fan
 from cm_lightning.confidence.domain.insonified import Insonified
 from cm_lightning.confidence.domain.rectangle import linear_probe_domain
 
-# NumPy, CuPy or torch; brought to the host only if intensities are looked at.
+# NumPy array, CuPy array or tensor, which is only copied to the CPU if intensities are needed.
 Frames = Any
-# What a user says about the probe: frames without black surroundings, a rectangle inside black bands, a fan, or
-# whichever of the last two is found.
+# User setting: frames without background, a rectangle inside a black background, a fan, or an automatic choice between
+# fan and rectangle.
 ProbeName = Literal["whole", "linear", "convex", "auto"]
 GeometryKind = Literal["whole", "rectangle", "fan"]
-# Masks for a solver's call: domain, source and sink, where None leaves the choice to the solver.
+# Arguments domain, source and sink of the solver. None leaves the choice to the solver.
 SolverMasks = tuple[BoolArray | None, BoolArray | None, BoolArray | None]
 
 
 @dataclass(frozen=True)
 class ProbeGeometry:
-    """What the frames of one recording have in common.
+    """Geometry of the insonified region of a recording.
 
     Attributes:
-        kind: ``whole`` frames are insonified, or a ``rectangle`` of each, or one ``fan`` of all.
-        fan: The fan, if that is the kind, in pixels of the frames.
-        threshold: Intensity that the black around a rectangle does not exceed.
+        kind: ``whole`` for entire frames, ``rectangle`` for one rectangle per frame, or ``fan`` for the same fan in all
+            frames.
+        fan: Fan in pixels of the frames; None for other kinds.
+        threshold: Maximum intensity of the background, for rectangles.
     """
 
     kind: GeometryKind
@@ -36,13 +37,13 @@ class ProbeGeometry:
     threshold: float = 0.0
 
     def domain(self, frames: Frames) -> BoolArray:
-        """Give the insonified pixels alone.
+        """Return the insonified pixels.
 
         Args:
-            frames: Frames of the recording, ``(..., depth, lateral)``; a rectangle is searched in each of them.
+            frames: Frames of the recording, ``(..., depth, lateral)``. A rectangle is determined for each frame.
 
         Returns:
-            Of the shape of ``frames`` for rectangles, else ``(depth, lateral)``, one mask for all frames.
+            Mask, ``(..., depth, lateral)`` for rectangles, and ``(depth, lateral)`` for other kinds.
         """
         if self.kind == "rectangle":
             return linear_probe_domain(to_numpy(frames), self.threshold)
@@ -50,13 +51,13 @@ class ProbeGeometry:
         return np.ones(shape, dtype=bool) if self.fan is None else self.fan.masks(shape).domain
 
     def boundary(self, domain: BoolArray) -> tuple[BoolArray, BoolArray]:
-        """Give source and sink within a domain that is known, as it may be resampled.
+        """Return source and sink within a given domain, which may have been resampled.
 
         Args:
-            domain: Insonified pixels, ``(..., depth, lateral)``, on the grid of this geometry.
+            domain: Insonified pixels on the grid of this geometry, ``(..., depth, lateral)``.
 
         Returns:
-            Source and sink, of the domain's shape.
+            Source and sink, ``(..., depth, lateral)`` each.
         """
         if self.fan is None:
             return column_source(domain), column_sink(domain)
@@ -64,14 +65,14 @@ class ProbeGeometry:
         return masks.source & domain, masks.sink & domain
 
     def masks(self, frames: Frames) -> Insonified:
-        """Give the masks of frames, each with its own.
+        """Return the masks of all frames.
 
         Args:
-            frames: Frames of the recording, ``(..., depth, lateral)``; a rectangle is searched in each of them.
+            frames: Frames of the recording, ``(..., depth, lateral)``. A rectangle is determined for each frame.
 
         Returns:
-            Masks of the shape of ``frames``, which may be read only. The domain of a frame without any bright pixel is
-            empty if a rectangle is searched.
+            Masks, ``(..., depth, lateral)``, which may be read-only. For rectangles, the domain of a frame without
+            bright pixels is empty.
         """
         if self.fan is not None:
             fan = self.fan.masks((frames.shape[-2], frames.shape[-1]))
@@ -82,15 +83,16 @@ class ProbeGeometry:
         return Insonified(*(np.broadcast_to(mask, frames.shape) for mask in masks))
 
     def solver_masks(self, frames: Frames) -> SolverMasks:
-        """Give the masks that a solver needs to be told; it completes them in its own way.
+        """Return the masks that the solver cannot determine itself.
 
         Args:
-            frames: Frames of the recording, ``(..., depth, lateral)``; a rectangle is searched in each of them.
+            frames: Frames of the recording, ``(..., depth, lateral)``. A rectangle is determined for each frame.
 
         Returns:
-            ``domain``, ``source`` and ``sink`` for :class:`cm_lightning.confidence.ConfidenceMapSolver`. Nothing for
-            whole frames; the domain, of the shape of ``frames``, for rectangles, so that the solver's ``sink`` holds;
-            all three for a fan, ``(depth, lateral)``, one for all frames, so that the solver looks at it once.
+            Arguments ``domain``, ``source`` and ``sink`` of :class:`cm_lightning.confidence.ConfidenceMapSolver`. For
+            entire frames, all are None. For rectangles, only the domain is returned, ``(..., depth, lateral)``, so that
+            the parameter ``sink`` of the solver is used. For a fan, all three are returned, ``(depth, lateral)`` each,
+            so that the solver processes them only once for all frames.
         """
         if self.fan is not None:
             masks = self.fan.masks((frames.shape[-2], frames.shape[-1]))
@@ -98,34 +100,35 @@ class ProbeGeometry:
         return (self.domain(frames) if self.kind == "rectangle" else None), None, None
 
     def on_grid(self, old: tuple[int, int], new: tuple[int, int]) -> "ProbeGeometry":
-        """Give the same geometry on another grid over the same extent.
+        """Convert the geometry to another grid with the same extent.
 
         Args:
-            old: ``(depth, lateral)`` of the frames that it was found in.
-            new: The other grid's.
+            old: Shape of the current grid, ``(depth, lateral)``.
+            new: Shape of the new grid, ``(depth, lateral)``.
 
         Returns:
-            The geometry in the other grid's pixels.
+            Geometry in pixels of the new grid.
         """
         return self if self.fan is None else replace(self, fan=self.fan.on_grid(old, new))
 
 
 def find_geometry(frames: Frames, probe: ProbeName, threshold: float = 0.0, aspect: float = 1.0) -> ProbeGeometry:
-    """Find the geometry of the probe that recorded frames.
+    """Find the geometry of the insonified region of frames.
 
     Args:
-        frames: Frames of shape ``(..., depth, lateral)``, from one setting of the scanner: a fan is found on their
-            pixelwise maximum, where shadows matter less.
-        probe: ``whole`` takes every pixel, ``linear`` a rectangle inside black bands, ``convex`` a fan, ``auto`` a fan
-            if there is one, else a rectangle.
-        threshold: Intensity that black surroundings do not exceed.
-        aspect: Width of a pixel over its height, in mm; a fan is round only in mm.
+        frames: Frames, ``(..., depth, lateral)``, which were recorded with the same settings of the scanner. A fan is
+            fitted to the pixelwise maximum of all frames, in which shadows have less influence.
+        probe: ``whole`` for entire frames, ``linear`` for a rectangle inside a black background, ``convex`` for a fan,
+            or ``auto`` for a fan if one is found and a rectangle otherwise.
+        threshold: Maximum intensity of the background.
+        aspect: Ratio of the pixel width to the pixel height, both in mm, since the arcs of a fan are only circular in
+            mm.
 
     Returns:
-        The geometry, in pixels of the frames.
+        Geometry in pixels of the frames.
 
     Raises:
-        ValueError: The probe is said to be convex and there is no fan, or it is none of the choices.
+        ValueError: The probe is ``convex``, but there is no fan, or the probe is not one of the choices.
     """
     match probe:
         case "whole":
@@ -140,30 +143,29 @@ def find_geometry(frames: Frames, probe: ProbeName, threshold: float = 0.0, aspe
             if probe == "auto":
                 return ProbeGeometry("rectangle", threshold=threshold)
             raise ValueError(
-                "No fan of a convex probe was found: expected bright pixels between two slanted edges, and black "
-                "outside; choose 'linear' for a rectangle inside black bands, or 'whole' for frames without black "
-                "surroundings."
+                "No fan of a convex probe was found; expected bright pixels between two slanted edges and a black "
+                "background. Use 'linear' for a rectangle inside a black background, or 'whole' for frames without "
+                "background."
             )
-    raise ValueError(f"The probe must be one of {', '.join(get_args(ProbeName))}, found {probe!r}.")
+    raise ValueError(f"probe must be one of {', '.join(get_args(ProbeName))}, found {probe!r}.")
 
 
 def find_insonified(
     frames: Frames, probe: ProbeName = "auto", threshold: float = 0.0, aspect: float = 1.0
 ) -> Insonified:
-    """Find what a probe insonified, in every frame or, for convex probes, in all of them together.
+    """Find the insonified region of frames, together with its source and sink.
 
     Args:
-        frames: As for :func:`find_geometry`.
-        probe: The same.
-        threshold: The same.
-        aspect: The same.
+        frames: Frames, ``(..., depth, lateral)``; see :func:`find_geometry`.
+        probe: Kind of the insonified region; see :func:`find_geometry`.
+        threshold: Maximum intensity of the background.
+        aspect: Ratio of the pixel width to the pixel height, both in mm.
 
     Returns:
-        Masks of the shape of ``frames``. The domain of a frame without any bright pixel is empty, unless the probe is
-        said to insonify whole frames.
+        Masks, ``(..., depth, lateral)``. For rectangles, the domain of a frame without bright pixels is empty.
 
     Raises:
-        ValueError: As for :func:`find_geometry`.
+        ValueError: See :func:`find_geometry`.
     """
     frames = to_numpy(frames)
     return find_geometry(frames, probe, threshold, aspect).masks(frames)

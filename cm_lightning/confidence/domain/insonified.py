@@ -1,4 +1,4 @@
-"""The masks that tell a solver what a probe insonified."""
+"""Masks of the insonified region of frames."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from cm_lightning.confidence.boundary import BoolArray
 
 @dataclass(frozen=True)
 class Insonified:
-    """Masks of frames, for :class:`cm_lightning.confidence.ConfidenceMapSolver`.
+    """Masks of the insonified region, for :class:`cm_lightning.confidence.ConfidenceMapSolver`. All shapes are equal.
 
     Attributes:
-        domain: Insonified pixels.
-        source: Those at the probe's face.
-        sink: The deepest ones.
+        domain: Insonified pixels, ``(..., depth, lateral)``.
+        source: Insonified pixels at the face of the probe, ``(..., depth, lateral)``.
+        sink: Deepest insonified pixels, ``(..., depth, lateral)``.
     """
 
     domain: BoolArray

@@ -1,4 +1,4 @@
-"""The rectangle that a linear probe insonifies."""
+"""Insonified rectangle of a linear probe."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,20 +8,21 @@ from cm_lightning.confidence.domain.regions import first_to_last, largest_region
 
 
 def linear_probe_domain(frames: NDArray[np.generic], threshold: float = 0.0, minimum_share: float = 0.02) -> BoolArray:
-    """Find the rectangle that a linear probe insonifies inside black bands.
+    """Find the insonified rectangle of a linear probe inside a black background.
 
-    Frames exported from a scanner carry black bands above, below and beside the image, and marks burned into the bands.
-    The rectangle spans the first to the last column, then row, in which more than ``minimum_share`` of the pixels are
-    bright. Columns are searched in the largest connected bright region only, so that a mark in a side band does not
-    count; rows are not, because shadows can cut the deepest tissue off from the rest.
+    Exported frames have a black background around the image, which may contain burned-in marks. The rectangle extends
+    from the first to the last column, and then from the first to the last row, in which the fraction of bright pixels
+    exceeds ``minimum_share``. Columns are determined from the largest connected bright region, so that marks at the
+    sides are ignored. Rows are determined from all bright pixels, because shadows can separate deep tissue from this
+    region.
 
     Args:
-        frames: Frames of shape ``(..., depth, lateral)``, each searched on its own.
-        threshold: Intensity that a band does not exceed.
-        minimum_share: Share of bright pixels that makes a row or column part of the image.
+        frames: Frames, ``(..., depth, lateral)``, which are processed separately.
+        threshold: Maximum intensity of the background.
+        minimum_share: Minimum fraction of bright pixels in the first and last row and column of the rectangle.
 
     Returns:
-        Mask of the shape of ``frames``. A frame without any bright pixel has an empty domain.
+        Mask, ``(..., depth, lateral)``, which is empty for frames without bright pixels.
     """
     bright = np.asarray(frames) > threshold
     domain = np.zeros(bright.shape, dtype=bool)

@@ -1,4 +1,4 @@
-"""Bright regions of frames."""
+"""Connected bright regions of frames."""
 
 import numpy as np
 from scipy import ndimage
@@ -7,35 +7,35 @@ from cm_lightning.confidence.boundary import BoolArray
 
 
 def largest_region(bright: BoolArray, gap: int = 9) -> BoolArray:
-    """Keep the largest connected part of a frame's bright pixels.
+    """Return the largest connected component of the bright pixels of a frame.
 
     Args:
         bright: Bright pixels, ``(depth, lateral)``.
-        gap: Dark gaps of up to so many pixels are bridged.
+        gap: Side length in pixels of the closing that bridges dark gaps before the components are determined.
 
     Returns:
-        The bright pixels of that part, same shape.
+        Bright pixels of this component, ``(depth, lateral)``.
     """
-    # As a grey closing, which SciPy does axis by axis: 8 times faster than its binary closing with a square.
+    # SciPy computes a grey closing separately for each axis, which is 8 times as fast as its binary closing.
     padded = np.pad(bright, gap).view(np.uint8)
     closed = ndimage.grey_closing(padded, size=(gap, gap), mode="constant")[gap:-gap, gap:-gap]
-    parts, count = ndimage.label(closed)
+    components, count = ndimage.label(closed)
     if count == 0:
         return bright
-    sizes = np.bincount(parts.ravel())
+    sizes = np.bincount(components.ravel())
     sizes[0] = 0
-    region: BoolArray = bright & (parts == sizes.argmax())
+    region: BoolArray = bright & (components == sizes.argmax())
     return region
 
 
 def first_to_last(flags: BoolArray) -> BoolArray:
-    """Fill the last axis from its first to its last true value.
+    """Set all flags between the first and the last true flag along the last axis.
 
     Args:
-        flags: Of any shape.
+        flags: Flags, ``(..., n)``.
 
     Returns:
-        Flags of the same shape.
+        Filled flags, ``(..., n)``.
     """
     from_first = np.logical_or.accumulate(flags, axis=-1)
     to_last = np.logical_or.accumulate(flags[..., ::-1], axis=-1)[..., ::-1]

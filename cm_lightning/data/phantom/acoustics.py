@@ -1,10 +1,14 @@
 """Simulation of ultrasound images.
 
 This is a linear narrow-band model at complex baseband. Random scatterers are multiplied by the echogenicity and
-convolved with a point spread function that is wider outside the focus. Sound is attenuated on both ways, which is
-partly compensated by the time gain. Specular echoes of interfaces that face the beam and electronic noise are added.
-The magnitude of the result is the envelope, in which fully developed speckle has a Rayleigh distribution (mean /
+convolved with a point spread function that is wider outside the focus. Transmitted sound and echoes are attenuated,
+which time-gain compensation partly corrects. Specular echoes of interfaces that face the beam and electronic noise are
+added. The magnitude of the result is the envelope, in which fully developed speckle has a Rayleigh distribution (mean /
 standard deviation = 1.91).
+
+References:
+    Wagner et al., "Statistics of speckle in ultrasound B-scans", IEEE Transactions on Sonics and Ultrasonics 1983, for
+    the Rayleigh distribution.
 """
 
 from dataclasses import dataclass
@@ -15,7 +19,9 @@ from scipy import fft, ndimage
 
 from cm_lightning.data.phantom.anatomy import TISSUES, FloatArray, Structure, Wave
 
+# Ratio of the standard deviation of a Gaussian to its full width at half maximum (FWHM).
 FWHM_TO_SIGMA = 1 / (2 * np.sqrt(2 * np.log(2)))
+# Tissue outside all structures.
 BACKGROUND = "skin"
 
 
@@ -25,12 +31,12 @@ class Scanner:
 
     Attributes:
         frequency: Centre frequency in MHz.
-        axial_fwhm: Axial resolution in mm.
-        lateral_fwhm: Lateral resolution in mm at the focus.
-        elevational_fwhm: Slice thickness in mm at the focus.
-        focus: Focal depth as a share of the imaged depth.
-        time_gain: Share of the mean attenuation of tissue that is compensated by the time gain.
-        noise: Electronic noise in dB relative to the echo of bright tissue at the skin.
+        axial_fwhm: Axial resolution (FWHM) in mm.
+        lateral_fwhm: Lateral resolution (FWHM) at the focus in mm.
+        elevational_fwhm: Slice thickness (FWHM) at the focus in mm.
+        focus: Focal depth as a fraction of the imaged depth.
+        time_gain: Fraction of the mean attenuation of tissue that time-gain compensation corrects.
+        noise: Level of the electronic noise in dB relative to the echo of bright tissue at the skin.
         dynamic_range: Dynamic range of the grey values in dB.
     """
 
@@ -46,11 +52,12 @@ class Scanner:
 
 @dataclass(frozen=True)
 class BeamGrid:
-    """Sampling grid along the beams of a sweep.
+    """Sampling grid of a sweep, along its beams.
 
     Attributes:
         step: Axial distance between samples in mm.
-        pitch: Distance between beams at every sample in mm, ``(samples,)``. It is constant for a linear probe.
+        pitch: Distance between neighbouring beams in mm at every sample, ``(samples,)``. It is constant for a linear
+            probe.
         elevation_step: Distance between frames in mm.
         shape: Numbers of samples, beams and frames.
     """
@@ -67,13 +74,13 @@ def receive(
     """Simulate the baseband echo of a body.
 
     Args:
-        structures: Structures of the body, evaluated on the grid, the outermost first.
+        structures: Structures of the body, evaluated on the grid, from the outermost to the innermost.
         grid: Sampling grid.
         scanner: Settings of the scanner.
         generator: Random generator for scatterers, strands, missing boundaries, poor contact and noise.
 
     Returns:
-        Complex echo after time gain, ``(samples, beams, frames)``.
+        Complex echo after time-gain compensation, complex64, ``(samples, beams, frames)``.
     """
     echogenicity, attenuation, streaks = _tissue_maps(structures, grid.shape)
     echogenicity += streaks * _strands(grid, generator) + _mottle(grid, generator)
@@ -95,14 +102,15 @@ def receive(
 def log_compress(envelope: FloatArray, dynamic_range: float) -> NDArray[np.uint8]:
     """Convert an envelope to grey values by log compression.
 
-    White is 6 dB above the 99.8th percentile, so that most tissue has grey values in the lower half, as on scanners.
+    White corresponds to 6 dB above the 99.8th percentile, so that most tissue has grey values in the lower half of the
+    range, as on clinical scanners.
 
     Args:
-        envelope: Envelope, ``(...)``.
+        envelope: Envelope of any shape.
         dynamic_range: Dynamic range in dB, which is mapped to grey values from 0 to 255.
 
     Returns:
-        Grey values, uint8, ``(...)``.
+        Grey values, uint8, with the shape of the envelope.
     """
     decibel = 20 * np.log10(np.maximum(envelope, np.finfo(np.float32).tiny))
     decibel -= np.percentile(decibel, 99.8) + 6.0
@@ -140,7 +148,7 @@ def _strands(grid: BeamGrid, generator: np.random.Generator) -> FloatArray:
 
 
 def _mottle(grid: BeamGrid, generator: np.random.Generator) -> FloatArray:
-    """Return regional differences of the echogenicity in dB, with an SD of 1.5 and a size of about one centimetre."""
+    """Return regional variations of the echogenicity in dB, with an SD of 1.5 dB and a size of about one centimetre."""
     size = [max(2, round(n * step / 8.0)) for n, step in zip(grid.shape, _steps(grid), strict=True)]
     coarse = generator.normal(0, 1.5, size).astype(np.float32)
     zoomed: FloatArray = ndimage.zoom(
@@ -154,7 +162,7 @@ def _interfaces(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the amplitude of specular echoes, and the loss in dB that each sample of an interface causes below it.
 
-    Interfaces have a specular echo if they face the beam. They are missing in smooth patches, more often at large
+    Interfaces have a specular echo if they face the beam. The echo is missing in smooth patches, more often at large
     depths.
     """
     samples, beams, frames = grid.shape
@@ -176,13 +184,13 @@ def _interfaces(
         amplitude = np.float32(10 ** (structure.echo / 20))
         np.maximum(specular_echo, amplitude * strength * roughness, out=specular_echo)
         if structure.tissue in ("muscle", "fat"):
-            # Fascia with a specular echo attenuates by about 1 dB.
+            # Fascia with a specular echo causes a loss of about 1 dB.
             loss += strength * np.float32(grid.step / 0.4)
     return specular_echo, loss
 
 
 def _poor_contact(grid: BeamGrid, generator: np.random.Generator) -> FloatArray:
-    """Return the loss in dB below parts of the probe without gel, which casts shadows from the skin downwards."""
+    """Return the loss in dB below parts of the probe without gel, which casts shadows that start at the skin."""
     lateral = (np.arange(grid.shape[1], dtype=np.float32) * _steps(grid)[1])[:, None]
     elevation = (np.arange(grid.shape[2], dtype=np.float32) * grid.elevation_step)[None, :]
     patches = Wave(generator, 1.0, 22.0, terms=6)(lateral, elevation)
@@ -205,13 +213,13 @@ def _blur(echo: NDArray[np.complex64], grid: BeamGrid, scanner: Scanner) -> NDAr
     spectrum *= transfer.astype(np.float32)
     blurred = fft.ifft2(spectrum, axes=(1, 2), workers=1)[:, :beams, :frames]
     blurred = ndimage.gaussian_filter1d(blurred, axial, axis=0, mode="nearest")
-    # Normalise the energy of the axial kernel. The transfer functions of the others are already normalised.
-    line = ndimage.gaussian_filter1d(np.eye(1, 129, 64)[0], axial, mode="constant")
-    return (blurred / np.sqrt(np.sum(line**2))).astype(np.complex64)
+    # Normalise the energy of the axial kernel. The lateral and elevational transfer functions are already normalised.
+    kernel = ndimage.gaussian_filter1d(np.eye(1, 129, 64)[0], axial, mode="constant")
+    return (blurred / np.sqrt(np.sum(kernel**2))).astype(np.complex64)
 
 
 def _transfer(sigma: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """Return the Fourier transforms of Gaussians of unit energy, ``(len(sigma), length)``."""
+    """Return the Fourier transforms of Gaussians of unit energy and SDs of ``sigma`` samples, ``(sigmas, length)``."""
     response = np.exp(-2 * (np.pi * np.fft.fftfreq(length)[None, :] * sigma[:, None]) ** 2)
     scaled: NDArray[np.float64] = response / np.sqrt(np.mean(response**2, axis=1, keepdims=True))
     return scaled

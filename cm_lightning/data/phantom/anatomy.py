@@ -1,8 +1,8 @@
 """Smooth 3D anatomy of random patients: muscles of the calf, and the neck with the thyroid.
 
-Coordinates are in mm: depth from the skin, lateral from the middle of the probe, and elevation along the sweep. A body
-consists of structures, which have a signed distance (negative inside), a tissue, and an interface with or without a
-specular echo.
+Coordinates are in mm: depth below the probe, lateral position from the middle of the probe, and elevation along the
+sweep. A body consists of structures, which have a signed distance (negative inside), a tissue, and an interface with or
+without a specular echo.
 """
 
 from collections.abc import Callable
@@ -52,13 +52,15 @@ TISSUES = {
 
 @dataclass(frozen=True)
 class Structure:
-    """Part of a body, which replaces previous structures at its position.
+    """Part of a body. It replaces previous structures at its position.
 
     Attributes:
-        name: Name of the class, or another name.
+        name: Name of a class, or any other name if the structure is not labelled.
         tissue: Key of :data:`TISSUES`.
-        distance: Signed distance to the surface in mm on a grid, negative inside.
-        facing: Orientation of the surface on this grid, from 0 (parallel to the beam) to 1 (perpendicular).
+        distance: Signed distance to the surface in mm, negative inside; broadcastable to ``(depth, lateral,
+            elevation)``.
+        facing: Orientation of the surface, from 0 (parallel to the beam) to 1 (perpendicular); broadcastable to the
+            same shape.
         echo: Strength of the specular echo in dB; None for no echo.
     """
 
@@ -71,7 +73,14 @@ class Structure:
 
 @dataclass
 class Wave:
-    """Smooth random function of lateral and elevational position, as a sum of cosines with random directions."""
+    """Smooth random function of the lateral and elevational position: a sum of cosines with random directions.
+
+    Attributes:
+        generator: Random generator.
+        amplitude: Standard deviation of the function.
+        wavelength: Typical wavelength in mm.
+        terms: Number of cosines.
+    """
 
     generator: np.random.Generator
     amplitude: float
@@ -80,7 +89,7 @@ class Wave:
     _waves: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Draw the cosines."""
+        """Draw the parameters of the cosines."""
         angle = self.generator.uniform(0, 2 * np.pi, self.terms)
         number = 2 * np.pi / (self.wavelength * self.generator.uniform(0.7, 1.6, self.terms))
         phase = self.generator.uniform(0, 2 * np.pi, self.terms)
@@ -89,7 +98,7 @@ class Wave:
         self._waves = np.stack([weight, number * np.cos(angle), number * np.sin(angle), phase], axis=1)
 
     def __call__(self, lateral: FloatArray, elevation: FloatArray) -> FloatArray:
-        """Evaluate the function at broadcastable coordinates in mm. Its standard deviation is ``amplitude``."""
+        """Evaluate the function at broadcastable coordinates in mm."""
         total: FloatArray = np.zeros(np.broadcast_shapes(lateral.shape, elevation.shape), dtype=np.float32)
         for weight, along_lateral, along_elevation, phase in self._waves.astype(np.float32):
             total += weight * np.cos(along_lateral * lateral + along_elevation * elevation + phase)
@@ -104,12 +113,12 @@ def draw_body(variant: Variant, extent: tuple[float, float, float], generator: n
 
     Args:
         variant: Kind of anatomy.
-        extent: Size of the image in depth, lateral and elevational direction in mm, to which the body is scaled.
+        extent: Size of the image in mm in the depth, lateral and elevational direction, to which the body is scaled.
         generator: Random generator.
 
     Returns:
-        Function of broadcastable coordinates (depth, lateral, elevation) in mm that returns the structures, the
-        outermost first.
+        Function of broadcastable coordinates (depth, lateral, elevation) in mm that returns the structures, from
+        the outermost to the innermost.
     """
     match variant:
         case "muscle":
@@ -125,8 +134,9 @@ def _layer(
     slope = np.zeros(surface.shape, dtype=np.float32)
     for axis, coordinate in ((1, lateral), (2, elevation)):
         if surface.shape[axis] > 2:
-            along = np.gradient(surface, axis=axis) / np.gradient(np.broadcast_to(coordinate, surface.shape), axis=axis)
-            slope += along**2
+            coordinates = np.broadcast_to(coordinate, surface.shape)
+            derivative = np.gradient(surface, axis=axis) / np.gradient(coordinates, axis=axis)
+            slope += derivative**2
     facing = (1 / np.sqrt(1 + slope)).astype(np.float32)
     return (surface - depth) * facing, facing
 
@@ -138,15 +148,16 @@ def _tube(
     radii: tuple[FloatArray, FloatArray],
 ) -> tuple[FloatArray, FloatArray]:
     """Return the signed distance to an elliptic tube along elevation, and the orientation of its wall."""
-    down = (depth - centre[0]) / radii[0]
-    across = (lateral - centre[1]) / radii[1]
-    radius = np.sqrt(down**2 + across**2) + np.float32(1e-6)
-    facing = np.abs(down / radii[0]) / np.sqrt((down / radii[0]) ** 2 + (across / radii[1]) ** 2 + np.float32(1e-9))
+    scaled_depth = (depth - centre[0]) / radii[0]
+    scaled_lateral = (lateral - centre[1]) / radii[1]
+    radius = np.sqrt(scaled_depth**2 + scaled_lateral**2) + np.float32(1e-6)
+    normal = scaled_depth / radii[0], scaled_lateral / radii[1]
+    facing = np.abs(normal[0]) / np.sqrt(normal[0] ** 2 + normal[1] ** 2 + np.float32(1e-9))
     return (radius - 1) * np.minimum(*radii), facing.astype(np.float32)
 
 
 def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> Body:
-    """Draw skin, fat, the two heads of the gastrocnemius above the soleus, the fibula, and a vessel bundle."""
+    """Draw skin, fat, the two heads of the gastrocnemius above the soleus, the fibula and a vessel bundle."""
     depth_mm, width, length = extent
     fat = depth_mm * rng.uniform(0.06, 0.13)
     gastrocnemius = depth_mm * rng.uniform(0.22, 0.30)
@@ -154,10 +165,10 @@ def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> 
     bulge = depth_mm * rng.uniform(0.02, 0.08)
     middle = width * rng.uniform(-0.08, 0.08)
     septum_tilt = rng.uniform(-0.25, 0.25)
-    belly = length * rng.uniform(0.25, 0.45)
+    gastrocnemius_belly = length * rng.uniform(0.25, 0.45)
     soleus_belly = length * rng.uniform(0.45, 0.65)
-    reach = width * rng.uniform(0.47, 0.56)
-    soleus_reach = width * rng.uniform(0.38, 0.50)
+    gastrocnemius_half_width = width * rng.uniform(0.47, 0.56)
+    soleus_half_width = width * rng.uniform(0.38, 0.50)
     soleus_centre = width * rng.uniform(-0.08, 0.08)
     fibula = (depth_mm * rng.uniform(0.84, 0.92), width * rng.choice([-1, 1]) * rng.uniform(0.18, 0.34))
     fibula_radius = depth_mm * rng.uniform(0.07, 0.10)
@@ -171,14 +182,14 @@ def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> 
         def muscle(
             thickness: float, centre: float, half_width: float, position: float, length_share: float
         ) -> FloatArray:
-            longitudinal = 0.25 + 0.75 * np.exp(-(((elevation - position) / (length_share * length)) ** 2))
-            transverse = np.sqrt(np.clip(1 - ((lateral - centre) / half_width) ** 2, 0, None))
-            return (thickness * longitudinal * transverse).astype(np.float32)
+            longitudinal_profile = 0.25 + 0.75 * np.exp(-(((elevation - position) / (length_share * length)) ** 2))
+            transverse_profile = np.sqrt(np.clip(1 - ((lateral - centre) / half_width) ** 2, 0, None))
+            return (thickness * longitudinal_profile * transverse_profile).astype(np.float32)
 
         skin = 1.4 + skin_wave(lateral, elevation)
         top = skin + fat + bulge * (2 * lateral / width) ** 2 + fat_wave(lateral, elevation)
-        upper = muscle(gastrocnemius, middle, reach, belly, 0.55)
-        lower = muscle(soleus, soleus_centre, soleus_reach, soleus_belly, 0.60)
+        upper = muscle(gastrocnemius, middle, gastrocnemius_half_width, gastrocnemius_belly, 0.55)
+        lower = muscle(soleus, soleus_centre, soleus_half_width, soleus_belly, 0.60)
         middle_surface = top + upper * (1 + 0.10 * gastrocnemius_wave(lateral, elevation))
         bottom = middle_surface + 0.45 + lower * (1 + 0.10 * soleus_wave(lateral, elevation))
         septum = middle + septum_wave(np.zeros_like(lateral), elevation)
@@ -193,23 +204,23 @@ def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> 
         medial = np.maximum(heads, septum_side + 0.25)
         lateral_head = np.maximum(heads, 0.25 - septum_side)
         # The septum is parallel to the beam, so that its echo is weaker than that of the fascia above and below.
-        septal = np.abs(septum_side) < np.abs(heads)
-        heads_facing = np.where(septal, np.float32(0.75), heads_facing)
+        at_septum = np.abs(septum_side) < np.abs(heads)
+        heads_facing = np.where(at_septum, np.float32(0.75), heads_facing)
         calf = np.maximum(soleus_top + 0.45, -soleus_bottom)
         calf_facing = np.where(np.abs(soleus_top) < np.abs(soleus_bottom), soleus_top_facing, soleus_bottom_facing)
-        wander = path_wave(np.zeros_like(lateral), elevation)
+        path_offset = path_wave(np.zeros_like(lateral), elevation)
         bone, bone_facing = _tube(
             depth,
             lateral,
-            (np.float32(fibula[0]) + 0.3 * wander, np.float32(fibula[1]) + wander),
-            (np.float32(fibula_radius) + 0 * wander, np.float32(fibula_radius * 1.1) + 0 * wander),
+            (np.float32(fibula[0]) + 0.3 * path_offset, np.float32(fibula[1]) + path_offset),
+            (np.float32(fibula_radius) + 0 * path_offset, np.float32(fibula_radius * 1.1) + 0 * path_offset),
         )
         vessel_depth = bottom + 1.5 * vessel_radius + 0.5
         vessel, vessel_facing = _tube(
             depth,
             lateral,
-            (vessel_depth, np.float32(vessel_offset) + 0.6 * wander),
-            (np.float32(vessel_radius) + 0 * wander, np.float32(vessel_radius * 1.2) + 0 * wander),
+            (vessel_depth, np.float32(vessel_offset) + 0.6 * path_offset),
+            (np.float32(vessel_radius) + 0 * path_offset, np.float32(vessel_radius * 1.2) + 0 * path_offset),
         )
         return [
             Structure("fat", "fat", fat_layer, fat_facing, echo=0.0),
@@ -225,7 +236,7 @@ def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> 
 
 
 def _draw_neck(extent: tuple[float, float, float], rng: np.random.Generator) -> Body:
-    """Draw skin, strap muscles, a thyroid lobe between trachea and carotid, jugular vein, and a deep muscle."""
+    """Draw skin, strap muscles, a thyroid lobe between trachea and carotid, the jugular vein and a deep muscle."""
     depth_mm, width, length = extent
     side = rng.choice([-1.0, 1.0])
     fat = depth_mm * rng.uniform(0.05, 0.10)
@@ -241,9 +252,9 @@ def _draw_neck(extent: tuple[float, float, float], rng: np.random.Generator) -> 
     jugular_radii = (depth_mm * rng.uniform(0.04, 0.085), width * rng.uniform(0.08, 0.12))
     skin_wave, fat_wave, strap_wave = Wave(rng, 0.15, width / 2), Wave(rng, 0.4, width / 2), Wave(rng, 0.5, width / 2)
     lobe_wave, size_wave = Wave(rng, 0.8, length / 1.5), Wave(rng, 0.08, length / 2)
-    vessel_wave, breath_wave = Wave(rng, 0.8, length), Wave(rng, 0.18, length / 1.5)
-    behind_wave = Wave(rng, 0.8, width / 1.5)
-    behind_depth = depth_mm * rng.uniform(0.68, 0.76)
+    vessel_wave, respiration_wave = Wave(rng, 0.8, length), Wave(rng, 0.18, length / 1.5)
+    posterior_wave = Wave(rng, 0.8, width / 1.5)
+    posterior_depth = depth_mm * rng.uniform(0.68, 0.76)
     lobe_bumps, vessel_bumps = Wave(rng, 0.9, width / 3.5), Wave(rng, 0.15, width / 6)
 
     def body(depth: FloatArray, lateral: FloatArray, elevation: FloatArray) -> list[Structure]:
@@ -251,35 +262,35 @@ def _draw_neck(extent: tuple[float, float, float], rng: np.random.Generator) -> 
         skin = 1.2 + skin_wave(lateral, elevation)
         muscle_top = skin + fat + fat_wave(lateral, elevation)
         muscle_bottom = muscle_top + strap + strap_wave(lateral, elevation)
-        posterior = behind_depth + behind_wave(lateral, elevation)
+        posterior = posterior_depth + posterior_wave(lateral, elevation)
         taper = np.sqrt(np.clip(1 - ((elevation - lobe_middle) / lobe_length) ** 2, 0.0025, None)).astype(np.float32)
-        swell = taper * (1 + size_wave(zeros, elevation))
-        shift, wander = lobe_wave(zeros, elevation), vessel_wave(zeros, elevation)
+        lobe_scale = taper * (1 + size_wave(zeros, elevation))
+        shift, path_offset = lobe_wave(zeros, elevation), vessel_wave(zeros, elevation)
 
         def tube(
-            centre: tuple[float, float], radii: tuple[float, float], move: FloatArray, scale: FloatArray
+            centre: tuple[float, float], radii: tuple[float, float], offset: FloatArray, scale: FloatArray
         ) -> tuple[FloatArray, FloatArray]:
             return _tube(
                 depth,
                 lateral,
-                (np.float32(centre[0]) + 0.5 * move, np.float32(centre[1]) + move),
+                (np.float32(centre[0]) + 0.5 * offset, np.float32(centre[1]) + offset),
                 (np.float32(radii[0]) * scale, np.float32(radii[1]) * scale),
             )
 
-        ones = np.ones_like(taper)
+        constant_scale = np.ones_like(taper)
         # With slanted coordinates, a function of two arguments varies along all three axes.
         slanted = (lateral + 0.6 * depth, elevation + 0.8 * depth)
         bumps, ripple = lobe_bumps(*slanted), vessel_bumps(*slanted)
-        lobe, lobe_facing = tube(lobe_centre, lobe_radii, shift, swell)
-        vein, vein_facing = tube(jugular, jugular_radii, wander, 1 + breath_wave(zeros, elevation))
-        artery, artery_facing = tube(carotid, (carotid_radius,) * 2, wander, ones)
+        lobe, lobe_facing = tube(lobe_centre, lobe_radii, shift, lobe_scale)
+        vein, vein_facing = tube(jugular, jugular_radii, path_offset, 1 + respiration_wave(zeros, elevation))
+        artery, artery_facing = tube(carotid, (carotid_radius,) * 2, path_offset, constant_scale)
         return [
             Structure("fat", "fat", *_layer(depth, skin, lateral, elevation), echo=0.0),
             Structure("strap", "muscle", *_layer(depth, muscle_top, lateral, elevation), echo=1.0),
             Structure("deep", "connective", *_layer(depth, muscle_bottom, lateral, elevation), echo=0.0),
             Structure("longus", "muscle", *_layer(depth, posterior, lateral, elevation), echo=2.0),
             Structure("thyroid", "thyroid", lobe + bumps, lobe_facing, echo=-2.0),
-            Structure("trachea", "air", *tube(trachea, (trachea_radius,) * 2, 0.3 * shift, ones), echo=14.0),
+            Structure("trachea", "air", *tube(trachea, (trachea_radius,) * 2, 0.3 * shift, constant_scale), echo=14.0),
             Structure("jugular", "blood", vein + 2 * ripple, vein_facing, echo=-1.0),
             Structure("carotid", "blood", artery + ripple, artery_facing, echo=3.0),
         ]

@@ -1,9 +1,9 @@
-"""Simulated raters, whose labels vary around the true label by a given standard deviation.
+"""Simulated raters with labels that vary around the true label by a given standard deviation (SD).
 
-A label is the true label deformed by a smooth random displacement. Its two components are independent Gaussian random
-fields, so that the displacement of a boundary along its normal has the given standard deviation in all directions. All
-classes are deformed together, so that they do not overlap or separate. Displacements are within frames, and similar in
-neighbouring frames.
+A rater's label is the true label, deformed by a smooth random displacement. The two components of this displacement are
+independent Gaussian random fields, so that the displacement of a boundary along its normal has the same standard
+deviation in all directions. All classes are deformed together, so that they do not overlap or separate. Displacements
+are within frames and similar in neighbouring frames.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from cm_lightning.data.phantom.anatomy import FloatArray
 from cm_lightning.errors import InputError
 
-# Extent of the smoothing kernel in SDs.
+# Extent of the smoothing kernel in standard deviations.
 KERNEL_REACH = 3.0
 
 
@@ -31,7 +31,7 @@ class SimulatedLabel:
     Attributes:
         rater: Name of the rater.
         repeat: Number of the label by this rater, from 1.
-        label: Label with the values and the shape of the true label.
+        label: Label with the same values and the same shape as the true label.
     """
 
     rater: str
@@ -43,9 +43,9 @@ class SimulatedLabel:
 class RaterModel:
     """Model of raters who label every image several times.
 
-    The standard deviation of their boundaries along the normal of the true boundary is ``sd + depth * (depth below the
-    top of the image in cm) + confidence * (1 - confidence map)`` in mm. By default, it is constant and does not depend
-    on confidence.
+    The standard deviation (SD) of their boundaries along the normal of the true boundary is ``sd + depth * (depth below
+    the top of the image in cm) + confidence * (1 - confidence map)`` in mm. By default, it is constant and does not
+    depend on confidence.
 
     Args:
         raters: Number of raters.
@@ -53,11 +53,11 @@ class RaterModel:
         sd: Constant part of the SD in mm.
         depth: Increase of the SD in mm per cm of depth.
         confidence: Increase of the SD in mm between a confidence of 1 and 0.
-        between: Inter-rater share of the variance, from 0 to 1. This part of the displacement is the same in all labels
-            of an image by one rater.
+        between: Fraction of the variance that is inter-rater variance, from 0 to 1. This part of the displacement is
+            the same in all labels of an image by one rater.
         coherence: Distance in mm at which the correlation of displacements is exp(-1/2) = 0.61. It should be at least
             three times the SD, because the displacement folds otherwise.
-        seed: Seed of all raters.
+        seed: Seed of the random generators of all raters.
         folder: Folder of the labels in the data set. Several models can have different folders.
 
     Raises:
@@ -129,13 +129,13 @@ class RaterModel:
         Args:
             label: True label with 0 for background, ``(depth, lateral[, elevation])``.
             spacing: Pixel size in mm in the order of the axes.
-            image: Name of the image, on which the displacements depend.
+            image: Name of the image, from which the displacements are seeded.
             confidence: Confidence map from 0 to 1, ``(depth, lateral[, elevation])``; only needed if the SD depends on
                 it.
             domain: Insonified pixels, ``(depth, lateral)``, outside which labels are 0; all by default.
 
         Yields:
-            Labels of the first rater, then of the next one.
+            Simulated labels, ordered by rater and repeat.
 
         Raises:
             InputError: The SD depends on confidence, but the map is missing or has another shape.
@@ -145,12 +145,14 @@ class RaterModel:
         sd = self.standard_deviation(label.shape, spacing, confidence).reshape(volume.shape)
         sd = np.moveaxis(sd, 2, 0)[..., None]
         deform, displacement = _Deformation(volume, steps, domain), _Displacement(volume.shape, steps, self.coherence)
-        number = int.from_bytes(hashlib.blake2b(image.encode(), digest_size=8).digest())
-        between, within = np.float32(np.sqrt(self.between)), np.float32(np.sqrt(1 - self.between))
+        image_number = int.from_bytes(hashlib.blake2b(image.encode(), digest_size=8).digest())
+        between_scale, within_scale = np.float32(np.sqrt(self.between)), np.float32(np.sqrt(1 - self.between))
         for rater in range(self.raters):
-            rater_field = displacement([self.seed, number, rater, 0])  # Repeats are numbered from 1.
+            # Repeats are numbered from 1, so that 0 is free for the part that all labels of a rater have in common.
+            rater_field = displacement([self.seed, image_number, rater, 0])
             for repeat in range(1, self.repeats + 1):
-                field = between * rater_field + within * displacement([self.seed, number, rater, repeat])
+                repeat_field = displacement([self.seed, image_number, rater, repeat])
+                field = between_scale * rater_field + within_scale * repeat_field
                 yield SimulatedLabel(f"rater{rater + 1}", repeat, deform(sd * field).reshape(label.shape))
 
 
@@ -171,19 +173,19 @@ class _Deformation:
         self._values = np.unique(volume)
         distances = np.stack([_signed_distance(volume == value, steps) for value in self._values])
         self._distances = torch.from_numpy(np.ascontiguousarray(distances.transpose(3, 0, 1, 2)))
-        # The coordinates of grid_sample run from -1 to 1 over the image, in the order (lateral, depth).
+        # The coordinates of grid_sample range from -1 to 1 over the image, in the order (lateral, depth).
         self._unit = torch.tensor([2 / (volume.shape[1] * steps[1]), 2 / (volume.shape[0] * steps[0])])
         identity = torch.eye(2, 3).expand(len(self._distances), 2, 3)
         self._grid = F.affine_grid(identity, list(self._distances.shape), align_corners=False)
 
     def __call__(self, displacement: FloatArray) -> NDArray[Any]:
-        """Deform the label by displacements (lateral, depth) in mm, ``(elevation, depth, lateral, 2)``."""
+        """Deform the label by displacements in mm, ``(elevation, depth, lateral, 2)`` with (lateral, depth) last."""
         positions = self._grid - torch.from_numpy(displacement) * self._unit
         distances = F.grid_sample(self._distances, positions, padding_mode="border", align_corners=False).numpy()
         smallest = distances[:, 0]
         deformed = np.full(smallest.shape, self._values[0])
         for value, distance in zip(self._values[1:], np.moveaxis(distances, 1, 0)[1:], strict=True):
-            deformed[distance < smallest] = value  # This is several times as fast as argmin.
+            deformed[distance < smallest] = value  # several times as fast as argmin
             smallest = np.minimum(smallest, distance)
         deformed = np.moveaxis(deformed, 0, 2)
         if self._domain is not None:
@@ -208,8 +210,8 @@ def _signed_distance(mask: NDArray[np.bool_], steps: tuple[float, ...]) -> Float
 class _Displacement:
     """Two independent Gaussian random fields with mean 0, variance 1 and correlation ``exp(-d² / (2 coherence²))``.
 
-    White noise on a grid of nodes is smoothed with a Gaussian along every axis. The squared weights of the nodes sum to
-    1 at every pixel, so that the variance is 1 everywhere, including the edges.
+    White noise on a grid of nodes is smoothed with a Gaussian along every axis. At every pixel, the squared weights of
+    the nodes sum to 1, so that the variance is 1 everywhere, including the edges.
     """
 
     def __init__(self, shape: tuple[int, ...], steps: tuple[float, ...], coherence: float) -> None:
@@ -227,7 +229,7 @@ class _Displacement:
 
 
 def _kernel(pixels: int, step: float, width: float) -> FloatArray:
-    """Return the weights of nodes with a distance of ``width`` at the pixels of an axis, ``(pixels, nodes)``."""
+    """Return the weights of nodes with a spacing of ``width`` at the pixels of an axis, ``(pixels, nodes)``."""
     nodes = np.arange(-KERNEL_REACH, pixels * step / width + KERNEL_REACH + 1) * width
     centres = (np.arange(pixels) + 0.5) * step
     kernel = np.exp(-((centres[:, None] - nodes[None, :]) ** 2) / (2 * width**2))

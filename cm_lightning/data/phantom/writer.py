@@ -1,4 +1,4 @@
-"""Data set of phantoms in the folder layouts of real data sets."""
+"""Data sets of phantoms in the folder layouts of real data sets."""
 
 import json
 import os
@@ -34,11 +34,11 @@ from cm_lightning.data.reading import image_geometry
 from cm_lightning.errors import InputError
 from cm_lightning.io import Axes, read_image, write_meta_image, write_nifti
 
-# Distance between samples in mm, which resolves the axial point spread function.
+# Distance between samples in mm, small enough to resolve the axial point spread function.
 AXIAL_SAMPLE = 0.16
-# Distance between beams in mm, which resolves the lateral point spread function.
+# Distance between beams in mm, small enough to resolve the lateral point spread function.
 BEAM_PITCH = 0.32
-# Radius in mm of an abdominal convex probe, and half of its field of view in degrees.
+# Radius of an abdominal convex probe in mm, and half of its opening angle in degrees.
 CONVEX_RADIUS = 50.0
 CONVEX_ANGLE = 30.0
 
@@ -49,8 +49,8 @@ class SimulatedVolume:
 
     Attributes:
         image: Grey values, ``(depth, lateral, elevation)``.
-        label: Values of the label file, ``(depth, lateral, elevation)``.
-        domain: Insonified pixels of all frames, ``(depth, lateral)``.
+        label: Label with the values of the label file, ``(depth, lateral, elevation)``.
+        domain: Insonified pixels, which are the same in all frames, ``(depth, lateral)``.
     """
 
     image: NDArray[np.uint8]
@@ -62,8 +62,8 @@ class SimulatedVolume:
 class Phantom:
     """Synthetic 3D ultrasound data set.
 
-    The files are reproducible. Images do not depend on confidence maps, and neither do raters, unless this is
-    configured. Labels of raters can be added later, and there can be several models of raters::
+    The files are reproducible. Images do not depend on confidence maps, and the labels of raters depend on them only if
+    ``raters.confidence`` is set. Labels of raters can be added later, also with several rater models::
 
         python -m cm_lightning phantom DIR --raters.sd 0.5 --raters.depth 0.2
         python -m cm_lightning phantom DIR --raters.confidence 1.5 --raters.folder ratersTr_confidence
@@ -72,12 +72,12 @@ class Phantom:
         variant: ``muscle`` for the layout of LEG-3D-US (soleus, gastrocnemius medialis and lateralis), ``thyroid`` for
             the layout of SegThy (thyroid, carotid, jugular).
         patients: Number of patients, with one volume per patient.
-        size: Number of voxels in depth, lateral and elevational direction.
-        spacing: Voxel size in mm in depth, lateral and elevational direction.
+        size: Number of voxels in the depth, lateral and elevational direction.
+        spacing: Voxel size in mm in the depth, lateral and elevational direction.
         probe: ``linear``, or ``convex`` for a fan with black corners.
         seed: Seed of the data set.
-        raters: Simulated raters, whose labels are written to ``ratersTr/CASE/<rater>_<repeat>``; None for none. Images
-            and labels do not depend on this.
+        raters: Model of raters, with labels that are written to ``<raters.folder>/CASE/<rater>_<repeat>``; None for no
+            raters. Images and true labels do not depend on it.
 
     Raises:
         InputError: A size, spacing or number of patients is not positive.
@@ -92,7 +92,7 @@ class Phantom:
     raters: RaterModel | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check the arguments."""
         if self.patients < 1 or min(self.size) < 1 or min(self.spacing) <= 0:
             raise InputError(
                 f"patients, size and spacing must be positive, found {self.patients}, {self.size} and {self.spacing}."
@@ -100,7 +100,7 @@ class Phantom:
 
     @property
     def classes(self) -> dict[str, int]:
-        """Value of every class in the label files."""
+        """Names of the classes and their values in the label files."""
         return MUSCLE_CLASSES if self.variant == "muscle" else THYROID_CLASSES
 
     def simulate(self, patient: int) -> SimulatedVolume:
@@ -126,15 +126,15 @@ class Phantom:
         return SimulatedVolume(image, label, domain)
 
     def write(self, root: Path) -> None:
-        """Simulate all patients and write the data set, with all CPU cores.
+        """Simulate all patients with all CPU cores and write the data set.
 
-        With raters, existing images and labels are not written again, so that raters can be added to a data set.
+        If there are raters, existing images and labels are kept, so that raters can be added to a data set.
 
         Args:
             root: Folder of the data set, which is created if necessary.
 
         Raises:
-            InputError: There are raters, and the folder already contains their labels, or images with other settings.
+            InputError: Raters are added, but the folder already contains their labels, or images with other settings.
         """
         root.mkdir(parents=True, exist_ok=True)
         patients = list(range(self.patients))
@@ -156,7 +156,7 @@ class Phantom:
             self._write_raters(self.raters, root, folder)
 
     def complete(self, root: Path) -> None:
-        """Write the data set if it does not exist, or the missing labels of its raters.
+        """Write the data set if it does not exist, or only the labels of its raters if they are missing.
 
         Args:
             root: Folder of the data set.
@@ -179,7 +179,7 @@ class Phantom:
     def _files(self, patient: int, root: Path) -> tuple[Path, Path]:
         """Return the image file and the label file of a patient."""
         if self.variant == "muscle":
-            # In the official split of LEG-3D-US, about 3 / 16 are for the test and 2 / 16 for validation.
+            # The official split of LEG-3D-US uses about 3 / 16 of the patients for testing and 2 / 16 for validation.
             n_test, n_held_out = round(self.patients * 3 / 16), round(self.patients * 5 / 16)
             subset = "test" if patient < n_test else "val" if patient < n_held_out else "train"
             folder = root / subset / f"phantom{patient:02d}"
@@ -195,7 +195,7 @@ class Phantom:
             _write_volume(path, array, self.spacing)
 
     def _check_same_images(self, root: Path) -> None:
-        """Check that raters are added to a data set with the same settings."""
+        """Check that existing images, to which raters are added, were written with the same settings."""
         expected = {self._files(patient, root)[0] for patient in range(self.patients)}
         shape, spacing = ((lateral, depth, elevation) for depth, lateral, elevation in (self.size, self.spacing))
         for case in LAYOUTS[self._layout].find(root):
@@ -219,7 +219,7 @@ class Phantom:
         partial.rename(folder)
 
     def _write_case_raters(self, model: RaterModel, case: Case, folder: Path) -> None:
-        """Write the labels of raters for one case, which is read from its files."""
+        """Read the files of one case and write the labels of its raters."""
         assert case.label is not None
         axes = Axes(LAYOUTS[self._layout].axes)
         image, label = (axes.from_file(read_image(path).array) for path in (case.image, case.label))
@@ -227,7 +227,7 @@ class Phantom:
         if model.confidence > 0:
             geometry = image_geometry(image, "whole" if self.probe == "linear" else "convex", self.spacing)
             confidence = to_volume(np.concatenate(list(frame_maps(ConfidenceMapSolver(), image, geometry))))
-        # The image of a convex probe is black only outside the fan.
+        # Images of convex probes are black only outside the fan.
         fan = image.max(axis=2) > 0 if self.probe == "convex" else None
         suffix = ".mha" if self.variant == "muscle" else ".nii.gz"
         for simulated in model.draw(label, self.spacing, case.id, confidence, fan):
@@ -258,25 +258,25 @@ class Phantom:
         return log_compress(envelope, scanner.dynamic_range)
 
     def _scan_convex(self, body: Body, generator: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Simulate beams that start at an arc, and convert them to a fan on a black background."""
+        """Simulate beams that start at an arc, and scan-convert them to a fan on a black background."""
         depth_mm, width = self.size[0] * self.spacing[0], self.size[1] * self.spacing[1]
-        half = np.radians(CONVEX_ANGLE)
+        half_angle = np.radians(CONVEX_ANGLE)
         # The radius is smaller for small volumes, so that the fan covers the width of the image.
-        radius = min(CONVEX_RADIUS, max(0.1, (width / 2) / np.sin(half) - depth_mm * 0.8))
-        sag = radius * (1 - np.cos(half))
-        reach = depth_mm - sag
+        radius = min(CONVEX_RADIUS, max(0.1, (width / 2) / np.sin(half_angle) - depth_mm * 0.8))
+        sag = radius * (1 - np.cos(half_angle))
+        scan_depth = depth_mm - sag
         samples, beams = (
-            max(2, round(reach / AXIAL_SAMPLE)),
-            max(2, round(2 * half * (radius + reach / 2) / BEAM_PITCH)),
+            max(2, round(scan_depth / AXIAL_SAMPLE)),
+            max(2, round(2 * half_angle * (radius + scan_depth / 2) / BEAM_PITCH)),
         )
-        distance = ((np.arange(samples) + 0.5) * reach / samples).astype(np.float32)
-        angle = np.linspace(-half, half, beams, dtype=np.float32)
+        distance = ((np.arange(samples) + 0.5) * scan_depth / samples).astype(np.float32)
+        angle = np.linspace(-half_angle, half_angle, beams, dtype=np.float32)
         lateral = ((radius + distance)[:, None] * np.sin(angle))[:, :, None]
-        depth = ((radius + distance)[:, None] * np.cos(angle) - radius * np.cos(half))[:, :, None]
+        depth = ((radius + distance)[:, None] * np.cos(angle) - radius * np.cos(half_angle))[:, :, None]
         elevation = self._pixel_centres()[2]
         grid = BeamGrid(
-            reach / samples,
-            (radius + distance) * np.float32(2 * half / (beams - 1)),
+            scan_depth / samples,
+            (radius + distance) * np.float32(2 * half_angle / (beams - 1)),
             self.spacing[2],
             (samples, beams, self.size[2]),
         )
@@ -286,10 +286,11 @@ class Phantom:
         echo = receive(body(arc_depth, lateral, elevation), grid, scanner, generator)
         frames = log_compress(np.abs(echo), scanner.dynamic_range)
         rows, columns, _ = self._pixel_centres()
-        x, z = columns[:, :, 0], rows[:, :, 0] + radius * np.cos(half)
+        x, z = columns[:, :, 0], rows[:, :, 0] + radius * np.cos(half_angle)
         pixel_depth, pixel_angle = np.hypot(x, z) - radius, np.arctan2(x, z)
-        domain = (pixel_depth >= 0) & (pixel_depth < reach) & (np.abs(pixel_angle) <= half)
-        positions = np.stack([pixel_depth / (reach / samples) - 0.5, (pixel_angle + half) / (2 * half) * (beams - 1)])
+        domain = (pixel_depth >= 0) & (pixel_depth < scan_depth) & (np.abs(pixel_angle) <= half_angle)
+        beam = (pixel_angle + half_angle) / (2 * half_angle) * (beams - 1)
+        positions = np.stack([pixel_depth / (scan_depth / samples) - 0.5, beam])
         image = np.stack(
             [ndimage.map_coordinates(frame, positions, order=1, mode="nearest") for frame in np.moveaxis(frames, 2, 0)],
             axis=2,
@@ -298,7 +299,7 @@ class Phantom:
 
 
 def _paint_label(structures: list[Structure], classes: dict[str, int], size: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Return the label, in which structures that are not classes replace previous structures by background."""
+    """Return the label of structures. Each structure replaces previous ones; other structures than classes are 0."""
     label = np.zeros(size, dtype=np.uint8)
     for structure in structures:
         np.copyto(label, classes.get(structure.name, 0), where=structure.distance < 0)
@@ -315,12 +316,12 @@ def _write_volume(path: Path, array: NDArray[np.uint8], spacing: tuple[float, fl
         write_nifti(path, array, np.diag([lateral, depth, elevation, 1.0]))
 
 
-def _run_on_all_cores(work: Callable[[Any], None], items: Sequence[Any], title: str, unit: str) -> None:
+def _run_on_all_cores(function: Callable[[Any], None], items: Sequence[Any], title: str, unit: str) -> None:
     """Call a function for all items in parallel, with a progress bar."""
     if not items:
         return
-    # Threads are sufficient, since array operations release the GIL, and new processes would take ten seconds to start.
+    # Threads are sufficient, because array operations release the GIL. New processes would take ten seconds to start.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, len(items))) as pool:
-        jobs = [pool.submit(work, item) for item in items]
+        jobs = [pool.submit(function, item) for item in items]
         for job in tqdm(as_completed(jobs), total=len(jobs), desc=title, unit=unit):
             job.result()

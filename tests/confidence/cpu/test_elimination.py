@@ -1,4 +1,4 @@
-"""Elimination in exact arithmetic's company."""
+"""Tests of the elimination against exact arithmetic."""
 
 from fractions import Fraction
 
@@ -11,17 +11,17 @@ from tests.confidence.graphs import random_graph
 
 
 def exact_solution(graph):
-    """Gaussian elimination in rational numbers."""
+    """Solve a linear system by Gaussian elimination with rational numbers."""
     shape = graph.slack.shape
-    number = np.arange(np.prod(shape)).reshape(shape)
-    size = number.size
+    indices = np.arange(np.prod(shape)).reshape(shape)
+    size = indices.size
     rows = [[Fraction(0)] * (size + 1) for _ in range(size)]
     for p in range(size):
         rows[p][p] = Fraction(float(graph.slack.flat[p]))
         rows[p][size] = Fraction(float(graph.right.flat[p]))
     for name, (start, end) in EDGE_ENDS.items():
         weights = getattr(graph, name)
-        for p, q, weight in zip(number[start].flat, number[end].flat, weights.flat, strict=True):
+        for p, q, weight in zip(indices[start].flat, indices[end].flat, weights.flat, strict=True):
             exact = Fraction(float(weight))
             for a, b in ((p, q), (q, p)):
                 rows[a][a] += exact
@@ -35,8 +35,8 @@ def exact_solution(graph):
 
 
 @pytest.mark.parametrize("decades", [3, 20, 60])
-def test_every_entry_keeps_its_relative_accuracy_whatever_the_contrast(rng, decades):
+def test_relative_accuracy_of_every_entry_for_any_range_of_weights(rng, decades):
     graph = random_graph(rng, (9, 5), decades)
     expected = exact_solution(graph)
-    found = CompiledSolver((9, 5), "direct", 1e-3, certify=False)(graph).values
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    solution = CompiledSolver((9, 5), "direct", 1e-3, certify=False)(graph).values
+    np.testing.assert_allclose(solution, expected, rtol=1e-12)

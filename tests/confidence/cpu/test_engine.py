@@ -1,4 +1,4 @@
-"""Frames side by side on threads, in forked processes, and with bounded memory."""
+"""Tests of the CPU engine with several threads, in forked processes, and of its memory."""
 
 import multiprocessing
 import weakref
@@ -21,33 +21,33 @@ def test_batch_equals_single_frames_bit_for_bit(rng, max_batch):
 
 
 def test_memory_does_not_grow_with_the_number_of_shapes(rng, monkeypatch):
-    alive, most = weakref.WeakSet(), []
+    existing, counts = weakref.WeakSet(), []
 
-    class Counted(cpu_solver._Buffers):
+    class CountedBuffers(cpu_solver._Buffers):
         def __init__(self, *arguments):
             super().__init__(*arguments)
-            alive.add(self)
-            most.append(len(alive))
+            existing.add(self)
+            counts.append(len(existing))
 
-    monkeypatch.setattr(cpu_solver, "_Buffers", Counted)
+    monkeypatch.setattr(cpu_solver, "_Buffers", CountedBuffers)
     domains = np.zeros((9, 30, 20), dtype=bool)
     for index, domain in enumerate(domains):
         domain[index:] = True
     ConfidenceMapSolver(max_batch=1)(rng.random(domains.shape), domains)
-    assert len(most) == 9
-    assert max(most) == 1
+    assert len(counts) == 9
+    assert max(counts) == 1
 
 
-def test_threads_do_not_disturb_each_other(rng):
+def test_calls_from_several_threads_do_not_affect_each_other(rng):
     frames = rng.random((6, 40, 33))
     solver = ConfidenceMapSolver()
     expected = [solver(frame) for frame in frames]
     with ThreadPoolExecutor(6) as pool:
-        for maps, alone in zip(pool.map(solver, frames), expected, strict=True):
-            np.testing.assert_array_equal(maps, alone)
+        for maps, expected_maps in zip(pool.map(solver, frames), expected, strict=True):
+            np.testing.assert_array_equal(maps, expected_maps)
 
 
-def test_works_in_a_forked_process(rng):
+def test_maps_in_a_forked_process(rng):
     frames = rng.random((4, 20, 20))
     expected = ConfidenceMapSolver()(frames)
     with multiprocessing.get_context("fork").Pool(1) as pool:

@@ -1,4 +1,4 @@
-"""Fans of convex probes."""
+"""Tests of the fan of a convex probe."""
 
 import numpy as np
 import pytest
@@ -26,19 +26,19 @@ def test_fan_of_a_convex_probe_is_found(rng, size, spacing, defect):
         case "haze":
             frame = np.clip(frame.astype(int) + rng.integers(0, 6, frame.shape), 0, 255)
             threshold = 8
-    found = find_insonified(frame, "auto", threshold, aspect=spacing[1] / spacing[0])
-    overlap = (found.domain & volume.domain).sum() / (found.domain | volume.domain).sum()
+    insonified = find_insonified(frame, "auto", threshold, aspect=spacing[1] / spacing[0])
+    overlap = (insonified.domain & volume.domain).sum() / (insonified.domain | volume.domain).sum()
     assert overlap >= 0.98
-    row, column = np.nonzero(found.source)
+    row, column = np.nonzero(insonified.source)
     assert row.max() < depth / 4
     assert set(column) == set(range(column.min(), column.max() + 1))
-    # The slanted edges are neither source nor sink.
+    # The slanted edges belong neither to the source nor to the sink.
     middle = slice(depth // 3, depth // 2)
-    assert not found.source[middle].any()
-    assert not found.sink[middle].any()
-    walk = ConfidenceMapSolver()(frame, found.domain, found.source, found.sink)
-    assert walk[found.source].min() == 1
-    assert walk[~found.domain].max() == 0
+    assert not insonified.source[middle].any()
+    assert not insonified.sink[middle].any()
+    confidence_map = ConfidenceMapSolver()(frame, insonified.domain, insonified.source, insonified.sink)
+    assert confidence_map[insonified.source].min() == 1
+    assert confidence_map[~insonified.domain].max() == 0
 
 
 def test_fan_is_the_same_on_another_grid():
@@ -47,12 +47,12 @@ def test_fan_is_the_same_on_another_grid():
     assert np.abs(fine.reshape(80, 2, 80, 3).mean(axis=(1, 3)) - coarse).mean() < 0.02
 
 
-def test_no_fan_is_seen_in_linear_frames(real_data):
+def test_no_fan_is_found_in_linear_frames(real_data):
     files = sorted((real_data / "usgra_seg" / "images").glob("*.png"))[::17]
     for file in files:
         assert find_fan(np.asarray(Image.open(file).convert("L"))) is None
 
 
-def test_no_fan_is_seen_in_noise_and_in_black_frames(rng):
+def test_no_fan_is_found_in_noise_and_black_frames(rng):
     assert find_fan(rng.random((40, 40))) is None
     assert find_fan(np.zeros((30, 30))) is None

@@ -1,4 +1,4 @@
-"""The choice of the probe's geometry: it is made once, and every caller gets the same map."""
+"""Tests of the geometry of the insonified region, and of the masks for the solver."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ ASPECT = 0.8 / 0.6
 
 @pytest.fixture(scope="module")
 def convex():
-    """Frames of a convex probe, ``(2, depth, lateral)``."""
+    """Return frames of a convex probe, ``(2, depth, lateral)``."""
     volume = Phantom(size=(96, 80, 2), spacing=(0.6, 0.8, 1.2), probe="convex").simulate(0)
     return np.moveaxis(volume.image, 2, 0)
 
 
 @pytest.fixture
 def linear(rng):
-    """Frames with bands that differ, ``(2, depth, lateral)``."""
+    """Return frames of a linear probe with different black borders, ``(2, depth, lateral)``."""
     frames = np.zeros((2, 50, 44))
     frames[0, 5:45, 6:40] = rng.random((40, 34)) + 0.1
     frames[1, 8:40, 2:30] = rng.random((32, 28)) + 0.1
@@ -62,12 +62,12 @@ def test_solver_masks_and_full_masks_give_the_same_maps(probe, recording, kind, 
     np.testing.assert_array_equal(maps, solver(frames, masks.domain, masks.source, masks.sink))
 
 
-def test_rectangles_are_searched_in_each_frame_and_fans_in_all(linear, convex):
+def test_rectangles_are_found_in_each_frame_and_fans_in_the_maximum_of_all_frames(linear, convex):
     rectangles = find_geometry(linear, "auto")
     np.testing.assert_array_equal(rectangles.masks(linear[1]).domain, rectangles.masks(linear).domain[1])
     assert (rectangles.masks(linear).domain[0] != rectangles.masks(linear).domain[1]).any()
     shadowed = convex.copy()
-    shadowed[0, :, :40] = 0  # alone, this frame has no fan
+    shadowed[0, :, :40] = 0  # No fan can be found in this frame.
     fan = find_geometry(shadowed, "auto", aspect=ASPECT)
     assert fan.kind == "fan"
     assert find_geometry(shadowed[0], "auto", aspect=ASPECT).kind == "rectangle"
@@ -75,7 +75,7 @@ def test_rectangles_are_searched_in_each_frame_and_fans_in_all(linear, convex):
     assert domain.shape == source.shape == sink.shape == shadowed.shape[1:]
 
 
-def test_threshold_holds_for_every_geometry(linear, convex):
+def test_threshold_is_used_for_all_geometries(linear, convex):
     assert find_geometry(convex, "convex", 8, ASPECT).kind == "fan"
     hazy = np.where(linear > 0, linear + 1.0, 0.5)
     masks = find_geometry(hazy, "linear", threshold=0.6).masks(hazy)
@@ -85,7 +85,7 @@ def test_threshold_holds_for_every_geometry(linear, convex):
 
 
 @pytest.mark.parametrize("mode", ["all", "mid", "min"])
-def test_sink_of_the_solver_holds_in_rectangles(linear, mode):
+def test_sink_of_the_solver_is_used_for_rectangles(linear, mode):
     solver = ConfidenceMapSolver(sink=mode)
     geometry = find_geometry(linear, "linear")
     maps = solver(linear, *geometry.solver_masks(linear))
@@ -103,10 +103,10 @@ def test_geometry_on_another_grid(convex, linear):
     assert rectangle.on_grid((50, 44), (100, 88)) == rectangle
 
 
-def test_missing_fan_and_unknown_probe_are_told(rng):
+def test_errors_for_missing_fan_and_unknown_probe(rng):
     frame = rng.random((40, 40))
     for find in (find_geometry, find_insonified):
-        with pytest.raises(ValueError, match=r"No fan of a convex probe .* choose 'linear' .* or 'whole'"):
+        with pytest.raises(ValueError, match=r"No fan of a convex probe .* Use 'linear' .* or 'whole'"):
             find(frame, "convex")
-        with pytest.raises(ValueError, match="one of whole, linear, convex, auto, found 'curved'"):
+        with pytest.raises(ValueError, match="probe must be one of whole, linear, convex, auto, found 'curved'"):
             find(frame, "curved")

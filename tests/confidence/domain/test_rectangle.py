@@ -1,4 +1,4 @@
-"""Rectangles inside black bands."""
+"""Tests of rectangles inside a black background."""
 
 import numpy as np
 import pytest
@@ -7,24 +7,24 @@ from PIL import Image
 from cm_lightning.confidence import linear_probe_domain
 
 
-def test_finds_the_rectangle_despite_marks_and_dark_tissue(rng):
+def test_rectangle_with_marks_and_shadow(rng):
     frame = np.zeros((80, 90))
     frame[10:60, 20:80] = rng.random((50, 60)) + 0.1
-    frame[40:55, 30:70] = 0  # a shadow
-    frame[30:36, 5:9] = 1  # a mark burned into the left band
-    frame[70, 40] = 0.5  # a speck in the lower band
+    frame[40:55, 30:70] = 0  # Shadow.
+    frame[30:36, 5:9] = 1  # Burned-in mark at the left.
+    frame[70, 40] = 0.5  # Bright pixel at the bottom.
     expected = np.zeros(frame.shape, dtype=bool)
     expected[10:60, 20:80] = True
     np.testing.assert_array_equal(linear_probe_domain(frame), expected)
     np.testing.assert_array_equal(linear_probe_domain(np.stack([frame, frame])), np.stack([expected] * 2))
 
 
-def test_black_frame_has_no_domain():
+def test_domain_of_a_black_frame_is_empty():
     assert not linear_probe_domain(np.zeros((5, 6))).any()
 
 
 @pytest.mark.parametrize(("case", "rows", "columns"), [("0000", (68, 403), (0, 511)), ("0014", (0, 475), (71, 438))])
-def test_real_frames(real_data, case, rows, columns):
+def test_rectangles_of_real_frames(real_data, case, rows, columns):
     domain = linear_probe_domain(np.asarray(Image.open(real_data / "usgra_seg" / "images" / f"{case}.png")))
     assert tuple(np.flatnonzero(domain.any(axis=1))[[0, -1]]) == rows
     assert tuple(np.flatnonzero(domain.any(axis=0))[[0, -1]]) == columns
