@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class LargestLabelFrame:
-    """Selection of the frame of a volume with the most labelled pixels; 2D images are their only frame.
+    """Selection of the frame of a volume with the most labelled pixels; a 2D image has only one frame.
 
     Args:
         label: Class indices, ``(1, depth, lateral[, elevation])``.

@@ -34,7 +34,8 @@ def read_combinations(path: Path) -> list[Combination] | None:
         is not a sweep file, that is, has no ``parameters``.
 
     Raises:
-        InputError: A parameter has no list of values, but for example a distribution.
+        InputError: ``parameters`` is empty or not a mapping, or a parameter has neither a list of values nor a single
+            value but, for example, a distribution.
     """
     try:
         content = yaml.safe_load(path.read_text()) if path.is_file() else None
@@ -120,7 +121,7 @@ def sweep_experiment(experiment: str) -> str:
 
 
 def _values(path: Path, name: str, parameter: Any) -> list[Any]:
-    """Return the values of a parameter of a sweep."""
+    """Return the values of a parameter of a sweep, or raise an error if it has none."""
     match parameter:
         case {"values": [_, *_] as values, **others} if not others:
             return values

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from wandb import Run
 
 Mode = Literal["auto", "offline", "disabled"]
-# Time limit in seconds of the connection. The default of 90 s would delay all runs on machines without a network.
+# Time limit of the connection in seconds. The default of 90 s would delay all runs on machines without a network.
 SECONDS_TO_CONNECT = 20.0
-# Time limit in seconds of the upload at the end. All data also remain in the folder of the run.
+# Time limit of the final upload in seconds. All data also remain in the folder of the run.
 SECONDS_TO_UPLOAD = 300.0
 
 
@@ -28,7 +28,7 @@ class WandbSettings:
     Args:
         mode: ``auto`` is online if there is a login and a network, and offline otherwise. ``offline`` only writes
             files, which ``sync`` uploads. ``disabled`` switches W&B off. If the environment variable ``WANDB_MODE`` is
-            set, the more restrictive setting wins.
+            set, the more restrictive of the two modes is used.
         project: Project; the default is the environment variable ``WANDB_PROJECT``, or cm_lightning.
         entity: User or team; the default is that of the login.
         pictures: Whether to upload pictures of cases. Scalars and tables of results are always uploaded.
@@ -122,7 +122,7 @@ def start_run(settings: WandbSettings, identity: RunIdentity) -> "Run":
         except Exception as error:  # Errors of W&B have no common base class.
             if mode == "offline":
                 raise
-            # Without this, the service of W&B would still use the id of the failed run.
+            # Otherwise, the service process of W&B would still use the id of the failed run.
             wandb.teardown()
             mode, reason = "offline", f"no connection: {str(error).splitlines()[0]}"
             run = start(mode)

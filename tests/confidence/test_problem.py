@@ -29,9 +29,7 @@ def test_invalid_parameters_raise_errors(arguments, message):
 
 
 def test_invalid_input_raises_errors(rng):
-    with pytest.raises(
-        ValueError, match=r"domain has the shape \(3, 3\), which cannot be broadcast to the shape \(4, 4\)"
-    ):
+    with pytest.raises(ValueError, match=r"domain has the shape \(3, 3\), which cannot be broadcast"):
         ConfidenceMapSolver()(rng.random((4, 4)), np.ones((3, 3), dtype=bool))
     with pytest.raises(ValueError, match="depth, lateral"):
         ConfidenceMapSolver()(np.ones(4))

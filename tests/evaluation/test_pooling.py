@@ -1,4 +1,4 @@
-"""Folds pooled into one table, and refused where they are not one cross-validation."""
+"""Pooling of folds into one table, and errors for folds that do not form one complete cross-validation."""
 
 import json
 
@@ -18,15 +18,16 @@ PLAN = [["a1", "a2"], ["b1"], ["c1"]]
 
 
 def write_fold(experiment, fold, predictions, plan=PLAN, split="study"):
+    """Write the test results of a fold with the given predictions by case."""
     folder = experiment / f"fold{fold}"
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for case, prediction in predictions.items():
-        about = {"case": case, "patient": case[0], "grouping": "patient", "unit": "mm"}
-        rows += case_rows(torch.as_tensor(prediction), torch.as_tensor(LABEL), ["muscle"], (1.0, 1.0), **about)
+        ids = {"case": case, "patient": case[0], "grouping": "patient", "unit": "mm"}
+        rows += case_rows(torch.as_tensor(prediction), torch.as_tensor(LABEL), ["muscle"], (1.0, 1.0), **ids)
     pd.DataFrame(rows).assign(fold=fold).to_csv(folder / "test_metrics.csv", index=False)
-    about = {"split": split, "split_seed": 0, "fold": fold, "test_cases": plan}
-    (folder / "test_plan.json").write_text(json.dumps(about))
+    test_plan = {"split": split, "split_seed": 0, "fold": fold, "test_cases": plan}
+    (folder / "test_plan.json").write_text(json.dumps(test_plan))
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def experiment(tmp_path):
     return folder
 
 
-def test_every_case_once_with_its_fold(experiment):
+def test_pooled_table_contains_every_case_once(experiment):
     rows = pool_folds(ExperimentFolder(experiment))
     assert dict(rows.drop_duplicates("case")[["case", "fold"]].to_numpy().tolist()) == {
         "a1": 0,
@@ -49,9 +50,9 @@ def test_every_case_once_with_its_fold(experiment):
     assert set(rows["model"]) == {"muscle_2ch"}
 
 
-def test_means_are_over_patients_and_the_two_spreads_are_kept_apart(experiment):
+def test_means_are_over_patients_with_sds_over_patients_and_over_folds(experiment):
     table = summarise(pool_folds(ExperimentFolder(experiment))).set_index(["class", "metric"]).loc[("muscle", "recall")]
-    # Patient a has 1 and 0.5, b has 1, c lost the class.
+    # Patient a has a recall of 1 and 0.5, b of 1, and the class was missed in c.
     assert table["mean"] == pytest.approx((0.75 + 1 + 0) / 3)
     assert table["sd_patients"] == table["sd_folds"] == pytest.approx(np.std([0.75, 1, 0], ddof=1))
     assert (table["patients"], table["folds"], table["failures"]) == (3, 3, 1)
@@ -59,8 +60,8 @@ def test_means_are_over_patients_and_the_two_spreads_are_kept_apart(experiment):
     assert detected.loc[("muscle", "recall")]["mean"] == pytest.approx(0.875)
 
 
-def test_one_dead_fold_makes_the_studys_plus_minus():
-    """The study's 0.57 +- 0.49 (AttUNet) is the spread of folds of 0.855, 0.855 and 0."""
+def test_one_failed_fold_explains_the_sd_of_the_study():
+    """The result 0.57 +- 0.49 of the study (AttUNet) is the SD over folds with a Dice of 0.855, 0.855 and 0."""
     dice = {0: [0.835, 0.855, 0.875], 1: [0.845, 0.855, 0.865], 2: [0.0, 0.0, 0.0]}
     rows = pd.DataFrame(
         {"model": "attunet", "seed": 0, "fold": fold, "patient": f"{fold}{i}", "case": f"{fold}{i}", "class": "soleus"}
@@ -68,18 +69,18 @@ def test_one_dead_fold_makes_the_studys_plus_minus():
         for fold, values in dice.items()
         for i, value in enumerate(values)
     )
-    found = summarise(rows).set_index("class").loc["soleus"]
-    assert round(found["mean"], 2) == 0.57
-    assert round(found["sd_folds"], 2) == 0.49
-    assert found["sd_patients"] == pytest.approx(np.std(list(dice.values()), ddof=1))
-    assert found["failures"] == 3
-    alive = summarise(rows, "detected").set_index("class").loc["soleus"]
-    assert alive["mean"] == pytest.approx(0.855)
+    summary = summarise(rows).set_index("class").loc["soleus"]
+    assert round(summary["mean"], 2) == 0.57
+    assert round(summary["sd_folds"], 2) == 0.49
+    assert summary["sd_patients"] == pytest.approx(np.std(list(dice.values()), ddof=1))
+    assert summary["failures"] == 3
+    detected = summarise(rows, "detected").set_index("class").loc["soleus"]
+    assert detected["mean"] == pytest.approx(0.855)
 
 
-def test_invalid_input(experiment, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no fold\*/test_metrics.csv in .*nothing"):
-        pool_folds(ExperimentFolder(tmp_path / "nothing"))
+def test_incomplete_or_inconsistent_folds_raise_errors(experiment, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no fold\*/test_metrics.csv in .*missing"):
+        pool_folds(ExperimentFolder(tmp_path / "missing"))
 
     write_fold(experiment, 1, {"a1": LABEL})
     with pytest.raises(ValueError, match="cases a1 are in more than one fold"):
@@ -101,5 +102,5 @@ def test_invalid_input(experiment, tmp_path):
         pool_folds(ExperimentFolder(experiment))
     write_fold(experiment, 2, {"c1": LABEL})
     (experiment / "fold2" / "test_plan.json").unlink()
-    with pytest.raises(FileNotFoundError, match="expected the plan of the folds that test writes"):
+    with pytest.raises(FileNotFoundError, match="expected the test cases of all folds that test writes"):
         pool_folds(ExperimentFolder(experiment))

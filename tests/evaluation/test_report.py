@@ -1,4 +1,4 @@
-"""The report: from folders alone, with what is damaged named, and the same content in every format."""
+"""Reports: content of pages and tables, damaged runs, and equal content in all formats."""
 
 import re
 import shutil
@@ -38,7 +38,7 @@ PLAN = [["a1", "b1"], ["c1", "d1"], ["e1", "f1"]]
 
 
 def write_experiment(folder, missing_rows, monkeypatch):
-    """Six participants in three folds; the prediction lacks some rows of the label."""
+    """Write results of six participants in three folds; predictions lack the first rows of the label."""
     monkeypatch.setattr("tests.evaluation.test_pooling.LABEL", LABEL)
     for fold, cases in enumerate(PLAN):
         predictions = {}
@@ -47,30 +47,30 @@ def write_experiment(folder, missing_rows, monkeypatch):
             prediction[1 : 1 + missing_rows + ord(case[0]) % 2] = 0
             predictions[case] = prediction
         write_fold(folder, fold, predictions, plan=PLAN)
-        inside = folder / f"fold{fold}"
+        fold_folder = folder / f"fold{fold}"
         levels = {"depth": depth_levels(torch.ones(8, 8, dtype=torch.bool))}
         rows = []
         for case, prediction in predictions.items():
-            pair = (torch.as_tensor(prediction), torch.as_tensor(LABEL))
-            rows += level_rows(*pair, ["muscle"], levels, case=case, patient=case[0])
-        pd.DataFrame(rows).to_csv(inside / "test_levels.csv", index=False)
+            masks = (torch.as_tensor(prediction), torch.as_tensor(LABEL))
+            rows += level_rows(*masks, ["muscle"], levels, case=case, patient=case[0])
+        pd.DataFrame(rows).to_csv(fold_folder / "test_levels.csv", index=False)
         curve = pd.DataFrame({"epoch": [0, 0, 1, 1, 2], "val/dice/mean": [0.5, np.nan, 0.96, np.nan, 1.0]})
-        curve.to_csv(inside / "metrics.csv", index=False)
+        curve.to_csv(fold_folder / "metrics.csv", index=False)
     (folder / "fold0" / "config.yaml").write_text(f"model: <U-Net & map>\nrows: {missing_rows}\n")
     (folder / "fold2" / "pictures").mkdir()
     Image.new("L", (3, 3)).save(folder / "fold2" / "pictures" / "test_e1.png")
 
 
-def add_calibration(experiment, stated):
-    """What test writes of probabilities: of every calibration the one that is stated at all pixels."""
+def add_calibration(experiment, probabilities):
+    """Write calibration results, with the same probability at all pixels for each calibration."""
     for path in experiment.glob("fold*/test_metrics.csv"):
         rows, bins = pd.read_csv(path), []
         for case, patient in dict(rows[["case", "patient"]].to_numpy()).items():
-            for calibration, probability in stated.items():
-                about = {"case": case, "patient": patient, "calibration": calibration}
+            for calibration, probability in probabilities.items():
+                ids = {"case": case, "patient": patient, "calibration": calibration}
                 domain = torch.ones(8, 8, dtype=torch.bool)
-                probabilities = [torch.full((8, 8), probability)]
-                bins += calibration_rows(probabilities, torch.as_tensor(LABEL), ["muscle"], domain, **about)
+                class_maps = [torch.full((8, 8), probability)]
+                bins += calibration_rows(class_maps, torch.as_tensor(LABEL), ["muscle"], domain, **ids)
         bins = pd.DataFrame(bins)
         bins.to_csv(path.with_name("test_calibration.csv"), index=False)
         errors = calibration_errors(bins[bins["calibration"] == "none"], ["case"]).rename_axis(columns="metric")
@@ -90,16 +90,16 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
-def test_report_names_the_damaged_run_and_goes_on(runs, tmp_path, capsys):
+def test_report_lists_damaged_runs_and_contains_all_others(runs, tmp_path, capsys):
     main(["report", str(runs), "--output", str(tmp_path / "out")])
     assert "report.html" in capsys.readouterr().out
     page = (tmp_path / "out" / "report.html").read_text()
     assert re.search(r"muscle_unet_2ch_ce</td><td>[^<]*fold1/test_metrics.csv", page)
     assert "3 models, 6 patients" in page
     assert "6 cases, 2 seed(s)" in page
-    assert "0.85 ± 0.01" in page  # published, beside ours
+    assert "0.85 ± 0.01" in page  # the published result next to that of this experiment
     assert "&lt;U-Net &amp; map&gt;" in page
-    # Self-contained: nothing is loaded from elsewhere.
+    # The page is self-contained and loads no other files.
     assert not re.search(r'(src|href)="(?!data:)', page)
     folder = tmp_path / "out"
     assert {path.stem for path in (folder / "tables").iterdir()} == {
@@ -109,46 +109,46 @@ def test_report_names_the_damaged_run_and_goes_on(runs, tmp_path, capsys):
     assert {path.stem for path in (folder / "figures").iterdir()} == {
         *("dice", "hd", "asd", "error_by_level", "ranks_dice", "ranks_hd")
     }
-    assert page.count('alt="one of the worst cases of muscle_unet_2ch_dice"') == 1  # of two seeds the same case
+    assert page.count('alt="one of the worst cases of muscle_unet_2ch_dice"') == 1  # the same case for both seeds
     assert {path.suffix for path in (folder / "tables").iterdir()} == {".md", ".tex", ".csv"}
     assert np.asarray(Image.open(folder / "figures" / "dice.png").convert("L")).std() > 10
-    # Made again from the same rows, it is the same.
-    (tmp_path / "again" / "tables").mkdir(parents=True)
-    (tmp_path / "again" / "tables" / "of_an_earlier_report.md").touch()
+    # A second report of the same runs is equal, and replaces the files of an earlier report.
+    (tmp_path / "second" / "tables").mkdir(parents=True)
+    (tmp_path / "second" / "tables" / "earlier.md").touch()
     with blank_figures():
-        write_report([runs], tmp_path / "again")
-    assert (tmp_path / "again" / "report.md").read_text() == (folder / "report.md").read_text()
-    assert not (tmp_path / "again" / "tables" / "of_an_earlier_report.md").exists()
+        write_report([runs], tmp_path / "second")
+    assert (tmp_path / "second" / "report.md").read_text() == (folder / "report.md").read_text()
+    assert not (tmp_path / "second" / "tables" / "earlier.md").exists()
 
 
-def test_best_is_bold_and_the_studys_mark_is_on_the_hausdorff_distance(runs):
-    found = load_runs([runs])
-    assert len(found.problems) == 1
-    comparisons = choose_comparisons(found.models)
+def test_overview_marks_best_values_and_significant_differences(runs):
+    loaded = load_runs([runs])
+    assert len(loaded.problems) == 1
+    comparisons = choose_comparisons(loaded.models)
     assert comparisons == [
         ("muscle_unet_1ch_ceconf", "muscle_unet_1ch_dicece"),
         ("muscle_unet_2ch_dice", "muscle_unet_1ch_dicece"),
     ]
-    table = overview_table(Results(found, comparisons))
-    _, one, two = table.rows
+    table = overview_table(Results(loaded, comparisons))
+    _, single_channel, two_channel = table.rows
     dice = table.columns.index("DSC")
-    assert (one[dice].best, two[dice].best) == (False, True)
-    assert (one[-1].text, two[-1].text) == ("1", "2")  # seeds
-    assert two[dice].text.endswith("; 0.000)")  # their SD
-    # All six are better by one row: p = 2 / 2^6 = 0.031.
-    assert (one[0].text, two[0].text) == ("muscle_unet_1ch_dicece", "muscle_unet_2ch_dice *")
+    assert (single_channel[dice].best, two_channel[dice].best) == (False, True)
+    assert (single_channel[-1].text, two_channel[-1].text) == ("1", "2")  # seeds
+    assert two_channel[dice].text.endswith("; 0.000)")  # SD over seeds
+    # All six participants are better by one row: p = 2 / 2^6 = 0.031.
+    assert (single_channel[0].text, two_channel[0].text) == ("muscle_unet_1ch_dicece", "muscle_unet_2ch_dice *")
 
 
-def test_every_number_of_a_report_is_computed_once(runs, tmp_path, monkeypatch):
-    """Tables and figures show the numbers; none of them computes its own."""
+def test_all_values_of_a_report_are_computed_only_once(runs, tmp_path, monkeypatch):
+    """Tables and figures only present values and do not compute them."""
     calls = Counter()
 
     def counted(name, function):
-        def count(*arguments, **more):
-            # What a call is of: its metric, policy or quantity, whatever table it is given.
-            about = [argument for argument in arguments if isinstance(argument, str)]
-            calls[name, *about] += 1
-            return function(*arguments, **more)
+        def count(*arguments, **options):
+            # Calls are identified by their metric, policy or quantity, and not by their table.
+            keys = [argument for argument in arguments if isinstance(argument, str)]
+            calls[name, *keys] += 1
+            return function(*arguments, **options)
 
         return count
 
@@ -164,119 +164,120 @@ def test_every_number_of_a_report_is_computed_once(runs, tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     with blank_figures():
         write_report([runs], tmp_path / "out")
-    once = {(name, *about): number for (name, *about), number in calls.items() if about}
-    assert {key[1] for key in once if key[0] == "participant_values"} == {"dice", "hd", "asd", "islands"}
-    assert {key[1] for key in once if key[0] == "summarise"} == {"worst", "detected"}
-    assert set(once.values()) == {1}
-    quantities = sum(key[0] == "compare_quantity" for key in once)
+    keyed_calls = {(name, *keys): number for (name, *keys), number in calls.items() if keys}
+    assert {key[1] for key in keyed_calls if key[0] == "participant_values"} == {"dice", "hd", "asd", "islands"}
+    assert {key[1] for key in keyed_calls if key[0] == "summarise"} == {"worst", "detected"}
+    assert set(keyed_calls.values()) == {1}
+    quantities = sum(key[0] == "compare_quantity" for key in keyed_calls)
     assert calls["compare_models",] == quantities
     assert calls["friedman",] <= quantities
     assert calls["participant_errors",] == 3
 
 
-def test_claims_have_their_numbers(runs):
-    found = load_runs([runs])
-    results = Results(found, [])
+def test_claims_and_settings_tables(runs):
+    loaded = load_runs([runs])
+    results = Results(loaded, [])
     table = claims_table(results)
-    line = {row[0].text: [cell.text for cell in row] for row in table.rows}["muscle_unet_2ch_dice"]
-    # The first rows of the label are missing, none of the deepest.
-    assert line[table.columns.index("error, deep")] == "0.000"
-    assert line[table.columns.index("error, low confidence")] == "-"  # not measured here
-    assert line[table.columns.index("epochs to 95 %")] == "2.0"
+    texts = {row[0].text: [cell.text for cell in row] for row in table.rows}["muscle_unet_2ch_dice"]
+    # Predictions lack the first rows of the label, but none of the deepest.
+    assert texts[table.columns.index("error, deep")] == "0.000"
+    assert texts[table.columns.index("error, low confidence")] == "-"  # not measured in this test
+    assert texts[table.columns.index("epochs to 95 %")] == "2.0"
     settings = settings_table(results)
     assert settings.columns == ["model", "rows"]
     assert [row[1].text for row in settings.rows] == ["3", "2", "1"]
 
 
 @pytest.mark.parametrize("name", ["test_levels.csv", "test_plan.json"])
-def test_whatever_file_is_damaged_its_run_is_named_and_left_out_whole(runs, name):
+def test_damaged_runs_are_listed_and_left_out_completely(runs, name):
     (runs / "muscle_unet_1ch_ceconf" / "fold1" / name).write_text("")
-    (runs / "muscle_unet_2ch_dice_seed0" / "fold3").mkdir()  # begun, and of no plan
-    found = load_runs([runs])
-    assert f"fold1/{name} cannot be read" in dict(found.problems)[str(runs / "muscle_unet_1ch_ceconf")]
-    assert found.models == ["muscle_unet_1ch_dicece", "muscle_unet_2ch_dice"]
-    assert found.versions().sum() == 9
+    (runs / "muscle_unet_2ch_dice_seed0" / "fold3").mkdir()  # a fold that was started but not tested
+    loaded = load_runs([runs])
+    assert f"fold1/{name} cannot be read" in dict(loaded.problems)[str(runs / "muscle_unet_1ch_ceconf")]
+    assert loaded.models == ["muscle_unet_1ch_dicece", "muscle_unet_2ch_dice"]
+    assert loaded.versions().sum() == 9
 
 
-def test_one_model_twice_and_post_processing(runs, tmp_path):
-    shutil.copytree(runs / "muscle_unet_2ch_dice_seed1", tmp_path / "more" / "muscle_unet_2ch_dice_seed1")
-    found = load_runs([runs, tmp_path / "more"])
-    assert "the same model and seed" in dict(found.problems)[str(tmp_path / "more" / "muscle_unet_2ch_dice_seed1")]
+def test_duplicate_models_and_postprocessed_results(runs, tmp_path):
+    shutil.copytree(runs / "muscle_unet_2ch_dice_seed1", tmp_path / "copies" / "muscle_unet_2ch_dice_seed1")
+    loaded = load_runs([runs, tmp_path / "copies"])
+    assert "the same model and seed" in dict(loaded.problems)[str(tmp_path / "copies" / "muscle_unet_2ch_dice_seed1")]
 
     for path in (runs / "muscle_unet_1ch_dicece").glob("fold*/test_metrics.csv"):
         rows = pd.read_csv(path)
-        done = [rows.assign(postprocessing=name) for name in ("none", "largest component")]
-        pd.concat(done).to_csv(path, index=False)
-    found = load_runs([runs])
+        copies = [rows.assign(postprocessing=name) for name in ("none", "largest component")]
+        pd.concat(copies).to_csv(path, index=False)
+    loaded = load_runs([runs])
     name = "muscle_unet_1ch_dicece + largest component"
-    assert name in found.models
-    assert name not in {pair.model for pair in choose_comparisons(found.models)}
+    assert name in loaded.models
+    assert name not in {pair.model for pair in choose_comparisons(loaded.models)}
     planned = choose_comparisons(
-        found.models, compare=[f"{name} = muscle_unet_1ch_dicece", f"{name}=muscle_unet_2ch_dice"]
+        loaded.models, compare=[f"{name} = muscle_unet_1ch_dicece", f"{name}=muscle_unet_2ch_dice"]
     )
     assert planned == [(name, "muscle_unet_1ch_dicece"), (name, "muscle_unet_2ch_dice")]
-    table = comparison_table(Results(found, planned).quantities["dice"])
+    table = comparison_table(Results(loaded, planned).quantities["dice"])
     assert [float(row[3].text) == 0 for row in table.rows] == [True, False]
     with pytest.raises(ValueError, match="no model '' to compare; expected one of"):
-        choose_comparisons(found.models, compare=["muscle_unet_2ch_dice"])
-    assert len(claims_table(Results(found, [])).rows) == 4
+        choose_comparisons(loaded.models, compare=["muscle_unet_2ch_dice"])
+    assert len(claims_table(Results(loaded, [])).rows) == 4
 
 
-def test_calibration_where_it_was_measured(runs, tmp_path):
-    # 36 of 64 pixels are of the class.
+def test_calibration_tables_and_figures(runs, tmp_path):
+    # The class has 36 of 64 pixels.
     add_calibration(runs / "muscle_unet_2ch_dice_seed0", {"none": 0.82, "temperature": 36 / 64})
     add_calibration(runs / "muscle_unet_2ch_dice_seed1", {"none": 0.905, "temperature": 36 / 64})
     add_calibration(runs / "muscle_unet_1ch_ceconf", {"none": 0.7})
     (runs / "muscle_unet_1ch_ceconf" / "fold1" / "test_calibration.csv").write_text("case\n")
     with blank_figures():
         write_report([runs], tmp_path / "out")
-    found = load_runs([runs])
-    assert "muscle_unet_1ch_ceconf" in found.models
+    loaded = load_runs([runs])
+    assert "muscle_unet_1ch_ceconf" in loaded.models
     name = f"{runs / 'muscle_unet_1ch_ceconf'}, calibration"
-    assert "fold1/test_calibration.csv has 0 rows" in dict(found.problems)[name]
-    assert len(found.calibration) == 6 * (2 + 2) * 20
+    assert "fold1/test_calibration.csv has 0 rows" in dict(loaded.problems)[name]
+    assert len(loaded.calibration) == 6 * (2 + 2) * 20
 
-    table = calibration_table(Results(found, []))
+    table = calibration_table(Results(loaded, []))
     cells = {(row[0].text, row[1].text): row[2:] for row in table.rows}
     assert set(cells) == {("muscle_unet_2ch_dice", "-"), ("muscle_unet_2ch_dice", "temperature")}
     plain, scaled = cells["muscle_unet_2ch_dice", "-"], cells["muscle_unet_2ch_dice", "temperature"]
     frequency = 36 / 64
     brier = frequency * (1 - frequency)
-    over_seeds = brier + ((0.82 - frequency) ** 2 + (0.905 - frequency) ** 2) / 2
+    uncalibrated = brier + ((0.82 - frequency) ** 2 + (0.905 - frequency) ** 2) / 2
     assert [cell.text for cell in plain[:3]] == [
         *["0.3000 ± 0.0000"] * 2,
-        f"{over_seeds:.4f} ± 0.0000",
+        f"{uncalibrated:.4f} ± 0.0000",
     ]
     assert [cell.text for cell in scaled[:3]] == ["0.0000 ± 0.0000"] * 2 + [f"{brier:.4f} ± 0.0000"]
     assert [cell.best for cell in scaled[:3]] == [True] * 3
-    # By chance, 36 of 64 are off by 0.798 +- 0.603 standard deviations; this is a mean over two seeds of six patients.
+    # The deviation from 36 of 64 that is expected by chance is 0.798 +- 0.603 standard deviations. The table contains
+    # the mean over two seeds of six patients.
     bound = (0.798 + 1.96 * 0.603 / np.sqrt(12)) * np.sqrt(64 * brier)
     assert 64 * float(scaled[3].text) == pytest.approx(bound, rel=0.1)
     assert scaled[4].text == "6"
 
-    points = reliability(found.calibration).loc[("muscle_unet_2ch_dice", "none")]
+    points = reliability(loaded.calibration).loc[("muscle_unet_2ch_dice", "none")]
     assert points["count"].to_dict() == {16: 384, 18: 384}
     np.testing.assert_allclose(points["probability"], [0.82, 0.905], rtol=1e-6)
     np.testing.assert_allclose(points["frequency"], frequency)
     assert (tmp_path / "out" / "figures" / "reliability.svg").is_file()
-    figure = reliability_plot(pd.concat([found.calibration.assign(model=name) for name in "abcde"]))
+    figure = reliability_plot(pd.concat([loaded.calibration.assign(model=name) for name in "abcde"]))
     figure.savefig(tmp_path / "several.svg")
     panels = [axes for axes in figure.axes if axes.get_title()]
     assert [axes.get_title() for axes in panels] == list("abcde")
     for axes in panels:
-        _, line, after = axes.lines
-        np.testing.assert_allclose(line.get_xdata(), [0.82, 0.905], rtol=1e-6)
-        np.testing.assert_allclose(after.get_xydata(), [[frequency, frequency]])
-    # Models that have no probabilities have a dash in the tables of metrics.
-    overview = overview_table(Results(found, []))
+        _, plain_line, scaled_line = axes.lines
+        np.testing.assert_allclose(plain_line.get_xdata(), [0.82, 0.905], rtol=1e-6)
+        np.testing.assert_allclose(scaled_line.get_xydata(), [[frequency, frequency]])
+    # Tables of metrics have a dash for models without probabilities.
+    overview = overview_table(Results(loaded, []))
     column = overview.columns.index("ECE")
     texts = {row[0].text: row[column].text for row in overview.rows}
     assert texts["muscle_unet_1ch_dicece"] == "-"
     assert texts["muscle_unet_2ch_dice"].startswith("0.300 ±")
-    assert class_table(Results(found, [])).columns[-4:] == ["ECE", "Brier", "DSC where found", "failures"]
+    assert class_table(Results(loaded, [])).columns[-4:] == ["ECE", "Brier", "DSC where found", "failures"]
 
 
-def test_one_content_in_four_formats():
+def test_all_formats_have_the_same_content():
     table = ReportTable("t", "Title", "Note.", ["model", "100 %"], [[Cell("a_b"), Cell("0.5 ± 0.1", best=True)]])
     assert "| a_b | **0.5 ± 0.1** |" in table.to_markdown()
     assert "<td>a_b</td><td><b>0.5 ± 0.1</b></td>" in table.to_html()
@@ -294,9 +295,9 @@ def test_published_settings_have_configurations():
     assert baseline_of("demo") is None
 
 
-def test_invalid_input(runs, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"None of the runs can be reported:\n.*nothing: There is no fold"):
-        load_runs([tmp_path / "nothing"])
+def test_missing_runs_unknown_models_and_mixed_units_raise_errors(runs, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"None of the runs can be reported:\n.*missing: There is no fold"):
+        load_runs([tmp_path / "missing"])
     with pytest.raises(ValueError, match="no model 'demo' to compare; expected one of"):
         write_report([runs], tmp_path / "out", "demo")
     other = runs / "other"

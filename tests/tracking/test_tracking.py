@@ -310,7 +310,7 @@ def test_two_processes_are_one_run(muscle_arguments, run_folder, tmp_path, monke
         ("auto", "dryrun", "offline"),
     ],
 )
-def test_the_more_restrictive_mode_wins(mode, environment, expected, tmp_path, monkeypatch):
+def test_more_restrictive_mode_is_used(mode, environment, expected, tmp_path, monkeypatch):
     set_environment(monkeypatch, tmp_path, mode=environment)
     assert resolve_mode(WandbSettings(mode))[0] == expected
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))

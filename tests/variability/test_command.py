@@ -1,4 +1,4 @@
-"""``variability``: trained networks against simulated raters, on one page."""
+"""Command ``variability``: comparison of trained networks with simulated raters."""
 
 import json
 import shutil
@@ -14,34 +14,34 @@ from tests.conftest import arguments_in, blank_figures
 
 @pytest.fixture(scope="module")
 def trained_once(muscle_set, tmp_path_factory):
-    """One fold each of a network with one channel and of one with two, and raters of its cases."""
+    """Return trained networks with one and with two input channels, one fold each, and the data with raters."""
     folder = tmp_path_factory.mktemp("variability")
     root = folder / "data"
     shutil.copytree(muscle_set, root)
     phantom = Phantom("muscle", 11, (16, 24, 16), (3.0, 2.4, 6.0), raters=RaterModel(repeats=4, sd=3.0))
     phantom.write(root)
-    small = ["--model.network_options={channels: [4, 8], strides: [2]}", "--trainer.max_epochs=1"]
-    quiet = ["--pictures.cases=0", "--uncertainty.cases=0", f"--data.root={root}"]
+    small_network = ["--model.network_options={channels: [4, 8], strides: [2]}", "--trainer.max_epochs=1"]
+    no_pictures = ["--pictures.cases=0", "--uncertainty.cases=0", f"--data.root={root}"]
+    arguments = [*arguments_in(folder, muscle_set), *small_network, *no_pictures]
     with blank_figures():
         for mode in ("1ch", "2ch"):
-            words = [*arguments_in(folder, muscle_set), *small, *quiet]
-            main(["fit", *words, f"--model.input_mode={mode}", f"--experiment={mode}_seed0"])
+            main(["fit", *arguments, f"--model.input_mode={mode}", f"--experiment={mode}_seed0"])
     return folder / "outputs", root
 
 
 @pytest.fixture
 def trained_runs(trained_once, tmp_path):
-    """The runs, which are the test's own, and the raters."""
+    """Return a copy of the runs, which tests may change, and the data with raters."""
     outputs, root = trained_once
     shutil.copytree(outputs, tmp_path / "outputs")
     return tmp_path / "outputs", root
 
 
-def test_networks_against_raters_and_again(trained_runs, tmp_path, capsys):
+def test_page_with_and_without_raters(trained_runs, tmp_path, capsys):
     runs, root = trained_runs
     output = tmp_path / "page"
-    words = ["variability", str(runs), "--output", str(output), "--samples", "3", "--frames", "2"]
-    with_raters = [*words, "--raters", str(root / "ratersTr"), "--baseline", "1ch"]
+    arguments = ["variability", str(runs), "--output", str(output), "--samples", "3", "--frames", "2"]
+    with_raters = [*arguments, "--raters", str(root / "ratersTr"), "--baseline", "1ch"]
     main(with_raters)
     html, markdown = (output / "report.html").read_text(), (output / "report.md").read_text()
     assert "## Confidence and rater variability" in markdown
@@ -53,21 +53,21 @@ def test_networks_against_raters_and_again(trained_runs, tmp_path, capsys):
     assert set(measures["model"]) == {"1ch", "2ch"}
     assert measures.groupby(["model", "case"])["frame"].nunique().eq(2).all()
     energy = measures[measures["measure"] == "energy_labels"].groupby(["case", "frame"])["value"]
-    assert energy.nunique().eq(1).all()  # of the labels alone: the same beside both models
+    assert energy.nunique().eq(1).all()  # depends only on the labels and not on the model
     assert pd.read_csv(output / "bins.csv")["count"].sum() > 0
 
-    kept = {path: path.stat().st_mtime_ns for path in (output / "samples").rglob("*.npz")}
-    assert len(kept) == 2 * measures.groupby("case")["frame"].nunique().sum()
+    modified = {path: path.stat().st_mtime_ns for path in (output / "samples").rglob("*.npz")}
+    assert len(modified) == 2 * measures.groupby("case")["frame"].nunique().sum()
     with blank_figures():
-        main([*with_raters, "--batch_size", "2"])  # which changes no result
-    assert {path: path.stat().st_mtime_ns for path in (output / "samples").rglob("*.npz")} == kept
-    damaged = next(iter(kept))
+        main([*with_raters, "--batch_size", "2"])  # the batch size does not affect results
+    assert {path: path.stat().st_mtime_ns for path in (output / "samples").rglob("*.npz")} == modified
+    damaged = next(iter(modified))
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
     with pytest.raises(ValueError, match=r"npz cannot be read: .*Delete it to sample the image again"):
         main(with_raters)
     damaged.unlink()
 
-    # Sampled again is the fold whose file is gone; then without raters, and of a run that is damaged the rest.
+    # The deleted file is sampled again, and a damaged experiment is listed and left out.
     shutil.copytree(runs / "1ch_seed0", runs / "other_seed0")
     shutil.rmtree(runs / "other_seed0" / "fold0" / "checkpoints")
     with blank_figures():
@@ -75,28 +75,28 @@ def test_networks_against_raters_and_again(trained_runs, tmp_path, capsys):
     assert damaged.is_file()
     assert "There is no" in (output / "report.md").read_text()
     with blank_figures():
-        main([*words, "--samples", "2"])
+        main([*arguments, "--samples", "2"])
     markdown = (output / "report.md").read_text()
     assert "Detection of error" in markdown
     assert "Confidence and rater variability" not in markdown
     assert not (output / "figures" / "question.png").exists()
 
 
-def test_what_cannot_be_compared_is_refused_before_anything_is_sampled(trained_runs, tmp_path):
+def test_invalid_comparisons_raise_errors_before_sampling(trained_runs, tmp_path):
     runs, _ = trained_runs
-    words = ["variability", str(runs), "--output", str(tmp_path / "page"), "--samples", "2"]
-    with pytest.raises(ValueError, match="There is no model 'nonsense' to compare"):
-        main([*words, "--baseline", "nonsense"])
+    arguments = ["variability", str(runs), "--output", str(tmp_path / "page"), "--samples", "2"]
+    with pytest.raises(ValueError, match="There is no model 'unknown' to compare"):
+        main([*arguments, "--baseline", "unknown"])
     with pytest.raises(ValueError, match="No test case of the readable experiments has labels in"):
-        main([*words, "--raters", str(tmp_path / "nowhere")])
+        main([*arguments, "--raters", str(tmp_path / "missing")])
     assert not list((tmp_path / "page").rglob("*.npz"))
-    shutil.copytree(runs / "1ch_seed0", tmp_path / "elsewhere" / "1ch_seed0")
+    shutil.copytree(runs / "1ch_seed0", tmp_path / "copy" / "1ch_seed0")
     with pytest.raises(ValueError, match=r"the same model and seed: 1ch \(seed 0\)"):
-        main(["variability", str(tmp_path / "elsewhere"), *words[1:]])
+        main(["variability", str(tmp_path / "copy"), *arguments[1:]])
 
-    # A plan of other cases: these may have been trained on.
-    plan = {"test_cases": [["somebody_x1"], [], []]}
+    # The split has other test cases, so that these cases may have been used in training.
+    plan = {"test_cases": [["other_x1"], [], []]}
     for fold in runs.glob("*/fold0"):
         (fold / "test_plan.json").write_text(json.dumps(plan))
     with pytest.raises(ValueError, match=r"test cases of .* differ from .*may have been used in training"):
-        main(words)
+        main(arguments)

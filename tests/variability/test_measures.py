@@ -1,4 +1,4 @@
-"""Measures of one image: networks that are like the raters, and networks that are not."""
+"""Measures of one image for networks that vary like raters, and for overconfident networks."""
 
 import math
 
@@ -20,19 +20,20 @@ from cm_lightning.variability.rater_measures import measure_raters
 SHAPE, SPACING = (100, 120), (0.5, 0.4)
 
 
-def band(generator, number, spread):
-    """Labels of a layer whose borders move smoothly."""
+def layer_labels(generator, number, sd):
+    """Return labels of a layer whose boundaries are displaced smoothly, with the given SD in pixels."""
     rows = np.arange(SHAPE[0])[:, None]
-    found = np.zeros((number, *SHAPE), dtype=np.uint8)
-    for label in found:
+    labels = np.zeros((number, *SHAPE), dtype=np.uint8)
+    for label in labels:
         noise = ndimage.gaussian_filter1d(generator.standard_normal((2, SHAPE[1])), 15, axis=1, mode="wrap")
-        upper, lower = (middle + spread * n / 0.137 for middle, n in zip((35, 65), noise, strict=True))
+        # The SD of the filtered noise is 0.137.
+        upper, lower = (row + sd * shift / 0.137 for row, shift in zip((35, 65), noise, strict=True))
         label[(rows > upper) & (rows < lower)] = 1
-    return found
+    return labels
 
 
-def image(samples, confidence=None):
-    """What a network says that gives these samples."""
+def sampled_image(samples, confidence=None):
+    """Return an image with the given samples of a network."""
     mean = np.stack([(samples == 0).mean(axis=0), (samples == 1).mean(axis=0)]).astype(np.float32)
     ramp = np.broadcast_to(np.linspace(1, 0, SHAPE[0])[:, None], SHAPE).astype(np.float32)
     return SampledImage(
@@ -56,67 +57,69 @@ def image(samples, confidence=None):
 
 @pytest.fixture
 def labels(rng):
-    return band(rng, 60, 3.0)
+    return layer_labels(rng, 60, 3.0)
 
 
-def frame(labels, raters=None):
-    return Frame(image(labels), labels, raters or ("one",) * len(labels), 2)
+def frame_of(labels, raters=None):
+    return Frame(sampled_image(labels), labels, raters or ("rater",) * len(labels), 2)
 
 
-def test_a_network_that_varies_as_raters_do(labels, rng):
-    found = measure_model(frame(labels), image(band(rng, 60, 3.0)), None)
+def test_network_that_varies_like_raters(labels, rng):
+    measures = measure_model(frame_of(labels), sampled_image(layer_labels(rng, 60, 3.0)), None)
     for name in ("diversity", "boundary_ratio"):
-        assert found[name] == pytest.approx(1, abs=0.15)
-    assert found["ncc"] > 0.9
-    assert abs(found["energy"]) < 0.01
-    assert found["disagreement_auroc/MC entropy"] > 0.95
-    assert found["ece"] < 0.05
+        assert measures[name] == pytest.approx(1, abs=0.15)
+    assert measures["ncc"] > 0.9
+    assert abs(measures["energy"]) < 0.01
+    assert measures["disagreement_auroc/MC entropy"] > 0.95
+    assert measures["ece"] < 0.05
 
 
-def test_a_network_that_is_too_sure(labels, rng):
-    alike, sure = (measure_model(frame(labels), image(band(rng, 60, spread)), None) for spread in (3.0, 0.5))
-    assert sure["diversity"] < 0.4
-    assert sure["boundary_ratio"] < 0.5
+def test_overconfident_network(labels, rng):
+    calibrated, overconfident = (
+        measure_model(frame_of(labels), sampled_image(layer_labels(rng, 60, sd)), None) for sd in (3.0, 0.5)
+    )
+    assert overconfident["diversity"] < 0.4
+    assert overconfident["boundary_ratio"] < 0.5
     for name in ("energy", "brier", "divergence", "ece", "area_crps"):
-        assert sure[name] > alike[name]
+        assert overconfident[name] > calibrated[name]
 
 
-def test_the_labels_themselves_are_the_best_that_can_be(labels):
-    found = measure_model(frame(labels), image(labels), None)
-    assert found["ncc"] == pytest.approx(1)
-    assert found["boundary_slope"] == pytest.approx(1)
-    assert found["brier"] == pytest.approx(0)
-    assert found["area_distance"] == pytest.approx(0)
-    assert "ensemble over seeds" not in "".join(found)
+def test_samples_that_equal_the_labels_have_optimal_measures(labels):
+    measures = measure_model(frame_of(labels), sampled_image(labels), None)
+    assert measures["ncc"] == pytest.approx(1)
+    assert measures["boundary_slope"] == pytest.approx(1)
+    assert measures["brier"] == pytest.approx(0)
+    assert measures["area_distance"] == pytest.approx(0)
+    assert "ensemble over seeds" not in "".join(measures)
 
 
-def test_without_repeats_doubt_is_held_against_errors(labels, rng):
-    one = labels[:1]
-    sampled = image(band(rng, 60, 3.0))
-    found = measure_model(Frame(sampled, one, ("label",), 2), sampled, sampled.mean)
-    assert "diversity" not in found
-    assert math.isnan(found["error_auroc/MC entropy"])  # its own mean is its label: nothing is wrong
-    wrong = Frame(sampled, one, ("label",), 2), SampledImage(**{**vars(sampled), "label": one[0]})
-    found = measure_model(*wrong, sampled.mean)
-    assert found["error_auroc/MC entropy"] > 0.7
-    assert found["error_auroc/ensemble over seeds"] == found["error_auroc/MC entropy"]
+def test_uncertainty_is_compared_with_errors_without_repeated_labels(labels, rng):
+    sampled = sampled_image(layer_labels(rng, 60, 3.0))
+    frame = Frame(sampled, labels[:1], ("label",), 2)
+    measures = measure_model(frame, sampled, sampled.mean)
+    assert "diversity" not in measures
+    assert math.isnan(measures["error_auroc/MC entropy"])  # the label equals the prediction
+    with_errors = SampledImage(**{**vars(sampled), "label": labels[0]})
+    measures = measure_model(frame, with_errors, sampled.mean)
+    assert measures["error_auroc/MC entropy"] > 0.7
+    assert measures["error_auroc/ensemble over seeds"] == measures["error_auroc/MC entropy"]
 
 
-def test_raters_are_kept_apart_and_confidence_is_asked_for(rng):
-    """One rater draws with little scatter and another with none: intra is higher than inter."""
-    steady, other = band(rng, 1, 3.0), band(rng, 1, 3.0)
-    labels = np.concatenate([band(rng, 10, 0.5), np.repeat(steady, 5, axis=0), np.repeat(other, 5, axis=0)])
+def test_variability_within_and_between_raters(rng):
+    """One rater varies little and the other two do not vary, so that agreement within raters is higher."""
+    second, third = layer_labels(rng, 1, 3.0), layer_labels(rng, 1, 3.0)
+    labels = np.concatenate([layer_labels(rng, 10, 0.5), np.repeat(second, 5, axis=0), np.repeat(third, 5, axis=0)])
     raters = ("a",) * 10 + ("b",) * 5 + ("c",) * 5
-    found, boundary = measure_raters(frame(labels, raters), np.full(SHAPE, np.nan, np.float32))
-    assert found["intra_dice"] > found["inter_dice"]
-    assert found["within_rater_sd"] < found["between_rater_sd"]
-    assert math.isnan(found["sd_given_shuffled"])
+    measures, boundary = measure_raters(frame_of(labels, raters), np.full(SHAPE, np.nan, np.float32))
+    assert measures["intra_dice"] > measures["inter_dice"]
+    assert measures["within_rater_sd"] < measures["between_rater_sd"]
+    assert math.isnan(measures["sd_given_shuffled"])
     assert len(boundary.sd) == len(boundary.depths[0]) > 100
     assert np.isfinite(boundary.sd).all()
 
 
-def test_profile_over_depth_is_where_the_boundaries_are(labels):
-    profile = depth_profile(frame(labels), image(labels), deepest=50.0, bins=10)
+def test_depth_profile_is_highest_at_the_boundaries(labels):
+    profile = depth_profile(frame_of(labels), sampled_image(labels), deepest=50.0, bins=10)
     np.testing.assert_allclose(profile["doubt"], profile["disagreement"], equal_nan=True)
     assert np.nanargmax(profile["doubt"]) in (3, 6)
     assert np.isnan(profile["doubt"][0])
@@ -125,47 +128,51 @@ def test_profile_over_depth_is_where_the_boundaries_are(labels):
     assert (np.diff(profile["confidence"][known]) < 0).all()
 
 
-def test_labels_that_all_agree_have_no_spread_to_compare_with(labels, rng):
-    agreeing = np.repeat(labels[:1], 3, axis=0)
-    found = measure_model(frame(agreeing), image(band(rng, 60, 3.0)), None)
-    assert math.isnan(found["boundary_slope"])
-    assert math.isnan(found["diversity"])
+def test_identical_labels_have_no_diversity_or_boundary_slope(labels, rng):
+    identical = np.repeat(labels[:1], 3, axis=0)
+    measures = measure_model(frame_of(identical), sampled_image(layer_labels(rng, 60, 3.0)), None)
+    assert math.isnan(measures["boundary_slope"])
+    assert math.isnan(measures["diversity"])
 
 
-def test_consensus_can_be_staple(labels):
-    one = Frame(image(labels), labels, ("one",) * len(labels), 2, "staple")
-    assert one.consensus.shape == SHAPE
-    assert (one.consensus == frame(labels).consensus).mean() > 0.97
+def test_staple_consensus_is_similar_to_majority(labels):
+    frame = Frame(sampled_image(labels), labels, ("rater",) * len(labels), 2, "staple")
+    assert frame.consensus.shape == SHAPE
+    assert (frame.consensus == frame_of(labels).consensus).mean() > 0.97
 
 
 @pytest.mark.parametrize("probe", ["linear", "convex"])
-def test_simulated_raters_who_go_by_depth_alone_show_no_effect_of_confidence(probe):
-    """From simulated images over maps and labels to the answer, whether or not rows are distances to the probe."""
+def test_raters_that_depend_only_on_depth_show_no_effect_of_confidence(probe):
+    """Measure simulated images, their confidence maps and their raters, for probes with straight and fan geometry.
+
+    Row and distance to the probe are equal for the linear probe, but not for the convex one.
+    """
     phantom = Phantom("thyroid", patients=8, size=(96, 96, 1), spacing=(0.5, 0.5, 2.0), probe=probe)
-    raters, found = RaterModel(repeats=20, sd=0.3, depth=0.3), []
+    raters, measures = RaterModel(repeats=20, sd=0.3, depth=0.3), []
     for patient in range(phantom.patients):
         volume = phantom.simulate(patient)
-        picture, label = volume.image[..., 0], np.searchsorted([1, 2, 3], volume.label[..., 0], side="right")
-        geometry = image_geometry(picture, "auto", (0.5, 0.5))
-        (confidence,) = next(frame_maps(ConfidenceMapSolver(), picture, geometry))
-        drawn = raters.draw(label.astype(np.uint8), (0.5, 0.5), str(patient), domain=volume.domain)
-        labels = np.stack([one.label for one in drawn])
-        blank = {name: np.zeros(1, np.float32) for name in ("mean", "expected_entropy", "single", "augmented")}
-        seen = SampledImage(
+        image, label = volume.image[..., 0], np.searchsorted([1, 2, 3], volume.label[..., 0], side="right")
+        geometry = image_geometry(image, "auto", (0.5, 0.5))
+        (confidence,) = next(frame_maps(ConfidenceMapSolver(), image, geometry))
+        simulated = raters.draw(label.astype(np.uint8), (0.5, 0.5), str(patient), domain=volume.domain)
+        labels = np.stack([repeat.label for repeat in simulated])
+        # Raters are measured without the outputs of networks.
+        unused = {name: np.zeros(1, np.float32) for name in ("mean", "expected_entropy", "single", "augmented")}
+        sampled = SampledImage(
             case=str(patient),
             patient=str(patient),
             frame=0,
             unit="mm",
             spacing=(0.5, 0.5),
-            image=picture / 255,
+            image=image / 255,
             domain=volume.domain,
             label=labels[0],
             samples=labels[:1],
-            **{"confidence": confidence.astype(np.float32), "convergence": np.zeros(8), **blank},
+            **{"confidence": confidence.astype(np.float32), "convergence": np.zeros(8), **unused},
         )
-        found.append(measure_raters(Frame(seen, labels, ("one",) * 20, 4), confidence)[0])
+        measures.append(measure_raters(Frame(sampled, labels, ("rater",) * 20, 4), confidence)[0])
     for name in ("sd", "entropy"):
-        alone, given = (np.array([one[f"{name}_{kind}"] for one in found]) for kind in ("alone", "given"))
-        assert signed_rank_p(given) > 0.05
-        assert abs(given.mean()) < abs(alone.mean())
-    assert signed_rank_p(np.array([one["sd_alone"] for one in found])) < 0.05
+        plain, partial = (np.array([values[f"{name}_{kind}"] for values in measures]) for kind in ("alone", "given"))
+        assert signed_rank_p(partial) > 0.05
+        assert abs(partial.mean()) < abs(plain.mean())
+    assert signed_rank_p(np.array([values["sd_alone"] for values in measures])) < 0.05
