@@ -1,8 +1,8 @@
-"""Confidence maps on the GPU: many frames at a time, by the algorithm of the CPU.
+"""Confidence maps on the GPU, with the algorithm of the CPU for many frames at once.
 
-Every step works on all frames of a chunk and, in the elimination, on all fronts of one level of the dissection. The
-kernels are in ``kernels.cu``; what calls them takes its arrays and launches from a
-:class:`cm_lightning.confidence.cuda.device.Device`, of which the tests have one without a GPU.
+Each step processes all frames of a chunk and, in the elimination, all fronts of one level of the dissection. The
+kernels are in ``kernels.cu``. Arrays and kernel launches belong to a
+:class:`cm_lightning.confidence.cuda.device.Device`, of which the tests have an implementation without a GPU.
 """
 
 from cm_lightning.confidence.cuda.engine import gradient, solve

@@ -1,4 +1,4 @@
-"""Where kernels run: arrays, launches and memory of one GPU, behind an interface that tests fill in without one."""
+"""Interface to a GPU: arrays, kernel launches and memory. Tests implement it without a GPU."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -14,52 +14,52 @@ from cm_lightning.confidence.arrays import is_cupy, to_cupy
 
 # A NumPy or CuPy array.
 Array = Any
-# Three numbers at most, as in CUDA.
+# Up to three numbers, as in CUDA.
 Extent = tuple[int, ...]
-# Kernel, grid, block, arguments (arrays, ints, floats; 0 for a null pointer).
+# Function with the arguments kernel, grid, block, and kernel arguments (arrays, ints, floats; 0 for a null pointer).
 Launch = Callable[..., None]
 Precision = type[np.float32] | type[np.float64]
 
 SOURCE = Path(__file__).with_name("kernels.cu")
-# Compiler options that choose the factor's type.
+# Compiler options for the type of the factor.
 OPTIONS: dict[Precision, tuple[str, ...]] = {np.float32: (), np.float64: ("-DDOUBLE_PRECISION",)}
 
 
 class Device(Hashable, Protocol):
-    """What the solver needs of a GPU; equal devices share their memory.
+    """Interface to a GPU. Equal devices share their memory.
 
     Attributes:
-        xp: NumPy's functions for the device's arrays.
-        out_of_memory: What running out of memory raises.
+        xp: Module with NumPy's functions for arrays of the device.
+        out_of_memory: Exceptions that are raised if the memory is exhausted.
     """
 
     xp: Any
     out_of_memory: tuple[type[BaseException], ...]
 
     def kernels(self, precision: Precision) -> Launch:
-        """Give the function that launches kernels with a factor of some type."""
+        """Return the function that launches kernels for a type of the factor."""
 
     def upload(self, array: Any) -> Array:
-        """Bring an array of any kind to the device, without a copy where it is there."""
+        """Copy an array of any type to the device, unless it is already there."""
 
     def keep(self, array: NDArray[Any]) -> Array:
-        """Bring an array to the device that will be kept from one call to the next."""
+        """Copy an array to the device that is stored between calls."""
 
     def free_bytes(self) -> int:
-        """Tell how much memory can be allocated."""
+        """Return the memory that can be allocated, in bytes."""
 
     def synchronize(self) -> None:
-        """Wait until everything that was launched is done."""
+        """Wait until all launched kernels have finished."""
 
 
 class CupyDevice:
-    """The current device of CuPy, on its current stream and with its current allocator.
+    """Current device of CuPy, with its current stream and allocator.
 
-    Two of these are equal if they are the same GPU.
+    Two such devices are equal if they are the same GPU.
 
     Args:
-        reusable_bytes: Tells how much memory the allocator holds without using it.
-        out_of_memory: What the allocator raises besides CuPy's own exception.
+        reusable_bytes: Function that returns the unused memory of the allocator in bytes.
+        out_of_memory: Exceptions of the allocator in addition to that of CuPy.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class CupyDevice:
         return hash((CupyDevice, self._number))
 
     def kernels(self, precision: Precision) -> Launch:
-        """Give the function that launches kernels with a factor of some type."""
+        """Return the function that launches kernels for a type of the factor."""
 
         def launch(name: str, grid: Extent, block: Extent, *arguments: Any) -> None:
-            # kernels.cu takes every integer as long long, which is what CuPy makes of numpy.int64.
+            # All integers in kernels.cu are long long, to which CuPy converts numpy.int64.
             _kernel(OPTIONS[precision], name)(
                 grid, block, tuple(np.int64(value) if isinstance(value, int) else value for value in arguments)
             )
@@ -90,34 +90,36 @@ class CupyDevice:
         return launch
 
     def upload(self, array: Any) -> Array:
-        """Bring an array of any kind to the device, without a copy where it is there."""
+        """Copy an array of any type to the device, unless it is already there."""
         return to_cupy(array)
 
     def keep(self, array: NDArray[Any]) -> Array:
-        """Bring an array to the device that will be kept from one call to the next.
+        """Copy an array to the device that is stored between calls.
 
-        In CuPy's own memory: that of torch belongs to one of its streams, and to no one when the program ends.
+        It uses the memory of CuPy, because memory of PyTorch belongs to one of its streams, and is no longer valid when
+        the program ends.
         """
         with self.xp.cuda.using_allocator(self.xp.get_default_memory_pool().malloc):
             return self.xp.asarray(array)
 
     def free_bytes(self) -> int:
-        """Tell how much memory can be allocated."""
+        """Return the memory that can be allocated, in bytes."""
         return int(self.xp.cuda.runtime.memGetInfo()[0]) + self._reusable_bytes()
 
     def synchronize(self) -> None:
-        """Wait until everything that was launched is done, on any stream."""
+        """Wait until all launched kernels on all streams have finished."""
         self.xp.cuda.Device().synchronize()
 
 
 @contextmanager
 def device_of(frames: Any) -> Iterator[CupyDevice]:
-    """Work on the GPU that holds the frames, in its owner's order of events.
+    """Select the GPU and the stream of the frames.
 
-    For a tensor that is torch's current stream, and torch's allocator: it and CuPy's would starve each other.
+    For tensors, the current stream and the allocator of PyTorch are used, because the allocators of PyTorch and CuPy do
+    not share free memory.
 
     Args:
-        frames: A CuPy array, or a tensor on a GPU; anything else is worked on on CuPy's current device.
+        frames: CuPy array, or tensor on a GPU. For other arrays, the current device of CuPy is used.
 
     Yields:
         The device.
@@ -128,7 +130,7 @@ def device_of(frames: Any) -> Iterator[CupyDevice]:
         number = frames.device.index
         stream = torch.cuda.current_stream(number).cuda_stream
         allocator = cupy.cuda.PythonFunctionAllocator(
-            # Frames of one column have kinds of edges without any; torch returns no address for 0 bytes.
+            # Frames with one column have empty arrays of weights, but PyTorch returns no address for 0 bytes.
             lambda size, device: torch.cuda.caching_allocator_alloc(max(size, 1), device, stream),
             lambda address, device: torch.cuda.caching_allocator_delete(address),  # type: ignore[no-untyped-call]
         )
@@ -151,17 +153,16 @@ def device_of(frames: Any) -> Iterator[CupyDevice]:
 
 
 def make_result(device: Device, frames: Any, shape: tuple[int, ...], precision: type[np.floating]) -> tuple[Any, Array]:
-    """Allocate what will be handed back for some frames.
+    """Allocate the result for some frames.
 
     Args:
-        device: Where it will be filled.
-        frames: For a tensor on a GPU the result is one too, made by torch, so that its memory is torch's to manage for
-            as long as the caller keeps it.
-        shape: Of the result.
-        precision: Its type.
+        device: The device.
+        frames: The frames. For a tensor on a GPU, the result is also a tensor, so that PyTorch manages its memory.
+        shape: Shape of the result.
+        precision: Type of the result.
 
     Returns:
-        Zeros, a tensor or an array of the device; and the same memory as an array of the device.
+        Tensor or array of zeros, and an array of the device with the same memory.
     """
     if isinstance(frames, torch.Tensor) and frames.is_cuda:
         dtype = torch.float64 if precision is np.float64 else torch.float32
@@ -173,13 +174,13 @@ def make_result(device: Device, frames: Any, shape: tuple[int, ...], precision: 
 
 @lru_cache
 def _kernel(options: tuple[str, ...], name: str) -> Any:
-    """Look a kernel up, once; CuPy loads it on each device that launches it."""
+    """Return a kernel. CuPy loads it on every device on which it is launched."""
     return _module(options).get_function(name)
 
 
 @lru_cache
 def _module(options: tuple[str, ...]) -> Any:
-    """Compile the kernels, once for each type; CuPy keeps the result on disk."""
+    """Compile the kernels for a type of the factor. CuPy caches the result on disk."""
     import cupy
 
     return cupy.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=("-std=c++14", *options))

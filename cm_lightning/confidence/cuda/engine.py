@@ -1,4 +1,4 @@
-"""The GPU's engine: works where the frames are, in the order of events of whoever owns them."""
+"""GPU engine, which computes on the device and the stream of the frames."""
 
 from typing import Any
 
@@ -13,14 +13,17 @@ from cm_lightning.confidence.problem import Problem, SolveInfo
 
 
 def solve(problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
-    """Compute maps; see :class:`cm_lightning.confidence.engine.Engine`.
+    """Compute confidence maps; see :class:`cm_lightning.confidence.engine.Engine`.
 
     Args:
-        problem: The input.
-        certify: Whether to prove a bound on every map's error.
+        problem: Checked input of a call of the solver.
+        certify: Whether to compute proven error bounds.
 
     Returns:
-        The maps, of the frames' shape, kind and device, and what there is to know about them.
+        Confidence maps with the shape, type and device of the frames, and information about the solution.
+
+    Raises:
+        ValueError: A frame contains NaN or infinity.
     """
     with device_of(problem.frames) as device:
         result, maps = make_result(device, problem.frames, problem.shape, problem.dtype)
@@ -29,15 +32,15 @@ def solve(problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
 
 
 def gradient(problem: Problem, maps: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
-    """Carry a gradient from maps to frames; see :class:`cm_lightning.confidence.engine.Engine`.
+    """Propagate a gradient from maps to frames; see :class:`cm_lightning.confidence.engine.Engine`.
 
     Args:
-        problem: The input of the call; its frames are a tensor.
-        maps: Its result in float64.
-        upstream: Derivatives of something by the maps, float64.
+        problem: Checked input of a call of the solver, whose frames are a tensor.
+        maps: Confidence maps, float64, ``(..., depth, lateral)``.
+        upstream: Gradient with respect to the maps, float64, ``(..., depth, lateral)``.
 
     Returns:
-        Its derivatives by the frames, float64, ``(frames, depth, lateral)``, on the device of ``maps``.
+        Gradient with respect to the frames, float64, ``(frames, depth, lateral)``, on the device of ``maps``.
     """
     with device_of(problem.frames) as device:
         solved, given = (device.upload(tensor.reshape(problem.shape)) for tensor in (maps, upstream))

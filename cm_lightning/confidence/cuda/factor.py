@@ -1,4 +1,4 @@
-"""Elimination of many frames at a time, and the substitutions with its result."""
+"""Factorisation of the linear systems of many frames at once, and substitution with the factors."""
 
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -10,14 +10,14 @@ from cm_lightning.confidence.cuda.schedule import ASSEMBLED_ROWS, TILE, schedule
 from cm_lightning.confidence.graph import RandomWalkGraph
 from cm_lightning.confidence.pattern import FACTOR, INNER, PATTERN, RING, WEIGHTS
 
-# What a cell leaves behind: a weight for each pair of ring pixels, then their slacks.
+# Size of the update of a cell: a weight for each pair of ring pixels, followed by their slacks.
 CELL_UPDATE = WEIGHTS - FACTOR + RING
-# Threads of a block that substitutes on a front: about one for each of its pixels, within these bounds.
+# Limits of the number of threads per block in the substitution of a front, which is about one thread per pixel.
 FEWEST_THREADS, MOST_THREADS = 64, 256
 
 
 class Tables(NamedTuple):
-    """A schedule and the cells' pattern in the device's memory, as kernels.cu wants them."""
+    """Schedule and pattern of the cells on the device, in the format of ``kernels.cu``."""
 
     corners: Array
     fronts: Array
@@ -36,11 +36,11 @@ class Tables(NamedTuple):
 
 @lru_cache(maxsize=16)
 def upload_tables(device: Device, shape: tuple[int, int]) -> Tables:
-    """Bring a shape's tables to a device; those of the last 16 are kept.
+    """Copy the tables of a shape to a device. Tables of the last 16 shapes are cached.
 
     Args:
-        device: Where to.
-        shape: ``(depth, lateral)``.
+        device: The device.
+        shape: Shape of the grid, ``(depth, lateral)``.
 
     Returns:
         The tables.
@@ -64,22 +64,22 @@ def upload_tables(device: Device, shape: tuple[int, int]) -> Tables:
         targets=keep(PATTERN.targets.astype(np.int16)),
         edges=keep(np.ascontiguousarray(PATTERN.edges, dtype=np.int32)),
     )
-    # Another stream may use them next; and what the cache drops for them, this or another stream may still be using.
+    # The tables may be used next by another stream, and any stream may still use the tables that the cache now removes.
     device.synchronize()
     return tables
 
 
 class BatchFactor:
-    """Eliminated systems of several frames.
+    """Factors of the linear systems of several frames.
 
     Args:
-        device: Where to compute.
-        graph: The systems, ``(frames, depth, lateral)``, on the device and C-contiguous.
+        device: The device.
+        graph: Linear systems on the device, C-contiguous, ``(frames, depth, lateral)``.
         precision: Type of the factor.
 
     Attributes:
-        lost: Frames in which some unknown pixel lost all its weights in the factor's type, uint8, ``(frames,)``;
-            they are not solved.
+        lost: Frames in which all weights of an unknown pixel became 0 in the type of the factor, uint8, ``(frames,)``.
+            They cannot be solved with this factor.
     """
 
     def __init__(self, device: Device, graph: RandomWalkGraph, precision: Precision) -> None:
@@ -97,17 +97,17 @@ class BatchFactor:
         self._rows = self._empty(self._plan.factor_size)
         self.lost = device.xp.zeros(self._frames, np.uint8)
         self._eliminate(graph)
-        # Of the substitutions: what is passed on to rings, by cells and by fronts, and their result.
+        # Memory of the substitution: contributions of cells and of fronts to their rings, and the solution.
         self._passed_on = self._empty(cells * RING)
         self._vectors = self._empty(len(self._plan.nodes))
         self._solution = self._empty(self._pixels).reshape(self._frames, depth, lateral)
 
     def _empty(self, size: int) -> Array:
-        """Allocate numbers of the factor's type for every frame."""
+        """Allocate an array of the type of the factor for all frames."""
         return self._device.xp.empty((self._frames, size), self._precision)
 
     def _eliminate(self, graph: RandomWalkGraph) -> None:
-        """Eliminate the cells, then level by level the fronts."""
+        """Eliminate the cells, and then the fronts level by level."""
         tables, plan, launch = self._tables, self._plan, self._launch
         arguments = graph_arguments(graph)
         cells = len(plan.corners)
@@ -122,7 +122,7 @@ class BatchFactor:
             *(tables.target_start, tables.targets, tables.edges, len(tables.edges)),
             *(self._cell_rows, self._cell_pivots, updates, self.lost),
         )
-        # A level's weights are read once more, by the next level; two buffers take turns.
+        # The weights of a level are only needed for the next level, so that two buffers are used alternately.
         buffers = [self._empty(size) for size in plan.work_sizes]
         for number, (level, members) in enumerate(zip(plan.levels, tables.levels, strict=True)):
             work, below = buffers[number % 2], buffers[(number + 1) % 2]
@@ -145,7 +145,7 @@ class BatchFactor:
                     *(graph.unknown, self._pixels, *of_level, tables.nodes, panel),
                     *(work, sizes[0], self._rows, plan.factor_size, self.lost),
                 )
-                if remaining == 0:  # the root's last pivots
+                if remaining == 0:  # the last pivots of the root
                     continue
                 shared = (work, sizes[0], self._rows, plan.factor_size)
                 column_tiles, tiles = -(-(remaining + 1) // TILE), -(-remaining // TILE)  # with and without the slack
@@ -153,14 +153,14 @@ class BatchFactor:
                 launch("update", (count, tiles * tiles, self._frames), (16, 8), *of_level, panel, tiles, *shared)
 
     def substitute(self, right: Array, stopped: Array) -> Array:
-        """Solve the systems with the factor, in its type.
+        """Solve the linear systems in the precision of the factor.
 
         Args:
-            right: Right-hand sides, float64, ``(frames, depth, lateral)``, 0 at pixels of known value.
-            stopped: Frames to leave out, int32, ``(frames,)``, 0 for those to solve.
+            right: Right-hand sides, float64, ``(frames, depth, lateral)``, 0 at pixels with known values.
+            stopped: Nonzero for frames that are skipped, int32, ``(frames,)``.
 
         Returns:
-            The solutions, overwritten by the next call.
+            Solutions, ``(frames, depth, lateral)``, which the next call overwrites.
         """
         tables, plan, launch = self._tables, self._plan, self._launch
         cells = len(plan.corners)
@@ -195,7 +195,7 @@ class BatchFactor:
 
 
 def graph_arguments(graph: RandomWalkGraph) -> tuple[Any, ...]:
-    """List what kernels take as GRAPH_PARAMETERS."""
+    """Return the arguments for GRAPH_PARAMETERS of the kernels."""
     return (
         *(graph.vertical, graph.horizontal, graph.down_right, graph.down_left, graph.slack),
         *(graph.unknown, *graph.slack.shape[1:]),

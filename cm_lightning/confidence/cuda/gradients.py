@@ -1,4 +1,4 @@
-"""The way back through maps on the GPU: the same systems with another right-hand side."""
+"""Gradients on the GPU: the same linear systems with another right-hand side."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ from cm_lightning.confidence.problem import Problem
 
 
 def fill_gradients(device: Device, problem: Problem, maps: Array, upstream: Array, result: Array) -> None:
-    """Carry a gradient from maps to frames on a device.
+    """Propagate a gradient from maps to frames on a device.
 
     Args:
-        device: Where to compute.
-        problem: The input of the call.
-        maps: Its result, float64, ``(frames, depth, lateral)``, on the device like the next two.
-        upstream: Derivatives of something by the maps.
-        result: Filled with its derivatives by the frames; 0 beforehand.
+        device: The device.
+        problem: Checked input of a call of the solver.
+        maps: Confidence maps on the device, float64, ``(frames, depth, lateral)``.
+        upstream: Gradient with respect to the maps on the device, float64, ``(frames, depth, lateral)``.
+        result: Output on the device, initially 0: gradient with respect to the frames, ``(frames, depth, lateral)``.
     """
     tolerance = problem.parameters.tolerance
 
@@ -38,7 +38,7 @@ def fill_gradients(device: Device, problem: Problem, maps: Array, upstream: Arra
             return batch.ill_conditioned
         system = BatchSystem(device, batch.graph, np.float32)
         solution = system.conjugate_gradients(tolerance, right_of(batch))
-        del system  # its memory is needed
+        del system  # This releases its memory.
         store(batch, solution.values)
         estimate: Any = to_numpy(solution.error_estimate)
         return batch.ill_conditioned | ~is_accepted(estimate, np.nan, tolerance)

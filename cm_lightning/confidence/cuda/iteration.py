@@ -1,8 +1,8 @@
-"""Conjugate gradients, the direct solve and the error bound for many frames at a time, in float64.
+"""Conjugate gradients, direct solution and error bounds in float64, for many frames at once.
 
-The methods are those of :mod:`cm_lightning.confidence.cpu.conjugate_gradients`. A frame that is done is left as it is
-while others go on. Sums over a frame's pixels are taken by kernels, in an order that is the same in every batch; maxima
-depend on no order.
+The methods are those of :mod:`cm_lightning.confidence.cpu.conjugate_gradients`. Frames that have converged do not
+change while others continue. Kernels compute sums over the pixels of a frame in an order that does not depend on the
+batch, and maxima do not depend on the order.
 """
 
 from typing import NamedTuple
@@ -23,12 +23,12 @@ CONVERGED, BROKEN = 1, 2
 
 
 class BatchSolution(NamedTuple):
-    """Solutions of several frames; arrays on the device.
+    """Solutions for several frames, with arrays on the device.
 
     Attributes:
-        values: float64, ``(frames, depth, lateral)``, 0 outside the unknown pixels.
-        iterations: Steps of conjugate gradients, ``(frames,)``.
-        error_estimate: Estimated largest error, ``(frames,)``; infinite where the method broke down.
+        values: Solutions, float64, ``(frames, depth, lateral)``, 0 outside the unknown pixels.
+        iterations: Numbers of steps of conjugate gradients, ``(frames,)``.
+        error_estimate: Estimated maximum errors, ``(frames,)``; infinite if the method failed.
     """
 
     values: Array
@@ -37,12 +37,12 @@ class BatchSolution(NamedTuple):
 
 
 class BatchSystem:
-    """Systems of several frames with their factor.
+    """Linear systems of several frames with their factors.
 
     Args:
-        device: Where to compute.
-        graph: The systems, ``(frames, depth, lateral)``, on the device and C-contiguous.
-        precision: Type of the factor: float32 for conjugate gradients, float64 for the direct solve.
+        device: The device.
+        graph: Linear systems on the device, C-contiguous, ``(frames, depth, lateral)``.
+        precision: Type of the factor: float32 for conjugate gradients, float64 for the direct solver.
     """
 
     def __init__(self, device: Device, graph: RandomWalkGraph, precision: Precision) -> None:
@@ -54,7 +54,7 @@ class BatchSystem:
         self._blocks = -(-self._pixels // PIXELS_A_BLOCK)
         self._grid = (self._blocks, 1, self._frames)
         self._factor = BatchFactor(device, graph, precision)
-        self._all = device.xp.zeros(self._frames, np.int32)  # no frame is left out
+        self._all = device.xp.zeros(self._frames, np.int32)  # no frame is skipped
 
     def _multiply(self, x: Array, product: Array, stopped: Array, magnitude: Array = 0, parts: Array = 0) -> None:
         """Compute ``A x``; see ``multiply`` in kernels.cu."""
@@ -65,9 +65,9 @@ class BatchSystem:
         """Solve by preconditioned conjugate gradients, starting from 0.
 
         Args:
-            tolerance: Largest error to be reached.
-            right: Another right-hand side than the graph's own; errors then are relative to the largest entry of the
-                solution.
+            tolerance: Maximum error.
+            right: Right-hand sides, ``(frames, depth, lateral)``, for which errors are relative to the maximum of the
+                solution; None for those of the graph, with absolute errors.
 
         Returns:
             The solutions.
@@ -84,11 +84,11 @@ class BatchSystem:
         for step in range(MOST_STEPS + 1):
             correction = self._factor.substitute(residual, stopped)
             launch("measure_correction", self._grid, blocks, self._pixels, stopped, residual, correction, dots, largest)
-            judged = (self._blocks, dots, largest, step, stop_at, int(right is not None), state, stopped, steps)
-            launch("check_convergence", one_each, blocks, *judged)
-            turned = (self._pixels, step, state, stopped, steps, correction, direction, x)
-            launch("update_direction", self._grid, blocks, *turned)
-            # The only synchronisation of a step; no frame stops in the first, unless its solution is 0.
+            convergence = (self._blocks, dots, largest, step, stop_at, int(right is not None), state, stopped, steps)
+            launch("check_convergence", one_each, blocks, *convergence)
+            direction_arguments = (self._pixels, step, state, stopped, steps, correction, direction, x)
+            launch("update_direction", self._grid, blocks, *direction_arguments)
+            # This is the only synchronisation of a step. In the first step, only frames with the solution 0 stop.
             if step == MOST_STEPS or (step > 0 and bool(stopped.all())):
                 break
             self._multiply(direction, product, stopped, parts=dots)
@@ -98,21 +98,21 @@ class BatchSystem:
         return BatchSolution(x, steps, estimate)
 
     def direct(self, right: Array | None = None) -> BatchSolution:
-        """Solve by substitution alone; the error estimate is what one step of refinement would add.
+        """Solve by substitution. The error estimate is the size of the correction by one step of refinement.
 
         Args:
-            right: Another right-hand side than the graph's own; errors then are relative to the largest entry of the
-                solution.
+            right: Right-hand sides, ``(frames, depth, lateral)``, for which errors are relative to the maximum of the
+                solution; None for those of the graph, with absolute errors.
 
         Returns:
             The solutions.
         """
         xp = self._xp
-        given = self._graph.right if right is None else right
-        x = self._factor.substitute(given, self._all).astype(np.float64)
+        right_hand_side = self._graph.right if right is None else right
+        x = self._factor.substitute(right_hand_side, self._all).astype(np.float64)
         residual = xp.empty_like(x)
         self._multiply(x, residual, self._all)
-        xp.subtract(given, residual, out=residual)
+        xp.subtract(right_hand_side, residual, out=residual)
         estimate = xp.abs(self._factor.substitute(residual, self._all)).max(axis=(1, 2)).astype(np.float64)
         if right is not None:
             largest = xp.abs(x).max(axis=(1, 2))
@@ -125,13 +125,13 @@ class BatchSystem:
         )
 
     def certify(self, x: Array) -> Array:
-        """Bound the largest error of solutions, rounding included.
+        """Compute upper bounds of the maximum errors of solutions, including rounding errors.
 
         Args:
-            x: The solutions, float64, ``(frames, depth, lateral)``.
+            x: Solutions, float64, ``(frames, depth, lateral)``.
 
         Returns:
-            The bound on ``max |x - x_exact|`` of every frame, ``(frames,)``; infinite where none could be proven.
+            Upper bounds of ``max |x - x_exact|``, ``(frames,)``; infinite if no bound was found.
         """
 
         def multiply(x: Array, product: Array, magnitude: Array, settled: Array) -> None:

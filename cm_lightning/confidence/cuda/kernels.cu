@@ -1,11 +1,11 @@
 // Subtraction-free nested dissection and conjugate gradients on batches of frames.
 //
-// The algorithm is that of cm_lightning/confidence/cpu/elimination.py; names mean what they mean there. This file is
-// compiled once with and once without DOUBLE_PRECISION, which sets the factor's type. It needs no header and uses no warp
-// intrinsics and no atomics: every number is written by one thread, and sums are taken in an order that depends on the
-// frame's shape alone, so that a frame's result is the same in any batch, bit for bit.
+// The algorithm and the names are those of cm_lightning/confidence/cpu/elimination.py. This file is compiled with and
+// without DOUBLE_PRECISION, which determines the type of the factor. It needs no headers, and uses no warp intrinsics
+// and no atomics: every value is written by one thread, and the order of sums depends only on the shape of the frame,
+// so that the result for a frame is bit-identical in all batches.
 //
-// The last axis of every grid is the frame; every array begins with the frame's axis. Integer arguments are long long.
+// The last axis of every grid and the first axis of every array is the frame. Integer arguments are long long.
 
 #ifdef DOUBLE_PRECISION
 typedef double real;
@@ -14,39 +14,39 @@ typedef double real;
 #define NEGLIGIBLE 2.2250738585072014e-300
 #else
 typedef float real;
-// Weights are at most 1: scaled by 2^96 they use the upper half of float's range too. Inverses of blocks, which are
-// 2^-96 times smaller then, are kept times 2^48, right-hand sides likewise, so that their products are unscaled.
+// Weights are at most 1. They are scaled by 2^96 to use the entire range of float. Inverses of blocks, which have the
+// scale 2^-96, and right-hand sides are scaled by 2^48, so that their products have no scale.
 #define SCALE 79228162514264337593543950336.0
 #define ROOT_SCALE 281474976710656.0
-// Ratios below this are dropped: far below rounding, and what grows from them stays clear of underflow.
+// Smaller ratios are set to 0. They are far below rounding errors, and would lead to underflow.
 #define NEGLIGIBLE 1.1754943508222875e-30f
 #endif
 
-#define CELL_PIXELS 49    // of a cell, all eliminated
-#define RING 32           // pixels around it
-#define CELL_WEIGHTS 1319 // weights of a window that are nonzero at some time, those between ring pixels last
+#define CELL_PIXELS 49    // pixels of a cell, which are all eliminated
+#define RING 32           // pixels around a cell
+#define CELL_WEIGHTS 1319 // weights of a window that can be nonzero, those between ring pixels last
 #define CELL_FACTOR 823   // weights of eliminated pixels
 #define RING_PAIRS 496    // all pairs of ring pixels
-#define PANEL 32          // pivots of a front that are eliminated together
-#define TILE 64           // side of a square of weights that one block updates
+#define PANEL 32          // number of pivots of a front that are eliminated together
+#define TILE 64           // side length of a tile of weights that one block updates
 #define PIXELS_A_BLOCK 1024
 
 // Columns of the table of fronts.
 #define FRONT_FIELDS 8
-#define START 0       // of the front's pixels in the list of nodes
-#define PIVOTS 1      // their number; they come first
+#define START 0       // index of the first pixel of the front in the list of nodes
+#define PIVOTS 1      // number of pivots, which are the first pixels
 #define SIZE 2        // number of pixels
-#define STRIDE 3      // from one row of weights to the next; a row holds a weight to each pixel, then the slack
-#define WORK 4        // where the front begins in its level's memory
-#define FACTOR_START 5 // where its pivots' rows begin in the factor
-#define FIRST 6       // the halves of its rectangle: a front, or -2 - cell, or -1
+#define STRIDE 3      // distance between rows of weights; a row contains a weight for each pixel, followed by the slack
+#define WORK 4        // index of the front in the memory of its level
+#define FACTOR_START 5 // index of the rows of its pivots in the factor
+#define FIRST 6       // halves of its rectangle: a front, -2 - cell, or -1
 #define SECOND 7
 
 #define GRAPH_PARAMETERS                                                                                            \
     const double *vertical, const double *horizontal, const double *down_right, const double *down_left,              \
         const double *slack, const unsigned char *unknown, const long long depth, const long long lateral
 
-// Advance the graph's pointers to a frame.
+// Advance the pointers of the graph to a frame.
 #define SELECT_GRAPH(frame)                                                                                         \
     vertical += (frame) * (depth - 1) * lateral;                                                                      \
     horizontal += (frame) * depth * (lateral - 1);                                                                    \
@@ -55,11 +55,11 @@ typedef float real;
     slack += (frame) * depth * lateral;                                                                               \
     unknown += (frame) * depth * lateral;
 
-// Place of the weight between two ring pixels in what a cell leaves behind; the 32 slacks follow.
+// Index of the weight between two ring pixels in the update of a cell, which is followed by 32 slacks.
 __device__ inline int ring_pair(int first, int second) { return first * (2 * RING - 1 - first) / 2 + second - first - 1; }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Cells: one block of 32 threads each.
+// Cells, with one block of 32 threads per cell.
 
 extern "C" __global__ void eliminate_cells(GRAPH_PARAMETERS, const long long cells, const int *corners,
                                            const int *rows, const int *columns, const int *row_start,
@@ -104,7 +104,7 @@ extern "C" __global__ void eliminate_cells(GRAPH_PARAMETERS, const long long cel
 
     for (int pixel = 0; pixel < CELL_PIXELS; pixel++) {
         const int begin = row_start[pixel], count = row_start[pixel + 1] - begin;
-        // Every thread sums up for itself, which is as fast as one doing so for all.
+        // All threads compute this sum, which is as fast as a single thread.
         real total = slacks[pixel];
         for (int index = 0; index < count; index++) total += weights[begin + index];
         const real inverse = total > 0 ? 1 / total : 0;
@@ -133,7 +133,7 @@ extern "C" __global__ void eliminate_cells(GRAPH_PARAMETERS, const long long cel
     updates[RING_PAIRS + lane] = slacks[CELL_PIXELS + lane];
 }
 
-// Forward substitution: leaves z on the cells' pixels, and what they pass on to their rings.
+// Forward substitution: computes z at the pixels of cells, and their contributions to the rings.
 extern "C" __global__ void reduce_cells(const double *right, const long long depth, const long long lateral,
                                         const long long cells, const int *corners, const int *rows, const int *columns,
                                         const int *row_start, const int *neighbours, const real *factor,
@@ -167,7 +167,7 @@ extern "C" __global__ void reduce_cells(const double *right, const long long dep
     passed_on[place * RING + lane] = window[CELL_PIXELS + lane];
 }
 
-// Backward substitution, once the rings are solved.
+// Backward substitution, after the rings have been solved.
 extern "C" __global__ void substitute_cells(const long long depth, const long long lateral, const long long cells,
                                             const int *corners, const int *rows, const int *columns,
                                             const int *row_start, const int *neighbours, const real *factor,
@@ -202,9 +202,9 @@ extern "C" __global__ void substitute_cells(const long long depth, const long lo
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Fronts, level by level.
+// Fronts, which are processed level by level.
 
-// What a finished half left between two pixels of its ring (or, where the second is beyond its pixels, as slack).
+// Update of a finished half: the weight between two pixels of its ring, or the slack of the first pixel.
 __device__ inline real update_of(const long long child, const int first, const int second, const bool to_slack,
                                  const long long *fronts, const real *below, const real *cell_updates) {
     if (child >= 0) {
@@ -216,8 +216,8 @@ __device__ inline real update_of(const long long child, const int first, const i
     return first < second ? update[ring_pair(first, second)] : update[ring_pair(second, first)];
 }
 
-// Sum up the upper triangles of a level's fronts: weights of their own pivots, and what is left of their halves.
-// Blocks of 32 x 4 threads, 16 rows a block.
+// Assemble the upper triangles of the fronts of a level from the weights of their pivots and the updates of their
+// halves. Blocks have 32 x 4 threads for 16 rows.
 extern "C" __global__ void assemble(GRAPH_PARAMETERS, const int *level, const long long *fronts, const int *nodes,
                                     const int *in_first, const int *in_second, const real *below,
                                     const long long below_size, const real *cell_updates, const long long cells,
@@ -263,17 +263,17 @@ extern "C" __global__ void assemble(GRAPH_PARAMETERS, const int *level, const lo
     }
 }
 
-// Invert the block of a panel's pivots without subtraction (Grassmann, Taksar, Heyman): leaves ROOT_SCALE times the
-// inverse in place of the block's weights, and in the factor what the substitutions need of the block: each pivot's
-// weights over their sum, and on the diagonal ROOT_SCALE over that sum. A pivot without any weight (a known or missing
-// pixel) has 0 for either. Blocks of 32 x 4 threads.
+// Invert the block of the pivots of a panel without subtractions (Grassmann, Taksar and Heyman 1985). The weights of
+// the block are replaced by ROOT_SCALE times the inverse. The factor contains the weights of each pivot divided by
+// their sum, and ROOT_SCALE divided by this sum on the diagonal. Both are 0 for a pivot without weights, which is a
+// known or missing pixel. Blocks have 32 x 4 threads.
 extern "C" __global__ void invert_pivots(const unsigned char *unknown, const long long pixels, const int *level,
                                          const long long *fronts, const int *nodes, const long long panel,
                                          real *work, const long long work_size, real *factor,
                                          const long long factor_size, unsigned char *lost) {
-    __shared__ real block[PANEL][PANEL + 1];  // running weights, then the inverse
-    __shared__ real ratios[PANEL][PANEL + 1]; // each pivot's weights over their sum; at first, partial sums
-    __shared__ real beyond[PANEL];            // weight to what lies outside the block
+    __shared__ real block[PANEL][PANEL + 1];  // weights during the elimination, then the inverse
+    __shared__ real ratios[PANEL][PANEL + 1]; // weights of each pivot divided by their sum; initially partial sums
+    __shared__ real beyond[PANEL];            // sum of the weights to pixels outside the block
     __shared__ real inverses[PANEL];
     const int lane = threadIdx.x, group = threadIdx.y;
     const long long frame = blockIdx.z;
@@ -318,7 +318,7 @@ extern "C" __global__ void invert_pivots(const unsigned char *unknown, const lon
         }
         __syncthreads();
     }
-    // From the last pivot back: a walk at a pivot steps to a later one by its ratios.
+    // Backwards from the last pivot: the ratios are the probabilities of steps from a pivot to later ones.
     for (int pivot = count - 1; pivot >= 0; pivot--) {
         real entry = 0;
         if (group == 0 && lane > pivot && lane < count)
@@ -342,8 +342,8 @@ extern "C" __global__ void invert_pivots(const unsigned char *unknown, const lon
     }
 }
 
-// Multiply the panel's inverse with its weights to later pixels: the probabilities that a walk from a pivot leaves the
-// panel there. Blocks of 64 x 4 threads, 64 columns a block.
+// Multiply the inverse of the panel with its weights to later pixels. The results are the probabilities that a random
+// walk from a pivot leaves the panel at these pixels. Blocks have 64 x 4 threads for 64 columns.
 extern "C" __global__ void multiply_rows(const int *level, const long long *fronts, const long long panel,
                                          const real *work, const long long work_size, real *factor,
                                          const long long factor_size) {
@@ -378,12 +378,12 @@ extern "C" __global__ void multiply_rows(const int *level, const long long *fron
             factor[(4 * k + y) * stride + column] = sums[k] > NEGLIGIBLE ? sums[k] : 0;
 }
 
-// Reconnect the pixels that stay: w_ij += sum_p w_pi x_pj. Blocks of 16 x 8 threads, a tile of 64 x 64 a block, of which
-// a thread has 8 rows and every sixteenth column.
+// Update the weights between the remaining pixels: w_ij += sum_p w_pi x_pj. Blocks have 16 x 8 threads for a tile of 64
+// x 64 weights. Each thread computes 8 rows and every sixteenth column.
 extern "C" __global__ void update(const int *level, const long long *fronts, const long long panel,
                                   const long long tiles, real *work, const long long work_size, const real *factor,
                                   const long long factor_size) {
-    alignas(16) __shared__ real weights[PANEL][TILE]; // aligned, for loads of several at a time
+    alignas(16) __shared__ real weights[PANEL][TILE]; // aligned for vector loads
     __shared__ real ratios[PANEL][TILE];
     const int x = threadIdx.x, y = threadIdx.y, thread = y * 16 + x;
     const long long frame = blockIdx.z;
@@ -430,7 +430,7 @@ extern "C" __global__ void update(const int *level, const long long *fronts, con
             if (j < size && j > i) work[i * stride + j] += sums[a][b];
         }
     }
-    // The slack, right of all tiles, goes with the tile on the diagonal.
+    // The blocks of the tiles on the diagonal also update the slacks, which are to the right of all tiles.
     if (tile_row == tile_column && thread < TILE && top + thread < size) {
         real sum = 0;
         for (int pivot = 0; pivot < count; pivot++)
@@ -439,21 +439,21 @@ extern "C" __global__ void update(const int *level, const long long *fronts, con
     }
 }
 
-// What a half passes on to one of its ring's pixels in forward substitution.
+// Contribution of a half to a pixel of its ring in the forward substitution.
 __device__ inline real passed_on_by(const long long child, const int place, const long long *fronts,
                                     const real *vectors, const real *passed_on) {
     return child >= 0 ? vectors[fronts[child * FRONT_FIELDS + START] + place] : passed_on[(-2 - child) * RING + place];
 }
 
-// Forward substitution on a level: leaves z at the fronts' pivots, and in `vectors` what is passed on to their rings.
-// A block of any number of threads, at least 32, for each front.
+// Forward substitution for a level: computes z at the pivots of the fronts, and the contributions to their rings in
+// `vectors`. There is one block per front with any number of threads from 32.
 extern "C" __global__ void reduce_fronts(const double *right, const long long pixels, const int *level,
                                          const long long *fronts, const int *nodes, const int *in_first,
                                          const int *in_second, const real *factor, const long long factor_size,
                                          const real *passed_on, const long long cells, const int *stopped,
                                          real *vectors, const long long vectors_size, real *solution) {
-    __shared__ real pivots[PANEL];  // the panel's right-hand side
-    __shared__ real sweep[PANEL];   // becomes its z
+    __shared__ real pivots[PANEL];  // right-hand side of the panel
+    __shared__ real sweep[PANEL];   // z of the panel
     __shared__ real block[PANEL][PANEL + 1];
     const int thread = threadIdx.x;
     const long long frame = blockIdx.z;
@@ -489,8 +489,9 @@ extern "C" __global__ void reduce_fronts(const double *right, const long long pi
             for (int pivot = 0; pivot < count; pivot++) value += rows[pivot * stride + j] * pivots[pivot];
             vector[j] = value;
         }
-        // Down and up the block rather than by its inverse: pixels that hang together closely get nearly the same
-        // value, which by the inverse each would get with a rounding error of its own.
+        // The block is solved by forward and backward substitution rather than with its inverse. Strongly connected
+        // pixels have almost equal values, for which a multiplication with the inverse would have independent rounding
+        // errors.
         for (int pivot = 0; pivot < count; pivot++) {
             if (thread > pivot && thread < count) sweep[thread] += block[pivot][thread] * sweep[pivot];
             __syncthreads();
@@ -506,7 +507,7 @@ extern "C" __global__ void reduce_fronts(const double *right, const long long pi
     }
 }
 
-// Backward substitution on a level. Blocks of 32 x any number of threads.
+// Backward substitution for a level. Blocks have 32 x n threads for any n.
 extern "C" __global__ void substitute_fronts(const long long pixels, const int *level, const long long *fronts,
                                              const int *nodes, const real *factor, const long long factor_size,
                                              const int *stopped, real *vectors, const long long vectors_size,
@@ -544,9 +545,9 @@ extern "C" __global__ void substitute_fronts(const long long pixels, const int *
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Conjugate gradients, in double. Blocks of 256 threads; a block of the first group has PIXELS_A_BLOCK pixels.
+// Conjugate gradients in double. Blocks have 256 threads, and process PIXELS_A_BLOCK pixels if the grid is over pixels.
 
-// Combine the 256 values of a block, in a fixed order; the result is valid in thread 0.
+// Sum the 256 values of a block in a fixed order. The result is valid in thread 0.
 __device__ inline double block_sum(double value, double *shared) {
     shared[threadIdx.x] = value;
     __syncthreads();
@@ -560,8 +561,8 @@ __device__ inline double block_sum(double value, double *shared) {
 __device__ inline double larger(double first, double second) { return first > second ? first : second; }
 __device__ inline double magnitude_of(double value) { return value < 0 ? -value : value; }
 
-// Compute A x as slack_i x_i + sum_j w_ij (x_i - x_j); where asked for (not null), also the sum of the magnitudes of its
-// terms, and parts of the dot product of x and A x.
+// Compute A x as slack_i x_i + sum_j w_ij (x_i - x_j). If the pointers are not null, also compute the sum of the
+// absolute values of its terms, and partial sums of the dot product of x and A x.
 extern "C" __global__ void multiply(GRAPH_PARAMETERS, const int *stopped, const double *x, double *product,
                                     double *magnitude, double *parts) {
     __shared__ double shared[256];
@@ -575,7 +576,7 @@ extern "C" __global__ void multiply(GRAPH_PARAMETERS, const int *stopped, const 
         if (pixel >= pixels) break;
         const long long row = pixel / lateral, column = pixel - row * lateral;
         const bool above = row > 0, below = row + 1 < depth, before = column > 0, after = column + 1 < lateral;
-        const long long edge = row * (lateral - 1) + column; // of kinds that are one shorter laterally
+        const long long edge = row * (lateral - 1) + column; // for arrays with lateral - 1 columns
         const long long edge_above = edge - (lateral - 1);
         const double value = x[pixel];
         double flow = slack[pixel] * value, size = magnitude_of(flow);
@@ -603,7 +604,7 @@ extern "C" __global__ void multiply(GRAPH_PARAMETERS, const int *stopped, const 
     }
 }
 
-// Parts of the dot product of residual and correction, and of the largest correction.
+// Compute partial sums of the dot product of residual and correction, and partial maxima of the correction.
 extern "C" __global__ void measure_correction(const long long pixels, const int *stopped, const double *residual,
                                    const real *correction, double *dots, double *largest) {
     __shared__ double shared[256];
@@ -629,19 +630,19 @@ extern "C" __global__ void measure_correction(const long long pixels, const int 
     if (threadIdx.x == 0) largest[frame * gridDim.x + blockIdx.x] = shared[0];
 }
 
-// Columns of the state of a frame's iteration.
+// Columns of the state of the iteration of a frame.
 #define STATE_FIELDS 5
-#define BEFORE 0   // residual times correction, in this step and then the one before
-#define ESTIMATE 1 // of the largest error
-#define KEEP 2     // share of the last direction in the next
-#define LENGTH 3   // of the step
-#define UNIT 4     // of errors
+#define BEFORE 0   // dot product of residual and correction, of this step and then of the previous one
+#define ESTIMATE 1 // estimate of the maximum error
+#define KEEP 2     // factor of the previous direction in the next one
+#define LENGTH 3   // length of the step
+#define UNIT 4     // unit of errors
 
 #define RUNNING 0
-#define CONVERGED 1 // what is left is to be added
+#define CONVERGED 1 // the last correction must still be added
 #define BROKEN 2
 
-// Decide for every frame whether it goes on. One block for each.
+// Check the convergence of every frame. There is one block per frame.
 extern "C" __global__ void check_convergence(const long long parts, const double *dots, const double *largest,
                                  const long long step, const double tolerance, const long long relative, double *state,
                                  int *stopped, int *steps) {
@@ -670,7 +671,7 @@ extern "C" __global__ void check_convergence(const long long parts, const double
     state[BEFORE] = dot;
 }
 
-// Find the next direction, or, for a frame that converged in this step, add the last correction.
+// Compute the next direction, or add the last correction if the frame has converged in this step.
 extern "C" __global__ void update_direction(const long long pixels, const long long step, const double *state, const int *stopped,
                                 const int *steps, const real *correction, double *direction, double *x) {
     const long long frame = blockIdx.z;
@@ -685,7 +686,7 @@ extern "C" __global__ void update_direction(const long long pixels, const long l
     }
 }
 
-// Find how far to go. One block for each frame.
+// Compute the length of the step. There is one block per frame.
 extern "C" __global__ void measure_step(const long long parts, const double *dots, double *state, int *stopped) {
     __shared__ double shared[256];
     const long long frame = blockIdx.z;
@@ -698,7 +699,7 @@ extern "C" __global__ void measure_step(const long long parts, const double *dot
     else stopped[frame] = BROKEN;
 }
 
-// Go there.
+// Update the solution and the residual.
 extern "C" __global__ void take_step(const long long pixels, const double *state, const int *stopped, const double *direction,
                               const double *product, double *x, double *residual) {
     const long long frame = blockIdx.z;

@@ -1,4 +1,4 @@
-"""The maps of a call on the GPU."""
+"""Confidence maps of a call on the GPU."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,19 @@ FloatArray = NDArray[np.float64]
 
 
 def fill_maps(device: Device, problem: Problem, certify: bool, maps: Array) -> SolveInfo:
-    """Compute maps on a device.
+    """Compute confidence maps on a device.
 
     Args:
-        device: Where.
-        problem: The input.
-        certify: Whether to prove a bound on every map's error.
-        maps: Filled, ``(frames, depth, lateral)``, on the device; 0 beforehand.
+        device: The device.
+        problem: Checked input of a call of the solver.
+        certify: Whether to compute proven error bounds.
+        maps: Output on the device, initially 0: confidence maps, ``(frames, depth, lateral)``.
 
     Returns:
-        How they were computed.
+        Information about the solutions.
+
+    Raises:
+        ValueError: A frame contains NaN or infinity.
     """
     problem.check_finite(finite_frames(problem.frames))
     work = _Maps(device, problem, certify, maps)
@@ -34,16 +37,16 @@ def fill_maps(device: Device, problem: Problem, certify: bool, maps: Array) -> S
 
 
 class _Maps:
-    """Maps of one call in the making.
+    """Confidence maps of one call during their computation.
 
     Args:
-        device: Where to compute.
-        problem: The input.
-        certify: Whether to bound errors.
-        maps: To be filled.
+        device: The device.
+        problem: Checked input of a call of the solver.
+        certify: Whether to compute proven error bounds.
+        maps: Output, ``(frames, depth, lateral)``.
 
     Attributes:
-        info: What is known about them so far; arrays of shape ``(frames,)``.
+        info: Information about the maps that have been computed, ``(frames,)`` each.
     """
 
     def __init__(self, device: Device, problem: Problem, certify: bool, maps: Array) -> None:
@@ -54,7 +57,7 @@ class _Maps:
         self.info = SolveInfo.blank(len(maps), certify)
 
     def iterate(self, batch: Batch) -> BoolArray:
-        """Solve by conjugate gradients, and tell which frames that did not solve."""
+        """Solve by conjugate gradients, and return which frames must be solved directly."""
         if batch.ill_conditioned.all():
             return batch.ill_conditioned
         tolerance = self._problem.parameters.tolerance
@@ -63,21 +66,21 @@ class _Maps:
         return batch.ill_conditioned | ~is_accepted(estimate, bound, tolerance)
 
     def solve_directly(self, batch: Batch) -> None:
-        """Solve by elimination in float64."""
+        """Solve directly in float64."""
         system = BatchSystem(self._device, batch.graph, np.float64)
         solution = system.direct()
         estimate, _ = self._store(batch, solution, system)
         frames = batch.place[0]
         self.info.fallback[frames] = self._problem.parameters.method == "cg"
         if batch.ill_conditioned.any():
-            del system  # its memory is needed
+            del system  # This releases its memory.
             mirrored = BatchSystem(self._device, mirror(batch.graph), np.float64).direct()
             difference = to_numpy(difference_from_mirrored(solution.values, mirrored.values))
             compared = batch.ill_conditioned & np.isfinite(estimate)
             self.info.error_estimate[frames] = np.where(compared, difference, estimate)
 
     def _store(self, batch: Batch, solution: BatchSolution, system: BatchSystem) -> tuple[FloatArray, FloatArray]:
-        """Keep a chunk's maps and what is known about them; give the estimates and bounds of the solutions."""
+        """Store the maps of a batch with their information, and return the error estimates and bounds."""
         xp = self._device.xp
         self._maps[batch.place] = xp.clip(solution.values, 0.0, 1.0) + batch.values
         facts = [solution.iterations.astype(np.float64), solution.error_estimate]

@@ -1,4 +1,4 @@
-"""How many frames fit, and working with fewer where memory runs out all the same."""
+"""Number of frames that fit into the memory of the GPU."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,12 +7,12 @@ from cm_lightning.confidence.cuda.factor import CELL_UPDATE
 from cm_lightning.confidence.cuda.schedule import schedule
 from cm_lightning.confidence.pattern import FACTOR, INNER, RING
 
-# Share of the free memory to plan with: allocators round up and leave gaps.
+# Share of the free memory that is used, since allocators round sizes up and leave gaps.
 SHARE = 0.8
-# Most blocks that CUDA takes along a grid's last axis, which is the frames'.
+# Maximum number of blocks along the last axis of a CUDA grid, which is the number of frames.
 MOST_FRAMES = 65535
-# Arrays of 8 bytes a pixel: a system (four kinds of weights, slack, right-hand side) with its intensities and known
-# values, and what is held besides while it is set up, iterated on, and certified.
+# Numbers of arrays with 8 bytes per pixel: a system (four kinds of weights, slack and right-hand side) with its
+# intensities and known values, and additional arrays during assembly, iteration and certification.
 SYSTEM_ARRAYS = 8
 SET_UP_ARRAYS = 9
 ITERATION_ARRAYS = 5
@@ -20,15 +20,15 @@ CERTIFICATE_ARRAYS = 10
 
 
 def bytes_per_frame(shape: tuple[int, int], precision: Precision, certify: bool = False) -> int:
-    """Count the memory that a frame takes on the GPU, its intensities and its map aside.
+    """Compute the memory of one frame on the GPU, without its intensities and its map.
 
     Args:
-        shape: ``(depth, lateral)`` of the rectangle around the frame's domain.
-        precision: Type of the factor: float32 for conjugate gradients, float64 for the direct solve.
-        certify: Whether errors are bounded.
+        shape: Shape of the bounding box of the domain, ``(depth, lateral)``.
+        precision: Type of the factor: float32 for conjugate gradients, float64 for the direct solver.
+        certify: Whether error bounds are computed.
 
     Returns:
-        Bytes at the moment when most are in use.
+        Maximum memory in bytes.
     """
     plan = schedule(*shape)
     pixels, cells = shape[0] * shape[1], len(plan.corners)
@@ -44,14 +44,15 @@ def bytes_per_frame(shape: tuple[int, int], precision: Precision, certify: bool 
 def in_chunks(
     device: Device, frames: Sequence[int], bytes_each: int, most: int | None, work: Callable[[Sequence[int]], None]
 ) -> None:
-    """Work on as many frames at a time as fit; where memory runs out, on half as many.
+    """Process as many frames at once as fit into the memory, and half as many if it is exhausted.
 
     Args:
-        device: Where the work takes memory.
-        frames: Numbers of the frames.
-        bytes_each: What a frame takes.
-        most: Frames at a time; as many as fit if None.
-        work: Called with some of the frames; may be called again with fewer, if it ran out of memory.
+        device: The device.
+        frames: Indices of the frames.
+        bytes_each: Memory per frame in bytes.
+        most: Maximum number of frames at once; None for as many as fit.
+        work: Function that processes some of the frames. It is called again with fewer frames if the memory is
+            exhausted.
     """
     if not frames:
         return

@@ -1,4 +1,4 @@
-"""What is eliminated when: the dissection's fronts level by level, with every look-up done beforehand."""
+"""Schedule of the elimination on a GPU: fronts level by level, with precomputed indices."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from cm_lightning.confidence.dissection import Dissection, dissect
 from cm_lightning.confidence.pattern import RING, ring_pixels
 
-# As in kernels.cu: pivots that are eliminated together, the side of an updated square, rows assembled by a block, and
-# the fields of the table of fronts.
+# As in kernels.cu: number of pivots that are eliminated together, side length of an updated tile, rows per block in the
+# assembly, and columns of the table of fronts.
 PANEL = 32
 TILE = 64
 ASSEMBLED_ROWS = 16
@@ -20,13 +20,13 @@ START, PIVOTS, SIZE, STRIDE, WORK, FACTOR_START, FIRST, SECOND = range(8)
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """Fronts at one depth of the dissection's tree, which are eliminated together.
+    """Fronts at one depth of the tree of the dissection, which are eliminated together.
 
     Attributes:
-        fronts: Their numbers, int32.
-        largest: Pixels of the largest front.
-        remaining: For each panel of PANEL pivots, the most pixels that a front has after those it eliminates there.
-        work_size: Numbers that their weights take.
+        fronts: Indices of the fronts, int32, ``(fronts,)``.
+        largest: Number of pixels of the largest front.
+        remaining: For each panel of PANEL pivots, the maximum number of pixels of a front after these pivots.
+        work_size: Number of values of their weights.
     """
 
     fronts: NDArray[np.int32]
@@ -37,20 +37,20 @@ class Level:
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """The elimination of a grid in levels.
+    """Elimination of a grid level by level.
 
     Attributes:
-        shape: ``(depth, lateral)``.
+        shape: Shape of the grid, ``(depth, lateral)``.
         corners: First row and column of every cell, int32, ``(cells, 2)``.
-        fronts: For each front the fields named above, int64, ``(fronts, 8)``.
+        fronts: Table of fronts with the columns above, int64, ``(fronts, 8)``.
         nodes: Pixels of every front, as in :class:`cm_lightning.confidence.dissection.Dissection`.
-        in_first: For each of these its place in the first half of the front's rectangle: its number in that front, or
-            in that cell's ring; -1 where it is in neither.
-        in_second: The same for the second half.
-        levels: The deepest level first.
-        factor_size: Numbers that the fronts' factor takes.
-        work_sizes: Numbers that the weights of a level take at most, for every other level, from the deepest and from
-            the second deepest on: a level's weights are needed until the next is assembled.
+        in_first: Index of each of these pixels in the first half of the rectangle (in its front, or in the ring of its
+            cell); -1 if it is not in this half.
+        in_second: Index of each of these pixels in the second half.
+        levels: Levels, the deepest first.
+        factor_size: Number of values of all fronts in the factor.
+        work_sizes: Maximum number of values of the weights of a level, for the deepest and every other level, and for
+            all other levels. Weights of a level are needed until the next level is assembled.
     """
 
     shape: tuple[int, int]
@@ -66,14 +66,14 @@ class Schedule:
 
 @lru_cache(maxsize=16)
 def schedule(depth: int, lateral: int) -> Schedule:
-    """Plan the elimination of a ``depth`` x ``lateral`` grid on the GPU; plans of the last 16 shapes are kept.
+    """Determine the schedule of a grid. Schedules of the last 16 shapes are cached.
 
     Args:
-        depth: Rows, at least 1.
-        lateral: Columns, at least 1.
+        depth: Number of rows, at least 1.
+        lateral: Number of columns, at least 1.
 
     Returns:
-        The plan.
+        The schedule.
     """
     dissection = dissect(depth, lateral)
     children = _children(dissection)
@@ -81,7 +81,7 @@ def schedule(depth: int, lateral: int) -> Schedule:
     fronts[:, START] = dissection.start[:-1]
     fronts[:, PIVOTS] = dissection.pivots
     fronts[:, SIZE] = np.diff(dissection.start)
-    fronts[:, STRIDE] = (fronts[:, SIZE] + 8) // 8 * 8  # the slack, and rows that begin on multiples of 32 bytes
+    fronts[:, STRIDE] = (fronts[:, SIZE] + 8) // 8 * 8  # with the slack, and rows aligned to 32 bytes
     factor_start = np.concatenate([[0], np.cumsum(fronts[:, PIVOTS] * fronts[:, STRIDE])])
     fronts[:, FACTOR_START] = factor_start[:-1]
     fronts[:, FIRST:] = children
@@ -124,7 +124,7 @@ def schedule(depth: int, lateral: int) -> Schedule:
 
 
 def _children(dissection: Dissection) -> NDArray[np.int64]:
-    """Number the cells among the fronts' halves within the grid, rather than within their batch: ``-2 - cell``."""
+    """Return the halves of all fronts, with ``-2 - cell`` for a cell, where ``cell`` is its index in the grid."""
     children = dissection.children.copy()
     batch = np.searchsorted(dissection.fronts_until, np.arange(len(children)), side="right")
     first_cell = np.concatenate([[0], dissection.cells_until])[batch]
@@ -132,7 +132,7 @@ def _children(dissection: Dissection) -> NDArray[np.int64]:
 
 
 def _tree_depth(children: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give every front's distance from the root; children come before their parent."""
+    """Return the distance of every front from the root. Children precede their parent."""
     distance = np.zeros(len(children), np.int64)
     for front in range(len(children) - 1, -1, -1):
         for child in children[front]:
@@ -142,7 +142,7 @@ def _tree_depth(children: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _most_remaining(pivots: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[int, ...]:
-    """Find for each panel how many pixels a front has at most after the panel's pivots."""
+    """Return the maximum number of pixels of a front after the pivots of each panel."""
     remaining = []
     for begin in range(0, int(pivots.max()), PANEL):
         reached = pivots > begin
@@ -154,7 +154,7 @@ def _most_remaining(pivots: NDArray[np.int64], sizes: NDArray[np.int64]) -> tupl
 def _places(
     nodes: NDArray[np.int32], fronts: NDArray[np.int64], corners: NDArray[np.int64], depth: int, lateral: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Find the place of every front's pixels in its halves."""
+    """Find the indices of the pixels of every front in its halves."""
     places = np.full((2, len(nodes)), -1, np.int32)
     position = np.full(depth * lateral, -1, np.int32)
     ring = np.empty(RING, np.int64)

@@ -1,4 +1,4 @@
-"""From a call's frames to systems on the GPU: grouped by the rectangle around their domain, and in chunks that fit."""
+"""Linear systems on the GPU, for groups of frames with the same bounding box that fit into the memory."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -22,11 +22,10 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Batch(System):
-    """Systems of some frames, each on the same rectangle; arrays are ``(frames, depth, lateral)``, on the device.
+    """Linear systems of frames with the same bounding box, in arrays ``(frames, depth, lateral)`` on the device.
 
     Attributes:
-        ill_conditioned: Frames whose weights differ by too much for a residual in float64 to mean anything, on the
-            host, ``(frames,)``.
+        ill_conditioned: Frames with weights that differ too much for conjugate gradients, on the CPU, ``(frames,)``.
     """
 
     ill_conditioned: BoolArray
@@ -39,45 +38,45 @@ def for_all_frames(
     iterate: Callable[[Batch], BoolArray],
     solve_directly: Callable[[Batch], None],
 ) -> None:
-    """Solve every frame of a call, if need be in two passes.
+    """Solve all frames of a call, in two passes if necessary.
 
     Args:
-        device: Where to compute.
-        problem: The input.
-        certify: Whether errors will be bounded, which takes memory.
-        iterate: Solves systems by conjugate gradients, and tells which frames that did not solve.
-        solve_directly: Solves those systems, or all if the method is ``direct``.
+        device: The device.
+        problem: Checked input of a call of the solver.
+        certify: Whether error bounds are computed, which needs memory.
+        iterate: Function that solves systems by conjugate gradients and returns which frames must be solved directly.
+        solve_directly: Function that solves these systems, or all of them if the method is ``direct``.
     """
     parameters = problem.parameters
     for box, frames in _boxes(problem).items():
         shape = (box[1] - box[0], box[3] - box[2])
-        left_over = frames
+        remaining = frames
         if parameters.method == "cg":
-            left_over = []
+            remaining = []
 
-            def first_pass(chunk: Sequence[int], box: Box = box, left_over: list[int] = left_over) -> None:
+            def first_pass(chunk: Sequence[int], box: Box = box, remaining: list[int] = remaining) -> None:
                 unsolved = iterate(set_up(device, problem, box, chunk))
-                left_over.extend(np.asarray(chunk)[unsolved].tolist())
+                remaining.extend(np.asarray(chunk)[unsolved].tolist())
 
             in_chunks(device, frames, bytes_per_frame(shape, np.float32, certify), parameters.max_batch, first_pass)
 
         def second_pass(chunk: Sequence[int], box: Box = box) -> None:
             solve_directly(set_up(device, problem, box, chunk))
 
-        in_chunks(device, left_over, bytes_per_frame(shape, np.float64, certify), parameters.max_batch, second_pass)
+        in_chunks(device, remaining, bytes_per_frame(shape, np.float64, certify), parameters.max_batch, second_pass)
 
 
 def set_up(device: Device, problem: Problem, box: Box, frames: Sequence[int]) -> Batch:
-    """Set up the systems of some frames.
+    """Assemble the linear systems of some frames.
 
     Args:
-        device: Where to compute.
-        problem: The input.
-        box: The rectangle around their domains.
-        frames: Their numbers, ascending.
+        device: The device.
+        problem: Checked input of a call of the solver.
+        box: Bounding box of the domains of these frames.
+        frames: Indices of the frames in ascending order.
 
     Returns:
-        The systems, on the device.
+        Linear systems on the device.
     """
     xp = device.xp
     contiguous = frames[-1] - frames[0] + 1 == len(frames)
@@ -90,7 +89,7 @@ def set_up(device: Device, problem: Problem, box: Box, frames: Sequence[int]) ->
     )
     virtual = problem.parameters.formulation == "realtime"
     conditions = BoundaryConditions(
-        # One mask may serve all frames; every frame needs values of its own.
+        # A mask may be shared by all frames, but every frame needs separate values.
         *(
             array if array.shape == image.shape else xp.broadcast_to(array, image.shape).copy()
             for array in boundary_conditions(domain, source, sink, reaches_source, reaches_sink, virtual)
@@ -102,13 +101,13 @@ def set_up(device: Device, problem: Problem, box: Box, frames: Sequence[int]) ->
 
 
 def finite_frames(frames: Any) -> BoolArray:
-    """Tell which frames hold no NaN or infinity; the answer of a GPU is waited for.
+    """Return which frames are finite, after waiting for the GPU.
 
     Args:
-        frames: A NumPy or CuPy array or a tensor, ``(frames, depth, lateral)``.
+        frames: NumPy array, CuPy array or tensor, ``(frames, depth, lateral)``.
 
     Returns:
-        A flag for each, on the host.
+        Flags on the CPU, ``(frames,)``.
     """
     finite: Any
     if not isinstance(frames, torch.Tensor):
@@ -121,7 +120,7 @@ def finite_frames(frames: Any) -> BoolArray:
 
 
 def _boxes(problem: Problem) -> dict[Box, list[int]]:
-    """Group frames by the rectangle around their domain; those without any domain are left out."""
+    """Group frames by the bounding box of their domain. Frames with an empty domain are left out."""
     frames: dict[Box, list[int]] = defaultdict(list)
     for number, domain in enumerate(problem.boundary.domain):
         if domain.any():
@@ -132,5 +131,5 @@ def _boxes(problem: Problem) -> dict[Box, list[int]]:
 
 
 def _part(array: Any, place: tuple[Any, slice, slice]) -> Any:
-    """Take a rectangle of some frames, of an array of any kind."""
+    """Return a rectangle of some frames of an array of any type."""
     return array[place[0]][:, place[1], place[2]]
