@@ -1,4 +1,4 @@
-"""The GPU's kernels on the host, compiled once for all tests."""
+"""Fixture with the kernels of the GPU, compiled for the CPU once for all tests."""
 
 import shutil
 

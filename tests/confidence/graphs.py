@@ -1,4 +1,4 @@
-"""Systems that no frame has: weights of any size."""
+"""Random linear systems with weights of very different sizes."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from cm_lightning.confidence.graph import RandomWalkGraph
 
 
 def random_graph(rng, shape, decades):
-    """Weights of any size between 1 and 10 to the minus ``decades``."""
+    """Return a system with random weights between ``10**-decades`` and 1."""
     depth, lateral = shape
 
     def weights(*size):

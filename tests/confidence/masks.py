@@ -1,4 +1,4 @@
-"""Masks of all kinds."""
+"""Masks of different kinds."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from cm_lightning.confidence import column_sink, column_source
 
 
 def masks_of(kind, shape, rng):
-    """Masks as keyword arguments."""
+    """Return masks as keyword arguments."""
     depth, lateral = shape
     rows, columns = np.indices(shape)
     match kind:

@@ -1,4 +1,4 @@
-"""The random walk written down a second time, pixel by pixel and with a dense matrix: slow, short and independent."""
+"""Independent, short and slow implementation of the random walk with a dense matrix."""
 
 import itertools
 
@@ -7,7 +7,7 @@ from scipy import ndimage
 
 
 def dense_map(frame, domain=None, *, alpha, beta, gamma, formulation="reference", fixed=False):
-    """Solve one small frame; same conventions as ConfidenceMapSolver."""
+    """Compute the map of one small frame, with the conventions of ConfidenceMapSolver."""
     frame = np.asarray(frame, dtype=float)
     inside = np.ones(frame.shape, bool) if domain is None else np.asarray(domain, bool)
     result = np.zeros(frame.shape)

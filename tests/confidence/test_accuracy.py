@@ -1,4 +1,4 @@
-"""Maps against exact solutions, other implementations and closed forms."""
+"""Accuracy of maps, compared with exact solutions, other implementations and closed forms."""
 
 import itertools
 
@@ -35,7 +35,7 @@ def band(shape):
 
 
 def grid_frames():
-    """What a frame can look like."""
+    """Return frames of different kinds."""
     rng = np.random.default_rng(0)
     phantom = Phantom(size=(120, 104, 2)).simulate(0).image[:, :, 0]
     yield "phantom", phantom
@@ -49,7 +49,7 @@ def grid_frames():
 
 
 @pytest.mark.parametrize(("name", "frame"), grid_frames(), ids=lambda value: value if isinstance(value, str) else "")
-def test_error_stays_below_the_tolerance_on_the_whole_grid(name, frame):
+def test_error_is_below_the_tolerance_for_all_parameters(name, frame):
     frame = np.asarray(frame, dtype=float)
     masks = [None, band(frame.shape), fan(frame.shape)] if frame.size > 400 else [None]
     parameters = list(itertools.product((0.2, 0.5, 2.0), (40.0, 100.0, 400.0), (0.0, 0.05, 0.1)))
@@ -63,7 +63,7 @@ def test_error_stays_below_the_tolerance_on_the_whole_grid(name, frame):
         assert not info.fallback
 
 
-def test_error_stays_below_the_tolerance_on_real_frames(real_data):
+def test_error_is_below_the_tolerance_for_real_frames(real_data):
     files = sorted((real_data / "usgra_seg" / "images").glob("*.png"))[::60]
     for file, (alpha, beta, gamma) in zip(files, itertools.cycle(PARAMETERS)):
         frame = np.asarray(Image.open(file).convert("L"), dtype=float)
@@ -108,7 +108,7 @@ def test_equals_published_maps(real_data, name, gamma):
     beta=st.sampled_from([0.0, 3.0, 12.0]),
     seed=st.integers(0, 2**16),
 )
-def test_equals_a_second_implementation_for_any_domain(domain, levels, formulation, fixed, beta, seed):
+def test_equals_a_dense_implementation_for_random_domains(domain, levels, formulation, fixed, beta, seed):
     frame = np.random.default_rng(seed).integers(levels, size=domain.shape) / 255
     arguments = {"alpha": 0.7, "beta": beta, "gamma": 0.08, "formulation": formulation}
     expected = dense_map(frame, domain, fixed=fixed, **arguments)
@@ -119,7 +119,7 @@ def test_equals_a_second_implementation_for_any_domain(domain, levels, formulati
 
 
 @pytest.mark.parametrize("mode", ["all", "mid", "min"])
-def test_sinks_are_those_of_monai(rng, mode):
+def test_sinks_equal_monai(rng, mode):
     frame = rng.integers(9, size=(24, 31)).astype(float)
     expected = UltrasoundConfidenceMap(0.5, 90.0, 0.05, sink_mode=mode)(frame)
     np.testing.assert_allclose(ConfidenceMapSolver(beta=90.0, sink=mode)(frame), expected, atol=1e-6)
@@ -129,8 +129,8 @@ def test_sinks_are_those_of_monai(rng, mode):
     np.testing.assert_allclose(ConfidenceMapSolver(beta=90.0)(frame, sink=mask), expected, atol=1e-6)
 
 
-def test_radio_frequency_lines_are_demodulated_along_depth(rng):
-    # Whole periods of a tone have a constant envelope.
+def test_envelope_of_rf_lines_is_along_depth(rng):
+    # A sine with an integer number of periods has a constant envelope.
     amplitude = 1 + rng.random(20)
     lines = amplitude * np.sin(2 * np.pi * 7 * np.arange(60) / 60)[:, None]
     expected = ConfidenceMapSolver()(np.tile(amplitude, (60, 1)))
@@ -138,16 +138,16 @@ def test_radio_frequency_lines_are_demodulated_along_depth(rng):
 
 
 @pytest.mark.parametrize("size", [11, 300])
-def test_flat_frame_falls_linearly(size):
-    # All edges of a kind weigh the same, so the walk is unbiased and the map linear in depth.
+def test_map_of_a_constant_frame_is_linear(size):
+    # All edges of a kind have the same weight, so that the map is linear in depth.
     walk = ConfidenceMapSolver()(np.full((size, size - 4), 3.0))
     np.testing.assert_allclose(walk, np.repeat(np.linspace(1, 0, size)[:, None], size - 4, axis=1), atol=1e-9)
 
 
 @pytest.mark.parametrize("length", [5, 4096])
-def test_one_column_is_a_chain_of_resistors(rng, length):
+def test_one_column_equals_a_chain_of_resistors(rng, length):
     frame = rng.random((length, 1))
-    frame[0], frame[-1] = 0, 1  # so that it is normalised already
+    frame[0], frame[-1] = 0, 1  # so that it is already normalised
     walk = ConfidenceMapSolver(alpha=1.5, beta=7.0, tolerance=1e-9)(frame)
     image = frame[:, 0] * (1 - np.exp(-1.5 * np.linspace(0, 1, length)))
     steps = np.abs(np.diff(image))
@@ -156,13 +156,13 @@ def test_one_column_is_a_chain_of_resistors(rng, length):
     np.testing.assert_allclose(walk[:, 0], expected, atol=1e-9)
 
 
-def test_realtime_links_the_ends_of_columns_to_nodes_of_their_own():
+def test_realtime_has_virtual_source_and_sink_nodes():
     walk = ConfidenceMapSolver.preset("realtime", beta=0.0)(np.zeros((4, 1)))
     resistance = np.array([1, *[1 / 1.0001] * 3, 1])
     np.testing.assert_allclose(walk[:, 0], 1 - np.cumsum(resistance)[:-1] / resistance.sum(), atol=1e-9)
 
 
-def test_contrast_beyond_floating_point_is_solved_directly_and_told(rng):
+def test_ill_conditioned_frames_are_solved_directly(rng):
     frame = rng.random((40, 36))
     frame[12:20, 10:18] += 3.0
     solver = ConfidenceMapSolver(beta=400.0, formulation="paper")
@@ -173,7 +173,7 @@ def test_contrast_beyond_floating_point_is_solved_directly_and_told(rng):
     np.testing.assert_allclose(mirrored[:, ::-1], maps, atol=1e-9)
 
 
-def test_frame_that_does_not_converge_is_solved_directly_and_told(rng, monkeypatch):
+def test_frames_that_do_not_converge_are_solved_directly(rng, monkeypatch):
     frames = rng.random((2, 20, 18))
     exact = ConfidenceMapSolver(method="direct")(frames)
     monkeypatch.setattr(cpu_solver, "MOST_STEPS", 0)
@@ -182,7 +182,7 @@ def test_frame_that_does_not_converge_is_solved_directly_and_told(rng, monkeypat
     np.testing.assert_array_equal(maps, exact)
 
 
-def test_rules_hold_for_numbers_and_arrays():
+def test_acceptance_of_numbers_and_arrays():
     estimate, bound = np.array([1e-4, 1e-4, 1e-4, 2e-3, np.inf, np.nan]), np.array([np.nan, 5e-4, 2e-3] + 3 * [np.nan])
     expected = [True, True, False, False, False, False]
     assert is_accepted(estimate, bound, 1e-3).tolist() == expected

@@ -1,4 +1,4 @@
-"""The bound that both engines prove, with the products and factors of each."""
+"""Proven error bounds, with the products and factors of both engines."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ SHAPE = (20, 17)
 
 
 def cpu_bound(graph, x, precision):
-    """The bound with the CPU's product and factor."""
+    """Return the bound with the product and the factor of the CPU."""
     dissection = dissect(*SHAPE)
     work = make_workspace(dissection, precision)
     shared = (dissection, SCALE[precision], make_factor(dissection, precision), work)
@@ -33,21 +33,21 @@ def cpu_bound(graph, x, precision):
     return float(certify(graph, graph.right, x, product, solve, np.zeros((), np.int32)))
 
 
-def test_bound_holds_for_any_wrong_solution_and_is_tight(rng):
+def test_bounds_of_wrong_solutions_are_valid_and_tight(rng):
     graph = random_graph(rng, SHAPE, 4)
     exact = CompiledSolver(SHAPE, "direct", 1e-3, certify=False)(graph).values
     for size in (0.0, 1e-9, 1e-3, 1.0):
         wrong = exact + size * rng.standard_normal(exact.shape)
         assert np.abs(wrong - exact).max() <= cpu_bound(graph, wrong, np.float64)
-        # Where the residual has one sign, little is given away.
+        # The bound is tight for residuals of one sign.
         error = size * exact.max()
         bound = cpu_bound(graph, (1 + size) * exact, np.float64)
         assert error <= bound <= 1.3 * error + 1e-10
 
 
-# In float32 the factors round in different orders, and differences of neighbours in v feel it.
+# In float32, the factors have different rounding errors, which affect differences between neighbours in v.
 @pytest.mark.parametrize(("precision", "tolerance"), [(np.float32, 0.03), (np.float64, 1e-6)])
-def test_both_engines_prove_the_same_bound(device, rng, precision, tolerance):
+def test_bounds_of_both_engines_agree(device, rng, precision, tolerance):
     graphs = [random_graph(rng, SHAPE, decades) for decades in (1, 3, 5)]
     exact = [CompiledSolver(SHAPE, "direct", 1e-3, certify=False)(graph).values for graph in graphs]
     wrong = [x + size * rng.standard_normal(SHAPE) for x, size in zip(exact, (1e-9, 1e-6, 1e-2), strict=True)]
@@ -60,21 +60,21 @@ def test_both_engines_prove_the_same_bound(device, rng, precision, tolerance):
     assert (error <= expected).all()
 
 
-def test_nothing_is_proven_without_a_factor(device, rng):
+def test_bound_is_infinite_without_a_factor(device, rng):
     graphs = [random_graph(rng, SHAPE, 2) for _ in range(2)]
     for array in graphs[1]:
-        array[...] = 0  # pixels without any weight
+        array[...] = 0  # pixels without weights
     graphs[1].unknown[...] = True
     batch = BatchSystem(
         device, RandomWalkGraph(*(np.stack(arrays) for arrays in zip(*graphs, strict=True))), np.float32
     )
-    with np.errstate(invalid="ignore"):  # infinity times nothing
+    with np.errstate(invalid="ignore"):  # infinity times 0
         bound = batch.certify(batch.conjugate_gradients(1e-3).values)
     assert bound[0] < 1e-4
     assert np.isinf(bound[1])
 
 
-def test_diagonal_and_mirror_are_those_of_the_matrix(rng):
+def test_diagonal_and_mirror_equal_those_of_the_matrix(rng):
     graph = random_graph(rng, SHAPE, 2)
     x = rng.standard_normal(SHAPE)
     product, mirrored_product, nothing = np.empty(SHAPE), np.empty(SHAPE), np.empty((0, 0))

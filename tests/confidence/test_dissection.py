@@ -1,4 +1,4 @@
-"""The plan that an elimination follows."""
+"""Order of the elimination."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from cm_lightning.confidence.dissection import CELL, dissect
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 7), (8, 8), (8, 3), (1, 50), (41, 1), (16, 17), (100, 63)])
-def test_plan_eliminates_every_pixel_once_and_after_what_it_parts(shape):
+def test_pixels_are_eliminated_once_and_after_the_parts_that_they_separate(shape):
     plan = dissect(*shape)
     done = np.zeros(shape, dtype=int)
     for top, left in plan.corners:

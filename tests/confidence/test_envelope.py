@@ -1,4 +1,4 @@
-"""The envelope of RF lines against SciPy's."""
+"""Envelope of RF lines, compared with SciPy."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from cm_lightning.confidence.envelope import envelope
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 8, 61, 100])
-def test_envelope_is_that_of_scipy_in_any_batch(rng, depth):
+def test_envelope_equals_scipy_in_all_batches(rng, depth):
     lines = rng.standard_normal((3, depth, 7))
     result = envelope(lines)
     np.testing.assert_allclose(result, np.abs(hilbert(lines, axis=1)), rtol=0, atol=1e-13)
