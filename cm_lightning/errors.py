@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """A file, folder or setting is invalid; the message names it, and says what was found and what was expected."""
+    """A file, folder or setting is invalid; the message contains its name, what was found and what was expected."""
 
 
 class MissingInputError(InputError, FileNotFoundError):

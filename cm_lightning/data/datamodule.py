@@ -360,10 +360,10 @@ class UltrasoundDataModule(LightningDataModule):
 
     def _dataset(self, use: Use) -> CacheDataset:
         cases, testing = self._selected(use), use == "test"
-        own = (
+        own_provider = (
             self.maps.own_provider() if testing and self.maps.cache_to_fill(self._stage == "test") is not None else None
         )
-        prepare = PrepareCase(self._resampler, testing, self.maps.provider(cases, lambda: self.cases), own)
+        prepare = PrepareCase(self._resampler, testing, self.maps.provider(cases, lambda: self.cases), own_provider)
         # Test and prediction cases are used only once.
         rate = self.cache_rate if use in ("train", "val") else 0.0
         return CacheDataset(cases, prepare, cache_rate=rate, num_workers=os.cpu_count(), copy_cache=False)

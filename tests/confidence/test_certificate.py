@@ -37,8 +37,8 @@ def test_bounds_of_wrong_solutions_are_valid_and_tight(rng):
     graph = random_graph(rng, SHAPE, 4)
     exact = CompiledSolver(SHAPE, "direct", 1e-3, certify=False)(graph).values
     for size in (0.0, 1e-9, 1e-3, 1.0):
-        wrong = exact + size * rng.standard_normal(exact.shape)
-        assert np.abs(wrong - exact).max() <= cpu_bound(graph, wrong, np.float64)
+        perturbed = exact + size * rng.standard_normal(exact.shape)
+        assert np.abs(perturbed - exact).max() <= cpu_bound(graph, perturbed, np.float64)
         # The bound is tight for residuals of one sign.
         error = size * exact.max()
         bound = cpu_bound(graph, (1 + size) * exact, np.float64)
@@ -50,12 +50,12 @@ def test_bounds_of_wrong_solutions_are_valid_and_tight(rng):
 def test_bounds_of_both_engines_agree(device, rng, precision, tolerance):
     graphs = [random_graph(rng, SHAPE, decades) for decades in (1, 3, 5)]
     exact = [CompiledSolver(SHAPE, "direct", 1e-3, certify=False)(graph).values for graph in graphs]
-    wrong = [x + size * rng.standard_normal(SHAPE) for x, size in zip(exact, (1e-9, 1e-6, 1e-2), strict=True)]
-    expected = [cpu_bound(graph, x, precision) for graph, x in zip(graphs, wrong, strict=True)]
+    perturbed = [x + size * rng.standard_normal(SHAPE) for x, size in zip(exact, (1e-9, 1e-6, 1e-2), strict=True)]
+    expected = [cpu_bound(graph, x, precision) for graph, x in zip(graphs, perturbed, strict=True)]
     batch = BatchSystem(device, RandomWalkGraph(*(np.stack(arrays) for arrays in zip(*graphs, strict=True))), precision)
-    bound = batch.certify(np.stack(wrong))
+    bound = batch.certify(np.stack(perturbed))
     np.testing.assert_allclose(bound, expected, rtol=tolerance)
-    error = np.abs(np.stack(wrong) - np.stack(exact)).max(axis=(1, 2))
+    error = np.abs(np.stack(perturbed) - np.stack(exact)).max(axis=(1, 2))
     assert (error <= bound).all()
     assert (error <= expected).all()
 

@@ -43,7 +43,7 @@ def gradient(problem: Problem, maps: torch.Tensor, upstream: torch.Tensor) -> to
         Gradient with respect to the frames, float64, ``(frames, depth, lateral)``, on the device of ``maps``.
     """
     with device_of(problem.frames) as device:
-        solved, given = (device.upload(tensor.reshape(problem.shape)) for tensor in (maps, upstream))
+        map_array, upstream_array = (device.upload(tensor.reshape(problem.shape)) for tensor in (maps, upstream))
         result, derivatives = make_result(device, problem.frames, problem.shape, np.float64)
-        fill_gradients(device, problem, solved, given, derivatives)
+        fill_gradients(device, problem, map_array, upstream_array, derivatives)
         return convert_like(result, maps)
