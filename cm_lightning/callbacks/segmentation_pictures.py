@@ -11,7 +11,7 @@ from cm_lightning.callbacks.trainer_state import fold_folder, is_due
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.drawing import (
     CONFIDENCE,
-    WRONG,
+    ERRORS,
     LargestLabelFrame,
     Panel,
     case_panels,
@@ -99,5 +99,5 @@ def _media(row: list[Panel]) -> dict[str, Picture]:
     if row[1].scale == CONFIDENCE:
         pictures["confidence"] = make_picture(replace(row[1], title=case))
     error = np.where(prediction != label, 1.0, 0.0)
-    pictures["error"] = make_picture(replace(row[0], title=f"{case}: wrong", frame=error, scale=WRONG))
+    pictures["error"] = make_picture(replace(row[0], title=f"{case}: errors", frame=error, scale=ERRORS))
     return pictures

@@ -21,7 +21,7 @@ from cm_lightning.uncertainty import MCDropout, SampledPrediction
 class UncertaintyPictures(Callback):
     """Callback that draws the predictive uncertainty of validation cases by MC dropout.
 
-    Each row shows a case: image with label, mean prediction, entropy of the mean, mutual information, and wrong pixels.
+    Each row shows a case: image with label, mean prediction, entropy of the mean, mutual information, and errors.
     The scale of the entropy is the same in all pictures, from 0 to the entropy of the uniform distribution. Loggers
     show the entropy as ``media/val/entropy``. The callback logs the mean entropy over insonified voxels
     (``mc/entropy/mean``) and over the voxels of each class (``mc/entropy/<class>``) in nats, and the ECE of the mean
@@ -77,7 +77,7 @@ class UncertaintyPictures(Callback):
         if not (self._rows and isinstance(pl_module, SegmentationTask)):
             return
         epoch = trainer.current_epoch
-        title = f"{self.samples} samples with dropout, epoch {epoch}"
+        title = f"MC dropout with {self.samples} samples, epoch {epoch}"
         figure = draw_panels(self._rows, pl_module.class_names, title)
         save_figure(figure, fold_folder(trainer).pictures / f"uncertainty_epoch{epoch:04d}.png")
         entropies = [make_picture(replace(row[2], title=row[0].title.removesuffix(": label"))) for row in self._rows]
@@ -94,7 +94,7 @@ class UncertaintyPictures(Callback):
             Panel("mean prediction", image, spacing, unit, frame(prediction)),
             Panel("entropy", frame(sampled.entropy[None]), spacing, unit, scale=scale),
             Panel("mutual information", frame(sampled.mutual_information[None]), spacing, unit, scale=scale),
-            Panel("wrong", frame((prediction != label).float()), spacing, unit),
+            Panel("errors", frame((prediction != label).float()), spacing, unit),
         ]
 
 

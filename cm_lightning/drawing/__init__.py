@@ -2,13 +2,13 @@
 
 from cm_lightning.drawing.figures import figure_pixels, save_figure
 from cm_lightning.drawing.frames import LargestLabelFrame, frame_spacing
-from cm_lightning.drawing.panels import CONFIDENCE, GREY, WRONG, Panel, Scale, case_panels, class_colour, draw_panels
+from cm_lightning.drawing.panels import CONFIDENCE, ERRORS, GREY, Panel, Scale, case_panels, class_colour, draw_panels
 from cm_lightning.drawing.reliability import reliability_plot
 
 __all__ = [
     "CONFIDENCE",
+    "ERRORS",
     "GREY",
-    "WRONG",
     "LargestLabelFrame",
     "Panel",
     "Scale",

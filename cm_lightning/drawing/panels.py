@@ -20,18 +20,18 @@ class Scale:
 
     Attributes:
         name: Label of the colour bar.
-        highest: Upper limit; the lower limit is 0.
-        colours: Name of a Matplotlib colour map.
+        maximum: Upper limit; the lower limit is 0.
+        colour_map: Name of a Matplotlib colour map.
     """
 
     name: str
-    highest: float = 1.0
-    colours: str = "viridis"
+    maximum: float = 1.0
+    colour_map: str = "viridis"
 
 
-GREY = Scale("", colours="gray")
+GREY = Scale("", colour_map="gray")
 CONFIDENCE = Scale("confidence")
-WRONG = Scale("wrong", colours="inferno")
+ERRORS = Scale("errors", colour_map="inferno")
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,10 @@ def draw_panels(rows: Sequence[Sequence[Panel]], class_names: Sequence[str], tit
     heights = [min(1.6, _extent(row[0])[1] / _extent(row[0])[0]) for row in rows]
     columns = len(rows[0])
     width = 3.1 * columns + 0.9
-    height = 3.0 * sum(heights) + 0.9
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(hspace=0.06), dpi=110)
+    # Panels are a little lower than their width allows, because otherwise the layout lets the figure title and the
+    # legend overlap them. The other lengths in inches are those of titles and axis labels.
+    height = 2.6 * sum(heights) + 0.55 * len(rows) + 0.8
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.1), dpi=110)
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     images: dict[Scale, Any] = {}
     for row_axes, row in zip(grid, rows, strict=True):
@@ -149,7 +151,7 @@ def _draw_panel(axes: Axes, panel: Panel, classes: int) -> Any:
     corners = (0.0, width, height, 0.0)
     scale = panel.scale
     image = axes.imshow(
-        panel.frame, cmap=scale.colours, vmin=0, vmax=scale.highest, extent=corners, interpolation="nearest"
+        panel.frame, cmap=scale.colour_map, vmin=0, vmax=scale.maximum, extent=corners, interpolation="nearest"
     )
     if panel.label is not None:
         for index in range(1, classes + 1):

@@ -49,12 +49,12 @@ def make_picture(panel: Panel, **masks: NDArray[Any]) -> Picture:
     """
     extent = np.array(panel.frame.shape) * panel.spacing
     shape = np.maximum(np.round(extent * LONGER_SIDE / extent.max()), 1).astype(int)
-    values = np.clip(np.nan_to_num(panel.frame.astype(np.float64)) / panel.scale.highest, 0.0, 1.0)
+    values = np.clip(np.nan_to_num(panel.frame.astype(np.float64)) / panel.scale.maximum, 0.0, 1.0)
     values = resize(values, shape, order=1)  # type: ignore[no-untyped-call]
     if panel.scale == GREY:
         pixels = np.round(255 * values).astype(np.uint8)
     else:
-        pixels = colormaps[panel.scale.colours](values, bytes=True)[..., :3]
+        pixels = colormaps[panel.scale.colour_map](values, bytes=True)[..., :3]
     rows, columns = (np.arange(new) * old // new for new, old in zip(shape, panel.frame.shape, strict=True))
     resized = {name: mask[np.ix_(rows, columns)].astype(np.uint8) for name, mask in masks.items()}
     return Picture(pixels, panel.title, resized)

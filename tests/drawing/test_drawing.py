@@ -1,6 +1,9 @@
 """Pictures of cases: selection of the frame, panels, and figures as pixels."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from matplotlib.figure import Figure
 
@@ -8,6 +11,7 @@ from cm_lightning.drawing import (
     CONFIDENCE,
     GREY,
     LargestLabelFrame,
+    Panel,
     case_panels,
     draw_panels,
     figure_pixels,
@@ -43,6 +47,20 @@ def test_panels_of_a_case_with_and_without_a_map(rng, tmp_path):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["nerve", "vessel"]
     save_figure(figure, tmp_path / "new" / "picture.png")
     assert (tmp_path / "new" / "picture.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 128), (20, 128), (160, 64)])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("columns", [2, 5])
+def test_title_and_legend_do_not_overlap_the_panels(shape, rows, columns):
+    panel = Panel("entropy", np.zeros(shape), (1.0, 1.0), "mm")
+    row = [panel] * (columns - 1) + [replace(panel, scale=CONFIDENCE)]
+    figure = draw_panels([row] * rows, ["nerve"], "validation")
+    figure_pixels(figure)  # applies the layout
+    panels = [axes.get_tightbbox() for axes in figure.axes if axes.get_title()]
+    assert len(panels) == rows * columns
+    assert min(text.get_window_extent().y0 for text in figure.texts) > max(box.y1 for box in panels)
+    assert figure.legends[0].get_window_extent().y1 < min(box.y0 for box in panels)
 
 
 def test_figure_pixels():
