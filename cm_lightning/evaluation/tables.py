@@ -137,7 +137,7 @@ def settings_table(results: Results) -> ReportTable | None:
     return ReportTable(
         "settings",
         "Settings that differ between models",
-        "All settings are listed in the configurations at the end of this page.",
+        "All settings are stored in the file config.yaml in the folder of each fold.",
         ["model", *names],
         [[Cell(str(model)), *(Cell(str(value)) for value in values)] for model, values in differing.iterrows()],
     )
