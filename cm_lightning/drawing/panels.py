@@ -2,16 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 Frame = NDArray[Any]
+
+PANEL_WIDTH = 2.6
+"""Width of a panel in inches. All lengths of :func:`draw_panels` are in inches."""
+
+PANEL_GAP = 0.2
+"""Distance of neighbouring panels in inches."""
+
+TITLE_CHARACTERS = 38
+"""Characters of a panel's title that fit above a panel; longer titles have several lines."""
 
 
 @dataclass(frozen=True)
@@ -112,31 +121,45 @@ def draw_panels(rows: Sequence[Sequence[Panel]], class_names: Sequence[str], tit
     Returns:
         The figure.
     """
-    heights = [min(1.6, _extent(row[0])[1] / _extent(row[0])[0]) for row in rows]
+    # Very flat and very tall images leave a part of their panel empty.
+    heights = [PANEL_WIDTH * min(1.6, max(0.5, _extent(row[0])[1] / _extent(row[0])[0])) for row in rows]
+    titles = [[fill(panel.title, TITLE_CHARACTERS) for panel in row] for row in rows]
+    lines = [max(text.count("\n") + 1 for text in row) for row in titles]
+    scales = list(dict.fromkeys(panel.scale for row in rows for panel in row if panel.scale != GREY))
+    left, bottom, top = 0.6, 0.75, 0.4 if title else 0.05
     columns = len(rows[0])
-    width = 3.1 * columns + 0.9
-    # Panels are a little lower than their width allows, because otherwise the layout lets the figure title and the
-    # legend overlap them. The other lengths in inches are those of titles and axis labels.
-    height = 2.6 * sum(heights) + 0.55 * len(rows) + 0.8
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.1), dpi=110)
-    grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    width = left + (PANEL_WIDTH + PANEL_GAP) * columns + 0.85 * len(scales)
+    grid_height = sum(heights) + 0.15 * sum(lines) + 0.3 * len(rows)
+    height = bottom + grid_height + top
+    figure = Figure(figsize=(width, height), dpi=110)
+
+    def add_axes(x: float, y: float, axes_width: float, axes_height: float) -> Axes:
+        return figure.add_axes((x / width, y / height, axes_width / width, axes_height / height))
+
     images: dict[Scale, Any] = {}
-    for row_axes, row in zip(grid, rows, strict=True):
-        for axes, panel in zip(row_axes, row, strict=True):
+    y = bottom + grid_height
+    for row, row_titles, row_height, row_lines in zip(rows, titles, heights, lines, strict=True):
+        y -= 0.15 * row_lines + 0.1 + row_height
+        for column, (panel, panel_title) in enumerate(zip(row, row_titles, strict=True)):
+            axes = add_axes(left + (PANEL_WIDTH + PANEL_GAP) * column, y, PANEL_WIDTH, row_height)
             images[panel.scale] = _draw_panel(axes, panel, len(class_names))
-        row_axes[0].set_ylabel(f"depth [{row[0].unit}]")
-        for axes in row_axes[1:]:
-            # All panels of a row show the same case and have the same axis.
-            axes.tick_params(labelleft=False)
-    for axes, panel in zip(grid[-1], rows[-1], strict=True):
+            axes.set_title(panel_title, fontsize=9)
+            if column == 0:
+                axes.set_ylabel(f"depth [{panel.unit}]")
+            else:
+                # All panels of a row show the same case and have the same axis.
+                axes.tick_params(labelleft=False)
+        y -= 0.2
+    for axes, panel in zip(figure.axes[-columns:], rows[-1], strict=True):
         axes.set_xlabel(f"lateral [{panel.unit}]")
-    for scale, image in images.items():
-        if scale != GREY:
-            figure.colorbar(image, ax=grid, label=scale.name, shrink=0.6, pad=0.01)
+    for index, scale in enumerate(scales):
+        x = left + (PANEL_WIDTH + PANEL_GAP) * columns + 0.85 * index
+        bar = add_axes(x, bottom + 0.2 * grid_height, 0.12, 0.6 * grid_height)
+        figure.colorbar(images[scale], cax=bar, label=scale.name)
     handles = [Line2D([], [], color=class_colour(i), label=name) for i, name in enumerate(class_names, start=1)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, y=1 - 0.08 / height, va="top")
     return figure
 
 
@@ -158,6 +181,5 @@ def _draw_panel(axes: Axes, panel: Panel, classes: int) -> Any:
             mask = (panel.label == index).astype(float)
             if mask.any() and not mask.all():
                 axes.contour(mask, [0.5], colors=[class_colour(index)], linewidths=1.4, extent=corners, origin="upper")
-    axes.set_title(panel.title, fontsize=9)
     axes.tick_params(labelsize=7)
     return image

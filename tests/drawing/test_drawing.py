@@ -12,6 +12,7 @@ from cm_lightning.drawing import (
     GREY,
     LargestLabelFrame,
     Panel,
+    Scale,
     case_panels,
     draw_panels,
     figure_pixels,
@@ -52,15 +53,18 @@ def test_panels_of_a_case_with_and_without_a_map(rng, tmp_path):
 @pytest.mark.parametrize("shape", [(64, 64), (64, 128), (20, 128), (160, 64)])
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("columns", [2, 5])
-def test_title_and_legend_do_not_overlap_the_panels(shape, rows, columns):
-    panel = Panel("entropy", np.zeros(shape), (1.0, 1.0), "mm")
-    row = [panel] * (columns - 1) + [replace(panel, scale=CONFIDENCE)]
-    figure = draw_panels([row] * rows, ["nerve"], "validation")
-    figure_pixels(figure)  # applies the layout
-    panels = [axes.get_tightbbox() for axes in figure.axes if axes.get_title()]
-    assert len(panels) == rows * columns
-    assert min(text.get_window_extent().y0 for text in figure.texts) > max(box.y1 for box in panels)
-    assert figure.legends[0].get_window_extent().y1 < min(box.y0 for box in panels)
+@pytest.mark.parametrize("title", ["", "validation"])
+def test_parts_of_a_figure_do_not_overlap_or_leave_it(shape, rows, columns, title):
+    panel = Panel("patient_with_a_long_name_0001_sweep_2: mean prediction", np.zeros(shape), (1.0, 1.0), "mm")
+    row = [panel] * (columns - 1) + [replace(panel, scale=Scale("mutual information [nats]"))]
+    figure = draw_panels([row] * rows, ["nerve"], title)
+    figure_pixels(figure)  # positions of texts are known after drawing
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    boxes += [text.get_window_extent() for text in [*figure.texts, *figure.legends]]
+    assert len(boxes) == rows * columns + 2 + bool(title)
+    for index, box in enumerate(boxes):
+        assert min(box.x0, box.y0, figure.bbox.x1 - box.x1, figure.bbox.y1 - box.y1) >= 0
+        assert not any(box.overlaps(other) for other in boxes[:index])
 
 
 def test_figure_pixels():
