@@ -267,7 +267,7 @@ def sparse_matrix(graph: RandomWalkGraph) -> tuple[sparse.csc_array, NDArray[np.
             (np.concatenate([*rows, number]), np.concatenate([*columns, number])),
         )
     ).tocsc()
-    return matrix, graph.right[unknown]
+    return matrix, graph.rhs[unknown]
 
 
 def cpu_peers(package_solver: ConfidenceMapSolver) -> Iterator[tuple[str, Solve]]:

@@ -132,14 +132,14 @@ class CommandLine(LightningCLI):
         fold = ExperimentFolder(Path(config.output_dir) / config.experiment).fold(config.data.fold)
         config.ckpt_path = find_checkpoint(subcommand, config.ckpt_path, fold)
         if subcommand == "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
-            make_room(fold, config.overwrite)
+            remove_earlier_run(fold, config.overwrite)
         config.checkpoint.dirpath = str(fold.checkpoints)
         config.trainer.default_root_dir = str(fold.path)
         if subcommand == "test":
             # The callback ResultTable prints a more complete table.
             config.verbose = False
         # The settings of the training and those of the test are kept in separate files.
-        self.save_config_kwargs["config_filename"] = fold.settings_of(subcommand).name
+        self.save_config_kwargs["config_filename"] = fold.settings_file(subcommand).name
         # A checkpoint may replace these settings later.
         self._requested = {} if config.ckpt_path is None else self._settings()
 
@@ -275,9 +275,9 @@ def find_checkpoint(subcommand: str, ckpt_path: Any, fold: FoldFolder) -> str | 
 
 
 @rank_zero_only
-def make_room(fold: FoldFolder, overwrite: bool) -> None:
-    """Delete an earlier run, in the main process only; see :meth:`FoldFolder.make_room`."""
-    fold.make_room(overwrite)
+def remove_earlier_run(fold: FoldFolder, overwrite: bool) -> None:
+    """Delete an earlier run, in the main process only; see :meth:`FoldFolder.remove_earlier_run`."""
+    fold.remove_earlier_run(overwrite)
 
 
 class _ResolvedError(Exception):

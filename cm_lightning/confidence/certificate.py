@@ -31,7 +31,7 @@ MOST_REFINEMENTS = 6
 
 
 def certify(
-    graph: RandomWalkGraph, right: Array, x: Array, multiply: Multiply, substitute: Substitute, failed: Array
+    graph: RandomWalkGraph, rhs: Array, x: Array, multiply: Multiply, substitute: Substitute, failed: Array
 ) -> Array:
     """Compute an upper bound of the maximum error of solutions, including rounding errors.
 
@@ -44,7 +44,7 @@ def certify(
 
     Args:
         graph: Linear systems, ``(..., depth, lateral)``.
-        right: Right-hand sides ``b``, ``(..., depth, lateral)``.
+        rhs: Right-hand sides ``b``, ``(..., depth, lateral)``.
         x: Solutions, float64, ``(..., depth, lateral)``, 0 outside the unknown pixels.
         multiply: Product with ``A`` of the engine, float64.
         substitute: Solution with the factor of the engine, in the type of the factor.
@@ -60,7 +60,7 @@ def certify(
     finished = failed
     product, magnitude = np.zeros_like(x), np.zeros_like(x)
     multiply(x, product, magnitude, np.zeros_like(failed))
-    target = np.abs(right - product) + ROUNDING * (magnitude + np.abs(right))
+    target = np.abs(rhs - product) + ROUNDING * (magnitude + np.abs(rhs))
     target += LEAST_RESIDUAL * diagonal(graph)
     v, remaining = np.zeros_like(x), target.copy()
     ratio: Array = np.inf

@@ -25,7 +25,7 @@ class RandomWalkGraph(NamedTuple):
         down_left: Weights between unknown pixels, ``(..., depth - 1, lateral - 1)``.
         slack: Sum of the weights of an unknown pixel to pixels with known values, ``(..., depth, lateral)``.
         unknown: Pixels with unknown values, ``(..., depth, lateral)``.
-        right: Right-hand side, ``(..., depth, lateral)``: sum of the weights of an unknown pixel to pixels with known
+        rhs: Right-hand side, ``(..., depth, lateral)``: sum of the weights of an unknown pixel to pixels with known
             values, multiplied by these values.
     """
 
@@ -35,7 +35,7 @@ class RandomWalkGraph(NamedTuple):
     down_left: Array
     slack: Array
     unknown: Array
-    right: Array
+    rhs: Array
 
 
 class BoundaryConditions(NamedTuple):
@@ -45,13 +45,13 @@ class BoundaryConditions(NamedTuple):
         values: Known values, 0 elsewhere, float64, ``(..., depth, lateral)``.
         unknown: Pixels with unknown values, bool, ``(..., depth, lateral)``.
         slack: Sum of the weights of each unknown pixel to virtual nodes, float64, ``(..., depth, lateral)``.
-        right: Sum of these weights multiplied by the values of the nodes, float64, ``(..., depth, lateral)``.
+        rhs: Sum of these weights multiplied by the values of the nodes, float64, ``(..., depth, lateral)``.
     """
 
     values: Array
     unknown: Array
     slack: Array
-    right: Array
+    rhs: Array
 
 
 def boundary_conditions(
@@ -75,15 +75,15 @@ def boundary_conditions(
     values = (domain & reaches_source & ~reaches_sink).astype(np.float64)
     # Unlike zeros_like, zeros does not access memory that is not written later, which is most of it.
     xp = array_namespace(values)
-    slack, right = xp.zeros(values.shape), xp.zeros(values.shape)
+    slack, rhs = xp.zeros(values.shape), xp.zeros(values.shape)
     if virtual:
-        right += source & unknown
-        slack += right
+        rhs += source & unknown
+        slack += rhs
         slack += sink & unknown
     else:
         unknown = unknown & ~source & ~sink
         values[source] = 1.0
-    return BoundaryConditions(values, unknown, slack, right)
+    return BoundaryConditions(values, unknown, slack, rhs)
 
 
 def make_graph(weights: EdgeWeights, conditions: BoundaryConditions) -> RandomWalkGraph:
@@ -91,12 +91,12 @@ def make_graph(weights: EdgeWeights, conditions: BoundaryConditions) -> RandomWa
 
     Args:
         weights: Edge weights of the frames.
-        conditions: Boundary conditions, whose arrays ``slack`` and ``right`` are changed in place.
+        conditions: Boundary conditions, whose arrays ``slack`` and ``rhs`` are changed in place.
 
     Returns:
         The linear systems.
     """
-    values, unknown, slack, right = conditions
+    values, unknown, slack, rhs = conditions
     between = {}
     for name, (start, end) in EDGE_ENDS.items():
         weight = getattr(weights, name)
@@ -106,8 +106,8 @@ def make_graph(weights: EdgeWeights, conditions: BoundaryConditions) -> RandomWa
         for pixel, neighbour in ((start, end), (end, start)):
             flow = outward * unknown[pixel]
             slack[pixel] += flow
-            right[pixel] += flow * values[neighbour]
-    return RandomWalkGraph(**between, slack=slack, unknown=unknown, right=right)
+            rhs[pixel] += flow * values[neighbour]
+    return RandomWalkGraph(**between, slack=slack, unknown=unknown, rhs=rhs)
 
 
 def mirror(graph: RandomWalkGraph) -> RandomWalkGraph:

@@ -136,14 +136,14 @@ class System:
     """Linear systems on the bounding box of a domain, for one frame (CPU) or several frames (GPU).
 
     Attributes:
-        place: Index in arrays of shape ``(frames, depth, lateral)``: frame or frames, rows, columns.
+        index: Index in arrays of shape ``(frames, depth, lateral)``: frame or frames, rows, columns.
         image: Intensities after scaling and computation of the envelope, float64, ``(..., depth, lateral)``.
         domain: Insonified pixels, broadcastable to ``image``.
         values: Known values, 0 elsewhere, float64, ``(..., depth, lateral)``.
         graph: The linear systems.
     """
 
-    place: tuple[Any, slice, slice]
+    index: tuple[Any, slice, slice]
     image: Array
     domain: Array
     values: Array

@@ -120,7 +120,7 @@ def check_size(network: nn.Module, size: tuple[int, ...]) -> None:
             pass
 
 
-def takes_any_grid(network: nn.Module) -> bool:
+def supports_any_size(network: nn.Module) -> bool:
     """Return whether a network supports images of any size (after padding), rather than one fixed size.
 
     Args:
@@ -146,7 +146,7 @@ def pad_to_fit(network: nn.Module, inputs: Tensor) -> Tensor:
         InputError: The network supports only one fixed size, and the images have a different size.
     """
     size = tuple(inputs.shape[2:])
-    if not takes_any_grid(network):
+    if not supports_any_size(network):
         check_size(network, size)
         return inputs
     factors = _total_strides(network, len(size))

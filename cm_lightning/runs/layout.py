@@ -128,7 +128,7 @@ class FoldFolder:
         """Output of the processes of the fold during cross-validation."""
         return self.path.parent / f"{self.path.name}.log"
 
-    def settings_of(self, stage: str) -> Path:
+    def settings_file(self, stage: str) -> Path:
         """Return the file with the settings of a stage, which is a different one for each stage.
 
         Args:
@@ -159,7 +159,7 @@ class FoldFolder:
             )
         return path
 
-    def make_room(self, overwrite: bool) -> None:
+    def remove_earlier_run(self, overwrite: bool) -> None:
         """Remove the files of an earlier run, so that they cannot be mistaken for those of the new run.
 
         Args:

@@ -14,7 +14,7 @@ from cm_lightning.data.cases import Case, file_digest
 from cm_lightning.data.raters import RATER_PATTERN, find_rater_files
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.io import read_image
-from cm_lightning.models.networks import takes_any_grid
+from cm_lightning.models.networks import supports_any_size
 from cm_lightning.runs import ExperimentFolder, FoldFolder
 from cm_lightning.uncertainty import MCDropout
 from cm_lightning.variability.image_sampler import ImageSampler
@@ -151,7 +151,7 @@ def _sample_fold(
 ) -> list[Path]:
     """Sample a fold, or return existing samples of the same weights, settings, images and labels."""
     task = load_task(fold)
-    if task.window is not None and not takes_any_grid(task.network):
+    if task.window is not None and not supports_any_size(task.network):
         settings = replace(settings, inference="windows")
     files = [
         path for case in data.cases_of("test") if case.id in frames_by_case for path in (case.image, case.label) if path

@@ -30,7 +30,7 @@ def cpu_bound(graph, x, precision):
     def product(v, result, magnitude, _):
         multiply(graph, v, result, magnitude)
 
-    return float(certify(graph, graph.right, x, product, solve, np.zeros((), np.int32)))
+    return float(certify(graph, graph.rhs, x, product, solve, np.zeros((), np.int32)))
 
 
 def test_bounds_of_wrong_solutions_are_valid_and_tight(rng):

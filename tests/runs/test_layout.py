@@ -44,7 +44,7 @@ def test_names_of_files_and_folders(experiment):
     for name, path in names.items():
         assert getattr(fold, name).resolve() == (fold.path / path).resolve()
     assert fold.test_picture("a").relative_to(fold.path).as_posix() == "pictures/test_a.png"
-    assert (fold.settings_of("fit"), fold.settings_of("test").name) == (fold.config, "test_config.yaml")
+    assert (fold.settings_file("fit"), fold.settings_file("test").name) == (fold.config, "test_config.yaml")
     assert (fold.name, fold.experiment) == ("nerve_2ch_seed3/fold1", experiment)
     assert (experiment.metrics.name, experiment.summary.name) == ("cv_metrics.csv", "cv_summary.csv")
 
@@ -65,10 +65,10 @@ def test_find_experiments_with_model_and_seed(experiment, tmp_path):
 def test_earlier_runs_are_only_removed_with_overwrite(experiment):
     fold = experiment.fold(0)
     with pytest.raises(ValueError, match=r"fold0 already contains a run. Resume it with --ckpt_path last"):
-        fold.make_room(overwrite=False)
-    fold.make_room(overwrite=True)
+        fold.remove_earlier_run(overwrite=False)
+    fold.remove_earlier_run(overwrite=True)
     assert [path.name for path in fold.path.iterdir()] == ["notes.txt"]
-    fold.make_room(overwrite=False)  # the earlier run no longer exists
+    fold.remove_earlier_run(overwrite=False)  # the earlier run no longer exists
 
 
 def test_checkpoints_by_name_and_by_path(experiment, tmp_path):

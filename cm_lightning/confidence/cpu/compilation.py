@@ -56,6 +56,6 @@ def _solve_small_system(double: bool) -> None:
     _, graph = frame_equations(weight_function, np.zeros(shape), boundary)
     factorise(graph, *arguments)
     if double:
-        direct(graph, graph.right, *arguments, False, np.empty(shape))
+        direct(graph, graph.rhs, *arguments, False, np.empty(shape))
     else:
-        conjugate_gradients(graph, graph.right, *arguments, 1e-3, False, 1, np.empty(shape))
+        conjugate_gradients(graph, graph.rhs, *arguments, 1e-3, False, 1, np.empty(shape))

@@ -75,7 +75,7 @@ def _add_magnitudes(weights: Array, first: Array, second: Array, first_result: A
 @njit(cache=True, nogil=True)
 def conjugate_gradients(
     graph: RandomWalkGraph,
-    right: Array,
+    rhs: Array,
     plan: Dissection,
     scale: float,
     factor: Factor,
@@ -92,7 +92,7 @@ def conjugate_gradients(
 
     Args:
         graph: Linear system of one frame.
-        right: Right-hand side ``b``, ``(depth, lateral)``.
+        rhs: Right-hand side ``b``, ``(depth, lateral)``.
         plan: Dissection of the grid.
         scale: Factor of all weights in :func:`cm_lightning.confidence.cpu.elimination.factorise`.
         factor: Factor from this function.
@@ -106,7 +106,7 @@ def conjugate_gradients(
         Number of steps, and estimated maximum error, which is infinite if the method failed.
     """
     depth, lateral = x.shape
-    residual = right.copy()
+    residual = rhs.copy()
     direction = np.zeros_like(x)
     product = np.empty_like(x)
     no_magnitude = np.empty((0, 0))
@@ -158,7 +158,7 @@ def conjugate_gradients(
 @njit(cache=True, nogil=True)
 def direct(
     graph: RandomWalkGraph,
-    right: Array,
+    rhs: Array,
     plan: Dissection,
     scale: float,
     factor: Factor,
@@ -170,7 +170,7 @@ def direct(
 
     Args:
         graph: Linear system of one frame.
-        right: Right-hand side ``b``, ``(depth, lateral)``.
+        rhs: Right-hand side ``b``, ``(depth, lateral)``.
         plan: Dissection of the grid.
         scale: Factor of all weights in :func:`cm_lightning.confidence.cpu.elimination.factorise`.
         factor: Factor from this function, float64.
@@ -182,13 +182,13 @@ def direct(
         Estimated maximum error, which is the largest correction by one step of iterative refinement.
     """
     depth, lateral = x.shape
-    substitute(right.ravel(), plan, scale, factor, work, depth, lateral)
+    substitute(rhs.ravel(), plan, scale, factor, work, depth, lateral)
     x[:] = work.solution.reshape(depth, lateral)
     residual = np.empty_like(x)
     multiply(graph, x, residual, np.empty((0, 0)))
     for row in range(depth):
         for column in range(lateral):
-            residual[row, column] = right[row, column] - residual[row, column]
+            residual[row, column] = rhs[row, column] - residual[row, column]
     substitute(residual.ravel(), plan, scale, factor, work, depth, lateral)
     estimate = 0.0
     for pixel in range(len(work.solution)):

@@ -93,12 +93,12 @@ def factorise(graph: RandomWalkGraph, plan: Dissection, scale: float, factor: Fa
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def substitute(
-    right: Array, plan: Dissection, scale: float, factor: Factor, work: Workspace, depth: int, lateral: int
+    rhs: Array, plan: Dissection, scale: float, factor: Factor, work: Workspace, depth: int, lateral: int
 ) -> None:
     """Solve ``A x = b`` by forward and backward substitution, in the type of the factor.
 
     Args:
-        right: Right-hand side ``b``, ``(pixels,)``, 0 at pixels with known values.
+        rhs: Right-hand side ``b``, ``(pixels,)``, 0 at pixels with known values.
         plan: Dissection of the grid.
         scale: Factor of all weights in :func:`factorise`.
         factor: Factor from :func:`factorise`.
@@ -109,8 +109,8 @@ def substitute(
     solution = work.solution
     values = work.front
     batches = len(plan.cells_until)
-    for pixel in range(len(right)):
-        solution[pixel] = right[pixel] * scale
+    for pixel in range(len(rhs)):
+        solution[pixel] = rhs[pixel] * scale
     for batch in range(batches):
         corners = plan.corners[(plan.cells_until[batch - 1] if batch > 0 else 0) : plan.cells_until[batch]]
         reduce_cells(corners, factor.cells[batch], factor.cell_pivots[batch], depth, lateral, solution, work.window)

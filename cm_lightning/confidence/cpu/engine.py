@@ -34,7 +34,7 @@ def solve(problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
         if system is None:
             return
         solution = solvers.for_shape(system.values.shape)(system.graph)
-        maps[system.place] = np.clip(solution.values, 0.0, 1.0) + system.values
+        maps[system.index] = np.clip(solution.values, 0.0, 1.0) + system.values
         info.iterations[index] = solution.iterations
         info.error_estimate[index] = solution.error_estimate
         info.error_bound[index] = solution.error_bound + problem.rounding
@@ -64,10 +64,10 @@ def gradient(problem: Problem, maps: torch.Tensor, upstream: torch.Tensor) -> to
         system = set_up(problem, index)
         if system is None:
             return
-        right = map_gradients[system.place] * system.graph.unknown
-        adjoint = solvers.for_shape(system.values.shape)(system.graph, right)
-        gradients = weight_gradients(adjoint.values, map_values[system.place])
-        result[system.place] = problem.weight_function.gradient(system.image, system.domain, gradients)
+        rhs = map_gradients[system.index] * system.graph.unknown
+        adjoint = solvers.for_shape(system.values.shape)(system.graph, rhs)
+        gradients = weight_gradients(adjoint.values, map_values[system.index])
+        result[system.index] = problem.weight_function.gradient(system.image, system.domain, gradients)
 
     run_on_all_cores(differentiate_frame, len(result), problem.parameters.max_batch)
     return convert_like(result, maps)

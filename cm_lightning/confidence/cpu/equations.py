@@ -32,11 +32,11 @@ def set_up(problem: Problem, index: int) -> System | None:
     boundary = problem.boundary.take(slice(index, index + 1))
     if not boundary.domain.any():
         return None
-    place = (index, *rectangle_around(boundary.domain[0]))
-    boundary = boundary.crop(*place[1:])
-    image = problem.intensities(problem.frames[place])
+    location = (index, *rectangle_around(boundary.domain[0]))
+    boundary = boundary.crop(*location[1:])
+    image = problem.intensities(problem.frames[location])
     values, graph = frame_equations(problem.weight_function, image, boundary)
-    return System(place, image, boundary.domain[0], values, graph)
+    return System(location, image, boundary.domain[0], values, graph)
 
 
 def frame_equations(
@@ -65,7 +65,7 @@ def frame_equations(
         dict(zip(EDGE_ENDS, largest, strict=True)), dict(zip(EDGE_ENDS, exists, strict=True))
     )
     edges = {name: np.zeros(frame[start].shape) for name, (start, _) in EDGE_ENDS.items()}
-    graph = RandomWalkGraph(**edges, slack=conditions.slack, unknown=conditions.unknown, right=conditions.right)
+    graph = RandomWalkGraph(**edges, slack=conditions.slack, unknown=conditions.unknown, rhs=conditions.rhs)
     _add_weights(
         image,
         domain,
@@ -156,7 +156,7 @@ def _add_weights(
                             kind_weights[row, column - first_column] = weight
                         elif first:
                             graph.slack[row, column] += weight
-                            graph.right[row, column] += weight * values[other_row, other_column]
+                            graph.rhs[row, column] += weight * values[other_row, other_column]
                         else:
                             graph.slack[other_row, other_column] += weight
-                            graph.right[other_row, other_column] += weight * values[row, column]
+                            graph.rhs[other_row, other_column] += weight * values[row, column]

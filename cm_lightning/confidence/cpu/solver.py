@@ -77,54 +77,54 @@ class CompiledSolver:
         self._certify = certify
         self._buffers: dict[type[np.floating], _Buffers] = {}
 
-    def __call__(self, graph: RandomWalkGraph, right: FloatArray | None = None) -> Solution:
+    def __call__(self, graph: RandomWalkGraph, rhs: FloatArray | None = None) -> Solution:
         """Solve a linear system.
 
         Args:
             graph: Linear system of one frame.
-            right: Right-hand side, ``(depth, lateral)``, which replaces that of the graph. In this case, the tolerance
+            rhs: Right-hand side, ``(depth, lateral)``, which replaces that of the graph. In this case, the tolerance
                 and errors are relative to the largest entry of the solution.
 
         Returns:
             The solution.
         """
         if not graph.unknown.any():
-            return Solution(np.zeros(graph.right.shape), 0, 0.0, 0.0 if self._certify else np.nan, fallback=False)
+            return Solution(np.zeros(graph.rhs.shape), 0, 0.0, 0.0 if self._certify else np.nan, fallback=False)
         ill_conditioned = is_ill_conditioned(graph)
         if self._method == "cg" and not ill_conditioned:
-            solution = self._solve(graph, right, np.float32)
+            solution = self._solve(graph, rhs, np.float32)
             if is_accepted(solution.error_estimate, solution.error_bound, self._tolerance):
                 return solution
-        solution = self._solve(graph, right, np.float64)
+        solution = self._solve(graph, rhs, np.float64)
         if ill_conditioned and np.isfinite(solution.error_estimate):
-            mirrored_right = None if right is None else right[:, ::-1].copy()
-            mirrored = self._solve(mirror(graph), mirrored_right, np.float64)
+            mirrored_rhs = None if rhs is None else rhs[:, ::-1].copy()
+            mirrored = self._solve(mirror(graph), mirrored_rhs, np.float64)
             estimate = difference_from_mirrored(solution.values, mirrored.values)
             solution = replace(solution, error_estimate=float(estimate))
         return replace(solution, fallback=self._method == "cg")
 
-    def _solve(self, graph: RandomWalkGraph, right: FloatArray | None, dtype: type[np.floating]) -> Solution:
+    def _solve(self, graph: RandomWalkGraph, rhs: FloatArray | None, dtype: type[np.floating]) -> Solution:
         """Factorise and solve a system with a factor of the given type."""
         compile_once(dtype is np.float64)
         if dtype not in self._buffers:
             self._buffers[dtype] = _Buffers(self._dissection, dtype)
         buffers = self._buffers[dtype]
-        right_side = graph.right if right is None else right
+        right_side = graph.rhs if rhs is None else rhs
         values = np.zeros(right_side.shape)
         arguments = (self._dissection, SCALE[dtype], buffers.factor, buffers.work)
         iterations, estimate, bound = 0, np.inf, np.nan
         zero_pivots = factorise(graph, *arguments)
         if zero_pivots == 0 and dtype is np.float64:
-            estimate = direct(graph, right_side, *arguments, right is not None, values)
+            estimate = direct(graph, right_side, *arguments, rhs is not None, values)
         elif zero_pivots == 0:
             iterations, estimate = conjugate_gradients(
-                graph, right_side, *arguments, STOPPING_SHARE * self._tolerance, right is not None, MOST_STEPS, values
+                graph, right_side, *arguments, STOPPING_SHARE * self._tolerance, rhs is not None, MOST_STEPS, values
             )
         if self._certify:
             bound = self._bound(graph, right_side, values, dtype) if np.isfinite(estimate) else np.inf
         return Solution(values, int(iterations), float(estimate), float(bound), fallback=False)
 
-    def _bound(self, graph: RandomWalkGraph, right: FloatArray, values: FloatArray, dtype: type[np.floating]) -> float:
+    def _bound(self, graph: RandomWalkGraph, rhs: FloatArray, values: FloatArray, dtype: type[np.floating]) -> float:
         """Compute an error bound of a solution from the factor with which it was computed."""
         buffers = self._buffers[dtype]
 
@@ -136,7 +136,7 @@ class CompiledSolver:
             substitute(vector.ravel(), *arguments, *self.shape)
             return buffers.work.solution.reshape(self.shape)
 
-        return float(certify(graph, right, values, multiply_all, substitute_all, np.zeros((), np.int32)))
+        return float(certify(graph, rhs, values, multiply_all, substitute_all, np.zeros((), np.int32)))
 
 
 class ThreadSolvers:

@@ -27,11 +27,11 @@ def fill_gradients(device: Device, problem: Problem, maps: Array, upstream: Arra
     tolerance = problem.parameters.tolerance
 
     def right_of(batch: Batch) -> Array:
-        return device.xp.ascontiguousarray(upstream[batch.place]) * batch.graph.unknown
+        return device.xp.ascontiguousarray(upstream[batch.index]) * batch.graph.unknown
 
     def store(batch: Batch, adjoint: Array) -> None:
-        by_weight = weight_gradients(adjoint, maps[batch.place])
-        result[batch.place] = problem.weight_function.gradient(batch.image, batch.domain, by_weight)
+        by_weight = weight_gradients(adjoint, maps[batch.index])
+        result[batch.index] = problem.weight_function.gradient(batch.image, batch.domain, by_weight)
 
     def iterate(batch: Batch) -> BoolArray:
         if batch.ill_conditioned.all():

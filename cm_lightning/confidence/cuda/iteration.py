@@ -61,12 +61,12 @@ class BatchSystem:
         arguments = (*graph_arguments(self._graph), stopped, x, product, magnitude, parts)
         self._launch("multiply", self._grid, (THREADS,), *arguments)
 
-    def conjugate_gradients(self, tolerance: float, right: Array | None = None) -> BatchSolution:
+    def conjugate_gradients(self, tolerance: float, rhs: Array | None = None) -> BatchSolution:
         """Solve by preconditioned conjugate gradients, starting from 0.
 
         Args:
             tolerance: Maximum error.
-            right: Right-hand sides, ``(frames, depth, lateral)``, for which errors are relative to the maximum of the
+            rhs: Right-hand sides, ``(frames, depth, lateral)``, for which errors are relative to the maximum of the
                 solution; None for those of the graph, with absolute errors.
 
         Returns:
@@ -74,7 +74,7 @@ class BatchSystem:
         """
         xp, launch = self._xp, self._launch
         stop_at = STOPPING_SHARE * tolerance
-        residual = (self._graph.right if right is None else right).copy()
+        residual = (self._graph.rhs if rhs is None else rhs).copy()
         x, direction, product = xp.zeros_like(residual), xp.zeros_like(residual), xp.empty_like(residual)
         dots, largest = xp.empty((2, self._frames, self._blocks))
         state = xp.zeros((self._frames, STATE_FIELDS))
@@ -84,7 +84,7 @@ class BatchSystem:
         for step in range(MOST_STEPS + 1):
             correction = self._factor.substitute(residual, stopped)
             launch("measure_correction", self._grid, blocks, self._pixels, stopped, residual, correction, dots, largest)
-            convergence = (self._blocks, dots, largest, step, stop_at, int(right is not None), state, stopped, steps)
+            convergence = (self._blocks, dots, largest, step, stop_at, int(rhs is not None), state, stopped, steps)
             launch("check_convergence", one_each, blocks, *convergence)
             direction_arguments = (self._pixels, step, state, stopped, steps, correction, direction, x)
             launch("update_direction", self._grid, blocks, *direction_arguments)
@@ -97,24 +97,24 @@ class BatchSystem:
         estimate = xp.where(stopped == BROKEN, np.inf, state[:, ESTIMATE])
         return BatchSolution(x, steps, estimate)
 
-    def direct(self, right: Array | None = None) -> BatchSolution:
+    def direct(self, rhs: Array | None = None) -> BatchSolution:
         """Solve by substitution. The error estimate is the size of the correction by one step of refinement.
 
         Args:
-            right: Right-hand sides, ``(frames, depth, lateral)``, for which errors are relative to the maximum of the
+            rhs: Right-hand sides, ``(frames, depth, lateral)``, for which errors are relative to the maximum of the
                 solution; None for those of the graph, with absolute errors.
 
         Returns:
             The solutions.
         """
         xp = self._xp
-        right_hand_side = self._graph.right if right is None else right
-        x = self._factor.substitute(right_hand_side, self._all).astype(np.float64)
+        right_side = self._graph.rhs if rhs is None else rhs
+        x = self._factor.substitute(right_side, self._all).astype(np.float64)
         residual = xp.empty_like(x)
         self._multiply(x, residual, self._all)
-        xp.subtract(right_hand_side, residual, out=residual)
+        xp.subtract(right_side, residual, out=residual)
         estimate = xp.abs(self._factor.substitute(residual, self._all)).max(axis=(1, 2)).astype(np.float64)
-        if right is not None:
+        if rhs is not None:
             largest = xp.abs(x).max(axis=(1, 2))
             estimate /= xp.where(largest > 0.0, largest, 1.0)
         lost = self._factor.lost > 0
@@ -138,4 +138,4 @@ class BatchSystem:
             self._multiply(x, product, settled, magnitude)
 
         lost = self._factor.lost.astype(np.int32)
-        return certify(self._graph, self._graph.right, x, multiply, self._factor.substitute, lost)
+        return certify(self._graph, self._graph.rhs, x, multiply, self._factor.substitute, lost)

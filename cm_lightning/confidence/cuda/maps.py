@@ -70,7 +70,7 @@ class _Maps:
         system = BatchSystem(self._device, batch.graph, np.float64)
         solution = system.direct()
         estimate, _ = self._store(batch, solution, system)
-        frames = batch.place[0]
+        frames = batch.index[0]
         self.info.fallback[frames] = self._problem.parameters.method == "cg"
         if batch.ill_conditioned.any():
             del system  # This releases its memory.
@@ -82,13 +82,13 @@ class _Maps:
     def _store(self, batch: Batch, solution: BatchSolution, system: BatchSystem) -> tuple[FloatArray, FloatArray]:
         """Store the maps of a batch with their information, and return the error estimates and bounds."""
         xp = self._device.xp
-        self._maps[batch.place] = xp.clip(solution.values, 0.0, 1.0) + batch.values
+        self._maps[batch.index] = xp.clip(solution.values, 0.0, 1.0) + batch.values
         facts = [solution.iterations.astype(np.float64), solution.error_estimate]
         if self._certify:
             facts.append(xp.where(xp.isfinite(solution.error_estimate), system.certify(solution.values), np.inf))
         iterations, estimate, *bounds = to_numpy(xp.stack(facts)).astype(np.float64)
         bound = bounds[0] if bounds else np.full(len(estimate), np.nan)
-        frames = batch.place[0]
+        frames = batch.index[0]
         self.info.iterations[frames] = iterations.astype(np.int64)
         self.info.error_estimate[frames] = estimate
         self.info.error_bound[frames] = bound + self._problem.rounding

@@ -80,9 +80,9 @@ def set_up(device: Device, problem: Problem, box: Box, frames: Sequence[int]) ->
     """
     xp = device.xp
     contiguous = frames[-1] - frames[0] + 1 == len(frames)
-    place = (slice(frames[0], frames[-1] + 1) if contiguous else list(frames), slice(*box[:2]), slice(*box[2:]))
-    image = problem.intensities(device.upload(_part(problem.frames, place)))
-    shared = (slice(None), *place[1:]) if len(problem.boundary) == 1 else place
+    index = (slice(frames[0], frames[-1] + 1) if contiguous else list(frames), slice(*box[:2]), slice(*box[2:]))
+    image = problem.intensities(device.upload(_part(problem.frames, index)))
+    shared = (slice(None), *index[1:]) if len(problem.boundary) == 1 else index
     domain, source, sink, reaches_source, reaches_sink = (
         device.upload(np.ascontiguousarray(_part(getattr(problem.boundary, name), shared)))
         for name in Boundary.__dataclass_fields__
@@ -97,7 +97,7 @@ def set_up(device: Device, problem: Problem, box: Box, frames: Sequence[int]) ->
     )
     graph = make_graph(problem.weight_function(image, domain), conditions)
     ill_conditioned = to_numpy(is_ill_conditioned(graph)).astype(bool)
-    return Batch(place, image, domain, conditions.values, graph, ill_conditioned)
+    return Batch(index, image, domain, conditions.values, graph, ill_conditioned)
 
 
 def finite_frames(frames: Any) -> BoolArray:
@@ -130,6 +130,6 @@ def _boxes(problem: Problem) -> dict[Box, list[int]]:
     return frames
 
 
-def _part(array: Any, place: tuple[Any, slice, slice]) -> Any:
+def _part(array: Any, index: tuple[Any, slice, slice]) -> Any:
     """Return a rectangle of some frames of an array of any type."""
-    return array[place[0]][:, place[1], place[2]]
+    return array[index[0]][:, index[1], index[2]]

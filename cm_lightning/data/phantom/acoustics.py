@@ -180,7 +180,7 @@ def _interfaces(
         patches = Wave(generator, 1.0, 9.0, terms=8)(lateral, elevation)
         # The threshold for missing patches is 1.8 SD below the mean at the skin and 0.8 SD above it at full depth.
         visible = 1 / (1 + np.exp(-(patches + 1.8 - 2.6 * relative_depth) / 0.25))
-        strength = profile * structure.facing**8 * visible
+        strength = profile * structure.incidence**8 * visible
         amplitude = np.float32(10 ** (structure.echo / 20))
         np.maximum(specular_echo, amplitude * strength * roughness, out=specular_echo)
         if structure.tissue in ("muscle", "fat"):

@@ -59,7 +59,7 @@ class Structure:
         tissue: Key of :data:`TISSUES`.
         distance: Signed distance to the surface in mm, negative inside; broadcastable to ``(depth, lateral,
             elevation)``.
-        facing: Orientation of the surface, from 0 (parallel to the beam) to 1 (perpendicular); broadcastable to the
+        incidence: Orientation of the surface, from 0 (parallel to the beam) to 1 (perpendicular); broadcastable to the
             same shape.
         echo: Strength of the specular echo in dB; None for no echo.
     """
@@ -67,7 +67,7 @@ class Structure:
     name: str
     tissue: str
     distance: FloatArray
-    facing: FloatArray
+    incidence: FloatArray
     echo: float | None = None
 
 
@@ -137,8 +137,8 @@ def _layer(
             coordinates = np.broadcast_to(coordinate, surface.shape)
             derivative = np.gradient(surface, axis=axis) / np.gradient(coordinates, axis=axis)
             slope += derivative**2
-    facing = (1 / np.sqrt(1 + slope)).astype(np.float32)
-    return (surface - depth) * facing, facing
+    incidence = (1 / np.sqrt(1 + slope)).astype(np.float32)
+    return (surface - depth) * incidence, incidence
 
 
 def _tube(
@@ -152,8 +152,8 @@ def _tube(
     scaled_lateral = (lateral - centre[1]) / radii[1]
     radius = np.sqrt(scaled_depth**2 + scaled_lateral**2) + np.float32(1e-6)
     normal = scaled_depth / radii[0], scaled_lateral / radii[1]
-    facing = np.abs(normal[0]) / np.sqrt(normal[0] ** 2 + normal[1] ** 2 + np.float32(1e-9))
-    return (radius - 1) * np.minimum(*radii), facing.astype(np.float32)
+    incidence = np.abs(normal[0]) / np.sqrt(normal[0] ** 2 + normal[1] ** 2 + np.float32(1e-9))
+    return (radius - 1) * np.minimum(*radii), incidence.astype(np.float32)
 
 
 def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> Body:
@@ -195,41 +195,43 @@ def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> 
         septum = middle + septum_wave(np.zeros_like(lateral), elevation)
         septum_side = lateral - septum - septum_tilt * (depth - top)
 
-        fat_layer, fat_facing = _layer(depth, skin, lateral, elevation)
-        deep, deep_facing = _layer(depth, top, lateral, elevation)
-        soleus_top, soleus_top_facing = _layer(depth, middle_surface, lateral, elevation)
-        soleus_bottom, soleus_bottom_facing = _layer(depth, bottom, lateral, elevation)
+        fat_layer, fat_incidence = _layer(depth, skin, lateral, elevation)
+        deep, deep_incidence = _layer(depth, top, lateral, elevation)
+        soleus_top, soleus_top_incidence = _layer(depth, middle_surface, lateral, elevation)
+        soleus_bottom, soleus_bottom_incidence = _layer(depth, bottom, lateral, elevation)
         heads = np.maximum(deep, 0.45 - soleus_top)
-        heads_facing = np.where(np.abs(deep) < np.abs(soleus_top), deep_facing, soleus_top_facing)
+        heads_incidence = np.where(np.abs(deep) < np.abs(soleus_top), deep_incidence, soleus_top_incidence)
         medial = np.maximum(heads, septum_side + 0.25)
         lateral_head = np.maximum(heads, 0.25 - septum_side)
         # The septum is parallel to the beam, so that its echo is weaker than that of the fascia above and below.
         at_septum = np.abs(septum_side) < np.abs(heads)
-        heads_facing = np.where(at_septum, np.float32(0.75), heads_facing)
+        heads_incidence = np.where(at_septum, np.float32(0.75), heads_incidence)
         calf = np.maximum(soleus_top + 0.45, -soleus_bottom)
-        calf_facing = np.where(np.abs(soleus_top) < np.abs(soleus_bottom), soleus_top_facing, soleus_bottom_facing)
+        calf_incidence = np.where(
+            np.abs(soleus_top) < np.abs(soleus_bottom), soleus_top_incidence, soleus_bottom_incidence
+        )
         path_offset = path_wave(np.zeros_like(lateral), elevation)
-        bone, bone_facing = _tube(
+        bone, bone_incidence = _tube(
             depth,
             lateral,
             (np.float32(fibula[0]) + 0.3 * path_offset, np.float32(fibula[1]) + path_offset),
             (np.float32(fibula_radius) + 0 * path_offset, np.float32(fibula_radius * 1.1) + 0 * path_offset),
         )
         vessel_depth = bottom + 1.5 * vessel_radius + 0.5
-        vessel, vessel_facing = _tube(
+        vessel, vessel_incidence = _tube(
             depth,
             lateral,
             (vessel_depth, np.float32(vessel_offset) + 0.6 * path_offset),
             (np.float32(vessel_radius) + 0 * path_offset, np.float32(vessel_radius * 1.2) + 0 * path_offset),
         )
         return [
-            Structure("fat", "fat", fat_layer, fat_facing, echo=0.0),
-            Structure("deep", "connective", deep, deep_facing, echo=None),
-            Structure("gastrocnemius_medialis", "muscle", medial, heads_facing, echo=2.0),
-            Structure("gastrocnemius_lateralis", "muscle", lateral_head, heads_facing, echo=2.0),
-            Structure("soleus", "muscle", calf, calf_facing, echo=1.0),
-            Structure("vessel", "blood", vessel, vessel_facing, echo=-3.0),
-            Structure("fibula", "bone", bone, bone_facing, echo=16.0),
+            Structure("fat", "fat", fat_layer, fat_incidence, echo=0.0),
+            Structure("deep", "connective", deep, deep_incidence, echo=None),
+            Structure("gastrocnemius_medialis", "muscle", medial, heads_incidence, echo=2.0),
+            Structure("gastrocnemius_lateralis", "muscle", lateral_head, heads_incidence, echo=2.0),
+            Structure("soleus", "muscle", calf, calf_incidence, echo=1.0),
+            Structure("vessel", "blood", vessel, vessel_incidence, echo=-3.0),
+            Structure("fibula", "bone", bone, bone_incidence, echo=16.0),
         ]
 
     return body
@@ -281,18 +283,18 @@ def _draw_neck(extent: tuple[float, float, float], rng: np.random.Generator) -> 
         # With slanted coordinates, a function of two arguments varies along all three axes.
         slanted = (lateral + 0.6 * depth, elevation + 0.8 * depth)
         bumps, ripple = lobe_bumps(*slanted), vessel_bumps(*slanted)
-        lobe, lobe_facing = tube(lobe_centre, lobe_radii, shift, lobe_scale)
-        vein, vein_facing = tube(jugular, jugular_radii, path_offset, 1 + respiration_wave(zeros, elevation))
-        artery, artery_facing = tube(carotid, (carotid_radius,) * 2, path_offset, constant_scale)
+        lobe, lobe_incidence = tube(lobe_centre, lobe_radii, shift, lobe_scale)
+        vein, vein_incidence = tube(jugular, jugular_radii, path_offset, 1 + respiration_wave(zeros, elevation))
+        artery, artery_incidence = tube(carotid, (carotid_radius,) * 2, path_offset, constant_scale)
         return [
             Structure("fat", "fat", *_layer(depth, skin, lateral, elevation), echo=0.0),
             Structure("strap", "muscle", *_layer(depth, muscle_top, lateral, elevation), echo=1.0),
             Structure("deep", "connective", *_layer(depth, muscle_bottom, lateral, elevation), echo=0.0),
             Structure("longus", "muscle", *_layer(depth, posterior, lateral, elevation), echo=2.0),
-            Structure("thyroid", "thyroid", lobe + bumps, lobe_facing, echo=-2.0),
+            Structure("thyroid", "thyroid", lobe + bumps, lobe_incidence, echo=-2.0),
             Structure("trachea", "air", *tube(trachea, (trachea_radius,) * 2, 0.3 * shift, constant_scale), echo=14.0),
-            Structure("jugular", "blood", vein + 2 * ripple, vein_facing, echo=-1.0),
-            Structure("carotid", "blood", artery + ripple, artery_facing, echo=3.0),
+            Structure("jugular", "blood", vein + 2 * ripple, vein_incidence, echo=-1.0),
+            Structure("carotid", "blood", artery + ripple, artery_incidence, echo=3.0),
         ]
 
     return body

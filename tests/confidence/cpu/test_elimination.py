@@ -18,7 +18,7 @@ def exact_solution(graph):
     rows = [[Fraction(0)] * (size + 1) for _ in range(size)]
     for p in range(size):
         rows[p][p] = Fraction(float(graph.slack.flat[p]))
-        rows[p][size] = Fraction(float(graph.right.flat[p]))
+        rows[p][size] = Fraction(float(graph.rhs.flat[p]))
     for name, (start, end) in EDGE_ENDS.items():
         weights = getattr(graph, name)
         for p, q, weight in zip(indices[start].flat, indices[end].flat, weights.flat, strict=True):
