@@ -9,5 +9,6 @@ OWN_COMMANDS = {
     "variability": "compare predictive uncertainty and rater variability, and relate both to confidence",
     "sync": "upload W&B runs that were logged offline",
     "dashboard": "create a W&B workspace that shows the runs of a project",
+    "train_region": "train the network that finds the insonified region of screens",
     "phantom": "write a synthetic ultrasound data set with known ground truth",
 }

@@ -2,13 +2,18 @@
 
 from cm_lightning.confidence.boundary import column_sink, column_source
 from cm_lightning.confidence.domain import (
-    Fan,
+    Geometry,
     Insonified,
+    MaskRegion,
+    Polygon,
     ProbeGeometry,
     ProbeName,
-    find_fan,
+    Rectangle,
+    Sector,
     find_geometry,
     find_insonified,
+    geometry_from_dict,
+    geometry_to_dict,
     linear_probe_domain,
 )
 from cm_lightning.confidence.problem import SolveInfo
@@ -17,15 +22,20 @@ from cm_lightning.confidence.solver import SOLVER_VERSION, ConfidenceMapSolver
 __all__ = [
     "SOLVER_VERSION",
     "ConfidenceMapSolver",
-    "Fan",
+    "Geometry",
     "Insonified",
+    "MaskRegion",
+    "Polygon",
     "ProbeGeometry",
     "ProbeName",
+    "Rectangle",
+    "Sector",
     "SolveInfo",
     "column_sink",
     "column_source",
-    "find_fan",
     "find_geometry",
     "find_insonified",
+    "geometry_from_dict",
+    "geometry_to_dict",
     "linear_probe_domain",
 ]

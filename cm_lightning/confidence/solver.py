@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from cm_lightning.confidence.arrays import FrameArray
+from cm_lightning.confidence.domain.sides import Side, turn_back, turn_to_top
 from cm_lightning.confidence.engine import choose_engine
 from cm_lightning.confidence.gradient import differentiable_maps
 from cm_lightning.confidence.problem import Problem, SolveInfo, SolverParameters
@@ -74,19 +75,22 @@ class ConfidenceMapSolver(SolverParameters):
         domain: Any = None,
         source: Any = None,
         sink: Any = None,
+        up: Side = "top",
     ) -> FrameArray:
         """Compute the confidence map of every frame, independently of other frames.
 
         If ``frames`` is a tensor that requires a gradient, the map is differentiable with ``normalise="fixed"``.
 
         Args:
-            frames: Intensities, ``(..., depth, lateral)``, with the probe at row 0, as a NumPy array, CuPy array or
-                PyTorch tensor of any real dtype on any device.
+            frames: Intensities, ``(..., depth, lateral)``, as a NumPy array, CuPy array or PyTorch tensor of any real
+                dtype on any device.
             domain: Insonified pixels, broadcastable to ``frames``; the whole frame by default.
             source: Pixels at the face of the probe, broadcastable to ``frames``; the first pixel of the domain in every
                 column by default.
             sink: Pixels at which random walks end, broadcastable to ``frames``; chosen by the parameter ``sink`` of the
                 solver by default.
+            up: Side of the frames at which the probe is. Frames and masks are turned so that the probe is at row 0, and
+                the maps are turned back.
 
         Returns:
             Confidence maps from 0 to 1, ``(..., depth, lateral)``, with the type and device of the frames; float64 for
@@ -100,8 +104,10 @@ class ConfidenceMapSolver(SolverParameters):
                 required with ``normalise="frame"`` or ``mode="RF"``.
         """
         if isinstance(frames, torch.Tensor) and frames.requires_grad and torch.is_grad_enabled():
-            return cast("FrameArray", differentiable_maps(self, frames, domain, source, sink))
-        maps, info = self.solve(frames, domain, source, sink)
+            domain, source, sink = (None if mask is None else turn_to_top(mask, up) for mask in (domain, source, sink))
+            turned = differentiable_maps(self, turn_to_top(frames, up), domain, source, sink)
+            return cast("FrameArray", turn_back(turned, up))
+        maps, info = self.solve(frames, domain, source, sink, up=up)
         missed = np.atleast_1d(~(info.error_estimate <= self.tolerance))
         if missed.any():
             warnings.warn(
@@ -119,6 +125,7 @@ class ConfidenceMapSolver(SolverParameters):
         source: Any = None,
         sink: Any = None,
         certify: bool = False,
+        up: Side = "top",
     ) -> tuple[FrameArray, SolveInfo]:
         """Compute confidence maps without gradients, and return information about the solutions.
 
@@ -129,6 +136,7 @@ class ConfidenceMapSolver(SolverParameters):
             sink: Sink pixels, broadcastable to ``frames``, or None; see :meth:`__call__`.
             certify: Whether to compute proven error bounds, which takes about as long as two more steps. Frames whose
                 bound exceeds the tolerance are solved directly.
+            up: Side of the frames at which the probe is; see :meth:`__call__`.
 
         Returns:
             Confidence maps, ``(..., depth, lateral)``, and information about the solutions.
@@ -136,5 +144,9 @@ class ConfidenceMapSolver(SolverParameters):
         Raises:
             ValueError: See :meth:`__call__`, except for gradients.
         """
+        if up != "top":
+            domain, source, sink = (None if mask is None else turn_to_top(mask, up) for mask in (domain, source, sink))
+            maps, info = self.solve(turn_to_top(frames, up), domain, source, sink, certify)
+            return turn_back(maps, up), info
         problem = Problem(self, frames, domain, source, sink)
         return choose_engine(problem).solve(problem, certify)

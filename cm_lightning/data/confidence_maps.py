@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cm_lightning.confidence import SOLVER_VERSION, ConfidenceMapSolver, ProbeGeometry, ProbeName
+from cm_lightning.confidence.domain import FINDER_VERSION
 from cm_lightning.data.cases import file_digest
 from cm_lightning.data.frames import to_frames, to_volume
 from cm_lightning.data.resampling import FRAMES_AT_ONCE
@@ -54,7 +55,7 @@ class ConfidenceCache:
 
     folder: Path
     solver: ConfidenceMapSolver
-    domain: ProbeName
+    domain: ProbeName | Path
     axes: str
 
     def path(self, image_file: Path) -> Path:
@@ -65,12 +66,19 @@ class ConfidenceCache:
         depends_on = {
             "content": file_digest(image_file),
             "solver": solver,
-            "domain": self.domain,
+            "domain": self._domain_key,
             "axes": self.axes,
             "version": SOLVER_VERSION,
         }
         key = hashlib.blake2b(json.dumps(depends_on, sort_keys=True).encode(), digest_size=16).hexdigest()
         return self.folder / f"{key}.npy"
+
+    @property
+    def _domain_key(self) -> str:
+        """What the maps depend on: the content of a geometry file, or the version of the search for the region."""
+        if isinstance(self.domain, Path):
+            return f"file {file_digest(self.domain)}"
+        return f"auto {FINDER_VERSION}" if self.domain == "auto" else self.domain
 
     def load(self, image_file: Path) -> NDArray[np.uint16]:
         """Load the confidence map of an image.

@@ -62,7 +62,8 @@ class UltrasoundDataModule(LightningDataModule):
             The default depends on the layout.
         spacing_mm: Voxel size in mm in the order of the file axes, for files without spacing.
         domain: Insonified region: ``whole`` image, the rectangle of a ``linear`` probe inside a black background, the
-            fan of a ``convex`` probe, or ``auto`` for a fan if one is found and a rectangle otherwise.
+            fan of a ``convex`` probe before a black background, ``auto`` for the region of any screen, which a network
+            finds, or a file with the geometry of all images (JSON, mask or DICOM).
         patient_pattern: Regular expression for the id of a case, whose first group is the patient.
         patient_table: CSV file with the columns case and patient, instead of the pattern.
         image_folds: Whether to allow folds of images if the patients are unknown. Near-duplicate images are kept in one
@@ -111,7 +112,7 @@ class UltrasoundDataModule(LightningDataModule):
         spacing: list[float] | None = None,
         axes: str | None = None,
         spacing_mm: list[float] | None = None,
-        domain: ProbeName = "whole",
+        domain: ProbeName | Path = "whole",
         patient_pattern: str | None = None,
         patient_table: Path | None = None,
         image_folds: bool = False,

@@ -1,5 +1,6 @@
 """Reader that reads every case only once, with its arrays and the geometry of its insonified region."""
 
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_lightning.confidence import ProbeGeometry, ProbeName, find_geometry
+from cm_lightning.confidence import Geometry, MaskRegion, ProbeGeometry, ProbeName, Rectangle, find_geometry
+from cm_lightning.confidence.domain.shapes import place_geometry
 from cm_lightning.data.cases import Case, CaseArrays, read_case
 from cm_lightning.data.frames import to_frames
 from cm_lightning.errors import InputError
-from cm_lightning.io import Axes
+from cm_lightning.io import Axes, read_geometry
 
 # Maximum memory in bytes of cases that are held for later steps. Most sets of 2D frames fit, but not all volumes of the
 # calf.
@@ -56,7 +58,7 @@ class CaseReader:
     Args:
         axes: Axes of the files.
         classes: Value of every class in the label files.
-        domain: Kind of the insonified region.
+        domain: Kind of the insonified region, or a geometry file.
         spacing_mm: Voxel size in mm in the order of the file axes, which replaces the spacing of the files, or None.
         held_bytes: Maximum memory of held cases in bytes. Cases that do not fit are read again.
     """
@@ -65,13 +67,13 @@ class CaseReader:
         self,
         axes: Axes,
         classes: dict[str, int],
-        domain: ProbeName = "whole",
+        domain: ProbeName | Path = "whole",
         spacing_mm: tuple[float, ...] | None = None,
         held_bytes: int = HELD_BYTES,
     ) -> None:
         self.axes = axes
         self.classes = classes
-        self.domain: ProbeName = domain
+        self.domain: ProbeName | Path = domain
         self.spacing_mm = spacing_mm
         self._free_bytes = held_bytes
         # Cases are identified by image and label, since an image may also be predicted without its label.
@@ -98,8 +100,14 @@ class CaseReader:
             return replace(held_case, case=case)
         arrays = read_case(case, self.axes, self.classes, self.spacing_mm)
         if case.image not in self._geometries:
-            self._geometries[case.image] = image_geometry(arrays.image, self.domain, arrays.spacing, str(case.image))
+            self._geometries[case.image] = self._find_geometry(case, arrays)
         return ReadCase(case, arrays, self._geometries[case.image])
+
+    def _find_geometry(self, case: Case, arrays: CaseArrays) -> ProbeGeometry:
+        if isinstance(self.domain, Path):
+            shape = (arrays.image.shape[0], arrays.image.shape[1])
+            return ProbeGeometry("shape", file_geometry(self.domain, self.axes, shape))
+        return image_geometry(arrays.image, self.domain, arrays.spacing, str(case.image))
 
     def hold(self, read: ReadCase) -> None:
         """Hold a case in memory until it is read again, if there is enough memory."""
@@ -131,8 +139,8 @@ def image_geometry(
 
     Args:
         image: Image, ``(depth, lateral[, elevation])``.
-        domain: ``whole`` image, rectangle of a ``linear`` probe inside a black background, fan of a ``convex`` probe,
-            or ``auto`` for a fan if one is found and a rectangle otherwise.
+        domain: ``whole`` image, rectangle of a ``linear`` probe inside a black background, fan of a ``convex`` probe
+            before a black background, or ``auto`` for the region of any screen.
         spacing: Voxel size in mm in the order of the axes, which is needed for the shape of a fan.
         name: Name of the image, for error messages.
 
@@ -143,11 +151,49 @@ def image_geometry(
         InputError: The domain is ``convex``, but there is no fan.
     """
     try:
-        return find_geometry(to_frames(image), domain, aspect=spacing[1] / spacing[0])
+        # The first row is nearest to the probe in all images; see the option data.axes.
+        geometry = find_geometry(to_frames(image), domain, aspect=spacing[1] / spacing[0], up="top")
     except ValueError as error:
         if domain != "convex":
             raise
         raise InputError(
             f"data.domain is 'convex', but there is no fan in {name}; expected bright pixels between two slanted edges "
-            "and a black background. Use 'linear' for a linear probe, or 'whole' for images without a background."
+            "and a black background. Use 'auto' for other screens, 'linear' for a linear probe, or 'whole' for images "
+            "without a background."
         ) from error
+    if geometry.doubt is not None:
+        warnings.warn(f"{name}: {geometry.doubt}", UserWarning, stacklevel=2)
+    return geometry
+
+
+def file_geometry(path: Path, axes: Axes, shape: tuple[int, int]) -> Geometry:
+    """Read the insonified region from a geometry file, which describes the frames as they are stored.
+
+    Args:
+        path: Geometry file; see :func:`cm_lightning.io.read_geometry`.
+        axes: Axes of the files.
+        shape: Number of pixels in depth and lateral direction.
+
+    Returns:
+        Geometry in frames with the probe at the first row.
+
+    Raises:
+        InputError: The file is not valid, or the probe is not at the first row.
+    """
+    geometry = read_geometry(path, shape)
+    if isinstance(geometry, MaskRegion):
+        return MaskRegion(
+            np.ascontiguousarray(np.flip(geometry.mask, tuple(axis for axis in axes.reversed if axis < 2)))
+        )
+    if 0 in axes.reversed:
+        geometry = place_geometry(geometry, "bottom", shape, (0, 0))
+        if isinstance(geometry, Rectangle):
+            geometry = replace(geometry, up="top")
+    if 1 in axes.reversed:
+        raise InputError(f"The geometry file {path} cannot be used with a reversed lateral axis; give a mask instead.")
+    if geometry.up != "top":
+        raise InputError(
+            f"According to the geometry file {path}, the probe is not at the first row of the frames "
+            f"(data.axes is {axes.text!r}); reverse or exchange the axes there."
+        )
+    return geometry

@@ -1,6 +1,7 @@
 """Reading and writing of image files with named axes."""
 
 from cm_lightning.io.axes import AXIS_NAMES, Axes
+from cm_lightning.io.geometry import dicom_region, read_geometry, write_geometry
 from cm_lightning.io.images import (
     FileImage,
     is_image,
@@ -15,10 +16,13 @@ __all__ = [
     "AXIS_NAMES",
     "Axes",
     "FileImage",
+    "dicom_region",
     "is_image",
     "is_picture",
+    "read_geometry",
     "read_image",
     "stem",
+    "write_geometry",
     "write_meta_image",
     "write_nifti",
 ]

@@ -1,5 +1,6 @@
 """MONAI transforms that compute confidence maps."""
 
+import warnings
 from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_dst_type
 
-from cm_lightning.confidence import ConfidenceMapSolver, ProbeName, find_geometry
+from cm_lightning.confidence import ConfidenceMapSolver, Geometry, ProbeName, find_geometry
 
 
 class ConfidenceMap(Transform):  # type: ignore[misc]
@@ -24,8 +25,8 @@ class ConfidenceMap(Transform):  # type: ignore[misc]
     Args:
         solver: Solver of the maps; ``ConfidenceMapSolver()`` by default.
         probe: Insonified region: ``whole`` frame, the rectangle of a ``linear`` probe inside a black background, the
-            fan of a ``convex`` probe, or ``auto`` for a fan if one is found and a rectangle otherwise. It is ignored if
-            there is a mask.
+            fan of a ``convex`` probe before a black background, ``auto`` for the region of any screen, or a geometry.
+            It is ignored if there is a mask.
         depth_axis: Axis of depth, without counting the channel. For 2D images from MONAI's readers, whose first axis is
             the column, this is 1.
         lateral_axis: Lateral axis, without counting the channel. For 2D images from MONAI's readers, this is 0.
@@ -43,7 +44,7 @@ class ConfidenceMap(Transform):  # type: ignore[misc]
     def __init__(
         self,
         solver: ConfidenceMapSolver | None = None,
-        probe: ProbeName = "whole",
+        probe: ProbeName | Geometry = "whole",
         depth_axis: int = 0,
         lateral_axis: int = 1,
         flip_depth: bool = False,
@@ -83,7 +84,9 @@ class ConfidenceMap(Transform):  # type: ignore[misc]
         if mask is not None:
             maps = self.solver(frames, self._to_frames(mask))
         else:
-            geometry = find_geometry(frames, self.probe, aspect=self._aspect(img))
+            geometry = find_geometry(frames, self.probe, aspect=self._aspect(img), up="top")
+            if geometry.doubt is not None:
+                warnings.warn(geometry.doubt, UserWarning, stacklevel=2)
             maps = self.solver(frames, *geometry.solver_masks(frames))
         if self.flip_depth:
             maps = torch.flip(maps, (-2,)) if isinstance(maps, torch.Tensor) else np.flip(maps, -2)
@@ -145,7 +148,7 @@ class ConfidenceMapd(MapTransform):  # type: ignore[misc]
         self,
         keys: KeysCollection,
         solver: ConfidenceMapSolver | None = None,
-        probe: ProbeName = "whole",
+        probe: ProbeName | Geometry = "whole",
         depth_axis: int = 0,
         lateral_axis: int = 1,
         flip_depth: bool = False,

@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cm_lightning.confidence import ConfidenceMapSolver
+from cm_lightning.confidence import ConfidenceMapSolver, Rectangle, Sector
 from cm_lightning.data import Augmentation, UltrasoundDataModule
 from cm_lightning.data.cases import read_case
 from cm_lightning.data.phantom import Phantom
 from cm_lightning.data.phantom.anatomy import MUSCLE_CLASSES, THYROID_CLASSES
 from cm_lightning.data.reading import CaseReader
+from cm_lightning.io import write_geometry
 
 ROTATE = Augmentation(gain=3.0, rotation=10.0)
 NO_AUGMENTATION = Augmentation(gain=0.0, time_gain=0.0, speckle=0.0, rotation=0.0, scaling=0.0, elastic=0.0)
@@ -301,6 +302,35 @@ def test_maps_of_convex_probes_start_at_the_arc_in_both_modes(convex_set, tmp_pa
         assert middle.min() > 0.8
         # The first insonified pixels of columns at the sides of the fan are far from the probe.
         assert np.nanmax(edge) < 0.6
+
+
+@pytest.mark.parametrize("axes", ["lateral depth elevation", "lateral -depth elevation"])
+def test_geometry_file_gives_the_region_of_all_images(convex_set, tmp_path, axes):
+    """The file describes the frames as they are stored, also if the axes turn them."""
+    stored = Sector(-10.0, 30.0, 22.0, 75.0, -30.0, 33.0)
+    turned = stored
+    if "-" in axes:
+        turned = Sector(82.0, 30.0, 22.0, 75.0, 147.0, 210.0)
+    write_geometry(tmp_path / "geometry.json", turned, (72, 64))
+    options = {"domain": tmp_path / "geometry.json", "axes": axes, "spatial_size": [72, 64, 4]}
+    data = module(convex_set, tmp_path, augmentation=NO_AUGMENTATION, n_folds=3, **options)
+    data.prepare_data()
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    masks = stored.masks((72, 64))
+    np.testing.assert_array_equal(batch["domain"][0, 0, :, :, 0], masks.domain)
+    case = next(case for case in data.cases if case.id == batch["case"][0])
+    image = read_case(case, data.axes, MUSCLE_CLASSES).image[:, :, 0]
+    expected = ConfidenceMapSolver()(image, masks.domain, masks.source, masks.sink)
+    np.testing.assert_allclose(batch["confidence"][0, 0, :, :, 0], expected, atol=2e-5)
+
+
+def test_geometry_file_with_the_probe_at_another_side_is_refused(convex_set, tmp_path):
+    write_geometry(tmp_path / "geometry.json", Rectangle(4, 60, 5, 60, "bottom"), (72, 64))
+    with pytest.raises(ValueError, match=r"geometry.json, the probe is not at the first row .* reverse or exchange"):
+        module(convex_set, tmp_path, domain=tmp_path / "geometry.json").prepare_data()
+    with pytest.raises(ValueError, match=r"geometry file .*none.json does not exist"):
+        module(convex_set, tmp_path, domain=tmp_path / "none.json").prepare_data()
 
 
 def test_linear_frames_have_no_fan(muscle_set, tmp_path):

@@ -8,8 +8,8 @@ from scipy import ndimage, stats
 from scipy.optimize import minimize
 
 from cm_lightning.confidence.boundary import BoolArray
-from cm_lightning.confidence.domain.insonified import Insonified
 from cm_lightning.confidence.domain.regions import first_to_last, largest_region
+from cm_lightning.confidence.domain.shapes import Sector
 
 FloatArray = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ DARK_INSIDE = 0.5
 
 @dataclass(frozen=True)
 class Fan:
-    """Fan of a convex probe, with radii in units of the pixel height.
+    """Fan of a convex probe during its fit, with radii in units of the pixel height and positions of pixel centres.
 
     Attributes:
         row: Row of the apex, the centre of curvature of the probe, which is above the fan.
@@ -46,54 +46,26 @@ class Fan:
     far: float
     aspect: float = 1.0
 
-    def masks(self, shape: tuple[int, int]) -> Insonified:
-        """Return the masks of the fan.
-
-        The source is the near arc, and the sink is the far arc. Both are one pixel thick along the scan lines. Pixels
-        of the fan in the last row, which may cut off the fan, also belong to the sink. The slanted edges belong to
-        neither.
-
-        Args:
-            shape: Shape of the frame, ``(depth, lateral)``.
-
-        Returns:
-            Masks, ``(depth, lateral)`` each.
-        """
-        row, column = np.ogrid[: float(shape[0]), : float(shape[1])]
-        radius, angle = self._polar(row, column)
-        domain = (radius >= self.near) & (radius < self.far) & (angle >= self.left) & (angle <= self.right)
-        sink = domain & (radius >= self.far - 1.0)
-        sink[-1] |= domain[-1]
-        return Insonified(domain, domain & (radius < self.near + 1.0), sink)
+    def to_sector(self) -> Sector:
+        """Convert to a sector, whose positions are counted from the corner of the first pixel instead of its centre."""
+        angles = np.degrees([self.left, self.right])
+        return Sector(
+            self.row + 0.5,
+            self.column + 0.5,
+            max(0.0, self.near),
+            self.far,
+            float(angles[0]),
+            float(angles[1]),
+            self.aspect,
+        )
 
     def _polar(self, row: FloatArray, column: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the radius and the angle of pixels."""
         down, right = row - self.row, (column - self.column) * self.aspect
         return np.hypot(down, right), np.arctan2(right, down)
 
-    def on_grid(self, old: tuple[int, int], new: tuple[int, int]) -> "Fan":
-        """Convert the fan to another grid with the same extent.
 
-        Args:
-            old: Shape of the current grid, ``(depth, lateral)``.
-            new: Shape of the new grid, ``(depth, lateral)``.
-
-        Returns:
-            Fan in pixels of the new grid.
-        """
-        row_scale, column_scale = new[0] / old[0], new[1] / old[1]
-        return Fan(
-            (self.row + 0.5) * row_scale - 0.5,
-            (self.column + 0.5) * column_scale - 0.5,
-            self.left,
-            self.right,
-            self.near * row_scale,
-            self.far * row_scale,
-            self.aspect * row_scale / column_scale,
-        )
-
-
-def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float = 1.0) -> Fan | None:
+def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float = 1.0) -> Sector | None:
     """Find the fan of a convex probe.
 
     Lines are fitted to the slanted edges of the largest bright region. They intersect at the apex, from which the radii
@@ -106,7 +78,8 @@ def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float =
         aspect: Ratio of the pixel width to the pixel height, both in mm.
 
     Returns:
-        The fan, in pixels of the frame; None if the bright region does not have two edges that diverge downwards.
+        Sector of the fan, in pixels of the frame; None if the bright region does not have two edges that diverge
+        downwards.
     """
     region = largest_region(np.asarray(frame) > threshold)
     factor = max(1, -(-max(region.shape) // FITTED_SIDE))
@@ -135,7 +108,7 @@ def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float =
     fitted = minimize(
         cost, initial, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 800, "xatol": 1e-3}
     )
-    return to_fan(fitted.x).on_grid((1, 1), (factor, factor))
+    return to_fan(fitted.x).to_sector().on_grid((1, 1), (factor, factor))
 
 
 def _edges_and_arcs(bright: BoolArray, aspect: float) -> Fan | None:

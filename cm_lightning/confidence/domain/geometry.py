@@ -1,24 +1,38 @@
 """Geometry of the insonified region of a recording."""
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cm_lightning.confidence.arrays import to_numpy
-from cm_lightning.confidence.boundary import BoolArray, column_sink, column_source
-from cm_lightning.confidence.domain.fan import Fan, find_fan
-from cm_lightning.confidence.domain.insonified import Insonified
+from cm_lightning.confidence.arrays import convert_like, to_numpy
+from cm_lightning.confidence.boundary import BoolArray
+from cm_lightning.confidence.domain.fan import find_fan
+from cm_lightning.confidence.domain.finder import locate
 from cm_lightning.confidence.domain.rectangle import linear_probe_domain
+from cm_lightning.confidence.domain.shapes import (
+    DOUBTFUL_SCORE,
+    Geometry,
+    Insonified,
+    MaskRegion,
+    Polygon,
+    Rectangle,
+    Sector,
+    column_ends,
+)
+from cm_lightning.confidence.domain.sides import SIDES, Side
 
 # NumPy array, CuPy array or tensor, which is only copied to the CPU if intensities are needed.
 Frames = Any
-# User setting: frames without background, a rectangle inside a black background, a fan, or an automatic choice between
-# fan and rectangle.
+# User setting: frames without background, a rectangle inside a black background, a fan before a black background, or
+# the region of any screen.
 ProbeName = Literal["whole", "linear", "convex", "auto"]
-GeometryKind = Literal["whole", "rectangle", "fan"]
+GeometryKind = Literal["whole", "rectangles", "shape"]
 # Arguments domain, source and sink of the solver. None leaves the choice to the solver.
 SolverMasks = tuple[BoolArray | None, BoolArray | None, BoolArray | None]
+SideName = Literal["auto", "top", "bottom", "left", "right"]
 
 
 @dataclass(frozen=True)
@@ -26,29 +40,46 @@ class ProbeGeometry:
     """Geometry of the insonified region of a recording.
 
     Attributes:
-        kind: ``whole`` for entire frames, ``rectangle`` for one rectangle per frame, or ``fan`` for the same fan in all
-            frames.
-        fan: Fan in pixels of the frames; None for other kinds.
-        threshold: Maximum intensity of the background, for rectangles.
+        kind: ``whole`` for entire frames, ``rectangles`` for one rectangle per frame inside a black background, or
+            ``shape`` for the same geometry in all frames.
+        shape: Geometry in pixels of the frames; None for other kinds.
+        threshold: Maximum intensity of the background, for ``rectangles``.
+        score: Estimated probability that the found region is right; 1 if it was given or follows a rule.
     """
 
     kind: GeometryKind
-    fan: Fan | None = None
+    shape: Geometry | None = None
     threshold: float = 0.0
+    score: float = 1.0
+
+    @property
+    def up(self) -> Side:
+        """Side at which the probe is."""
+        return "top" if self.shape is None else self.shape.up
+
+    @property
+    def doubt(self) -> str | None:
+        """Sentence that says that the region is probably not right; None if it probably is."""
+        if self.score >= DOUBTFUL_SCORE or self.shape is None:
+            return None
+        return (
+            f"The insonified region is probably not right (score {self.score:.2f}, a {self.shape.kind} was found). "
+            "Look at it, and give the geometry of this machine as a geometry file if it is wrong."
+        )
 
     def domain(self, frames: Frames) -> BoolArray:
         """Return the insonified pixels.
 
         Args:
-            frames: Frames of the recording, ``(..., depth, lateral)``. A rectangle is determined for each frame.
+            frames: Frames of the recording, ``(..., depth, lateral)``. Rectangles are determined for each frame.
 
         Returns:
             Mask, ``(..., depth, lateral)`` for rectangles, and ``(depth, lateral)`` for other kinds.
         """
-        if self.kind == "rectangle":
+        if self.kind == "rectangles":
             return linear_probe_domain(to_numpy(frames), self.threshold)
         shape = (frames.shape[-2], frames.shape[-1])
-        return np.ones(shape, dtype=bool) if self.fan is None else self.fan.masks(shape).domain
+        return np.ones(shape, dtype=bool) if self.shape is None else self.shape.masks(shape).domain
 
     def boundary(self, domain: BoolArray) -> tuple[BoolArray, BoolArray]:
         """Return source and sink within a given domain, which may have been resampled.
@@ -59,45 +90,48 @@ class ProbeGeometry:
         Returns:
             Source and sink, ``(..., depth, lateral)`` each.
         """
-        if self.fan is None:
-            return column_source(domain), column_sink(domain)
-        masks = self.fan.masks((domain.shape[-2], domain.shape[-1]))
+        if not isinstance(self.shape, Sector | Polygon):
+            return column_ends(domain, self.up)
+        masks = self.shape.masks((domain.shape[-2], domain.shape[-1]))
         return masks.source & domain, masks.sink & domain
 
     def masks(self, frames: Frames) -> Insonified:
         """Return the masks of all frames.
 
         Args:
-            frames: Frames of the recording, ``(..., depth, lateral)``. A rectangle is determined for each frame.
+            frames: Frames of the recording, ``(..., depth, lateral)``. Rectangles are determined for each frame.
 
         Returns:
             Masks, ``(..., depth, lateral)``, which may be read-only. For rectangles, the domain of a frame without
             bright pixels is empty.
         """
-        if self.fan is not None:
-            fan = self.fan.masks((frames.shape[-2], frames.shape[-1]))
-            masks = (fan.domain, fan.source, fan.sink)
+        if self.shape is not None:
+            found = self.shape.masks((frames.shape[-2], frames.shape[-1]))
+            masks = (found.domain, found.source, found.sink)
         else:
             domain = self.domain(frames)
             masks = (domain, *self.boundary(domain))
-        return Insonified(*(np.broadcast_to(mask, frames.shape) for mask in masks))
+        domain, source, sink = (np.broadcast_to(mask, tuple(frames.shape)) for mask in masks)
+        return Insonified(domain, source, sink, self.shape, self.score, self.up)
 
     def solver_masks(self, frames: Frames) -> SolverMasks:
         """Return the masks that the solver cannot determine itself.
 
         Args:
-            frames: Frames of the recording, ``(..., depth, lateral)``. A rectangle is determined for each frame.
+            frames: Frames of the recording, ``(..., depth, lateral)``. Rectangles are determined for each frame.
 
         Returns:
             Arguments ``domain``, ``source`` and ``sink`` of :class:`cm_lightning.confidence.ConfidenceMapSolver`. For
-            entire frames, all are None. For rectangles, only the domain is returned, ``(..., depth, lateral)``, so that
-            the parameter ``sink`` of the solver is used. For a fan, all three are returned, ``(depth, lateral)`` each,
-            so that the solver processes them only once for all frames.
+            entire frames, all are None. For rectangles and masks, only the domain is returned, so that the parameter
+            ``sink`` of the solver is used. For sectors and polygons, all three are returned. Masks that are the same in
+            all frames have the shape ``(depth, lateral)``, so that the solver processes them only once.
         """
-        if self.fan is not None:
-            masks = self.fan.masks((frames.shape[-2], frames.shape[-1]))
+        if self.kind == "whole":
+            return None, None, None
+        if isinstance(self.shape, Sector | Polygon):
+            masks = self.shape.masks((frames.shape[-2], frames.shape[-1]))
             return masks.domain, masks.source, masks.sink
-        return (self.domain(frames) if self.kind == "rectangle" else None), None, None
+        return self.domain(frames), None, None
 
     def on_grid(self, old: tuple[int, int], new: tuple[int, int]) -> "ProbeGeometry":
         """Convert the geometry to another grid with the same extent.
@@ -109,63 +143,115 @@ class ProbeGeometry:
         Returns:
             Geometry in pixels of the new grid.
         """
-        return self if self.fan is None else replace(self, fan=self.fan.on_grid(old, new))
+        return self if self.shape is None else replace(self, shape=self.shape.on_grid(old, new))
 
 
-def find_geometry(frames: Frames, probe: ProbeName, threshold: float = 0.0, aspect: float = 1.0) -> ProbeGeometry:
+def find_geometry(
+    frames: Frames,
+    probe: ProbeName | Geometry,
+    threshold: float = 0.0,
+    aspect: float = 1.0,
+    up: SideName = "auto",
+) -> ProbeGeometry:
     """Find the geometry of the insonified region of frames.
 
     Args:
-        frames: Frames, ``(..., depth, lateral)``, which were recorded with the same settings of the scanner. A fan is
-            fitted to the pixelwise maximum of all frames, in which shadows have less influence.
-        probe: ``whole`` for entire frames, ``linear`` for a rectangle inside a black background, ``convex`` for a fan,
-            or ``auto`` for a fan if one is found and a rectangle otherwise.
-        threshold: Maximum intensity of the background.
+        frames: Frames, ``(..., depth, lateral)``, which were recorded with the same settings of the scanner.
+        probe: ``whole`` for entire frames, ``linear`` for a rectangle inside a black background in each frame,
+            ``convex`` for a fan before a black background, ``auto`` for the region of any screen, or a geometry that is
+            known. For ``convex`` and ``auto``, all frames have the same geometry.
+        threshold: Maximum intensity of the background, for ``linear`` and ``convex``.
         aspect: Ratio of the pixel width to the pixel height, both in mm, since the arcs of a fan are only circular in
             mm.
+        up: Side at which the probe is, for ``auto``; ``auto`` determines it from the image.
 
     Returns:
         Geometry in pixels of the frames.
 
     Raises:
-        ValueError: The probe is ``convex``, but there is no fan, or the probe is not one of the choices.
+        ValueError: The frames have fewer than two axes, are not finite or may be colours, the probe is ``convex``, but
+            there is no fan, or the probe or the side is not one of the choices.
     """
+    if isinstance(probe, Rectangle | Sector | Polygon | MaskRegion):
+        return ProbeGeometry("shape", probe)
+    if up != "auto" and up not in SIDES:
+        raise ValueError(f"up must be auto or one of {', '.join(SIDES)}, found {up!r}.")
     match probe:
         case "whole":
             return ProbeGeometry("whole")
         case "linear":
-            return ProbeGeometry("rectangle", threshold=threshold)
-        case "convex" | "auto":
+            return ProbeGeometry("rectangles", threshold=threshold)
+        case "convex":
             stack = to_numpy(frames).reshape(-1, *frames.shape[-2:])
             fan = find_fan(stack.max(axis=0), threshold, aspect)
-            if fan is not None:
-                return ProbeGeometry("fan", fan)
-            if probe == "auto":
-                return ProbeGeometry("rectangle", threshold=threshold)
-            raise ValueError(
-                "No fan of a convex probe was found; expected bright pixels between two slanted edges and a black "
-                "background. Use 'linear' for a rectangle inside a black background, or 'whole' for frames without "
-                "background."
-            )
-    raise ValueError(f"probe must be one of {', '.join(get_args(ProbeName))}, found {probe!r}.")
+            if fan is None:
+                raise ValueError(
+                    "No fan of a convex probe was found; expected bright pixels between two slanted edges and a black "
+                    "background. Use 'auto' for other screens, 'linear' for a rectangle inside a black background, or "
+                    "'whole' for frames without background."
+                )
+            return ProbeGeometry("shape", fan)
+        case "auto":
+            stack = to_numpy(frames)
+            stack = stack.reshape(-1, *stack.shape[-2:])
+            if len(stack) == 0 or stack.size == 0:
+                return ProbeGeometry("whole")
+            geometry, score = locate(stack, aspect, up)
+            return ProbeGeometry("shape", geometry, score=score)
+    raise ValueError(f"probe must be a geometry or one of {', '.join(get_args(ProbeName))}, found {probe!r}.")
 
 
 def find_insonified(
-    frames: Frames, probe: ProbeName = "auto", threshold: float = 0.0, aspect: float = 1.0
+    frames: Frames,
+    probe: ProbeName | Geometry = "auto",
+    threshold: float = 0.0,
+    aspect: float = 1.0,
+    up: SideName = "auto",
 ) -> Insonified:
     """Find the insonified region of frames, together with its source and sink.
 
+    A warning says if the region is probably not right.
+
     Args:
-        frames: Frames, ``(..., depth, lateral)``; see :func:`find_geometry`.
-        probe: Kind of the insonified region; see :func:`find_geometry`.
-        threshold: Maximum intensity of the background.
+        frames: Frames, ``(..., depth, lateral)``, as a NumPy array, CuPy array or tensor; see :func:`find_geometry`.
+        probe: Kind of the insonified region, or its geometry; see :func:`find_geometry`.
+        threshold: Maximum intensity of the background, for ``linear`` and ``convex``.
         aspect: Ratio of the pixel width to the pixel height, both in mm.
+        up: Side at which the probe is, for ``auto``; ``auto`` determines it from the image.
 
     Returns:
-        Masks, ``(..., depth, lateral)``. For rectangles, the domain of a frame without bright pixels is empty.
+        Masks with the type and device of the frames, ``(..., depth, lateral)``. With ``linear``, the domain of a frame
+        without bright pixels is empty.
 
     Raises:
         ValueError: See :func:`find_geometry`.
     """
-    frames = to_numpy(frames)
-    return find_geometry(frames, probe, threshold, aspect).masks(frames)
+    check_frames(frames)
+    geometry = find_geometry(frames, probe, threshold, aspect, up)
+    if geometry.doubt is not None:
+        warnings.warn(geometry.doubt, UserWarning, stacklevel=2)
+    found = geometry.masks(frames)
+    domain, source, sink = (convert_like(mask.copy(), frames) for mask in (found.domain, found.source, found.sink))
+    return replace(found, domain=domain, source=source, sink=sink)
+
+
+def check_frames(frames: Frames) -> None:
+    """Check that an array contains grey frames.
+
+    Args:
+        frames: Any array, which should be ``(..., depth, lateral)``.
+
+    Raises:
+        ValueError: The array has fewer than two axes, may contain colours, or is not finite.
+    """
+    shape = tuple(frames.shape)
+    if len(shape) < 2:
+        raise ValueError(f"frames must have the shape (..., depth, lateral), found {shape}.")
+    if len(shape) >= 3 and shape[-1] in (3, 4) and shape[-2] > 4:
+        raise ValueError(
+            f"frames must have the shape (..., depth, lateral), found {shape}, which seems to end with colours; "
+            "convert it to grey levels."
+        )
+    values: NDArray[np.generic] = to_numpy(frames)
+    if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
+        raise ValueError("frames must be finite, found values that are not.")

@@ -1,10 +1,11 @@
-"""Tests of the fan of a convex probe."""
+"""Tests of the fan of a convex probe before a black background."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cm_lightning.confidence import ConfidenceMapSolver, Fan, find_fan, find_insonified
+from cm_lightning.confidence import ConfidenceMapSolver, find_insonified
+from cm_lightning.confidence.domain.fan import find_fan
 from cm_lightning.data.phantom import Phantom
 
 
@@ -26,7 +27,7 @@ def test_fan_of_a_convex_probe_is_found(rng, size, spacing, defect):
         case "haze":
             frame = np.clip(frame.astype(int) + rng.integers(0, 6, frame.shape), 0, 255)
             threshold = 8
-    insonified = find_insonified(frame, "auto", threshold, aspect=spacing[1] / spacing[0])
+    insonified = find_insonified(frame, "convex", threshold, aspect=spacing[1] / spacing[0])
     overlap = (insonified.domain & volume.domain).sum() / (insonified.domain | volume.domain).sum()
     assert overlap >= 0.98
     row, column = np.nonzero(insonified.source)
@@ -39,12 +40,6 @@ def test_fan_of_a_convex_probe_is_found(rng, size, spacing, defect):
     confidence_map = ConfidenceMapSolver()(frame, insonified.domain, insonified.source, insonified.sink)
     assert confidence_map[insonified.source].min() == 1
     assert confidence_map[~insonified.domain].max() == 0
-
-
-def test_fan_is_the_same_on_another_grid():
-    fan = Fan(row=-20.0, column=39.5, left=-0.5, right=0.6, near=25.0, far=90.0)
-    coarse, fine = fan.masks((80, 80)).domain, fan.on_grid((80, 80), (160, 240)).masks((160, 240)).domain
-    assert np.abs(fine.reshape(80, 2, 80, 3).mean(axis=(1, 3)) - coarse).mean() < 0.02
 
 
 def test_no_fan_is_found_in_linear_frames(real_data):

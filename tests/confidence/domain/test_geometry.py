@@ -38,11 +38,11 @@ def linear(rng):
     [
         ("whole", "linear", "whole"),
         ("whole", "convex", "whole"),
-        ("linear", "linear", "rectangle"),
-        ("linear", "convex", "rectangle"),
-        ("auto", "linear", "rectangle"),
-        ("auto", "convex", "fan"),
-        ("convex", "convex", "fan"),
+        ("linear", "linear", "rectangles"),
+        ("linear", "convex", "rectangles"),
+        ("auto", "linear", "shape"),
+        ("auto", "convex", "shape"),
+        ("convex", "convex", "shape"),
     ],
 )
 @pytest.mark.parametrize("as_tensor", [False, True])
@@ -52,10 +52,11 @@ def test_solver_masks_and_full_masks_give_the_same_maps(probe, recording, kind, 
         frames = torch.from_numpy(frames)
     geometry = find_geometry(frames, probe, aspect=ASPECT)
     assert geometry.kind == kind
-    assert (geometry.fan is not None) == (kind == "fan")
+    assert (geometry.shape is not None) == (kind == "shape")
     masks, expected = geometry.masks(frames), find_insonified(frames, probe, aspect=ASPECT)
     for name in ("domain", "source", "sink"):
         assert getattr(masks, name).shape == tuple(frames.shape)
+        assert isinstance(getattr(expected, name), torch.Tensor if as_tensor else np.ndarray)
         np.testing.assert_array_equal(getattr(masks, name), getattr(expected, name))
     solver = ConfidenceMapSolver()
     maps = solver(frames, *geometry.solver_masks(frames))
@@ -63,20 +64,20 @@ def test_solver_masks_and_full_masks_give_the_same_maps(probe, recording, kind, 
 
 
 def test_rectangles_are_found_in_each_frame_and_fans_in_the_maximum_of_all_frames(linear, convex):
-    rectangles = find_geometry(linear, "auto")
+    rectangles = find_geometry(linear, "linear")
     np.testing.assert_array_equal(rectangles.masks(linear[1]).domain, rectangles.masks(linear).domain[1])
     assert (rectangles.masks(linear).domain[0] != rectangles.masks(linear).domain[1]).any()
     shadowed = convex.copy()
     shadowed[0, :, :40] = 0  # No fan can be found in this frame.
-    fan = find_geometry(shadowed, "auto", aspect=ASPECT)
-    assert fan.kind == "fan"
-    assert find_geometry(shadowed[0], "auto", aspect=ASPECT).kind == "rectangle"
+    fan = find_geometry(shadowed, "convex", aspect=ASPECT)
+    with pytest.raises(ValueError, match="No fan"):
+        find_geometry(shadowed[0], "convex", aspect=ASPECT)
     domain, source, sink = fan.solver_masks(shadowed)
     assert domain.shape == source.shape == sink.shape == shadowed.shape[1:]
 
 
 def test_threshold_is_used_for_all_geometries(linear, convex):
-    assert find_geometry(convex, "convex", 8, ASPECT).kind == "fan"
+    assert find_geometry(convex, "convex", 8, ASPECT).shape.kind == "sector"
     hazy = np.where(linear > 0, linear + 1.0, 0.5)
     masks = find_geometry(hazy, "linear", threshold=0.6).masks(hazy)
     np.testing.assert_array_equal(masks.domain, find_insonified(linear, "linear").domain)
@@ -95,7 +96,7 @@ def test_sink_of_the_solver_is_used_for_rectangles(linear, mode):
 def test_geometry_on_another_grid(convex, linear):
     geometry = find_geometry(convex, "convex", aspect=ASPECT)
     finer = geometry.on_grid((96, 80), (192, 160))
-    assert finer == ProbeGeometry("fan", geometry.fan.on_grid((96, 80), (192, 160)))
+    assert finer == ProbeGeometry("shape", geometry.shape.on_grid((96, 80), (192, 160)))
     fine = finer.masks(np.empty((192, 160))).domain
     coarse = geometry.masks(convex[0]).domain
     assert np.abs(fine.reshape(96, 2, 80, 2).mean(axis=(1, 3)) - coarse).mean() < 0.02
@@ -106,7 +107,7 @@ def test_geometry_on_another_grid(convex, linear):
 def test_errors_for_missing_fan_and_unknown_probe(rng):
     frame = rng.random((40, 40))
     for find in (find_geometry, find_insonified):
-        with pytest.raises(ValueError, match=r"No fan of a convex probe .* Use 'linear' .* or 'whole'"):
+        with pytest.raises(ValueError, match=r"No fan of a convex probe .* Use 'auto' .* 'linear' .* or 'whole'"):
             find(frame, "convex")
-        with pytest.raises(ValueError, match="probe must be one of whole, linear, convex, auto, found 'curved'"):
+        with pytest.raises(ValueError, match=r"probe must be a geometry or one of whole, .*auto, found 'curved'"):
             find(frame, "curved")

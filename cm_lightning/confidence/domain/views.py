@@ -1,0 +1,199 @@
+"""What the network sees of a screen: several views, whose outputs are averaged."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from cm_lightning.confidence.domain.network import RegionNetwork, screen_features
+
+FloatArray = NDArray[np.float64]
+
+# Share of the screen that is added on each side for the view in which it is smaller.
+MARGIN = 0.12
+# Share of the region's longer side that is kept on each side for the view in which it is larger.
+ZOOM_MARGIN = 0.2
+# The zoomed view is used if it leaves out at least 15 % of the longer side of the screen.
+ZOOM_LIMIT = 0.85
+# Thresholds of the probability of which the one with the largest expected overlap is used.
+THRESHOLDS = (0.5, 0.42, 0.35, 0.28, 0.22, 0.16)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Part of a screen in pixels.
+
+    Attributes:
+        top: First row.
+        left: First column.
+        height: Number of rows.
+        width: Number of columns.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of the part."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+
+@dataclass(frozen=True)
+class RegionMaps:
+    """Outputs of the network for a part of a screen, on its cells.
+
+    Attributes:
+        window: Part of the screen.
+        probability: Probability that a cell is insonified, ``(rows, columns)``.
+        depth: Distance from the probe along the beam from 0 to 1, ``(rows, columns)``.
+        region: Connected region with the largest expected overlap with the insonified region, ``(rows, columns)``.
+        agreement: Mean intersection over union of the regions of single views with their common one.
+        fuzziness: Area of uncertain cells, relative to the area of the region.
+    """
+
+    window: Window
+    probability: FloatArray
+    depth: FloatArray
+    region: NDArray[np.bool_]
+    agreement: float
+    fuzziness: float
+
+
+def view_screen(network: RegionNetwork, image: NDArray[np.float32], change: NDArray[np.float32] | None) -> RegionMaps:
+    """Apply the network to several views of a screen.
+
+    The views are the screen and its mirror image, both also with a margin, and then the part of the screen around the
+    region in its own resolution.
+
+    Args:
+        network: The trained network.
+        image: Grey levels from 0 to 255, ``(rows, columns)``.
+        change: Standard deviation of the grey levels over a sequence, ``(rows, columns)``, or None.
+
+    Returns:
+        Averaged outputs for the screen, or for the part around the region.
+    """
+    layers = torch.from_numpy(image)[None]
+    if change is not None:
+        layers = torch.cat([layers, torch.from_numpy(change)[None]])
+    rows, columns = image.shape
+    views = _outputs(network, layers)
+    margins = (int(MARGIN * rows), int(MARGIN * columns))
+    padded = _with_margin(layers, margins)
+    extent = (rows + 2 * margins[0], columns + 2 * margins[1])
+    inner = (margins[0] / extent[0], 1 - margins[0] / extent[0], margins[1] / extent[1], 1 - margins[1] / extent[1])
+    views += [_read_part(output, inner, views[0].shape[1:]) for output in _outputs(network, padded)]
+    mean = torch.stack(views).mean(0)
+    region = likely_region(mean[0].sigmoid().numpy().astype(np.float64))
+    window = Window(0, 0, rows, columns)
+    agreement = float(np.mean([overlap(largest_part(view[0].numpy() > 0), region) for view in views]))
+    part = _window_around(region, (rows, columns)) if region.any() else window
+    fuzziness = _fuzziness(mean[0], region)
+    if max(part.height, part.width) < ZOOM_LIMIT * max(rows, columns):
+        zoomed = torch.stack(_outputs(network, layers[:, part.slices[0], part.slices[1]])).mean(0)
+        inner = (
+            part.top / rows, (part.top + part.height) / rows, part.left / columns, (part.left + part.width) / columns,
+        )  # fmt: skip
+        both = (zoomed + _read_part(mean, inner, zoomed.shape[1:])) / 2
+        zoomed_region = likely_region(both[0].sigmoid().numpy().astype(np.float64))
+        before = _read_part(torch.from_numpy(region[None].astype(np.float32)), inner, zoomed.shape[1:])[0].numpy() > 0.5
+        if overlap(before, zoomed_region) > 0.6:
+            window, mean, region = part, both, zoomed_region
+    outputs = mean.sigmoid().numpy().astype(np.float64)
+    return RegionMaps(window, outputs[0], outputs[1], region, agreement, fuzziness)
+
+
+def _outputs(network: RegionNetwork, layers: Tensor) -> list[Tensor]:
+    """Return the network's logits for an image and its mirror image, on the cells of the image."""
+    inputs = []
+    for view in (layers, layers.flip(-1)):
+        features, placement = screen_features(view[0].contiguous(), view[1] if len(view) > 1 else None)
+        inputs.append(features)
+    with torch.inference_mode():
+        plain, mirrored = network(torch.stack(inputs))
+    return [placement.cut(plain), placement.cut(mirrored).flip(-1)]
+
+
+def _with_margin(layers: Tensor, margins: tuple[int, int]) -> Tensor:
+    """Add a margin with the most frequent grey level of the border."""
+    image = layers[0]
+    border = torch.cat([image[0], image[-1], image[:, 0], image[:, -1]]).round().clamp(0, 255).long()
+    level = float(torch.bincount(border, minlength=256).argmax())
+    padding = (margins[1], margins[1], margins[0], margins[0])
+    return torch.stack(
+        [F.pad(layer, padding, value=level if index == 0 else 0.0) for index, layer in enumerate(layers)]
+    )
+
+
+def _read_part(
+    outputs: Tensor, inner: tuple[float, float, float, float], shape: tuple[int, ...] | torch.Size
+) -> Tensor:
+    """Resample a part of a grid, whose sides are shares of the rows and columns, to another shape."""
+    top, bottom, left, right = inner
+    rows = top + (torch.arange(shape[0]) + 0.5) / shape[0] * (bottom - top)
+    columns = left + (torch.arange(shape[1]) + 0.5) / shape[1] * (right - left)
+    grid = torch.stack(torch.meshgrid(2 * columns - 1, 2 * rows - 1, indexing="xy"), -1)[None]
+    return F.grid_sample(outputs[None], grid.to(outputs.dtype), padding_mode="border", align_corners=False)[0]
+
+
+def _window_around(region: NDArray[np.bool_], shape: tuple[int, int]) -> Window:
+    """Return the part of a screen around a region, with a margin."""
+    sides = []
+    for axis in (0, 1):
+        indices = np.flatnonzero(region.any(axis=1 - axis))
+        sides.append(
+            (indices[0] / region.shape[axis] * shape[axis], (indices[-1] + 1) / region.shape[axis] * shape[axis])
+        )
+    margin = ZOOM_MARGIN * max(stop - start for start, stop in sides)
+    (top, bottom), (left, right) = [
+        (max(0, int(start - margin)), min(size, int(np.ceil(stop + margin))))
+        for (start, stop), size in zip(sides, shape, strict=True)
+    ]
+    return Window(top, left, bottom - top, right - left)
+
+
+def likely_region(probability: FloatArray) -> NDArray[np.bool_]:
+    """Return the connected region with the largest expected overlap with the insonified region.
+
+    Args:
+        probability: Probability that a cell is insonified, ``(rows, columns)``.
+
+    Returns:
+        The region without holes, ``(rows, columns)``; empty if no cell is likely.
+    """
+    best, best_overlap = np.zeros(probability.shape, bool), 0.0
+    for threshold in THRESHOLDS:
+        region = largest_part(probability > threshold)
+        inside = probability[region].sum()
+        expected = float(inside / (probability.sum() + np.count_nonzero(region) - inside)) if region.any() else 0.0
+        if expected > best_overlap + 0.003:
+            best, best_overlap = region, expected
+    return best
+
+
+def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the largest connected part of a mask, without holes."""
+    parts, count = ndimage.label(mask)
+    if count == 0:
+        return np.zeros(mask.shape, bool)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(parts == sizes.argmax())
+    return filled
+
+
+def overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Return the intersection over union of two masks; 0 if both are empty."""
+    return float((first & second).sum() / max(1, (first | second).sum()))
+
+
+def _fuzziness(logits: Tensor, region: NDArray[np.bool_]) -> float:
+    probability = logits.sigmoid()
+    return float((4 * probability * (1 - probability)).sum()) / max(1, int(np.count_nonzero(region)))

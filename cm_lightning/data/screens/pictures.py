@@ -1,0 +1,194 @@
+"""Shapes of insonified regions on synthetic screens, with the beam coordinates of their pixels."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cm_lightning.confidence.domain.sides import SIDES, Side, turn_back, turned_shape
+
+FloatArray = NDArray[np.float32]
+Family = Literal["convex", "wide", "phased", "linear", "trapezoid", "steered"]
+
+# Share of each family, and of each side at which the probe is.
+FAMILIES: dict[Family, float] = {
+    "convex": 0.23, "wide": 0.18, "phased": 0.13, "linear": 0.33, "trapezoid": 0.09, "steered": 0.04,
+}  # fmt: skip
+SIDE_SHARES: dict[Side, float] = {"top": 0.7, "bottom": 0.24, "left": 0.03, "right": 0.03}
+
+
+@dataclass(frozen=True)
+class Box:
+    """Rectangle on a screen in pixels, half-open.
+
+    Attributes:
+        top: First row.
+        bottom: Row after the last one.
+        left: First column.
+        right: Column after the last one.
+    """
+
+    top: float
+    bottom: float
+    left: float
+    right: float
+
+    @property
+    def height(self) -> float:
+        """Number of rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> float:
+        """Number of columns."""
+        return self.right - self.left
+
+    def turned(self, side: Side, shape: tuple[int, int]) -> "Box":
+        """Return the box on the screen after it was turned so that a side is at the top.
+
+        Args:
+            side: "top", "bottom", "left" or "right".
+            shape: Shape of the screen before turning.
+        """
+        rows, columns = shape
+        match side:
+            case "bottom":
+                return Box(rows - self.bottom, rows - self.top, self.left, self.right)
+            case "left":
+                return Box(self.left, self.right, self.top, self.bottom)
+            case "right":
+                return Box(columns - self.right, columns - self.left, self.top, self.bottom)
+        return self
+
+
+@dataclass(frozen=True)
+class Region:
+    """Insonified region of a synthetic screen.
+
+    Attributes:
+        inside: Insonified pixels, ``(rows, columns)``.
+        depth: Distance from the probe along the beam, from 0 to 1, ``(rows, columns)``.
+        beam: Position of the beam, from 0 (left, seen with the probe at the top) to 1, ``(rows, columns)``.
+        samples: Number of depths and of beams that have about the resolution of the screen.
+        side: Side of the screen at which the probe is.
+    """
+
+    inside: NDArray[np.bool_]
+    depth: FloatArray
+    beam: FloatArray
+    samples: tuple[int, int]
+    side: Side
+
+
+def draw_region(
+    rng: np.random.Generator, shape: tuple[int, int], box: Box, family: Family | None = None, side: Side | None = None
+) -> Region:
+    """Draw the shape of an insonified region that fills a box.
+
+    Args:
+        rng: Random number generator.
+        shape: Shape of the screen.
+        box: Largest extent of the region.
+        family: Family of the shape; a random one by default.
+        side: Side of the probe; a random one by default.
+
+    Returns:
+        The region.
+    """
+    family = family or list(FAMILIES)[rng.choice(len(FAMILIES), p=list(FAMILIES.values()))]
+    side = side or SIDES[rng.choice(len(SIDES), p=[SIDE_SHARES[name] for name in SIDES])]
+    rows, columns = turned_shape(shape, side)
+    turned_box = box.turned(side, shape)
+    row, column = np.mgrid[:rows, :columns].astype(np.float32) + np.float32(0.5)
+    match family:
+        case "linear":
+            parts = _linear(rng, row, column, turned_box)
+        case "trapezoid" | "steered":
+            parts = _trapezoid(rng, row, column, turned_box, family == "steered")
+        case _:
+            parts = _sector(rng, row, column, turned_box, family)
+    inside, depth, beam, samples = parts
+    depth, beam = (np.clip(array, 0, 1).astype(np.float32) for array in (depth, beam))
+    inside = np.ascontiguousarray(turn_back(inside, side))
+    depth, beam = np.ascontiguousarray(turn_back(depth, side)), np.ascontiguousarray(turn_back(beam, side))
+    return Region(inside, depth, beam, (_limit(samples[0]), _limit(samples[1])), side)
+
+
+def _limit(samples: float) -> int:
+    return int(np.clip(samples, 24, 700))
+
+
+Parts = tuple[NDArray[np.bool_], NDArray[Any], NDArray[Any], tuple[float, float]]
+
+
+def _sector(rng: np.random.Generator, row: FloatArray, column: FloatArray, box: Box, family: Family) -> Parts:
+    """Draw a sector between two arcs, which the border of a window may cut."""
+    aspect = 1.0 if rng.random() < 0.6 else rng.uniform(0.75, 1.3)
+    match family:
+        case "phased":
+            half, inner = rng.uniform(28, 50), (0.0 if rng.random() < 0.5 else rng.uniform(0, 0.06))
+        case "wide":
+            half, inner = rng.uniform(50, 85), rng.uniform(0.06, 0.3)
+        case _:
+            half, inner = rng.uniform(14, 60), rng.uniform(0.08, 0.75)
+    left, right = -np.radians(half), np.radians(half)
+    if rng.random() < 0.12:
+        left *= rng.uniform(0.55, 1)
+    elif rng.random() < 0.12:
+        right *= rng.uniform(0.55, 1)
+    top = inner * np.cos(max(-left, right))
+    by_height = box.height / (1 - top)
+    outer = min(by_height, box.width * aspect / (np.sin(-left) + np.sin(right)))
+    cut = family == "wide" or rng.random() < 0.3
+    if family == "wide":
+        outer = by_height * rng.uniform(0.85, 1.05)
+    elif cut:
+        outer = min(outer * rng.uniform(1, 1.6), max(outer, by_height * rng.uniform(1, 1.15)))
+    apex_row = box.top - top * outer + rng.random() * max(0, box.height - (1 - top) * outer)
+    apex_column = (box.left + box.right) / 2 + (np.sin(-left) - np.sin(right)) * outer / aspect / 2
+    if cut and rng.random() < 0.4:
+        apex_column += rng.normal(0, 0.06) * box.width
+    down, across = row - apex_row, (column - apex_column) * aspect
+    radius, angle = np.hypot(down, across), np.arctan2(across, down)
+    inside = (radius < outer) & (radius >= inner * outer) & (angle >= left) & (angle <= right)
+    if cut:
+        inside &= (column >= box.left) & (column < box.right)
+        if rng.random() < 0.5:
+            inside &= row < box.bottom
+    depth = (radius - inner * outer) / max(outer * (1 - inner), 1)
+    beams = outer * (1 + inner) / 2 * (right - left) / aspect
+    return inside, depth, (angle - left) / (right - left), (outer * (1 - inner), beams)
+
+
+def _linear(rng: np.random.Generator, row: FloatArray, column: FloatArray, box: Box) -> Parts:
+    """Draw a rectangle of random proportions inside the box."""
+    proportion = np.exp(rng.uniform(np.log(0.4), np.log(2.2)))
+    if rng.random() < 0.25:
+        height, width = box.height, box.width
+    else:
+        height = min(box.height, proportion * box.width)
+        width = min(box.width, height / proportion)
+    top = round(box.top + rng.random() * (box.height - height))
+    left = round(box.left + (box.width - width) * (0.5 if rng.random() < 0.5 else rng.random()))
+    height, width = max(1, round(height)), max(1, round(width))
+    inside = (row >= top) & (row < top + height) & (column >= left) & (column < left + width)
+    return inside, (row - top) / height, (column - left) / width, (height, width)
+
+
+def _trapezoid(rng: np.random.Generator, row: FloatArray, column: FloatArray, box: Box, steered: bool) -> Parts:
+    """Draw the trapezoid of a virtual convex probe, or the parallelogram of steered beams."""
+    slope = np.tan(np.radians(rng.uniform(1, 25)))
+    slope = min(slope, 0.4 * box.width / box.height) * (0.3 if rng.random() < 0.4 else 1)
+    slopes = (slope, slope) if rng.random() < 0.5 else (-slope, -slope)
+    if not steered:
+        slopes = (-slope, slope * (1 if rng.random() < 0.8 else rng.uniform(0, 1)))
+    left_top = box.left - min(0, slopes[0]) * box.height
+    right_top = box.right - max(0, slopes[1]) * box.height
+    down = row - box.top
+    left, right = left_top + slopes[0] * down, right_top + slopes[1] * down
+    sag = 0.0 if steered or rng.random() < 0.4 else box.height * rng.uniform(0, 0.12)
+    beam = (column - left) / np.maximum(right - left, 1)
+    bottom = box.bottom - sag * (2 * beam - 1) ** 2
+    inside = (row >= box.top) & (row < bottom) & (beam >= 0) & (beam < 1)
+    return inside, down / np.maximum(bottom - box.top, 1), beam, (box.height, (right_top - left_top + box.width) / 2)

@@ -1,0 +1,135 @@
+"""Files that give the insonified region of the frames of a machine: numbers, a mask, or a DICOM file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cm_lightning.confidence import Geometry, MaskRegion, Rectangle, geometry_from_dict, geometry_to_dict
+from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.io.images import SUFFIXES, is_image, read_image
+
+DICOM_SUFFIXES = (".dcm", ".dicom")
+# Largest relative difference of the proportions of two frames that have the same geometry at different sizes.
+SAME_PROPORTION = 0.01
+
+
+def read_geometry(path: Path, shape: tuple[int, int]) -> Geometry:
+    """Read the insonified region of frames from a file.
+
+    Args:
+        path: JSON file with numbers (see :func:`cm_lightning.confidence.geometry_from_dict`), which may contain the
+            ``shape`` of the frames for which they hold; an image in which insonified pixels are not 0; or a DICOM file,
+            whose first ultrasound region of tissue is used.
+        shape: Shape of the frames, ``(rows, columns)``. A region for another size with the same proportions is scaled.
+
+    Returns:
+        Geometry in pixels of the frames.
+
+    Raises:
+        MissingInputError: The file does not exist.
+        InputError: The file cannot be read, is not valid, or holds for frames of other proportions.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"The geometry file {path} does not exist.")
+    if path.suffix.lower() == ".json":
+        geometry, measured = _read_numbers(path)
+    elif path.suffix.lower() in DICOM_SUFFIXES:
+        geometry, measured = _read_dicom(path)
+    elif is_image(path):
+        geometry, measured = _read_mask(path)
+    else:
+        raise InputError(
+            f"The format of the geometry file {path} is not supported; expected .json, {', '.join(DICOM_SUFFIXES)}, or "
+            f"a mask ({', '.join(SUFFIXES)})."
+        )
+    if measured is not None and measured != shape:
+        if abs(np.log(measured[0] * shape[1] / (measured[1] * shape[0]))) > SAME_PROPORTION:
+            raise InputError(
+                f"The geometry file {path} holds for frames of {measured[0]} x {measured[1]} pixels, but the frames "
+                f"have {shape[0]} x {shape[1]} pixels, which are other proportions."
+            )
+        geometry = geometry.on_grid(measured, shape)
+    if not geometry.masks(shape).domain.any():
+        raise InputError(
+            f"The region of the geometry file {path} lies outside frames of {shape[0]} x {shape[1]} pixels."
+        )
+    return geometry
+
+
+def write_geometry(path: Path, geometry: Geometry, shape: tuple[int, int]) -> None:
+    """Write a rectangle, sector or polygon to a JSON file.
+
+    Args:
+        path: File to write.
+        geometry: The geometry.
+        shape: Shape of the frames for which it holds, ``(rows, columns)``.
+
+    Raises:
+        ValueError: The geometry is a mask.
+    """
+    path.write_text(json.dumps({**geometry_to_dict(geometry), "shape": list(shape)}, indent=2) + "\n")
+
+
+def dicom_region(dataset: Any) -> tuple[Geometry, tuple[int, int]] | None:
+    """Return the region of tissue of a DICOM image.
+
+    Args:
+        dataset: Dataset of pydicom.
+
+    Returns:
+        Rectangle around the first two-dimensional region of tissue in the Sequence of Ultrasound Regions (0018,6011),
+        whose corners are the first and last pixels, and the shape of the frames; None if there is no such region.
+    """
+    for region in getattr(dataset, "SequenceOfUltrasoundRegions", None) or ():
+        if region.RegionSpatialFormat == 1 and region.RegionDataType == 1:
+            geometry = Rectangle(
+                float(region.RegionLocationMinY0),
+                float(region.RegionLocationMaxY1) + 1,
+                float(region.RegionLocationMinX0),
+                float(region.RegionLocationMaxX1) + 1,
+            )
+            return geometry, (int(dataset.Rows), int(dataset.Columns))
+    return None
+
+
+def _read_numbers(path: Path) -> tuple[Geometry, tuple[int, int] | None]:
+    try:
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError(f"Expected an object with a 'kind', found {type(values).__name__}.")
+        measured = values.pop("shape", None)
+        if measured is not None:
+            is_shape = isinstance(measured, list) and len(measured) == 2
+            if not is_shape or not all(type(side) is int and side > 0 for side in measured):
+                raise ValueError(f"'shape' must be two positive whole numbers [rows, columns], found {measured!r}.")
+            measured = (measured[0], measured[1])
+        return geometry_from_dict(values), measured
+    except (ValueError, UnicodeDecodeError) as error:  # json.JSONDecodeError is a ValueError
+        raise InputError(f"The geometry file {path} is not valid: {error}") from error
+
+
+def _read_mask(path: Path) -> tuple[Geometry, tuple[int, int]]:
+    mask = read_image(path, is_label=True).array != 0
+    if mask.ndim != 2 or not mask.any():
+        raise InputError(
+            f"The mask {path} must be a 2D image with at least one pixel that is not 0, found the shape {mask.shape} "
+            f"with {np.count_nonzero(mask)} such pixels."
+        )
+    return MaskRegion(mask), (mask.shape[0], mask.shape[1])
+
+
+def _read_dicom(path: Path) -> tuple[Geometry, tuple[int, int]]:
+    try:
+        import pydicom
+    except ImportError as error:
+        raise InputError(f"Reading {path} needs pydicom; install cm_lightning[dicom].") from error
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    except (pydicom.errors.InvalidDicomError, OSError) as error:
+        raise InputError(f"The DICOM file {path} cannot be read: {error}") from error
+    region = dicom_region(dataset)
+    if region is None:
+        raise InputError(f"The DICOM file {path} has no two-dimensional ultrasound region of tissue.")
+    return region
