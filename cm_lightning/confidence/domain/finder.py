@@ -36,14 +36,19 @@ class Finding:
 
     Attributes:
         geometry: Geometry in pixels of the frames.
-        domain: Insonified pixels, ``(depth, lateral)``.
+        shape: Shape of the frames, ``(depth, lateral)``.
         evidence: What tells whether the region is right: 1, agreement of the views, fuzziness of the outline, and
             quality of the fit.
     """
 
     geometry: Geometry
-    domain: BoolArray
+    shape: tuple[int, int]
     evidence: FloatArray
+
+    @property
+    def domain(self) -> BoolArray:
+        """Insonified pixels, ``(depth, lateral)``."""
+        return self.geometry.masks(self.shape).domain
 
 
 def locate(frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto") -> tuple[Geometry, float]:
@@ -94,14 +99,13 @@ def find(network: RegionNetwork, frames: NDArray[np.generic], aspect: float = 1.
         _to_geometry(fit.family, *snap(EdgeFinder(part, max(scale)), fit.family, parameters, box), part.shape),
         _to_geometry(fit.family, parameters, box, part.shape),
     ]
-    empty = np.zeros(part.shape, bool)
-    masks = [empty if geometry is None else geometry.masks(part.shape).domain for geometry in candidates]
+    masks = [_coarse_mask(geometry, part.shape, region.shape) for geometry in candidates]
     geometry = candidates[0] if overlap(*masks) > LEAST_OVERLAP else candidates[1]
     if geometry is None or not masks[1].any():
         return None
     placed = place_geometry(geometry, side, shape, (maps.window.top, maps.window.left))
     evidence = (maps.agreement, maps.fuzziness, fit.overlap)
-    return Finding(placed, placed.masks(image.shape).domain, _transform(*evidence))
+    return Finding(placed, (image.shape[0], image.shape[1]), _transform(*evidence))
 
 
 def summarise(frames: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -135,6 +139,11 @@ def probe_side(maps: RegionMaps) -> Side:
 def _transform(agreement: float, fuzziness: float, fit: float) -> FloatArray:
     """Return the evidence on scales on which it is about linear in the logit of the score."""
     return np.array([1.0, -np.log(1.005 - agreement), np.log(fuzziness + 0.02), -np.log(1.005 - min(1.0, fit))])
+
+
+def _coarse_mask(geometry: Geometry | None, shape: tuple[int, int], cells: tuple[int, int]) -> BoolArray:
+    """Return the mask of a geometry on a coarser grid; empty if there is none."""
+    return np.zeros(cells, bool) if geometry is None else geometry.on_grid(shape, cells).masks(cells).domain
 
 
 def _to_pixels(fit: Fit, scale: tuple[float, float]) -> tuple[FloatArray, Box]:

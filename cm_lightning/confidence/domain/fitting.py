@@ -16,7 +16,7 @@ Family = Literal["rectangle", "trapezoid", "sector"]
 Distance = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 
 # Longer side in cells of the maps for the search and for the final fit.
-SEARCH_SIDE, FIT_SIDE = 48, 128
+SEARCH_SIDE, FIT_SIDE = 48, 112
 # What a family must gain in overlap over a rectangle, which has fewer parameters.
 PENALTIES: dict[Family, float] = {"rectangle": 0.0, "trapezoid": 0.006, "sector": 0.008}
 # Rectangles with this overlap are not compared with other families.
@@ -93,9 +93,9 @@ def fit_geometries(probability: FloatArray, region: NDArray[np.bool_], log_aspec
 
     def fit(family: Family, starts: list[FloatArray]) -> Fit:
         problem = _Problem(family, open_box, log_aspect)
-        refined = [search.refine(problem, search.refine(problem, start, 3.0, 20), 1.5, 10) for start in starts]
+        refined = [search.refine(problem, search.refine(problem, start, 3.0, 14), 1.5, 7) for start in starts]
         best = max(refined, key=lambda parameters: search.overlap(problem.distance, parameters))
-        parameters = final.refine(problem, best, 1.0, 10)
+        parameters = final.refine(problem, best, 1.0, 7)
         return Fit(family, parameters, final.overlap(problem.distance, parameters), open_box)
 
     fits = [fit("rectangle", [np.array([box.top, box.bottom, box.left, box.right])])]
@@ -139,7 +139,9 @@ class _Map:
             mask = _soft_mask(problem.distance(trial, rows, columns), width)
             return np.append(mask - target, problem.prior(trial, len(self.probability)))
 
-        result = least_squares(residuals, np.zeros(len(parameters)), max_nfev=evaluations, xtol=1e-3, ftol=1e-3)
+        # Evaluations for numerical derivatives are not counted.
+        start = np.zeros(len(parameters))
+        result = least_squares(residuals, start, method="lm", max_nfev=evaluations, xtol=1e-3, ftol=1e-3)
         return parameters + result.x * problem.scales
 
 

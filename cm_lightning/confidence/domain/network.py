@@ -1,5 +1,6 @@
 """Network that finds the insonified region of a screen, and the features that it sees."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -64,11 +65,7 @@ def to_grid(array: Tensor, placement: Placement) -> Tensor:
 
 
 def screen_features(image: Tensor, change: Tensor | None = None) -> tuple[Tensor, Placement]:
-    """Compute the features of a screen.
-
-    These are the grey level on a logarithmic and on a linear scale, the local standard deviation, which is low in flat
-    surroundings, the share of pixels that equal their neighbours, which is high in synthetic surroundings, the change
-    over time, whether there is a sequence, and whether a cell lies on the screen.
+    """Compute the features of a screen on the network's grid.
 
     Args:
         image: Grey levels from 0 to 255, ``(rows, columns)``; the maximum of the frames of a sequence.
@@ -77,33 +74,54 @@ def screen_features(image: Tensor, change: Tensor | None = None) -> tuple[Tensor
     Returns:
         Features from 0 to 1, ``(FEATURES, GRID, GRID)``, and the cells that the screen covers.
     """
-    layers = torch.stack([image, torch.zeros_like(image) if change is None else change])
+    placement = place((image.shape[0], image.shape[1]))
+    return to_grid(pixel_features(image, change)[0], placement), placement
+
+
+def pixel_features(image: Tensor, change: Tensor | None = None) -> tuple[Tensor, int]:
+    """Compute the features of the pixels of a screen, which may be reduced in size.
+
+    These are the grey level on a logarithmic and on a linear scale, the local standard deviation, which is low in flat
+    surroundings, whether pixels equal their neighbours, as in synthetic surroundings, the change over time, whether
+    there is a sequence, and 1.
+
+    Args:
+        image: Grey levels from 0 to 255, ``(rows, columns)``; the maximum of the frames of a sequence.
+        change: Standard deviation of the grey levels over a sequence, ``(rows, columns)``; None for a single frame.
+
+    Returns:
+        Features from 0 to 1, ``(FEATURES, rows', columns')``, and the side length in pixels of a reduced pixel.
+    """
     factor = -(-max(image.shape) // FEATURE_SIDE)
-    if factor > 1:
-        layers = F.avg_pool2d(layers[None], factor, ceil_mode=True)[0]
-    grey = torch.round(layers[0])
+    changes = torch.zeros(()) if change is None else _reduce(change, factor)
+    grey = torch.round(_reduce(image, factor))
     mean, square = _local_mean(torch.stack([grey, grey**2]))
-    deviation = torch.log1p(torch.sqrt((square - mean**2).clamp(min=0)))
     equal = torch.ones_like(grey)
     equal[:, 1:] *= grey[:, 1:] == grey[:, :-1]
     equal[1:] *= grey[1:] == grey[:-1]
-    features = torch.stack(
-        [
-            torch.log1p(grey / 3) / torch.log1p(torch.tensor(85.0)),
-            grey / 255,
-            deviation / torch.log(torch.tensor(80.0)),
-            equal,
-            torch.log1p(layers[1]) / torch.log(torch.tensor(40.0)),
-            torch.full_like(grey, float(change is not None)),
-            torch.ones_like(grey),
-        ]
-    ).clamp(0, 1)
-    placement = place((image.shape[0], image.shape[1]))
-    return to_grid(features, placement), placement
+    features = torch.empty(FEATURES, *grey.shape)
+    features[:2] = flat_features(grey)
+    features[2] = torch.log1p(torch.sqrt((square - mean**2).clamp(min=0))) / math.log(80)
+    features[3] = equal
+    features[4] = torch.log1p(changes) / math.log(40)
+    features[5] = float(change is not None)
+    features[6] = 1
+    return features.clamp_(0, 1), factor
+
+
+def flat_features(grey: Tensor) -> Tensor:
+    """Return the features of a grey level alone, on a logarithmic and on a linear scale, ``(2, ...)``."""
+    return torch.stack([torch.log1p(grey / 3) / math.log1p(85), grey / 255])
+
+
+def _reduce(layer: Tensor, factor: int) -> Tensor:
+    return F.avg_pool2d(layer[None], factor, ceil_mode=True)[0] if factor > 1 else layer
 
 
 def _local_mean(arrays: Tensor) -> Tensor:
-    return F.avg_pool2d(arrays[None], 5, stride=1, padding=2, count_include_pad=False)[0]
+    """Return the means over 5 x 5 pixels, one axis after the other."""
+    rows = F.avg_pool2d(arrays[None], (5, 1), stride=1, padding=(2, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, 5), stride=1, padding=(0, 2), count_include_pad=False)[0]
 
 
 class RegionNetwork(nn.Module):

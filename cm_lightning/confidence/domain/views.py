@@ -1,5 +1,6 @@
 """What the network sees of a screen: several views, whose outputs are averaged."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,13 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from cm_lightning.confidence.domain.network import RegionNetwork, screen_features
+from cm_lightning.confidence.domain.network import (
+    RegionNetwork,
+    flat_features,
+    pixel_features,
+    place,
+    to_grid,
+)
 
 FloatArray = NDArray[np.float64]
 
@@ -80,56 +87,55 @@ def view_screen(network: RegionNetwork, image: NDArray[np.float32], change: NDAr
     Returns:
         Averaged outputs for the screen, or for the part around the region.
     """
-    layers = torch.from_numpy(image)[None]
-    if change is not None:
-        layers = torch.cat([layers, torch.from_numpy(change)[None]])
+    features, factor = pixel_features(torch.from_numpy(image), None if change is None else torch.from_numpy(change))
     rows, columns = image.shape
-    views = _outputs(network, layers)
-    margins = (int(MARGIN * rows), int(MARGIN * columns))
-    padded = _with_margin(layers, margins)
-    extent = (rows + 2 * margins[0], columns + 2 * margins[1])
-    inner = (margins[0] / extent[0], 1 - margins[0] / extent[0], margins[1] / extent[1], 1 - margins[1] / extent[1])
-    views += [_read_part(output, inner, views[0].shape[1:]) for output in _outputs(network, padded)]
+    views = _outputs(network, features)
+    margins = [int(MARGIN * size) for size in features.shape[1:]]
+    inner = [(margin / (size + 2 * margin)) for margin, size in zip(margins, features.shape[1:], strict=True)]
+    sides = (inner[0], 1 - inner[0], inner[1], 1 - inner[1])
+    padded = _with_margin(features, margins)
+    views += [_read_part(output, sides, views[0].shape[1:]) for output in _outputs(network, padded)]
     mean = torch.stack(views).mean(0)
     region = likely_region(mean[0].sigmoid().numpy().astype(np.float64))
     window = Window(0, 0, rows, columns)
     agreement = float(np.mean([overlap(largest_part(view[0].numpy() > 0), region) for view in views]))
-    part = _window_around(region, (rows, columns)) if region.any() else window
+    part = _window_around(region, (rows, columns), factor) if region.any() else window
     fuzziness = _fuzziness(mean[0], region)
     if max(part.height, part.width) < ZOOM_LIMIT * max(rows, columns):
-        zoomed = torch.stack(_outputs(network, layers[:, part.slices[0], part.slices[1]])).mean(0)
-        inner = (
-            part.top / rows, (part.top + part.height) / rows, part.left / columns, (part.left + part.width) / columns,
-        )  # fmt: skip
-        both = (zoomed + _read_part(mean, inner, zoomed.shape[1:])) / 2
+        bottom, right = part.top + part.height, part.left + part.width
+        reduced = features[:, part.top // factor : -(-bottom // factor), part.left // factor : -(-right // factor)]
+        zoomed = torch.stack(_outputs(network, reduced)).mean(0)
+        sides = (part.top / rows, bottom / rows, part.left / columns, right / columns)
+        both = (zoomed + _read_part(mean, sides, zoomed.shape[1:])) / 2
         zoomed_region = likely_region(both[0].sigmoid().numpy().astype(np.float64))
-        before = _read_part(torch.from_numpy(region[None].astype(np.float32)), inner, zoomed.shape[1:])[0].numpy() > 0.5
+        before = _read_part(torch.from_numpy(region[None].astype(np.float32)), sides, zoomed.shape[1:])[0].numpy() > 0.5
         if overlap(before, zoomed_region) > 0.6:
             window, mean, region = part, both, zoomed_region
     outputs = mean.sigmoid().numpy().astype(np.float64)
     return RegionMaps(window, outputs[0], outputs[1], region, agreement, fuzziness)
 
 
-def _outputs(network: RegionNetwork, layers: Tensor) -> list[Tensor]:
-    """Return the network's logits for an image and its mirror image, on the cells of the image."""
-    inputs = []
-    for view in (layers, layers.flip(-1)):
-        features, placement = screen_features(view[0].contiguous(), view[1] if len(view) > 1 else None)
-        inputs.append(features)
+def _outputs(network: RegionNetwork, features: Tensor) -> list[Tensor]:
+    """Return the network's logits for a screen and its mirror image, on the cells of the screen."""
+    placement = place((features.shape[1], features.shape[2]))
+    inputs = to_grid(features, placement)
     with torch.inference_mode():
-        plain, mirrored = network(torch.stack(inputs))
-    return [placement.cut(plain), placement.cut(mirrored).flip(-1)]
+        plain, mirrored = network(torch.stack([inputs, inputs.flip(-1)]))
+    return [placement.cut(plain), placement.cut(mirrored.flip(-1))]
 
 
-def _with_margin(layers: Tensor, margins: tuple[int, int]) -> Tensor:
-    """Add a margin with the most frequent grey level of the border."""
-    image = layers[0]
-    border = torch.cat([image[0], image[-1], image[:, 0], image[:, -1]]).round().clamp(0, 255).long()
-    level = float(torch.bincount(border, minlength=256).argmax())
-    padding = (margins[1], margins[1], margins[0], margins[0])
-    return torch.stack(
-        [F.pad(layer, padding, value=level if index == 0 else 0.0) for index, layer in enumerate(layers)]
-    )
+def _with_margin(features: Tensor, margins: Sequence[int]) -> Tensor:
+    """Add a margin that is flat, with the most frequent grey level of the border."""
+    levels = features[1]
+    border = (torch.cat([levels[0], levels[-1], levels[:, 0], levels[:, -1]]) * 255).round().long()
+    level = torch.bincount(border, minlength=256).argmax().float()
+    rows, columns = features.shape[1] + 2 * margins[0], features.shape[2] + 2 * margins[1]
+    padded = torch.empty(len(features), rows, columns)
+    padded[:2] = flat_features(level)[:, None, None]
+    for index, value in ((2, 0.0), (3, 1.0), (4, 0.0), (5, float(features[5, 0, 0])), (6, 1.0)):
+        padded[index] = value
+    padded[:, margins[0] : rows - margins[0], margins[1] : columns - margins[1]] = features
+    return padded
 
 
 def _read_part(
@@ -143,8 +149,8 @@ def _read_part(
     return F.grid_sample(outputs[None], grid.to(outputs.dtype), padding_mode="border", align_corners=False)[0]
 
 
-def _window_around(region: NDArray[np.bool_], shape: tuple[int, int]) -> Window:
-    """Return the part of a screen around a region, with a margin."""
+def _window_around(region: NDArray[np.bool_], shape: tuple[int, int], factor: int) -> Window:
+    """Return the part of a screen around a region, with a margin, that starts at a multiple of a factor."""
     sides = []
     for axis in (0, 1):
         indices = np.flatnonzero(region.any(axis=1 - axis))
@@ -153,7 +159,7 @@ def _window_around(region: NDArray[np.bool_], shape: tuple[int, int]) -> Window:
         )
     margin = ZOOM_MARGIN * max(stop - start for start, stop in sides)
     (top, bottom), (left, right) = [
-        (max(0, int(start - margin)), min(size, int(np.ceil(stop + margin))))
+        (max(0, int((start - margin) // factor * factor)), min(size, int(np.ceil((stop + margin) / factor) * factor)))
         for (start, stop), size in zip(sides, shape, strict=True)
     ]
     return Window(top, left, bottom - top, right - left)
