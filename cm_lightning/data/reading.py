@@ -161,8 +161,8 @@ def image_geometry(
             "and a black background. Use 'auto' for other screens, 'linear' for a linear probe, or 'whole' for images "
             "without a background."
         ) from error
-    if geometry.doubt is not None:
-        warnings.warn(f"{name}: {geometry.doubt}", UserWarning, stacklevel=2)
+    if geometry.warning is not None:
+        warnings.warn(f"{name}: {geometry.warning}", UserWarning, stacklevel=2)
     return geometry
 
 
@@ -190,7 +190,10 @@ def file_geometry(path: Path, axes: Axes, shape: tuple[int, int]) -> Geometry:
         if isinstance(geometry, Rectangle):
             geometry = replace(geometry, up="top")
     if 1 in axes.reversed:
-        raise InputError(f"The geometry file {path} cannot be used with a reversed lateral axis; give a mask instead.")
+        raise InputError(
+            f"data.axes ({axes.text!r}) reverses the lateral axis, which the geometry file {path} does not support; use "
+            "a mask image instead."
+        )
     if geometry.up != "top":
         raise InputError(
             f"According to the geometry file {path}, the probe is not at the first row of the frames "

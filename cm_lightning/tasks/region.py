@@ -24,8 +24,8 @@ USES_PER_SCREEN = 4
 # Screens for validation, and for the score.
 VALIDATION_SCREENS = 384
 SCORED_SCREENS = 400
-# A region is right if its intersection over union with the true one is at least this.
-RIGHT_OVERLAP = 0.9
+# A region is correct if its intersection over union with the true one is at least this.
+CORRECT_OVERLAP = 0.9
 
 
 class ScreenDataset(IterableDataset[Tensor]):
@@ -101,7 +101,7 @@ def train_region_network(
         DataLoader(validation, batch_size),  # type: ignore[arg-type]
     )
     network = task.network.float().eval()
-    store_network(output, network, score_coefficients(network, screens))
+    store_network(output, network, score_coefficients(network, screens, SCORED_SCREENS))
 
 
 def draw_screens(textures: TissueTextures, seed: int) -> Iterator[Screen]:
@@ -119,7 +119,7 @@ def draw_screens(textures: TissueTextures, seed: int) -> Iterator[Screen]:
         yield draw_screen(rng, textures)
 
 
-def score_coefficients(network: RegionNetwork, screens: Iterator[Screen], count: int = SCORED_SCREENS) -> list[float]:
+def score_coefficients(network: RegionNetwork, screens: Iterator[Screen], count: int) -> list[float]:
     """Fit the probability that a region is right by logistic regression.
 
     Args:
@@ -128,16 +128,16 @@ def score_coefficients(network: RegionNetwork, screens: Iterator[Screen], count:
         count: Number of screens.
 
     Returns:
-        Coefficients of :attr:`cm_lightning.confidence.domain.finder.Finding.evidence`.
+        Coefficients of :attr:`cm_lightning.confidence.domain.finder.Finding.score_features`.
     """
-    evidence, is_right = [], []
+    evidence, is_correct = [], []
     for _ in range(count):
         screen = next(screens)
         finding = find(network, screen.image[None])
         if finding is not None:
-            evidence.append(finding.evidence)
-            is_right.append(overlap(finding.domain, screen.region.inside) >= RIGHT_OVERLAP)
-    inputs, signs = np.array(evidence), np.where(is_right, 1.0, -1.0)
+            evidence.append(finding.score_features)
+            is_correct.append(overlap(finding.domain, screen.region.inside) >= CORRECT_OVERLAP)
+    inputs, signs = np.array(evidence), np.where(is_correct, 1.0, -1.0)
 
     def loss(coefficients: np.ndarray[Any, np.dtype[np.float64]]) -> float:
         # A small penalty keeps the coefficients finite if a combination of the evidence separates all screens.

@@ -85,8 +85,8 @@ class ConfidenceMap(Transform):  # type: ignore[misc]
             maps = self.solver(frames, self._to_frames(mask))
         else:
             geometry = find_geometry(frames, self.probe, aspect=self._aspect(img), up="top")
-            if geometry.doubt is not None:
-                warnings.warn(geometry.doubt, UserWarning, stacklevel=2)
+            if geometry.warning is not None:
+                warnings.warn(geometry.warning, UserWarning, stacklevel=2)
             maps = self.solver(frames, *geometry.solver_masks(frames))
         if self.flip_depth:
             maps = torch.flip(maps, (-2,)) if isinstance(maps, torch.Tensor) else np.flip(maps, -2)

@@ -21,9 +21,9 @@ FloatArray = NDArray[np.float64]
 # change.
 FINDER_VERSION = 1
 # Largest number of frames of a sequence that are used.
-MOST_FRAMES = 64
+MAX_FRAMES = 64
 # The alignment with edges in the pixels is not used if it changes the region more than to this overlap.
-LEAST_OVERLAP = 0.85
+MIN_OVERLAP = 0.85
 # Sides of a trapezoid that differ by less than this number of pixels are vertical.
 VERTICAL_PIXELS = 1.5
 # Points of a curved bottom of a polygon.
@@ -37,13 +37,13 @@ class Finding:
     Attributes:
         geometry: Geometry in pixels of the frames.
         shape: Shape of the frames, ``(depth, lateral)``.
-        evidence: What tells whether the region is right: 1, agreement of the views, fuzziness of the outline, and
-            quality of the fit.
+        score_features: Features of the logistic model of the score: 1 (intercept), agreement of the views, fuzziness of
+            the outline, and quality of the fit, ``(4,)``.
     """
 
     geometry: Geometry
     shape: tuple[int, int]
-    evidence: FloatArray
+    score_features: FloatArray
 
     @property
     def domain(self) -> BoolArray:
@@ -68,7 +68,7 @@ def locate(frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto") -
     if finding is None:
         side: Side = "top" if up == "auto" else up  # type: ignore[assignment]
         return Rectangle(0, frames.shape[-2], 0, frames.shape[-1], side), 0.0
-    return finding.geometry, float(1 / (1 + np.exp(-finding.evidence @ coefficients)))
+    return finding.geometry, float(1 / (1 + np.exp(-finding.score_features @ coefficients)))
 
 
 def find(network: RegionNetwork, frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto") -> Finding | None:
@@ -100,12 +100,12 @@ def find(network: RegionNetwork, frames: NDArray[np.generic], aspect: float = 1.
         _to_geometry(fit.family, parameters, box, part.shape),
     ]
     masks = [_coarse_mask(geometry, part.shape, region.shape) for geometry in candidates]
-    geometry = candidates[0] if overlap(*masks) > LEAST_OVERLAP else candidates[1]
+    geometry = candidates[0] if overlap(*masks) > MIN_OVERLAP else candidates[1]
     if geometry is None or not masks[1].any():
         return None
     placed = place_geometry(geometry, side, shape, (maps.window.top, maps.window.left))
-    evidence = (maps.agreement, maps.fuzziness, fit.overlap)
-    return Finding(placed, (image.shape[0], image.shape[1]), _transform(*evidence))
+    features = _score_features(maps.agreement, maps.fuzziness, fit.overlap)
+    return Finding(placed, (image.shape[0], image.shape[1]), features)
 
 
 def summarise(frames: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -117,7 +117,7 @@ def summarise(frames: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray
     Returns:
         Maximum, ``(depth, lateral)``, and the standard deviation over the frames; None for a single frame.
     """
-    chosen = frames[np.unique(np.linspace(0, len(frames) - 1, MOST_FRAMES).round().astype(int))].astype(np.float32)
+    chosen = frames[np.unique(np.linspace(0, len(frames) - 1, MAX_FRAMES).round().astype(int))].astype(np.float32)
     lowest, highest = min(0.0, float(chosen.min())), float(chosen.max())
     if frames.dtype != np.uint8 and (lowest < 0 or not 100 < highest <= 255):
         chosen = (chosen - np.float32(lowest)) * np.float32(255 / max(highest - lowest, 1e-30))
@@ -125,7 +125,11 @@ def summarise(frames: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray
 
 
 def probe_side(maps: RegionMaps) -> Side:
-    """Return the side of the probe, from which the depth along the beams increases."""
+    """Return the side of the screen at which the probe is: the one from which the predicted depth increases.
+
+    Args:
+        maps: Outputs of the network.
+    """
     depth = np.pad(ndimage.gaussian_filter(maps.depth, 1.0), 1, mode="edge")
     down = depth[2:, 1:-1] - depth[:-2, 1:-1]
     right = depth[1:-1, 2:] - depth[1:-1, :-2]
@@ -136,8 +140,8 @@ def probe_side(maps: RegionMaps) -> Side:
     return max(steps, key=lambda side: steps[side])
 
 
-def _transform(agreement: float, fuzziness: float, fit: float) -> FloatArray:
-    """Return the evidence on scales on which it is about linear in the logit of the score."""
+def _score_features(agreement: float, fuzziness: float, fit: float) -> FloatArray:
+    """Return the features of the score on scales on which the logit of the score is about linear."""
     return np.array([1.0, -np.log(1.005 - agreement), np.log(fuzziness + 0.02), -np.log(1.005 - min(1.0, fit))])
 
 

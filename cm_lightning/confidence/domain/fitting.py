@@ -128,6 +128,7 @@ class _Map:
     def refine(self, problem: "_Problem", parameters: FloatArray, width: float, evaluations: int) -> FloatArray:
         """Improve parameters by least squares with a soft border of a width in cells of this map."""
         width *= self.factor
+        scales, family_distance = problem.scales, problem.distance
         distances = problem.distance(parameters, self.rows, self.columns)
         # Other cells do not change with small steps, or already agree.
         used = np.abs(distances) < 3 * width
@@ -135,14 +136,14 @@ class _Map:
         rows, columns, target = self.rows[used], self.columns[used], self.probability[used]
 
         def residuals(steps: FloatArray) -> FloatArray:
-            trial = parameters + steps * problem.scales
-            mask = _soft_mask(problem.distance(trial, rows, columns), width)
+            trial = parameters + steps * scales
+            mask = _soft_mask(family_distance(trial, rows, columns), width)
             return np.append(mask - target, problem.prior(trial, len(self.probability)))
 
         # Evaluations for numerical derivatives are not counted.
         start = np.zeros(len(parameters))
         result = least_squares(residuals, start, method="lm", max_nfev=evaluations, xtol=1e-3, ftol=1e-3)
-        return parameters + result.x * problem.scales
+        return parameters + result.x * scales
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class _Problem:
     @property
     def scales(self) -> FloatArray:
         """Steps of the parameters that move the border by about one cell."""
-        size = float(np.clip(max(self.box.bottom - self.box.top, self.box.right - self.box.left), 8, 400))
+        size = min(400.0, max(8.0, self.box.bottom - self.box.top, self.box.right - self.box.left))
         if self.family == "sector":
             return np.array([1.0, 1.0, 1 / size, 1 / size, 1.0, 1.0, 1 / size])
         return np.ones(4 if self.family == "rectangle" else 7)

@@ -58,13 +58,13 @@ class ProbeGeometry:
         return "top" if self.shape is None else self.shape.up
 
     @property
-    def doubt(self) -> str | None:
-        """Sentence that says that the region is probably not right; None if it probably is."""
+    def warning(self) -> str | None:
+        """Warning for a region that is probably wrong; None otherwise."""
         if self.score >= DOUBTFUL_SCORE or self.shape is None:
             return None
         return (
-            f"The insonified region is probably not right (score {self.score:.2f}, a {self.shape.kind} was found). "
-            "Look at it, and give the geometry of this machine as a geometry file if it is wrong."
+            f"The insonified region is probably wrong (score {self.score:.2f}, a {self.shape.kind} was found). Check it; "
+            "if it is wrong, specify the geometry of this scanner, for example in a geometry file."
         )
 
     def domain(self, frames: Frames) -> BoolArray:
@@ -228,8 +228,8 @@ def find_insonified(
     """
     check_frames(frames)
     geometry = find_geometry(frames, probe, threshold, aspect, up)
-    if geometry.doubt is not None:
-        warnings.warn(geometry.doubt, UserWarning, stacklevel=2)
+    if geometry.warning is not None:
+        warnings.warn(geometry.warning, UserWarning, stacklevel=2)
     found = geometry.masks(frames)
     domain, source, sink = (convert_like(mask.copy(), frames) for mask in (found.domain, found.source, found.sink))
     return replace(found, domain=domain, source=source, sink=sink)

@@ -137,8 +137,8 @@ class Sector:
     def masks(self, shape: Shape) -> Insonified:
         """Return the masks on a frame.
 
-        The source is where beams enter the region, and the sink is where they leave it: at the arcs, or where the
-        sector or the frame is cut. The slanted edges belong to neither.
+        The source pixels are where beams enter the region, and the sink pixels are where they leave it: at the inner
+        and outer arc, or where the sector is cut or extends beyond the frame. The slanted edges belong to neither.
 
         Args:
             shape: Shape of the frame, ``(depth, lateral)``.
@@ -301,14 +301,16 @@ Geometry = Rectangle | Sector | Polygon | MaskRegion
 
 
 def column_ends(domain: BoolArray, up: Side) -> tuple[BoolArray, BoolArray]:
-    """Return the first and the last insonified pixel of every line that leads away from the side of the probe.
+    """Return the first and the last insonified pixel of each column, counted from the side of the probe.
+
+    If the probe is at the left or right, these are the pixels of each row.
 
     Args:
         domain: Insonified pixels, ``(..., depth, lateral)``.
         up: Side at which the probe is.
 
     Returns:
-        Two masks, ``(..., depth, lateral)`` each.
+        Masks of the first and of the last pixels, ``(..., depth, lateral)`` each.
     """
     turned = turn_to_top(domain, up)
     return turn_back(column_source(turned), up), turn_back(column_sink(turned), up)

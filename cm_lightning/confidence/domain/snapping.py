@@ -17,7 +17,7 @@ SIDE_PIXELS = 3
 # Search range and standard deviation of the expected shift, in cells of the network.
 RANGE_CELLS, SD_CELLS = 1.3, 0.5
 # Smallest sum of the steps of the mean features at a border.
-LEAST_STEP = 0.12
+MIN_STEP = 0.12
 
 
 class EdgeFinder:
@@ -69,7 +69,7 @@ class EdgeFinder:
         usable = seen[index - 1] & seen[np.minimum(index, len(seen) - 1)]
         steps = (by_layer[0] + by_layer[1]) * usable * np.exp(-0.5 * (shifts / self._sd) ** 2)
         best = int(steps.argmax())
-        if steps[best] <= LEAST_STEP:
+        if steps[best] <= MIN_STEP:
             return 0.0
         # The expected shift and the width of the local standard deviation displace the maximum by a pixel or two.
         near = slice(max(0, best - 2), best + 3)

@@ -20,13 +20,13 @@ from cm_lightning.confidence.domain.network import (
 
 FloatArray = NDArray[np.float64]
 
-# Share of the screen that is added on each side for the view in which it is smaller.
+# Zoomed-out view: margin around the screen on each side, as a fraction of the screen.
 MARGIN = 0.12
-# Share of the region's longer side that is kept on each side for the view in which it is larger.
+# Zoomed-in view: margin around the region on each side, as a fraction of the region's longer side.
 ZOOM_MARGIN = 0.2
 # The zoomed view is used if it leaves out at least 15 % of the longer side of the screen.
 ZOOM_LIMIT = 0.85
-# Thresholds of the probability of which the one with the largest expected overlap is used.
+# Candidate thresholds of the probability; the one with the largest expected overlap is used.
 THRESHOLDS = (0.5, 0.42, 0.35, 0.28, 0.22, 0.16)
 
 
