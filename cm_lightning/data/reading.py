@@ -191,8 +191,8 @@ def file_geometry(path: Path, axes: Axes, shape: tuple[int, int]) -> Geometry:
             geometry = replace(geometry, up="top")
     if 1 in axes.reversed:
         raise InputError(
-            f"data.axes ({axes.text!r}) reverses the lateral axis, which the geometry file {path} does not support; use "
-            "a mask image instead."
+            f"data.axes ({axes.text!r}) reverses the lateral axis, which the geometry file {path} does not support; "
+            "use a mask image instead."
         )
     if geometry.up != "top":
         raise InputError(

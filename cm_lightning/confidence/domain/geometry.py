@@ -63,8 +63,8 @@ class ProbeGeometry:
         if self.score >= DOUBTFUL_SCORE or self.shape is None:
             return None
         return (
-            f"The insonified region is probably wrong (score {self.score:.2f}, a {self.shape.kind} was found). Check it; "
-            "if it is wrong, specify the geometry of this scanner, for example in a geometry file."
+            f"The insonified region is probably wrong (score {self.score:.2f}, a {self.shape.kind} was found). Check "
+            "it; if it is wrong, specify the geometry of this scanner, for example in a geometry file."
         )
 
     def domain(self, frames: Frames) -> BoolArray:
