@@ -11,7 +11,7 @@ def train_region(
     *,
     output: Path,
     exclude: str | None = None,
-    steps: int = 4500,
+    steps: int = 4700,
     batch_size: int = 32,
     seed: int = 0,
     logs: Path = Path("outputs/region"),
@@ -19,7 +19,7 @@ def train_region(
     """Train the network that finds the insonified region of screens, on synthetic screens.
 
     The screens show simulated speckle and the central parts of real images, in random shapes of insonified regions and
-    among random texts, rulers and panels. On two cores, 4500 steps take about 45 minutes.
+    among random texts, rulers and panels. On two cores, the default number of steps takes about an hour.
 
     Args:
         textures: Folders of ultrasound images whose central parts show tissue.
