@@ -39,7 +39,7 @@ def compare_variability(
         settings: Settings of MC dropout.
         frames: Number of frames per volume.
         sampled: Folder of the samples; a folder in ``output`` by default.
-        data_root: Folder of the data set, if it is not the one of the training.
+        data_root: Folder of the data set, if it differs from the one used in training.
         accelerator: Lightning's name of the device.
         baseline: Model with which all others are compared.
         compare: Planned comparisons, each "model=baseline", instead of a single baseline.
@@ -54,7 +54,9 @@ def compare_variability(
     names = [(experiment.model, experiment.seed) for experiment in experiments]
     duplicates = sorted({f"{model} (seed {seed})" for model, seed in names if names.count((model, seed)) > 1})
     if duplicates:
-        raise InputError(f"Several experiments have the same model and seed: {', '.join(duplicates)}.")
+        raise InputError(
+            f"Several experiments have the same model and seed: {', '.join(duplicates)}; expected each pair once."
+        )
     comparisons = choose_comparisons(list(dict.fromkeys(model for model, _ in names)), baseline, compare)
     images, problems = sample_runs(
         experiments, sampled or output / "samples", settings, frames, raters, pattern, data_root, accelerator
