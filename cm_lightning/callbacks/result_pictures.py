@@ -104,7 +104,7 @@ class ConfusionPicture(Callback):
             self._cases[batch["case"][0]] = counts
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather the cases of all processes. Repeated cases are counted once."""
+        """Gather the cases of all processes; cases that the distributed sampler repeats are counted once."""
         self._cases = gather_cases(self._cases)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
