@@ -194,7 +194,10 @@ def file_geometry(path: Path, axes: Axes, shape: tuple[int, int]) -> Geometry:
         if isinstance(geometry, Rectangle):
             geometry = replace(geometry, up="top")
     if 1 in axes.reversed:
-        raise InputError(f"The geometry file {path} cannot be used with a reversed lateral axis; give a mask instead.")
+        raise InputError(
+            f"The geometry file {path} cannot be used with a reversed lateral axis (data.axes is {axes.text!r}); "
+            "expected a mask, or axes without a minus sign of lateral."
+        )
     if geometry.up != "top":
         raise InputError(
             f"According to the geometry file {path}, the probe is not at the first row of the frames "

@@ -127,7 +127,8 @@ class SegmentationTask(BaseTask):
             )
         if confidence_head and input_mode == "2ch":
             raise InputError(
-                "confidence_head must be 0 for the input mode 2ch, in which the network could copy the confidence map."
+                "confidence_head must be 0 for the input mode 2ch, in which the network could copy the confidence map; "
+                f"found {confidence_head}."
             )
         self.save_hyperparameters(ignore=NOT_IN_CHECKPOINTS)
         self.input_mode = input_mode
@@ -205,7 +206,7 @@ class SegmentationTask(BaseTask):
         if data.spatial_dims != self.hparams["spatial_dims"]:
             raise InputError(
                 f"The model was created for {self.hparams['spatial_dims']} dimensions, but data.spatial_dims is "
-                f"{data.spatial_dims}."
+                f"{data.spatial_dims}; expected equal numbers."
             )
         size = data.patch_size or data.spatial_size
         if size is not None:
