@@ -34,7 +34,7 @@ def compare_variability(
         runs: Folders of experiments, or folders that contain folders of experiments.
         output: Folder of the page.
         raters: Folder of repeated labels; None to compare uncertainty with errors only.
-        pattern: Regular expression with the groups ``rater`` and ``repeat`` for the names of label files.
+        pattern: Regular expression for the names of label files; see :func:`cm_lightning.data.raters.find_rater_files`.
         consensus: Method of the consensus of labels.
         settings: Settings of MC dropout.
         frames: Number of frames per volume.

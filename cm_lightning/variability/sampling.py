@@ -68,7 +68,7 @@ def sample_runs(
         settings: Settings of MC dropout. UNETR is sampled in windows if it was trained on patches.
         frames: Number of frames per volume.
         raters: Folder of repeated labels. Only labelled frames of cases with repeated labels are sampled; None for all.
-        pattern: Regular expression with the groups ``rater`` and ``repeat`` for the names of label files.
+        pattern: Regular expression for the names of label files; see :func:`cm_lightning.data.raters.find_rater_files`.
         data_root: Folder of the data set, if it differs from the one used in training.
         accelerator: Lightning's name of the device.
 
