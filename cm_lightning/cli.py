@@ -61,7 +61,7 @@ CALLBACKS: tuple[type[Callback], ...] = (
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes the resolved settings to the folder of the run and sends those of a training to W&B."""
+    """Writes the resolved settings to the folder of the run, and sends those of ``fit`` to W&B."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Send the nested settings to W&B."""
@@ -138,7 +138,7 @@ class CommandLine(LightningCLI):
         if subcommand == "test":
             # The callback ResultTable prints a more complete table.
             config.verbose = False
-        # The settings of the training and those of the test are kept in separate files.
+        # The settings of training and of testing are kept in separate files.
         self.save_config_kwargs["config_filename"] = fold.settings_file(subcommand).name
         # A checkpoint may replace these settings later.
         self._requested = {} if config.ckpt_path is None else self._settings()
@@ -238,14 +238,17 @@ class CommandLine(LightningCLI):
 
 
 def last_checkpoint(fold: FoldFolder) -> ModelCheckpoint:
-    """Create the callback that saves the last finished epoch, from which an interrupted training is resumed.
+    """Create the callback that saves a checkpoint after every training epoch, so that interrupted runs can be resumed.
+
+    Each checkpoint replaces the previous one.
 
     Args:
         fold: Folder of the run.
 
     Returns:
-        The callback. (The option ``save_last`` of ModelCheckpoint saves only when the best epoch changes.)
+        The callback, which writes the file ``last.ckpt``.
     """
+    # The option save_last of ModelCheckpoint would save only when the best epoch changes.
     return ModelCheckpoint(fold.checkpoints, filename=LAST, save_on_train_epoch_end=True, enable_version_counter=False)
 
 
@@ -258,7 +261,7 @@ def find_checkpoint(subcommand: str, ckpt_path: Any, fold: FoldFolder) -> str | 
         fold: Folder of the run.
 
     Returns:
-        Path of the file; None for a training from scratch.
+        Path of the file; None for training from scratch.
 
     Raises:
         MissingInputError: The checkpoint does not exist.

@@ -12,7 +12,7 @@ class ConfidenceCost(Callback):
     """Callback that logs the mean confidence and the computing time of confidence maps.
 
     ``cm/mean`` is the mean over the insonified voxels of the validation cases. ``cm/solve_ms_per_frame`` is the mean
-    time per frame in milliseconds of the maps that this process has computed, on the fly or before the training. It is
+    time per frame in milliseconds of the maps that this process has computed, on the fly or before training. It is
     not logged if all maps were in the cache.
     """
 

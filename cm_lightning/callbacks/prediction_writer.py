@@ -35,8 +35,9 @@ QUANTITIES = (
 class PredictionWriter(BasePredictionWriter):
     """Callback that writes the segmentation, class probabilities, entropy and confidence map of predicted cases.
 
-    Segmentations contain the values of the label files. The files of a volume are NIfTI files with its affine. The
-    segmentation of an image is a PNG file, and its maps are NIfTI files. With MC dropout, expected entropy, mutual
+    Segmentations contain the values of the label files. All predictions are NIfTI files with the affine of the image
+    file, except for the segmentations of 2D image files without physical coordinates (such as PNG), which are PNG
+    files. With MC dropout, expected entropy, mutual
     information, variance, votes and sampled segmentations are written as well, where ``sample01`` is the most plausible
     sample, and ``samples.csv`` contains the plausibilities. The display range in the header of a quantity is the same
     for all cases.

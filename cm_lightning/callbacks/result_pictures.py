@@ -80,7 +80,7 @@ class ConfusionPicture(Callback):
     """Callback that draws the confusion matrix after ``test``.
 
     ``test_confusion.csv`` contains the numbers of voxels of all cases at file resolution and without post-processing,
-    with one row per label. ``pictures/confusion.png`` and ``plots/confusion`` show shares of the voxels of each label.
+    with one row per label. ``pictures/confusion.png`` and ``plots/confusion`` show them as fractions of each label.
     The callback does nothing in a ``fast_dev_run``.
     """
 
@@ -104,7 +104,7 @@ class ConfusionPicture(Callback):
             self._cases[batch["case"][0]] = counts
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather the cases of all processes. Repeated cases are counted once."""
+        """Gather the cases of all processes; cases that the distributed sampler repeats are counted once."""
         self._cases = gather_cases(self._cases)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -144,7 +144,7 @@ def case_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def confusion_plot(counts: NDArray[np.int64], names: list[str]) -> Figure:
-    """Draw a confusion matrix with the share of each label's voxels that are predicted as each class.
+    """Draw a confusion matrix with the fraction of each label's voxels that are predicted as each class.
 
     Args:
         counts: Numbers of voxels, ``[label, prediction]``, ``(C, C)``.

@@ -41,7 +41,7 @@ class SegmentationPictures(Callback):
         self._rows: list[list[Panel]] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the cases of the previous epoch."""
+        """Clear the panels collected in the previous validation epoch."""
         self._rows = []
 
     def on_validation_batch_end(

@@ -1,4 +1,4 @@
-"""Speed of the training, and GPU memory."""
+"""Training speed and GPU memory."""
 
 import time
 from typing import Any

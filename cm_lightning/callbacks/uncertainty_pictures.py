@@ -42,7 +42,7 @@ class UncertaintyPictures(Callback):
         self._values: list[dict[str, float]] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the cases of the previous epoch."""
+        """Clear the panels and values collected in the previous validation epoch."""
         self._rows, self._values = [], []
 
     def on_validation_batch_end(

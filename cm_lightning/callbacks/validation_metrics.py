@@ -48,7 +48,7 @@ class ValidationMetrics(Callback):
             )
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the means over the cases of all processes. Repeated cases are counted once."""
+        """Log means over the cases of all processes; cases that the distributed sampler repeats are counted once."""
         if not isinstance(pl_module, BaseTask) or trainer.sanity_checking:
             return
         cases = gather_cases(self._cases)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cm_lightning.errors import UsageError, suggestion
 
 STAGES = {
-    "fit": "train a network, or resume a training",
+    "fit": "train a network, or resume an interrupted run",
     "validate": "evaluate a network on the validation cases",
     "test": "evaluate a network on the test cases, at the resolution of the image files",
     "predict": "write the predictions of a network as image files",

@@ -28,7 +28,7 @@ def train_region(
         steps: Number of training steps.
         batch_size: Number of screens per step.
         seed: Seed of the screens and of the weights.
-        logs: Folder of the training's metrics.
+        logs: Folder of the logged training metrics.
     """
     from cm_lightning.tasks.region import train_region_network
 

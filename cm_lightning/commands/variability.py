@@ -31,15 +31,15 @@ def variability(
     Args:
         runs: Folders of experiments, or folders that contain folders of experiments.
         raters: Folder that contains one folder of repeated labels per case.
-        rater_pattern: Regular expression with the groups rater and repeat, searched in the names of the label files;
-            <rater>_<repeat> by default.
+        rater_pattern: Regular expression that must match the whole name of a label file without its suffix, with the
+            group rater and, for repeated labels, the group repeat; <rater>_<repeat> by default.
         consensus: Method that combines the labels of an image.
         output: Folder of the page.
         sampled: Folder in which samples are kept for later calls; a folder inside the output by default.
         samples: Number of forward passes with dropout.
         batch_size: Number of samples per forward pass.
         frames: Number of frames per volume that are compared.
-        data_root: Folder of the data set, if it is not the one of the training.
+        data_root: Folder of the data set, if it differs from the one used in training.
         accelerator: Lightning's name of the device, such as cpu or gpu.
         baseline: Model with which all others are compared.
         compare: Planned comparisons, each MODEL=BASELINE, instead of a single baseline.

@@ -21,7 +21,7 @@ MOST_STEPS = 20
 # systems, which only occur with the formulation "paper", are solved directly in float64, which does not depend on this
 # ratio, and again with mirrored columns. The difference is the error estimate.
 LEAST_CONTRAST = 1e-9
-# Share of the tolerance at which conjugate gradients stop, because their error is only estimated.
+# Fraction of the tolerance at which conjugate gradients stop, because their error is only estimated.
 STOPPING_SHARE = 0.5
 
 
@@ -32,7 +32,7 @@ def is_ill_conditioned(graph: RandomWalkGraph) -> Array:
         graph: Linear systems, ``(..., depth, lateral)``.
 
     Returns:
-        Flags, ``(...)``.
+        Mask of the ill-conditioned systems, ``(...)``.
     """
     return contrast(graph) < LEAST_CONTRAST
 
@@ -46,7 +46,7 @@ def is_accepted(error_estimate: Any, error_bound: Any, tolerance: float) -> Any:
         tolerance: Maximum error that is allowed.
 
     Returns:
-        Flags, ``(...)``.
+        Mask of the accepted solutions, ``(...)``.
     """
     return np.less_equal(error_estimate, tolerance) & ~np.greater(error_bound, tolerance)
 

@@ -34,13 +34,13 @@ class Boundary:
         return len(self.domain)
 
     def take(self, frames: slice) -> "Boundary":
-        """Return the masks of some frames."""
+        """Return the masks of a range of frames; masks that are equal for all frames are returned as they are."""
         if len(self) == 1:
             return self
         return Boundary(*(getattr(self, name)[frames] for name in self.__dataclass_fields__))
 
     def crop(self, rows: slice, columns: slice) -> "Boundary":
-        """Return a rectangle of every mask."""
+        """Return the part of every mask in a rectangle, given by slices of rows and columns."""
         return Boundary(*(getattr(self, name)[:, rows, columns] for name in self.__dataclass_fields__))
 
 
@@ -149,7 +149,7 @@ def _choose(sink: BoolArray, frames: NDArray[np.generic] | None, sink_mode: Sink
             return selected
         case "min":
             if frames is None:
-                raise ValueError("sink 'min' needs the intensities of the frames.")
+                raise ValueError("sink 'min' needs the intensities of the frames, found None.")
             selected = np.zeros(frames.shape, dtype=bool)
             for index, frame in enumerate(frames):
                 mask = sink[index if len(sink) > 1 else 0]

@@ -20,7 +20,7 @@ Substitute = Callable[[Array, Array], Array]
 ROUNDING = 2e-15
 # Bound of the relative rounding error of the operations from the ratio to the error bound.
 FINAL_ROUNDING = 1e-12
-# Share of the diagonal that is added to the residual, so that v is positive where the residual is 0.
+# Fraction of the diagonal that is added to the residual, so that v is positive where the residual is 0.
 LEAST_RESIDUAL = 1e-17
 # Minimum ratio of A v to its rounding error where the residual is almost 0.
 ABOVE_ROUNDING = 100.0
@@ -35,7 +35,7 @@ def certify(
 ) -> Array:
     """Compute an upper bound of the maximum error of solutions, including rounding errors.
 
-    ``A`` is a nonsingular M-matrix, so that its inverse has no negative entries. For any ``v > 0`` with ``A v > 0``,
+    ``A`` is a nonsingular M-matrix, so its inverse has no negative entries. For any ``v > 0`` with ``A v > 0``,
 
         |x - x_exact| <= (max_i |r_i| / (A v)_i) v,    r = b - A x.
 
@@ -46,8 +46,8 @@ def certify(
         graph: Linear systems, ``(..., depth, lateral)``.
         rhs: Right-hand sides ``b``, ``(..., depth, lateral)``.
         x: Solutions, float64, ``(..., depth, lateral)``, 0 outside the unknown pixels.
-        multiply: Product with ``A`` of the engine, float64.
-        substitute: Solution with the factor of the engine, in the type of the factor.
+        multiply: Function of the engine that multiplies vectors by ``A``, float64.
+        substitute: Function of the engine that solves by forward and backward substitution, in the type of the factor.
         failed: Nonzero for frames without a factor, int32, ``(...)``.
 
     Returns:

@@ -34,7 +34,7 @@ class Dissection(NamedTuple):
     """Cells and fronts of a grid in the order of their elimination, for use in compiled code.
 
     The order is: the cells of batch 0, the fronts before ``fronts_until[0]``, the cells of batch 1, and so on. Batches
-    are small subtrees, so that few updates must be stored until they are added to their parent.
+    are small subtrees, so few updates must be stored until they are added to their parent.
 
     Attributes:
         shape: Shape of the grid, ``(depth, lateral)``.
@@ -76,14 +76,14 @@ class Dissection(NamedTuple):
 
 @lru_cache(maxsize=16)
 def dissect(depth: int, lateral: int) -> Dissection:
-    """Determine the order of the elimination of a grid. Results for the last 16 shapes are cached.
+    """Compute the nested-dissection elimination order of the pixels of a grid; the last 16 shapes are cached.
 
     Args:
         depth: Number of rows, at least 1.
         lateral: Number of columns, at least 1.
 
     Returns:
-        The order.
+        Cells and fronts in the order of their elimination.
     """
     rectangles, cuts, children, corners, cells_until, fronts_until = _cut(depth, lateral)
     rank = _rank(rectangles, cuts, depth, lateral)

@@ -1,9 +1,9 @@
 """Symbolic elimination of one cell, which is the same for all cells.
 
 A cell with its neighbours is a window of 9 x 9 pixels: the 7 x 7 pixels of the cell, which are eliminated, and a ring
-of 32 pixels around them. The order within the cell is also a nested dissection. The weights that become nonzero during
-the elimination are determined when this module is imported. Missing pixels of cells at the border of the grid have zero
-weights, and do not need a special case.
+of 32 pixels around them. The order within the cell is also a nested dissection. The sparsity pattern of the factor and
+of the update of the ring (graph edges and fill-in) is computed when this module is imported. Missing pixels of cells at
+the border of the grid have zero weights, and do not need a special case.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ WINDOW = CELL + 2
 
 
 class Pattern(NamedTuple):
-    """Weights of a window that become nonzero during its elimination.
+    """Sparsity pattern of the elimination of a window: the weights of graph edges, and the fill-in.
 
     Positions are indices of the pixels of the window in the order of elimination, with the ring at the end.
 
@@ -62,7 +62,7 @@ def _order(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int]
 
 
 def _symbolic_elimination() -> Pattern:
-    """Eliminate the pixels of a window symbolically."""
+    """Compute the sparsity pattern of a window by symbolic elimination of the pixels of its cell."""
     pixels = _order(1, CELL + 1, 1, CELL + 1)
     pixels += [
         (row, column)

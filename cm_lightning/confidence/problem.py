@@ -37,7 +37,7 @@ class SolverParameters:
         sink: Choice of the sink among the last insonified pixels of all columns: ``all``, the ``mid`` one, or those
             with the ``min`` intensity. A sink mask of a call takes precedence.
         mode: ``B`` for envelopes (B-mode images), ``RF`` for radio-frequency lines, for which the envelope along depth
-            is computed first. The MATLAB code and MONAI shift RF lines to the range from 0 to 1 before this, so that
+            is computed first. The MATLAB code and MONAI shift RF lines to the range from 0 to 1 before this, so
             the envelope contains the carrier frequency. This is not done here.
         tolerance: Maximum error of a map.
         method: ``cg`` for conjugate gradients, ``direct`` for a direct solution in float64.

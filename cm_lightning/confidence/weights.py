@@ -12,7 +12,7 @@ Normalise = Literal["frame", "fixed"]
 Array = Any
 
 # Minimum weight of all edges. The published MATLAB code and MONAI (>= 1.4) use 1e-5 (older versions of MONAI use 1e-6,
-# for which maps are visibly different), and CAMPVis uses 1e-4. The paper has no minimum, so that its value only
+# for which maps are visibly different), and CAMPVis uses 1e-4. The paper has no minimum, so its value only
 # prevents weights of 0 in floating-point arithmetic.
 EDGE_FLOOR: dict[Formulation, float] = {"reference": 1e-5, "paper": 1e-100, "realtime": 1e-4}
 
@@ -69,10 +69,10 @@ class WeightFunction:
     s) + 1e-4``, without rescaling of ``s``.
 
     With ``normalise="frame"``, the minimum, the maximum and the largest step are those of the domain of a frame, so
-    that a frame with black borders has exactly the same weights as its crop. With ``normalise="fixed"``, intensities
+    a frame with black borders has exactly the same weights as its crop. With ``normalise="fixed"``, intensities
     have a fixed scale from 0 to 1 (integers are divided by the maximum of their type), and neither intensities nor
-    steps are rescaled. In this case, a bright mark has no effect on other parts of the frame, the maps of a sequence
-    are comparable, and maps are differentiable.
+    steps are rescaled. In this case, a bright annotation has no effect on other parts of the frame, the maps of a
+    sequence are comparable, and maps are differentiable.
 
     Attributes:
         formulation: The formula.

@@ -129,7 +129,7 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
     """
     console = Console()
     waiting, running, failed = list(jobs), dict[int, Running](), list[Job]()
-    # Folds run in separate sessions, so that SIGTERM (from a scheduler) and Ctrl-C have to be passed on to them.
+    # Folds run in separate sessions, so SIGTERM (from a scheduler) and Ctrl-C have to be passed on to them.
     # Background processes of shell scripts ignore SIGINT, and their children would inherit that without a handler.
     stop_signals = (signal.SIGTERM, signal.SIGINT)
     previous_handlers = [signal.signal(number, signal.default_int_handler) for number in stop_signals]
@@ -188,7 +188,7 @@ def start(job: Job, device: str, job_started: float, parallel_jobs: int) -> Runn
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // parallel_jobs)))
     else:
         environment["CUDA_VISIBLE_DEVICES"] = device
-        # Tests use one process: with several, the sampler repeats cases to fill the last batch.
+        # Tests use one process: with several, the sampler repeats cases so that all get the same number.
         number = len(device.split(",")) if subcommand == "fit" else 1
         device_arguments = ["--trainer.accelerator=gpu", f"--trainer.devices={number}"]
     job.fold.log.parent.mkdir(parents=True, exist_ok=True)
@@ -205,6 +205,6 @@ def start(job: Job, device: str, job_started: float, parallel_jobs: int) -> Runn
 
 
 def last_line(path: Path) -> str:
-    """Return the last line of a log that is not blank."""
+    """Return the last non-blank line of a log file; "(empty)" if there is none."""
     lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "(empty)"

@@ -57,13 +57,13 @@ def check_classes(classes: Mapping[str, int]) -> None:
 
 
 def check_numbers(labelled_fraction: float, batch_size: int, patches_per_case: int, foreground: float) -> None:
-    """Check shares and counts.
+    """Check fractions and counts.
 
     Args:
-        labelled_fraction: Share of the training patients whose labels are used.
+        labelled_fraction: Fraction of the training patients whose labels are used.
         batch_size: Number of cases per batch.
         patches_per_case: Number of patches per case.
-        foreground: Share of the patches that are centred on a class.
+        foreground: Fraction of the patches that are centred on a class.
 
     Raises:
         InputError: A value is out of its range.

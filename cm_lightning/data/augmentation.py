@@ -24,9 +24,9 @@ DYNAMIC_RANGE = 60.0
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random augmentation of training batches, which can be switched off by values of 0.
+    """Random augmentation of training batches. A value of 0 switches the corresponding change off.
 
-    Images are log-compressed grey values from 0 to 1, so that a gain in dB is additive. Every image has its own random
+    Images are log-compressed grey values from 0 to 1, so a gain in dB is additive. Every image has its own random
     values.
 
     Args:

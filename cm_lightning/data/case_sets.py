@@ -61,8 +61,9 @@ class CaseSets:
             return self._cases_on_disk
         if not self.image_folds:
             raise InputError(
-                f"The patients of the data set at {self.root} are unknown, so that folds would mix patients. Set "
-                "data.patient_pattern or data.patient_table, or allow folds of images with data.image_folds true."
+                f"The patients of the data set at {self.root} are unknown, so images of one patient could end up in "
+                "both the training and the test set. Set data.patient_pattern or data.patient_table, or split by image "
+                "with --data.image_folds true."
             )
         images = [self._middle_frame(case) for case in tqdm(self._cases_on_disk, "Comparing images", unit="image")]
         groups = near_duplicate_groups(images)
@@ -79,7 +80,7 @@ class CaseSets:
 
     @property
     def grouping(self) -> str:
-        """Unit of the folds, for tables."""
+        """Unit by which cases are assigned to folds, for tables: patients, or groups of near-duplicate images."""
         return "image group (the data set names no patients)" if self._without_patients else "patient"
 
     def subset(self, fold: int, subset: Subset) -> list[Case]:
@@ -107,7 +108,7 @@ class CaseSets:
 
         Args:
             fold: Number of the fold, from 0.
-            share: Share of the training patients, above 0 and up to 1.
+            share: Fraction of the training patients, above 0 and up to 1.
 
         Returns:
             At least one patient.

@@ -27,7 +27,7 @@ from cm_lightning.data.splits import Fold, SplitName
 from cm_lightning.io import Axes
 
 Use = Subset | Literal["predict"]
-# Sets of cases that a stage uses. Without a trainer, the stage is unknown and assumed to be a training.
+# Sets of cases that a stage uses. Without a trainer, the stage is unknown and assumed to be fit.
 STAGE_USES: dict[str | None, tuple[Use, ...]] = {
     None: ("train", "val"),
     "fit": ("train", "val"),
@@ -55,7 +55,7 @@ class UltrasoundDataModule(LightningDataModule):
         patch_size: Size in voxels of training patches, instead of ``spatial_size``. Patches are cut from images with
             their confidence maps, without resizing. Validation, test and prediction use sliding windows of this size.
         patches_per_case: Number of patches per case of a batch.
-        foreground: Share of the patches that are centred on a class. All others are centred on background.
+        foreground: Fraction of the patches that are centred on a class. All others are centred on background.
         spacing: Common voxel size (depth, lateral, elevation) in mm to which images are resampled for ``patch_size``
             (in pixels for images without a physical spacing).
         axes: Axes of the files in their order, for example "lateral depth elevation". A minus sign reverses an axis.
@@ -79,12 +79,12 @@ class UltrasoundDataModule(LightningDataModule):
             controls inside the insonified region, a ramp that decreases with ``depth`` and does not depend on the
             image, or the map of a case of another patient (``shuffled``, drawn with ``split_seed``).
         solver: Parameters of the confidence maps.
-        labelled_fraction: Share of the training patients whose labels are used, drawn with ``split_seed``. Images of
-            other patients are only used without labels for registration.
+        labelled_fraction: Fraction of the training patients whose labels are used, drawn with ``split_seed``. Images
+            of other patients are only used without labels for registration.
         augmentation: Augmentation of training batches.
         batch_size: Number of cases per training or validation batch.
         num_workers: Number of worker processes of the data loaders. Few are needed, because prepared cases are cached.
-        cache_rate: Share of the prepared cases that are kept in memory.
+        cache_rate: Fraction of the prepared cases that are kept in memory.
         cache_dir: Folder in which confidence maps and folds are stored.
         phantom: Phantom data set that is written to ``root`` if it does not exist, including labels of simulated
             raters.
@@ -190,7 +190,7 @@ class UltrasoundDataModule(LightningDataModule):
 
     @property
     def grouping(self) -> str:
-        """Unit of the folds, for tables."""
+        """Unit by which cases are assigned to folds, for tables: patients, or groups of near-duplicate images."""
         return self.sets.grouping
 
     @property
@@ -334,7 +334,7 @@ class UltrasoundDataModule(LightningDataModule):
         return None if self.trainer is None else self.trainer.state.fn
 
     def _cases_in_use(self) -> list[Case]:
-        """Return all cases to be checked: of the stage, of the test before a training, and donors of shuffled maps."""
+        """Return the cases to check: those of the stage, test cases before training, and donors of shuffled maps."""
         uses = ("train", "val", "test") if self._stage in (None, "fit") else STAGE_USES[self._stage]
         cases = [case for use in uses for case in self.cases_of(use)]
         if self.maps.source == "shuffled":

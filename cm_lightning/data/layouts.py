@@ -77,7 +77,10 @@ def _read_patients(table: Path | None) -> dict[str, str] | None:
     if table is None:
         return None
     if not table.is_file():
-        raise MissingInputError(f"The patient table {table} (data.patient_table) does not exist.")
+        raise MissingInputError(
+            f"The patient table {table} (data.patient_table) does not exist; expected a CSV file with the columns "
+            "'case' and 'patient'."
+        )
     frame = pd.read_csv(table, dtype=str)
     if not {"case", "patient"} <= set(frame.columns):
         raise InputError(f"{table} has the columns {list(frame.columns)}; expected 'case' and 'patient'.")

@@ -62,7 +62,7 @@ class MapSource:
         mode: Whether maps are computed at file resolution before the training, on the fly, or not at all.
         source: The map of the solver, or a control.
         cache: Cache of maps at file resolution.
-        seed: Seed of the draw of donors.
+        seed: Seed of the random choice of donors.
 
     Raises:
         InputError: A control is combined with another mode than ``native``.

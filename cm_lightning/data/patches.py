@@ -14,7 +14,7 @@ class PatchCutter:
     Args:
         size: Size of a patch in voxels, (depth, lateral[, elevation]). Smaller images are padded with zeros.
         per_case: Number of patches per case.
-        foreground: Share of the patches that are centred on a class. All others are centred on background.
+        foreground: Fraction of the patches that are centred on a class. All others are centred on background.
     """
 
     def __init__(self, size: tuple[int, ...], per_case: int, foreground: float) -> None:

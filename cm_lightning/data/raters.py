@@ -79,7 +79,10 @@ def find_rater_files(folder: Path, pattern: str = RATER_PATTERN) -> list[RaterFi
     for path in paths:
         match = re.fullmatch(pattern, stem(path))
         if match is None:
-            raise InputError(f"The name of {path} contains no rater; expected a name that matches {pattern!r}.")
+            raise InputError(
+                f"The name of {path} does not match the rater pattern; expected a name that matches {pattern!r} "
+                "entirely, without its suffix."
+            )
         key = match["rater"], match.groupdict().get("repeat") or ""
         if key in files:
             raise InputError(

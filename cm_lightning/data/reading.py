@@ -110,7 +110,11 @@ class CaseReader:
         return image_geometry(arrays.image, self.domain, arrays.spacing, str(case.image))
 
     def hold(self, read: ReadCase) -> None:
-        """Hold a case in memory until it is read again, if there is enough memory."""
+        """Keep a case in memory until its next read, if it fits into the remaining memory budget.
+
+        Args:
+            read: The case with its arrays and geometry, as returned by :meth:`read`.
+        """
         key = (read.case.image, read.case.label)
         if key not in self._held and read.nbytes <= self._free_bytes:
             self._free_bytes -= read.nbytes

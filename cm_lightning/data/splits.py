@@ -70,7 +70,7 @@ def make_folds(cases: list[Case], split: SplitName, n_folds: int = 3, seed: int 
         cases: All cases.
         split: Kind of split.
         n_folds: Number of folds for ``kfold``.
-        seed: Seed of the draw.
+        seed: Seed of the random assignment of patients to folds.
 
     Returns:
         The folds. There is one for ``official``.
@@ -124,13 +124,13 @@ def load_or_make_folds(path: Path, cases: list[Case], split: SplitName, n_folds:
         cases: All cases of the data set.
         split: Kind of split.
         n_folds: Number of folds for ``kfold``.
-        seed: Seed of the draw.
+        seed: Seed of the random assignment of patients to folds.
 
     Returns:
         The folds.
 
     Raises:
-        InputError: The file contains another split, or other patients than the data set.
+        InputError: The file was created with another split, number of folds or seed, or for other patients.
     """
     settings = {"split": split, "n_folds": n_folds if split == "kfold" else None, "seed": seed}
     patients = sorted({case.patient for case in cases})

@@ -1,4 +1,4 @@
-"""Choice of the frame of a volume that is drawn, and its pixel size."""
+"""Choice of the frame that represents a volume in pictures, and its pixel size."""
 
 from typing import Any
 

@@ -18,8 +18,8 @@ def reliability_plot(calibration: pd.DataFrame, columns: int = 4) -> Figure:
 
     Returns:
         Figure with one panel per model, for the voxels of all classes, cases and seeds. There is one line without
-        temperature scaling and, if it was measured, one with it. The area in the background is the share of voxels in
-        each bin without temperature scaling, on a logarithmic scale from 1e-6 to 1.
+        temperature scaling and, if it was measured, one with it. The area in the background is the fraction of voxels
+        in each bin without temperature scaling, on a logarithmic scale from 1e-6 to 1.
     """
     points = reliability(calibration)
     models = list(dict.fromkeys(calibration["model"]))

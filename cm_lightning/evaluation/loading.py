@@ -107,8 +107,11 @@ def load_runs(folders: Sequence[Path]) -> Runs:
     rows = pd.concat(tables, ignore_index=True)
     for column in ("unit", "grouping"):
         if rows[column].nunique() > 1:
-            examples = rows.groupby(column)["model"].first().to_dict()
-            raise InputError(f"The runs differ in their {column}: {examples}. Report them separately.")
+            examples = rows.groupby(column)["model"].first()
+            found = ", ".join(f"{value!r} in {model}" for value, model in examples.items())
+            raise InputError(
+                f"The runs have different {column}s ({found}); expected the same {column} in all runs of a report."
+            )
     measured = [table for table in calibration if len(table)]
     pooled_calibration = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame()
     return Runs(rows, pd.concat(levels, ignore_index=True), pooled_calibration, folders_of_model, problems)

@@ -20,7 +20,7 @@ def postprocessed_name(model: str, postprocessing: Postprocessing) -> str:
 def pool_folds(experiment: ExperimentFolder) -> pd.DataFrame:
     """Join the test results of all folds, and check that they form one complete cross-validation.
 
-    Every case is tested once, by the model of the fold that has it in its test set, so that means are computed over all
+    Every case is tested once, by the model of the fold that has it in its test set, so means are computed over all
     cases rather than over folds.
 
     Args:

@@ -98,7 +98,7 @@ def friedman(values: pd.DataFrame, seed: int = 0) -> FriedmanResult:
         # Without any difference, the statistic is 0 / 0.
         return FriedmanResult(participants, models, 0.0, 1.0, 1.0, 0.0)
     statistic, p = stats.friedmanchisquare(*table.T)
-    # Permutations within participants do not change ranks and ties, so that Friedman's statistic is a monotonic
+    # Permutations within participants do not change ranks and ties, so Friedman's statistic is a monotonic
     # function of the sum of the squared rank sums, which can be computed for all permutations at once.
     permutation_result = stats.permutation_test(
         list(stats.rankdata(table, axis=1).T),
@@ -161,7 +161,7 @@ def signed_rank_p(differences: NDArray[np.float64]) -> float:
     values = differences[differences != 0]
     if not len(values):
         return 1.0
-    # Mid-ranks of ties are multiples of 1/2, so that doubled ranks are integers. The distribution of the rank sum under
+    # Mid-ranks of ties are multiples of 1/2, so doubled ranks are integers. The distribution of the rank sum under
     # random signs is built up one rank after another.
     ranks = np.rint(2 * stats.rankdata(np.abs(values))).astype(int)
     probabilities = np.zeros(ranks.sum() + 1)
@@ -274,7 +274,7 @@ def detectable_difference(sd: float, participants: int, power: float = 0.8, leve
         lower_tail = np.nan_to_num(stats.nct.cdf(-critical, degrees_of_freedom, shift))
         return float(upper_tail + lower_tail) - power
 
-    # The shift is in units of the standard error of the mean, so that this bound is close for any sample size.
+    # The shift is in units of the standard error of the mean, so this bound is close for any sample size.
     upper = float(critical) + 1.0
     while excess_power(upper) < 0:
         upper *= 2

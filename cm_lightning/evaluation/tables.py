@@ -12,11 +12,11 @@ def overview_table(results: Results) -> ReportTable:
     """Create a table of all metrics of all models, mean over classes.
 
     Args:
-        results: Values of the report. The mark * uses the first planned comparison of each model.
+        results: Values of the report. The asterisk refers to the first planned comparison of each model.
 
     Returns:
-        The table. The best mean of each column is bold; * marks p < 0.05 for the Hausdorff distance compared with the
-        baseline (pairwise and uncorrected, as in the study).
+        The table. The best mean of each column is bold; an asterisk means p < 0.05 for the Hausdorff distance compared
+        with the baseline (pairwise and uncorrected, as in the study).
     """
     summary = results.summaries["worst"]
     overall = summary[summary["class"] == "mean"]

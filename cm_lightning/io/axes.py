@@ -16,7 +16,7 @@ class Axes:
     """Names and directions of the axes of a file.
 
     The names are listed in the order of the file axes, for example ``"lateral depth elevation"`` for a volume whose
-    first axis is parallel to the face of the probe. A minus sign marks a reversed axis: for ``"lateral -depth
+    first axis is parallel to the face of the probe. A minus sign means that the axis is reversed: for ``"lateral -depth
     elevation"``, the probe is at the end of the second axis. The order of axes in volumes is that of NIfTI and
     MetaImage (x, y, z). 2D images are ``"depth lateral"``, with rows first.
 

@@ -34,7 +34,7 @@ class FileImage:
 
 
 def stem(path: Path) -> str:
-    """Return the name of a file without its image suffix, of which ``.nii.gz`` is one."""
+    """Return the name of a file without its image suffix; ``.nii.gz`` is removed as a whole."""
     for suffix in SUFFIXES:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
@@ -136,5 +136,5 @@ def _read_itk(path: Path) -> FileImage:
     direction = np.asarray(image.GetDirection()).reshape(dimension, dimension)
     affine[:dimension, :dimension] = direction * np.asarray(image.GetSpacing())
     affine[:dimension, 3] = image.GetOrigin()
-    # World coordinates are LPS in ITK and RAS in NIfTI, so that the first two axes change their sign.
+    # World coordinates are LPS in ITK and RAS in NIfTI, so the first two axes change their sign.
     return FileImage(array, tuple(image.GetSpacing()), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)

@@ -18,13 +18,13 @@ class ConfidenceCrossEntropy(nn.Module):
     predictions, ``(B, C, ...)``, and ``m`` the number of voxels in the batch.
 
     * ``target="mask"`` is equation (1) of the study, ``-1/m sum_i (Y_i CM_i) log(Yhat_i)``: the cross-entropy of each
-      voxel, weighted by its confidence. This applies to all classes including the background, so that at low confidence
+      voxel, weighted by its confidence. This applies to all classes including the background, so at low confidence
       false positives are penalised as little as false negatives. Since the mask ``Y CM`` does not sum to 1 over the
       classes, the loss is not minimised by ``Yhat = CM``: a network that can fit each voxel independently predicts
       ``Yhat = Y`` at any confidence. For voxels with the same appearance, labels with higher confidence have a larger
       weight.
     * ``target="soft"`` uses the distribution ``T = CM Y + (1 - CM) R``, and the loss is ``-1/m sum_i sum_c T_ic
-      log(Yhat_ic)``. It is minimised by ``Yhat = T``, so that the predicted probability of a class is its confidence
+      log(Yhat_ic)``. It is minimised by ``Yhat = T``, so the predicted probability of a class is its confidence
       (plus its share of the remainder, if that is uniform). ``R`` is the background class, in which case labels of the
       background are unchanged, or the uniform distribution over all classes.
 

@@ -87,7 +87,8 @@ class SegmentationLoss(nn.Module):
         if self.confidence_cross_entropy is not None:
             if confidence is None:
                 raise InputError(
-                    f"The loss {self.name} needs confidence maps, but the batch has none; set data.confidence_mode."
+                    f"The loss {self.name} needs confidence maps, but the batch has none; set data.confidence_mode to "
+                    "native or on_the_fly."
                 )
             loss = loss + self.weight * self.confidence_cross_entropy(logits, label, confidence)
         elif self.name.endswith("CE"):

@@ -48,7 +48,7 @@ def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.
 
 
 def detection_rate(rows: pd.DataFrame) -> pd.Series:
-    """Compute the detection rate: the share of the cases with a class whose prediction of this class is not empty.
+    """Compute the detection rate: the fraction of the cases with a class in which its prediction is not empty.
 
     Args:
         rows: Long table of :func:`cm_lightning.metrics.case_rows`.

@@ -5,13 +5,13 @@ from torch import Tensor
 
 
 def folding_fraction(displacement: Tensor) -> Tensor:
-    """Compute the share of voxels at which a deformation folds space.
+    """Compute the fraction of voxels at which a deformation folds space.
 
     Args:
         displacement: Displacements in voxels, ``(B, dims, ...)`` with ``dims`` spatial axes.
 
     Returns:
-        Share of the voxels with a Jacobian determinant of ``x + displacement(x)`` that is not positive, ``(B,)``.
+        Fraction of the voxels with a Jacobian determinant of ``x + displacement(x)`` that is not positive, ``(B,)``.
         Derivatives are central differences.
     """
     dims = displacement.shape[1]

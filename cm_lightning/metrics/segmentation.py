@@ -25,7 +25,7 @@ class Metric:
         higher_is_better: Whether higher values are better.
         kind: ``ratio``, ``distance`` (in the unit of the spacing), ``area`` (in the squared unit) or ``count``.
         in_study: Whether it is one of the eight metrics of the study.
-        needs_probabilities: Whether it is computed from class probabilities, so that it is also defined for empty
+        needs_probabilities: Whether it is computed from class probabilities, and therefore also defined for empty
             masks; see :mod:`cm_lightning.metrics.calibration`.
     """
 
@@ -86,7 +86,7 @@ def case_rows(
     * ``asd``, ``hd`` and ``hd95``: mean, maximum and 95th percentile of the distances between the edge voxels of both
       masks. Mean and maximum are over the distances in both directions; ``hd95`` is the larger of the percentiles in
       both directions, as in MONAI.
-    * ``nsd``: normalised surface Dice, the share of the edge voxels of both masks within ``tolerance`` of the other
+    * ``nsd``: normalised surface Dice, the fraction of the edge voxels of both masks within ``tolerance`` of the other
       edge.
     * ``islands``: number of connected components (by faces, edges or corners) of the prediction minus those of the
       label or 1, whichever is larger; 0 if negative.

@@ -29,7 +29,7 @@ def check_dropout(network: nn.Module) -> None:
     """
     if not dropout_layers(network):
         raise InputError(
-            "MC dropout needs a network with dropout, but all dropout rates of this network are 0, so that all samples "
+            "MC dropout needs a network with dropout, but all dropout rates of this network are 0, so all samples "
             "would be equal. Set a rate, for example model.network_options {dropout: 0.2} (UNETR: dropout_rate), or "
             "switch MC dropout off."
         )

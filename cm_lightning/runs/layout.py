@@ -44,57 +44,57 @@ class FoldFolder:
 
     @property
     def best_checkpoint(self) -> Path:
-        """Checkpoint of the best validation."""
+        """Checkpoint file of the epoch with the best validation score."""
         return self.checkpoints / f"{BEST}.ckpt"
 
     @property
     def last_checkpoint(self) -> Path:
-        """Checkpoint of the last finished epoch."""
+        """Checkpoint file of the last finished epoch."""
         return self.checkpoints / f"{LAST}.ckpt"
 
     @property
     def config(self) -> Path:
-        """Settings of the training."""
+        """YAML file of the training settings."""
         return self.path / CONFIG_FILE
 
     @property
     def metrics(self) -> Path:
-        """Logged values, with one row per step."""
+        """CSV file of the logged metrics, with one row per logged step."""
         return self.path / "metrics.csv"
 
     @property
     def test_metrics(self) -> Path:
-        """Test results, with one row per case, class and metric. A fold with this file has been tested."""
+        """CSV file of the test results, with one row per case, class and metric. It exists once the fold was tested."""
         return self.path / TEST_METRICS_FILE
 
     @property
     def test_summary(self) -> Path:
-        """Means and standard deviations of the test results."""
+        """CSV file of the means and standard deviations of the test results."""
         return self.path / "test_summary.csv"
 
     @property
     def test_levels(self) -> Path:
-        """Counts of correct and wrong voxels of the test by confidence and depth."""
+        """CSV file of the numbers of correct and wrong voxels of the test, by confidence and depth."""
         return self.path / "test_levels.csv"
 
     @property
     def test_calibration(self) -> Path:
-        """Calibration sums of the test by predicted probability."""
+        """CSV file of the calibration sums of the test, by predicted probability."""
         return self.path / "test_calibration.csv"
 
     @property
     def test_cases(self) -> Path:
-        """List of test cases, the worst first."""
+        """CSV file of the list of test cases, the worst first."""
         return self.path / "test_cases.csv"
 
     @property
     def test_confusion(self) -> Path:
-        """Confusion matrix of the test."""
+        """CSV file of the confusion matrix of the test."""
         return self.path / "test_confusion.csv"
 
     @property
     def test_plan(self) -> Path:
-        """Test cases of all folds of the split, and the versions of the software."""
+        """JSON file of the test cases of all folds of the split, and of the versions of the software."""
         return self.path / "test_plan.json"
 
     @property
@@ -103,7 +103,7 @@ class FoldFolder:
         return self.path / "pictures"
 
     def test_picture(self, case: str) -> Path:
-        """Return the picture of a case that is among the worst of the test.
+        """Return the picture of one of the worst test cases.
 
         Args:
             case: Id of the case.
@@ -125,7 +125,7 @@ class FoldFolder:
 
     @property
     def log(self) -> Path:
-        """Output of the processes of the fold during cross-validation."""
+        """Text file of the output of the fold's processes during cross-validation."""
         return self.path.parent / f"{self.path.name}.log"
 
     def settings_file(self, stage: str) -> Path:
@@ -155,7 +155,7 @@ class FoldFolder:
         if not path.is_file():
             raise MissingInputError(
                 f"The checkpoint {path} (--ckpt_path {name}) does not exist; expected one that an earlier fit with the "
-                "same --experiment, --output_dir and --data.fold has written. Omit --ckpt_path to start a new training."
+                "same --experiment, --output_dir and --data.fold has written. Omit --ckpt_path to train from scratch."
             )
         return path
 
@@ -181,7 +181,7 @@ class FoldFolder:
             file.unlink()
 
     def read_settings(self) -> dict[str, Any]:
-        """Read the settings of the training.
+        """Read the training settings.
 
         Returns:
             Nested settings.
@@ -242,12 +242,12 @@ class ExperimentFolder:
 
     @property
     def metrics(self) -> Path:
-        """Test results of all folds."""
+        """CSV file of the test results of all folds."""
         return self.path / "cv_metrics.csv"
 
     @property
     def summary(self) -> Path:
-        """Means and standard deviations of the test results of all folds."""
+        """CSV file of the means and standard deviations of the test results of all folds."""
         return self.path / "cv_summary.csv"
 
     def fold(self, number: int) -> FoldFolder:
@@ -262,7 +262,7 @@ class ExperimentFolder:
         return FoldFolder(self.path / f"fold{number}")
 
     def folds(self) -> list[FoldFolder]:
-        """Find the existing folders of all folds, in the order of their numbers."""
+        """Find the existing folders of folds, in the order of the fold numbers."""
         paths = sorted(self.path.glob("fold*/"), key=lambda path: (len(path.name), path.name))
         return [FoldFolder(path) for path in paths]
 

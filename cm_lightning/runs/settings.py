@@ -10,7 +10,7 @@ Settings = dict[str, Any]
 # Settings that only describe the location of a run.
 RUN_SPECIFIC = {"ckpt_path", "config", "overwrite", "checkpoint.dirpath", "trainer.default_root_dir"}
 # Settings, including all settings below them, that may differ between the folds of one experiment: where and how they
-# run, how often pictures are drawn, and settings that do not affect the training.
+# run, how often pictures are drawn, and settings that do not affect training.
 MAY_DIFFER = (
     *sorted(RUN_SPECIFIC),
     "output_dir",

@@ -50,7 +50,7 @@ class TemperatureScaling:
         """Fit :attr:`temperature` to the voxels of all processes, and remove these voxels.
 
         Returns:
-            The temperature; None if scaling is disabled, because the temperature of an earlier checkpoint is outdated.
+            The temperature; None if scaling is disabled, since the temperature of an earlier checkpoint is outdated.
         """
         self.temperature = self._fit() if self.enabled else None
         return self.temperature

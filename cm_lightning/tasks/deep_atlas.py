@@ -122,7 +122,7 @@ class DeepAtlasTask(SegmentationTask):
         self.gradient_clip_val = gradient_clip_val
         self.gradient_clip_algorithm = gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
-        # Quality of the registration of every case to its partner.
+        # Measures of the registration of every case to its partner.
         self._quality: dict[str, dict[str, float]] = {}
 
     @property
@@ -238,7 +238,7 @@ class DeepAtlasTask(SegmentationTask):
         return supervised, anatomy_loss(warp(moving_anatomy, field), fixed_anatomy)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Train one of the two networks on a batch of pairs."""
+        """Train one of the two networks on a batch of pairs, and return its loss without a gradient."""
         moving, fixed = batch, batch["partner"]
         size = len(batch["case"])
         pretraining = self.current_epoch < self.pretraining_epochs
@@ -289,7 +289,7 @@ class DeepAtlasTask(SegmentationTask):
 
         These are ``registration/dice``, the mean Dice over classes between the warped label (argmax of the warped
         one-hot label) and the label of the partner; ``registration/identity_dice``, the same without warping; and
-        ``registration/folding``, the share of voxels at which the displacement field folds.
+        ``registration/folding``, the fraction of voxels at which the displacement field folds.
         """
         super().log_quality(outputs, batch, stage)
         if "partner" not in batch:

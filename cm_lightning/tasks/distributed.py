@@ -28,7 +28,7 @@ def gather_objects(items: list[Any]) -> list[Any]:
 def gather_cases(cases: dict[str, T]) -> dict[str, T]:
     """Merge the results per case of all processes.
 
-    The distributed sampler repeats cases to fill the last batch. Repeated cases are counted once.
+    The distributed sampler repeats cases so that all processes get the same number. Repeated cases are counted once.
 
     Args:
         cases: Results of this process by the id of the case.

@@ -152,7 +152,8 @@ class ResultCollector:
     def gather(self) -> ResultTables:
         """Gather the rows of all processes, and remove them from this collector.
 
-        The distributed sampler repeats cases to fill the last batch. Repeated cases are counted once.
+        The distributed sampler repeats cases so that all processes get the same number. Repeated cases are counted
+        once.
 
         Returns:
             The tables, equal on all processes.

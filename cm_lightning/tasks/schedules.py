@@ -21,7 +21,7 @@ def create_schedule(
             of nnU-Net; or ``plateau``, which halves the learning rate if the monitored value has not increased for 10
             epochs.
         optimizer: The optimiser.
-        epochs: Number of epochs of the training; required by ``cosine`` and ``polynomial``.
+        epochs: Number of training epochs; required by ``cosine`` and ``polynomial``.
         warmup_epochs: Number of epochs of a linear warm-up.
 
     Returns:
@@ -40,7 +40,8 @@ def create_schedule(
         raise InputError(f"Unknown schedule {name!r}; expected one of {', '.join(get_args(ScheduleName))}.")
     if warmup_epochs < 0 or (name == "plateau" and warmup_epochs):
         raise InputError(
-            f"warmup_epochs must be at least 0, and 0 for the schedule plateau; found {warmup_epochs} for {name}."
+            "model.warmup_epochs must not be negative, and must be 0 with the schedule 'plateau'; found "
+            f"{warmup_epochs} with {name!r}."
         )
     if name == "plateau":
         return ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=10)
@@ -49,7 +50,7 @@ def create_schedule(
 
     def factor(epoch: int) -> float:
         warmup = min(1.0, (epoch + 1) / (warmup_epochs + 1))
-        # If a training is resumed with fewer epochs, the current epoch may exceed them.
+        # If a run is resumed with fewer epochs, the current epoch may exceed them.
         remaining = max(0.0, 1 - epoch / epochs) if epochs and epochs > 0 else 1.0
         match name:
             case "cosine":
@@ -66,7 +67,7 @@ def set_rate(schedule: LambdaLR) -> None:
     """Set the learning rates of an optimiser to those of its schedule at the current epoch.
 
     Args:
-        schedule: Schedule with a state that was loaded from a checkpoint, possibly of a training with another number of
+        schedule: Schedule with a state that was loaded from a checkpoint, possibly of a run with another number of
             epochs.
     """
     groups = schedule.optimizer.param_groups

@@ -28,7 +28,7 @@ from cm_lightning.uncertainty import MCDropout, SampledPrediction, sample_dropou
 
 InputMode = Literal["1ch", "2ch"]
 
-# Settings that are not stored in checkpoints: a checkpoint contains all weights, so that init_from is not needed again;
+# Settings that are not stored in checkpoints: a checkpoint contains all weights, so init_from is not needed again;
 # the optimiser is stored in the settings of the run; and each command chooses its own post-processing, calibration and
 # sampling.
 NOT_IN_CHECKPOINTS = [
@@ -53,7 +53,7 @@ class SegmentationTask(BaseTask):
         input_mode: ``1ch`` for the image, ``2ch`` for the image and its confidence map.
         confidence_scale: Factor by which the confidence map is multiplied as an input channel; 1 in the study. Since
             confidence maps are smooth and have a larger variance than images, smaller factors are better for short
-            trainings with a high learning rate.
+            training with a high learning rate.
         loss: Loss; ``CEconf`` and ``diceCEconf`` weight the cross-entropy by the confidence map.
         batch_dice: Compute the Dice loss over the entire batch, for images in which classes are often absent.
         cross_entropy_weight: Weight of the cross-entropy relative to the Dice loss, in diceCE and diceCEconf.
@@ -127,7 +127,8 @@ class SegmentationTask(BaseTask):
             )
         if confidence_head and input_mode == "2ch":
             raise InputError(
-                "confidence_head must be 0 for the input mode 2ch, in which the network could copy the confidence map."
+                "confidence_head must be 0 for the input mode 2ch, in which the network could copy the confidence map; "
+                f"found {confidence_head}."
             )
         self.save_hyperparameters(ignore=NOT_IN_CHECKPOINTS)
         self.input_mode = input_mode
@@ -178,10 +179,10 @@ class SegmentationTask(BaseTask):
 
     def describe(self) -> str:
         """Return one line about the network, with its number of parameters."""
-        name, channels = self.hparams["network"], self.image_channels
+        name, channels, classes = self.hparams["network"], self.image_channels, len(self.class_names)
         return (
-            f"{name} with {channels} input channel{'s' * (channels > 1)} and {len(self.class_names) + 1} classes: "
-            f"{count_parameters(self.network):,} parameters."
+            f"{name} with {channels} input channel{'s' * (channels > 1)}, {classes} class{'es' * (classes > 1)} and "
+            f"background: {count_parameters(self.network):,} parameters."
         )
 
     def on_fit_start(self) -> None:
@@ -189,7 +190,7 @@ class SegmentationTask(BaseTask):
         rank_zero_info(self.describe())
 
     def on_train_start(self) -> None:
-        """Set the learning rate of this epoch, since that in a checkpoint of a shorter training may differ."""
+        """Set the learning rate of this epoch, since that in a checkpoint of a shorter run may differ."""
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):
                 set_rate(config.scheduler)
@@ -205,7 +206,7 @@ class SegmentationTask(BaseTask):
         if data.spatial_dims != self.hparams["spatial_dims"]:
             raise InputError(
                 f"The model was created for {self.hparams['spatial_dims']} dimensions, but data.spatial_dims is "
-                f"{data.spatial_dims}."
+                f"{data.spatial_dims}; expected equal numbers."
             )
         size = data.patch_size or data.spatial_size
         if size is not None:
@@ -230,7 +231,10 @@ class SegmentationTask(BaseTask):
         if self.input_mode == "1ch":
             return image
         if "confidence" not in batch:
-            raise InputError("The input mode 2ch needs confidence maps, but there are none; set data.confidence_mode.")
+            raise InputError(
+                "The input mode 2ch needs confidence maps, but the batch has none; set data.confidence_mode to native "
+                "or on_the_fly."
+            )
         return torch.cat([image, self.confidence_scale * batch["confidence"].to(image.dtype)], dim=1)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:

@@ -138,7 +138,7 @@ def build_dashboard(entity: str, project: str, name: str, classes: Sequence[str]
                 panel = wr.MediaBrowser(title=planned.title, media_keys=planned.keys, num_columns=len(planned.keys))
             case "table":
                 panel = wr.WeavePanelSummaryTable(table_name=planned.keys[0])
-        # The library assigns random ids, so that equal workspaces would differ.
+        # The library assigns random ids, so equal workspaces would differ.
         panel._id = hashlib.sha256(f"{section}/{planned.title}".encode()).hexdigest()[:12]
         return panel
 

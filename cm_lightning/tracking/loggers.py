@@ -1,4 +1,4 @@
-"""Loggers that continue interrupted runs, and whose errors do not stop a training."""
+"""Loggers that continue the logs of interrupted runs. Errors of W&B do not stop the training run."""
 
 import csv
 import warnings
@@ -51,7 +51,7 @@ class ResumableCSVLogger(CSVLogger):
 
 
 class WandbRunLogger(WandbLogger):
-    """W&B logger of Lightning that warns once about errors of W&B and does not stop the training.
+    """W&B logger of Lightning that warns once about errors of W&B and does not stop the training run.
 
     Args:
         settings: Settings of W&B.
@@ -110,7 +110,7 @@ class WandbRunLogger(WandbLogger):
     def _attempt(self, call: Callable[[], Any]) -> None:
         try:
             call()
-        except Exception as error:  # Errors such as a full disk must not stop the training.
+        except Exception as error:  # Errors such as a full disk must not stop the run.
             import wandb
 
             warnings.warn(f"W&B logging is disabled because of an error: {error}", stacklevel=3)

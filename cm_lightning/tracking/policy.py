@@ -45,7 +45,7 @@ class RunIdentity:
     """Name, group and folder of a W&B run.
 
     Attributes:
-        folder: Folder that contains all files of the run including its tables, so that it can be copied and uploaded
+        folder: Folder that contains all files of the run including its tables, so it can be copied and uploaded
             from another machine.
         name: Name of the run.
         group: Experiment, which groups the runs of its folds.
@@ -145,7 +145,7 @@ def _run_id(files: Path) -> str:
 
 
 def _logged_in() -> bool:
-    """Return whether W&B has credentials, so that it does not prompt for them."""
+    """Return whether W&B has credentials, without which it would prompt for them."""
     import wandb
 
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):

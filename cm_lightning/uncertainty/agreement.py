@@ -13,7 +13,7 @@ Labels = NDArray[np.uint8]
 Array = NDArray[np.floating[Any]]
 Sums = NDArray[np.float64]
 
-# Raters disagree on a pixel if less than this share of the labels gives it its most frequent class.
+# Raters disagree on a pixel if the relative frequency of its most frequent class is below this value.
 DISAGREED = 0.9
 BINS = 15
 # Smaller probabilities are set to this value, since the divergence is infinite if no sample contains a class that a
@@ -174,7 +174,7 @@ def divergence(labels: Array, predicted: Array) -> Array:
     """Compute the Kullback-Leibler divergence from predicted probabilities to the distribution of the labels.
 
     Args:
-        labels: Share of the labels with each class, ``(C, pixels)``.
+        labels: Relative frequency of each class among the labels, ``(C, pixels)``.
         predicted: Class probabilities, ``(C, pixels)``. Values below 0.001 are set to 0.001.
 
     Returns:
@@ -192,7 +192,7 @@ def brier_score(labels: Array, predicted: Array) -> float:
     """Compute the mean squared difference between two distributions over classes, summed over the classes.
 
     Args:
-        labels: Share of the labels with each class, ``(C, pixels)``.
+        labels: Relative frequency of each class among the labels, ``(C, pixels)``.
         predicted: Class probabilities, ``(C, pixels)``.
 
     Returns:
@@ -208,13 +208,13 @@ def reliability(labels: Array, predicted: Array, bins: int = BINS) -> tuple[NDAr
     """Sort the probabilities of all pixels and foreground classes into bins, for a reliability diagram.
 
     Args:
-        labels: Share of the labels with each class, ``(C, pixels)``.
+        labels: Relative frequency of each class among the labels, ``(C, pixels)``.
         predicted: Class probabilities, ``(C, pixels)``.
         bins: Number of bins of equal width from 0 to 1.
 
     Returns:
-        For every bin, the number of probabilities, the sum of the predicted probabilities, and the sum of the labels'
-        shares, ``(bins,)`` each.
+        For every bin, the number of probabilities, the sum of the predicted probabilities, and the sum of the
+        relative frequencies of the labels, ``(bins,)`` each.
     """
     flat, share = predicted[1:].ravel().astype(np.float64), labels[1:].ravel().astype(np.float64)
     bin_index = np.minimum((flat * bins).astype(int), bins - 1)

@@ -57,13 +57,14 @@ def boundary_deviation(
     The boundary of the consensus is sampled about once per pixel. The mask of a label is interpolated linearly along
     the normal of every point. The boundary of the label is where the mask decreases through one half in outward
     direction; if there are several such crossings, the one nearest to the point is used. The opposite side of a thin
-    class increases in outward direction, so that it is never mistaken for the nearer side.
+    class increases in outward direction, so it is never mistaken for the nearer side.
 
-    Labels are drawn on pixels, which adds up to 1/12 squared pixel to the variance of the offsets. In our measurements,
-    SDs of 1, 2 and 4 pixels are overestimated by 4, 1 and 0.5 % for boundaries along a pixel axis, and by 2.5, 0.7 and
-    0.1 % for slanted lines and discs. Using the labels' signed distances instead of their masks changed this by at most
-    0.3 %, and costs two distance transforms per label. For a boundary with a radius of curvature r, the relative
-    overestimation of an SD s is about ``s² / (4 r²)``, because movements along a curved boundary also move it across.
+    Labels are quantised to pixels. This adds up to 1/12 squared pixel to the variance of the offsets. In our
+    measurements, SDs of 1, 2 and 4 pixels are overestimated by 4, 1 and 0.5 % for boundaries along a pixel axis, and by
+    2.5, 0.7 and 0.1 % for slanted lines and discs. Using the labels' signed distances instead of their masks changed
+    this by at most 0.3 %, and costs two distance transforms per label. For a boundary with a radius of curvature r, the
+    relative overestimation of an SD s is about ``s² / (4 r²)``, because movements along a curved boundary also move it
+    across.
 
     Args:
         labels: Class indices of repeated labels, ``(labels, depth, lateral)``.
@@ -115,7 +116,7 @@ def boundary_sd(offsets: Array) -> tuple[Array, Array]:
 
     Returns:
         The sample SD in mm (with ``n - 1`` in the denominator), NaN at points with fewer than two boundaries, and the
-        share of the labels that have a boundary, ``(points,)`` each. If this share is well below 1, the SD is too
+        fraction of the labels that have a boundary, ``(points,)`` each. If this fraction is well below 1, the SD is too
         small, because the largest offsets are missing.
     """
     present = np.isfinite(offsets)
@@ -150,7 +151,7 @@ def between_rater_sd(offsets: Array, raters: Sequence[str]) -> Array:
 
     Returns:
         The SD in mm, ``(points,)``. It is NaN if there are fewer than two raters, or no rater has two boundaries at the
-        point, so that both kinds of variability cannot be separated.
+        point, so the two kinds of variability cannot be separated.
 
     References:
         Searle, Casella and McCulloch, "Variance Components", Wiley 1992, section 3.6.

@@ -141,7 +141,7 @@ def sample_dropout(
 ) -> SampledPrediction:
     """Predict one image several times with active dropout.
 
-    Only sums over the samples are stored, so that memory does not depend on their number. With windows, the
+    Only sums over the samples are stored, so memory does not depend on their number. With windows, the
     probabilities, squared probabilities and entropies of the samples are blended. Blending the logits instead would
     average over the masks of the windows, and the variance would depend on the number of overlapping windows.
 
@@ -232,7 +232,7 @@ def _summarise(total: Tensor, kept: Sequence[Tensor], samples: int) -> SampledPr
 def _scaled_masks(masks: Tensor, rate: float, generators: Sequence[torch.Generator]) -> Tensor:
     """Fill every item of a batch with a dropout mask: 0 with probability ``rate``, otherwise ``1 / (1 - rate)``.
 
-    Each random 64-bit number gives four values of the mask, so that the rate is rounded to a multiple of 1 / 65536.
+    Each random 64-bit number gives four values of the mask, so the rate is rounded to a multiple of 1 / 65536.
     PyTorch's Bernoulli numbers, which are drawn one at a time, take one fourth of a small network's time on a CPU.
     """
     dropped = round(rate * 65536)

@@ -90,7 +90,7 @@ def smooth_basis(covariates: Sequence[Array], knots: Sequence[Array] | None = No
 def explained_variance(
     variability: Sequence[Array], predictors: Sequence[Sequence[Array]], patients: Sequence[str]
 ) -> Array:
-    """Compute the share of the variance of patients' labels that is predicted by curves fitted to the other patients.
+    """Compute how much of the variation in each patient is explained by curves fitted to all other patients.
 
     Args:
         variability: Variability at the points of every image, ``(n,)`` each.
@@ -99,8 +99,9 @@ def explained_variance(
         patients: Patient of every image.
 
     Returns:
-        ``1 - squared error / squared deviation from the mean of the other patients`` of every patient, in order of
-        first appearance, ``(patients,)``. It is 0 for uninformative predictors, and negative for misleading ones.
+        Explained fraction for every patient, in order of first appearance, ``(patients,)``: ``1 - squared error /
+        squared deviation from the mean of the other patients``. It is about 0 for uninformative predictors, negative
+        for misleading ones, and NaN if the deviation is 0.
     """
     shares = []
     for patient in dict.fromkeys(patients):

@@ -18,14 +18,14 @@ PIXELS_AT_ONCE = 2**20
 
 
 def label_distribution(labels: NDArray[np.uint8], n_classes: int) -> NDArray[np.float32]:
-    """Compute the share of the labels with each class, for every pixel.
+    """Compute the relative frequency of each class among the labels, for every pixel.
 
     Args:
         labels: Class indices, ``(labels, ...)``.
         n_classes: Number of classes including the background.
 
     Returns:
-        Shares that sum to 1, ``(n_classes, ...)``.
+        Relative frequencies, ``(n_classes, ...)``, which sum to 1 over the classes.
 
     Raises:
         InputError: A label contains a class index that is too large.
@@ -38,7 +38,7 @@ def entropy(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any
     """Compute the Shannon entropy of every pixel's distribution over the classes.
 
     Args:
-        probabilities: Shares or probabilities, ``(classes, ...)``.
+        probabilities: Relative frequencies or probabilities, ``(classes, ...)``.
 
     Returns:
         Entropy in nats, ``(...)``, from 0 (all labels agree) to ``log(classes)``.

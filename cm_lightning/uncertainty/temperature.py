@@ -21,7 +21,7 @@ def draw_voxels(logits: Tensor, label: Tensor, domain: Tensor, seed: int = 0) ->
         logits: Logits of all classes, ``(C, depth, lateral[, elevation])``.
         label: Class indices, ``(depth, lateral[, elevation])``.
         domain: Insonified voxels, bool, ``(depth, lateral[, elevation])``.
-        seed: Seed of the draw, which is the same in every epoch and in every process.
+        seed: Seed of the random choice of voxels. By default, it is the same in every epoch and in every process.
 
     Returns:
         Logits, float32, ``(voxels, C)``, and class indices, ``(voxels,)``, of up to 20 000 voxels, on the CPU.

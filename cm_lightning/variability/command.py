@@ -34,12 +34,12 @@ def compare_variability(
         runs: Folders of experiments, or folders that contain folders of experiments.
         output: Folder of the page.
         raters: Folder of repeated labels; None to compare uncertainty with errors only.
-        pattern: Regular expression with the groups ``rater`` and ``repeat`` for the names of label files.
+        pattern: Regular expression for the names of label files; see :func:`cm_lightning.data.raters.find_rater_files`.
         consensus: Method of the consensus of labels.
         settings: Settings of MC dropout.
         frames: Number of frames per volume.
         sampled: Folder of the samples; a folder in ``output`` by default.
-        data_root: Folder of the data set, if it is not the one of the training.
+        data_root: Folder of the data set, if it differs from the one used in training.
         accelerator: Lightning's name of the device.
         baseline: Model with which all others are compared.
         compare: Planned comparisons, each "model=baseline", instead of a single baseline.
@@ -54,7 +54,9 @@ def compare_variability(
     names = [(experiment.model, experiment.seed) for experiment in experiments]
     duplicates = sorted({f"{model} (seed {seed})" for model, seed in names if names.count((model, seed)) > 1})
     if duplicates:
-        raise InputError(f"Several experiments have the same model and seed: {', '.join(duplicates)}.")
+        raise InputError(
+            f"Several experiments have the same model and seed: {', '.join(duplicates)}; expected each pair once."
+        )
     comparisons = choose_comparisons(list(dict.fromkeys(model for model, _ in names)), baseline, compare)
     images, problems = sample_runs(
         experiments, sampled or output / "samples", settings, frames, raters, pattern, data_root, accelerator

@@ -64,7 +64,7 @@ class Frame:
 
     @cached_property
     def distribution(self) -> Array:
-        """Fraction of the labels that have each class, ``(C, depth, lateral)``."""
+        """Relative frequency of each class among the labels, ``(C, depth, lateral)``."""
         return label_distribution(self.labels, self.n_classes)
 
     @cached_property
@@ -115,7 +115,7 @@ def label_deviation(frame: Frame, labels: Labels, index: int) -> tuple[BoundaryD
     reach = 2 * BAND * len(image.domain) * image.spacing[0]
     deviation = boundary_deviation(labels, frame.consensus, index, image.spacing, reach, image.domain)
     sd, present = boundary_sd(deviation.offsets)
-    # The normal is not defined at a corner, so that deviations would be overestimated.
+    # The normal is not defined at a corner, so deviations would be overestimated.
     return deviation, np.where((present > 0.5) & ~deviation.corner, sd, np.nan)
 
 

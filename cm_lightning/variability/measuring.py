@@ -34,7 +34,7 @@ def measure(
     Args:
         images: Sampled images of all models and seeds.
         raters: Folder of repeated labels, or None.
-        pattern: Regular expression with the groups ``rater`` and ``repeat`` for the names of label files.
+        pattern: Regular expression for the names of label files; see :func:`cm_lightning.data.raters.find_rater_files`.
         consensus: Method of the consensus of labels.
 
     Returns:
@@ -52,7 +52,7 @@ def measure(
         units.add(loaded.unit)
         patients[key], heights[key] = loaded.patient, len(loaded.domain) * loaded.spacing[0]
     if len(units) > 1:
-        raise InputError(f"The images have different units: {', '.join(sorted(units))}. Compare them separately.")
+        raise InputError(f"The images have different units: {', '.join(sorted(units))}; expected a single one.")
     deepest = max(heights.values())
     rater_values: list[Row] = []
     model_tables: dict[str, list[Row]] = {name: [] for name in ("measures", "profiles", "bins", "convergence")}

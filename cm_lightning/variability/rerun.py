@@ -20,7 +20,7 @@ def load_data(fold: FoldFolder, root: Path | None = None) -> UltrasoundDataModul
 
     Args:
         fold: Folder of the fold with its ``config.yaml``.
-        root: Folder of the data set, if it is not the one of the training.
+        root: Folder of the data set, if it differs from the one used in training.
 
     Returns:
         The data module.
@@ -58,7 +58,7 @@ def load_task(fold: FoldFolder) -> SegmentationTask:
     """
     checkpoint = fold.best_checkpoint
     if not checkpoint.is_file():
-        raise MissingInputError(f"There is no {checkpoint}; expected the best weights of a training.")
+        raise MissingInputError(f"There is no {checkpoint}; expected the checkpoint of the best epoch that fit writes.")
     module, _, name = fold.read_settings()["model"]["class_path"].rpartition(".")
     task_class = getattr(importlib.import_module(module), name)
     if not issubclass(task_class, SegmentationTask):

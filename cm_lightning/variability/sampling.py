@@ -1,4 +1,7 @@
-"""Sampling of the test cases of finished experiments; existing samples are reused."""
+"""MC-dropout sampling of predictions for the test cases of finished experiments.
+
+Existing samples are reused if weights, settings, images and labels have not changed.
+"""
 
 import json
 from collections.abc import Sequence
@@ -30,7 +33,7 @@ class Sampled:
 
     Attributes:
         model: Name of the model.
-        seed: Seed of the training.
+        seed: Training seed.
         path: Path of the file.
         frame: Index of the frame in the volume; 0 for an image.
         case: The case.
@@ -57,7 +60,7 @@ def sample_runs(
     data_root: Path | None = None,
     accelerator: str = "auto",
 ) -> tuple[list[Sampled], list[tuple[str, str]]]:
-    """Sample the test cases of all folds of experiments; samples with the same settings are reused.
+    """Sample MC-dropout predictions for the test cases of all folds of experiments; existing samples are reused.
 
     Args:
         experiments: Folders of experiments.
@@ -65,8 +68,8 @@ def sample_runs(
         settings: Settings of MC dropout. UNETR is sampled in windows if it was trained on patches.
         frames: Number of frames per volume.
         raters: Folder of repeated labels. Only labelled frames of cases with repeated labels are sampled; None for all.
-        pattern: Regular expression with the groups ``rater`` and ``repeat`` for the names of label files.
-        data_root: Folder of the data set, if it is not the one of the training.
+        pattern: Regular expression for the names of label files; see :func:`cm_lightning.data.raters.find_rater_files`.
+        data_root: Folder of the data set, if it differs from the one used in training.
         accelerator: Lightning's name of the device.
 
     Returns:
@@ -128,13 +131,13 @@ def _tested_cases(fold: FoldFolder, data_root: Path | None) -> tuple[UltrasoundD
             raise InputError(
                 f"The test cases of {fold.path} differ from those of the data at {data.root} (differences: "
                 f"{', '.join(sorted(planned ^ set(cases)))}), which may have been used in training. Expected the data "
-                "set of the training."
+                "set with which the fold was trained."
             )
     return data, cases
 
 
 def _rated_frames(case: Case, raters: Path, pattern: str, data: UltrasoundDataModule) -> list[int] | None:
-    """List the frames of a volume that the first rater label marks; None for an image."""
+    """List the frames of a volume with labelled pixels in the first rater's label; None for an image."""
     file = find_rater_files(raters / case.id, pattern)[0]
     label = data.axes.from_file(read_image(file.path, is_label=True).array)
     return None if label.ndim == 2 else np.flatnonzero((label > 0).any(axis=(0, 1))).tolist()

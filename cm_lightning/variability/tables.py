@@ -83,7 +83,10 @@ def question_table(results: Variability) -> ReportTable:
 
 
 def explained_table(results: Variability) -> ReportTable | None:
-    """Create a table of the variance of the boundary SD that depth and confidence explain in held-out patients.
+    """Create a table of how well depth and confidence explain the rater variability of held-out patients.
+
+    Rater variability is the logarithm of the SD of the boundary positions. The table shows the explained fraction of
+    its variation.
 
     Args:
         results: Measurements.

@@ -67,7 +67,7 @@ def test_custom_patterns(tmp_path, volume):
     [
         ("carl.mha", (6, 5, 3), 0, "(?P<rater>.+)", r"carl.mha has the shape \(6, 5, 3\); expected \(6, 5, 4\)"),
         ("carl.mha", (6, 5, 4), 7, "(?P<rater>.+)", r"carl.mha contains the unknown values \[7\]"),
-        ("carl-2.mha", (6, 5, 4), 0, "(?P<rater>[a-z_0-9]+)", r"The name of .*carl-2.mha contains no rater"),
+        ("carl-2.mha", (6, 5, 4), 0, "(?P<rater>[a-z_0-9]+)", r"carl-2.mha does not match the rater pattern"),
         ("ben.nrrd", (6, 5, 4), 0, "(?P<rater>.+)", r"ben\.\w+ and .*ben\.\w+ are the same repeat of the rater 'ben'"),
     ],
 )

@@ -120,7 +120,7 @@ def test_held_cases_are_not_pickled_and_depend_on_the_label(muscle_set, tmp_path
     assert unlabelled.arrays.label is None
     reader.hold(unlabelled)
     assert reader.read(first.case).arrays.label is not None
-    with pytest.raises(ValueError, match="probe must be a geometry or one of whole, linear, convex, auto, found 'sector'"):
+    with pytest.raises(ValueError, match=r"probe must be a geometry or one of whole, .*auto, found 'sector'"):
         CaseReader(data.axes, data.classes, "sector").read(first.case)
 
 

@@ -304,5 +304,5 @@ def test_missing_runs_unknown_models_and_mixed_units_raise_errors(runs, tmp_path
     write_experiment(other, 1, monkeypatch)
     for path in other.glob("fold*/test_metrics.csv"):
         pd.read_csv(path).assign(unit="px").to_csv(path, index=False)
-    with pytest.raises(ValueError, match="differ in their unit"):
+    with pytest.raises(ValueError, match=r"different units \('mm' in .+, 'px' in .+\); expected the same unit"):
         load_runs([runs])

@@ -42,7 +42,7 @@ def batch(size=2):
         ({"confidence_scale": 0.0}, "confidence_scale must be above 0, found 0.0"),
         ({"schedule": "cosin"}, "Unknown schedule 'cosin'; expected one of constant, cosine"),
         ({"target": "soft"}, "soft target needs the loss CEconf or diceCEconf"),
-        ({"schedule": "plateau", "warmup_epochs": 3}, "0 for the schedule plateau"),
+        ({"schedule": "plateau", "warmup_epochs": 3}, "must be 0 with the schedule 'plateau'; found 3"),
         ({"network": "UNETR", "spatial_size": [24, 16]}, r"found \[24, 16\]; \[32, 16\] would be valid"),
     ],
 )

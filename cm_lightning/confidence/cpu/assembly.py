@@ -167,7 +167,7 @@ def _add_update(update: Array, ring: Array, position: Array, front: Array, size:
 def _add_cell(weights: Array, slacks: Array, lane: int, ring: Array, position: Array, front: Array, size: int) -> None:
     """Add the update of a cell, which consists of weights between the pixels of its ring, to its parent."""
     for index in range(RING):
-        # The weights of pixels outside the grid are 0, so that they can be added to any entry.
+        # The weights of pixels outside the grid are 0, so they can be added to any entry.
         index_in_front = position[ring[index]] if ring[index] >= 0 else 0
         front[index_in_front, size] += slacks[INNER + index, lane]
         ring[index] = index_in_front

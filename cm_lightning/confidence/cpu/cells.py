@@ -1,6 +1,6 @@
 """Elimination of the 7 x 7 cells of a grid in batches of up to LANES cells, compiled for the CPU.
 
-The structure of the elimination, which is the same for all cells, is defined in
+The sparsity pattern of the elimination, which is the same for all cells, is defined in
 :mod:`cm_lightning.confidence.pattern`. Arrays contain one value per cell of the batch along their last axis (lane), so
 that the compiler can replace each innermost loop by a single vector instruction.
 """
@@ -129,7 +129,7 @@ def factorise_cells(
 def reduce_cells(
     corners: Array, factor: Array, pivot: Array, depth: int, lateral: int, solution: Array, window: Array
 ) -> None:
-    """Apply the forward substitution to a batch of cells.
+    """Apply forward substitution to a batch of cells.
 
     With the factorisation ``A = L D L^T``, this computes ``z = D^-1 L^-1 b`` at the pixels of the cells, and adds their
     contributions to the right-hand side at the pixels of the rings.
@@ -168,7 +168,7 @@ def reduce_cells(
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def substitute_cells(corners: Array, factor: Array, depth: int, lateral: int, solution: Array, window: Array) -> None:
-    """Apply the backward substitution to a batch of cells after their rings have been solved.
+    """Apply backward substitution to a batch of cells after their rings have been solved.
 
     Args:
         corners: First row and column of each cell, ``(up to LANES, 2)``.

@@ -98,7 +98,7 @@ def conjugate_gradients(
         factor: Factor from this function.
         work: Buffers of the thread.
         tolerance: Estimated maximum error at which to stop.
-        relative: Whether errors are relative to the largest entry of the solution.
+        relative: Whether errors are relative to the largest absolute value of the first approximation of the solution.
         max_steps: Maximum number of steps.
         x: Output, solution, float64, ``(depth, lateral)``.
 
@@ -175,11 +175,12 @@ def direct(
         scale: Factor of all weights in :func:`cm_lightning.confidence.cpu.elimination.factorise`.
         factor: Factor from this function, float64.
         work: Buffers of the thread.
-        relative: Whether the error is relative to the largest entry of the solution.
+        relative: Whether the error is relative to the largest absolute value of the solution.
         x: Output, solution, float64, ``(depth, lateral)``.
 
     Returns:
-        Estimated maximum error, which is the largest correction by one step of iterative refinement.
+        Estimated maximum error, which is the largest absolute correction that one step of iterative refinement
+        would make.
     """
     depth, lateral = x.shape
     substitute(rhs.ravel(), plan, scale, factor, work, depth, lateral)

@@ -119,8 +119,8 @@ def bytes_per_frame(shape: tuple[int, int], precision: type[np.float32] | type[n
             solved directly after conjugate gradients failed need both.
 
     Returns:
-        Size of the factor, buffers, weights and vectors in bytes, without the dissection, which is shared by all frames
-        of the same shape.
+        Memory of the factor, buffers, weights and vectors in bytes, without the dissection, which all frames of the
+        same shape share.
     """
     dissection = dissect(*shape)
     arrays = [*make_factor(dissection, precision), *make_workspace(dissection, precision)]

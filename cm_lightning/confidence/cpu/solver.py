@@ -83,7 +83,7 @@ class CompiledSolver:
         Args:
             graph: Linear system of one frame.
             rhs: Right-hand side, ``(depth, lateral)``, which replaces that of the graph. In this case, the tolerance
-                and errors are relative to the largest entry of the solution.
+                and errors are relative to the largest absolute value of the solution.
 
         Returns:
             The solution.

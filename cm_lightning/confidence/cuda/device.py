@@ -43,7 +43,7 @@ class Device(Hashable, Protocol):
         """Copy an array of any type to the device, unless it is already there."""
 
     def keep(self, array: NDArray[Any]) -> Array:
-        """Copy an array to the device that is stored between calls."""
+        """Copy an array to the device, and keep the copy valid between calls."""
 
     def free_bytes(self) -> int:
         """Return the memory that can be allocated, in bytes."""
@@ -94,7 +94,7 @@ class CupyDevice:
         return to_cupy(array)
 
     def keep(self, array: NDArray[Any]) -> Array:
-        """Copy an array to the device that is stored between calls.
+        """Copy an array to the device, and keep the copy valid between calls.
 
         It uses the memory of CuPy, because memory of PyTorch belongs to one of its streams, and is no longer valid when
         the program ends.

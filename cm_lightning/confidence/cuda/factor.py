@@ -1,4 +1,4 @@
-"""Factorisation of the linear systems of many frames at once, and substitution with the factors."""
+"""Factorisation of the linear systems of many frames at once, and forward and backward substitution."""
 
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from cm_lightning.confidence.cuda.schedule import ASSEMBLED_ROWS, TILE, schedule
 from cm_lightning.confidence.graph import RandomWalkGraph
 from cm_lightning.confidence.pattern import FACTOR, INNER, PATTERN, RING, WEIGHTS
 
-# Size of the update of a cell: a weight for each pair of ring pixels, followed by their slacks.
+# Number of values of the update of a cell: a weight for each pair of ring pixels, followed by their slacks.
 CELL_UPDATE = WEIGHTS - FACTOR + RING
 # Limits of the number of threads per block in the substitution of a front, which is about one thread per pixel.
 FEWEST_THREADS, MOST_THREADS = 64, 256
@@ -122,7 +122,7 @@ class BatchFactor:
             *(tables.target_start, tables.targets, tables.edges, len(tables.edges)),
             *(self._cell_rows, self._cell_pivots, updates, self.lost),
         )
-        # The weights of a level are only needed for the next level, so that two buffers are used alternately.
+        # The weights of a level are only needed for the next level, so two buffers are used alternately.
         buffers = [self._empty(size) for size in plan.work_sizes]
         for number, (level, members) in enumerate(zip(plan.levels, tables.levels, strict=True)):
             work, below = buffers[number % 2], buffers[(number + 1) % 2]
@@ -153,7 +153,7 @@ class BatchFactor:
                 launch("update", (count, tiles * tiles, self._frames), (16, 8), *of_level, panel, tiles, *shared)
 
     def substitute(self, right: Array, stopped: Array) -> Array:
-        """Solve the linear systems in the precision of the factor.
+        """Solve the linear systems by forward and backward substitution, in the precision of the factor.
 
         Args:
             right: Right-hand sides, float64, ``(frames, depth, lateral)``, 0 at pixels with known values.

@@ -65,12 +65,13 @@ class BatchSystem:
         """Solve by preconditioned conjugate gradients, starting from 0.
 
         Args:
-            tolerance: Maximum error.
-            rhs: Right-hand sides, ``(frames, depth, lateral)``, for which errors are relative to the maximum of the
-                solution; None for those of the graph, with absolute errors.
+            tolerance: Maximum error, absolute or relative as described for ``rhs``.
+            rhs: Right-hand sides, ``(frames, depth, lateral)``; by default those of the graph. Errors are absolute for
+                the default. For given right-hand sides, they are relative to the largest absolute value of the first
+                approximation of the solution.
 
         Returns:
-            The solutions.
+            The solutions, with the numbers of steps and the estimated errors.
         """
         xp, launch = self._xp, self._launch
         stop_at = STOPPING_SHARE * tolerance
@@ -98,14 +99,17 @@ class BatchSystem:
         return BatchSolution(x, steps, estimate)
 
     def direct(self, rhs: Array | None = None) -> BatchSolution:
-        """Solve by substitution. The error estimate is the size of the correction by one step of refinement.
+        """Solve by forward and backward substitution with the factor.
+
+        The error estimate is the largest absolute correction that one step of iterative refinement would make.
 
         Args:
-            rhs: Right-hand sides, ``(frames, depth, lateral)``, for which errors are relative to the maximum of the
-                solution; None for those of the graph, with absolute errors.
+            rhs: Right-hand sides, ``(frames, depth, lateral)``; by default those of the graph. Error estimates are
+                absolute for the default, and relative to the largest absolute value of the solution for given
+                right-hand sides.
 
         Returns:
-            The solutions.
+            The solutions, with their estimated errors and 0 steps of conjugate gradients.
         """
         xp = self._xp
         right_side = self._graph.rhs if rhs is None else rhs

@@ -1,4 +1,4 @@
-"""Confidence maps of a call on the GPU."""
+"""Computation of the confidence maps for one call of the solver on the GPU."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ def fill_maps(device: Device, problem: Problem, certify: bool, maps: Array) -> S
 
 
 class _Maps:
-    """Confidence maps of one call during their computation.
+    """Computation of the confidence maps for one call of the solver.
 
     Args:
         device: The device.

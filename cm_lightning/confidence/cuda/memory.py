@@ -7,7 +7,7 @@ from cm_lightning.confidence.cuda.factor import CELL_UPDATE
 from cm_lightning.confidence.cuda.schedule import schedule
 from cm_lightning.confidence.pattern import FACTOR, INNER, RING
 
-# Share of the free memory that is used, since allocators round sizes up and leave gaps.
+# Fraction of the free memory that is used, since allocators round sizes up and leave gaps.
 SHARE = 0.8
 # Maximum number of blocks along the last axis of a CUDA grid, which is the number of frames.
 MOST_FRAMES = 65535

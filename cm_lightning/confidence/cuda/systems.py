@@ -107,7 +107,7 @@ def finite_frames(frames: Any) -> BoolArray:
         frames: NumPy array, CuPy array or tensor, ``(frames, depth, lateral)``.
 
     Returns:
-        Flags on the CPU, ``(frames,)``.
+        Mask of the finite frames, on the CPU, ``(frames,)``.
     """
     finite: Any
     if not isinstance(frames, torch.Tensor):

@@ -203,7 +203,7 @@ def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> 
         heads_incidence = np.where(np.abs(deep) < np.abs(soleus_top), deep_incidence, soleus_top_incidence)
         medial = np.maximum(heads, septum_side + 0.25)
         lateral_head = np.maximum(heads, 0.25 - septum_side)
-        # The septum is parallel to the beam, so that its echo is weaker than that of the fascia above and below.
+        # The septum is parallel to the beam, so its echo is weaker than that of the fascia above and below.
         at_septum = np.abs(septum_side) < np.abs(heads)
         heads_incidence = np.where(at_septum, np.float32(0.75), heads_incidence)
         calf = np.maximum(soleus_top + 0.45, -soleus_bottom)

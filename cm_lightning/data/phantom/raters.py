@@ -1,7 +1,7 @@
 """Simulated raters with labels that vary around the true label by a given standard deviation (SD).
 
 A rater's label is the true label, deformed by a smooth random displacement. The two components of this displacement are
-independent Gaussian random fields, so that the displacement of a boundary along its normal has the same standard
+independent Gaussian random fields, so the displacement of a boundary along its normal has the same standard
 deviation in all directions. All classes are deformed together, so that they do not overlap or separate. Displacements
 are within frames and similar in neighbouring frames.
 """
@@ -160,7 +160,7 @@ class _Deformation:
     """Deformation of a label within its frames.
 
     The signed distances to all classes are interpolated at the displaced positions, and the class with the smallest
-    distance is assigned, so that boundaries can move by fractions of a pixel.
+    distance is assigned, so boundaries can move by fractions of a pixel.
     """
 
     def __init__(self, volume: NDArray[Any], steps: tuple[float, ...], domain: NDArray[np.bool_] | None) -> None:
@@ -211,7 +211,7 @@ class _Displacement:
     """Two independent Gaussian random fields with mean 0, variance 1 and correlation ``exp(-d² / (2 coherence²))``.
 
     White noise on a grid of nodes is smoothed with a Gaussian along every axis. At every pixel, the squared weights of
-    the nodes sum to 1, so that the variance is 1 everywhere, including the edges.
+    the nodes sum to 1, so the variance is 1 everywhere, including the edges.
     """
 
     def __init__(self, shape: tuple[int, ...], steps: tuple[float, ...], coherence: float) -> None:
