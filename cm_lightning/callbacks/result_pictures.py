@@ -22,7 +22,7 @@ from cm_lightning.tracking.loggers import WandbRunLogger
 from cm_lightning.tracking.publishing import publish_figure
 
 # Maximum number of rows of a table in loggers.
-MOST_ROWS = 100
+MAX_ROWS = 100
 
 
 class CaseTable(Callback):
@@ -40,7 +40,7 @@ class CaseTable(Callback):
         folder = fold_folder(trainer)
         table = case_table(pl_module.test_rows)
         table.to_csv(folder.test_cases, index=False)
-        shown = table.head(MOST_ROWS).round(4)
+        shown = table.head(MAX_ROWS).round(4)
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger):
                 import wandb

@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from cm_lightning.confidence.graph import RandomWalkGraph, contrast
+from cm_lightning.confidence.graph import RandomWalkGraph, weight_ratio
 
 # A NumPy or CuPy array.
 Array = Any
 
 # Maximum number of steps of conjugate gradients. With the float32 factor as preconditioner, one or two steps are usual.
 # If more steps are needed, the factor is not accurate.
-MOST_STEPS = 20
+MAX_STEPS = 20
 # Minimum ratio of the smallest to the largest weight for conjugate gradients. Below it, a residual in float64 cannot
 # distinguish correct from wrong maps, because rounding errors within a cluster of pixels exceed the flow into it. Such
-# systems, which only occur with the formulation "paper", are solved directly in float64, which does not depend on this
-# ratio, and again with mirrored columns. The difference is the error estimate.
-LEAST_CONTRAST = 1e-9
+# systems, which only occur with the formulation "paper", are solved by the direct method in float64, whose accuracy
+# does not depend on this ratio. They are solved twice, the second time with mirrored columns; the difference of the two
+# solutions is the error estimate.
+MIN_WEIGHT_RATIO = 1e-9
 # Fraction of the tolerance at which conjugate gradients stop, because their error is only estimated.
 STOPPING_SHARE = 0.5
 
@@ -34,7 +35,7 @@ def is_ill_conditioned(graph: RandomWalkGraph) -> Array:
     Returns:
         Mask of the ill-conditioned systems, ``(...)``.
     """
-    return contrast(graph) < LEAST_CONTRAST
+    return weight_ratio(graph) < MIN_WEIGHT_RATIO
 
 
 def is_accepted(error_estimate: Any, error_bound: Any, tolerance: float) -> Any:

@@ -83,7 +83,7 @@ def find_boundary(
     if domain.all():  # There is only one component.
         whole_frames = [np.broadcast_to(mask.any(axis=(1, 2), keepdims=True), mask.shape) for mask in (source, sink)]
         return Boundary(domain, source, sink, *whole_frames)
-    # Pixels are connected by edges and corners within a frame.
+    # 8-connectivity within a frame, and none between frames.
     neighbours = np.zeros((3, 3, 3), dtype=bool)
     neighbours[1] = True
     components, number = ndimage.label(domain, structure=neighbours)

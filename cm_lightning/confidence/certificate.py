@@ -21,13 +21,13 @@ ROUNDING = 2e-15
 # Bound of the relative rounding error of the operations from the ratio to the error bound.
 FINAL_ROUNDING = 1e-12
 # Fraction of the diagonal that is added to the residual, so that v is positive where the residual is 0.
-LEAST_RESIDUAL = 1e-17
+MIN_RESIDUAL = 1e-17
 # Minimum ratio of A v to its rounding error where the residual is almost 0.
 ABOVE_ROUNDING = 100.0
 # Maximum ratio of the residual to A v at which the refinement of v stops.
 SUFFICIENT_RATIO = 2.0
 # Maximum number of refinements of v.
-MOST_REFINEMENTS = 6
+MAX_REFINEMENTS = 6
 
 
 def certify(
@@ -61,10 +61,10 @@ def certify(
     product, magnitude = np.zeros_like(x), np.zeros_like(x)
     multiply(x, product, magnitude, np.zeros_like(failed))
     target = np.abs(rhs - product) + ROUNDING * (magnitude + np.abs(rhs))
-    target += LEAST_RESIDUAL * diagonal(graph)
+    target += MIN_RESIDUAL * diagonal(graph)
     v, remaining = np.zeros_like(x), target.copy()
     ratio: Array = np.inf
-    for _ in range(MOST_REFINEMENTS):
+    for _ in range(MAX_REFINEMENTS):
         active = (finished == 0)[..., None, None]
         v += np.where(active, substitute(remaining, finished), 0.0)
         multiply(v, product, magnitude, finished)

@@ -154,7 +154,7 @@ def _cut(depth: int, lateral: int) -> tuple[Integers, ...]:
                 size -= 1
                 continue
             if entry[8] == 0 and _cells_along(high) * _cells_along(wide) <= LANES:
-                # The cells of this rectangle form a batch. Fronts that were finished before belong to the last batch.
+                # The cells of this rectangle form a batch. Fronts finished up to here belong to the previous batch.
                 if batches > 0:
                     fronts_until[batches - 1] = fronts
                 batches += 1

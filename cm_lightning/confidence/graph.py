@@ -139,7 +139,7 @@ def diagonal(graph: RandomWalkGraph) -> Array:
     return total
 
 
-def contrast(graph: RandomWalkGraph) -> Array:
+def weight_ratio(graph: RandomWalkGraph) -> Array:
     """Compute the ratio of the smallest positive weight to the largest weight of each system.
 
     Args:

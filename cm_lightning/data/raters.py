@@ -121,10 +121,15 @@ def read_rater_labels(
     files = find_rater_files(folder / case.id, pattern)
     shape = read_image(case.image).array.shape
     if frames is not None:
-        length = shape[axes.order[2]] if len(shape) == 3 else 0
-        if not length or not all(0 <= frame < length for frame in frames):
+        if len(shape) != 3:
             raise InputError(
-                f"{case.image} has {length} frames along elevation, but the frames {list(frames)} were requested."
+                f"{case.image} is a single frame without elevation, but the frames {list(frames)} were requested."
+            )
+        length = shape[axes.order[2]]
+        if not all(0 <= frame < length for frame in frames):
+            raise InputError(
+                f"{case.image} has {length} frames along elevation; expected indices from 0 to {length - 1}, found "
+                f"{list(frames)}."
             )
     labels = []
     for file in files:

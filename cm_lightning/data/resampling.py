@@ -15,7 +15,7 @@ from cm_lightning.data.frames import to_frames
 FRAMES_AT_ONCE = 64
 
 
-def resample(array: NDArray[np.generic], size: Sequence[int], how: Literal["linear", "nearest"]) -> Tensor:
+def resample(array: NDArray[np.generic], size: Sequence[int], mode: Literal["linear", "nearest"]) -> Tensor:
     """Resample an array to another grid with the same extent.
 
     Linear interpolation uses an antialiasing filter when the size decreases, because of speckle. Frames are resized in
@@ -25,12 +25,12 @@ def resample(array: NDArray[np.generic], size: Sequence[int], how: Literal["line
     Args:
         array: Array of any real dtype, ``(depth, lateral[, elevation])``.
         size: New size in voxels.
-        how: ``linear``, or ``nearest`` for labels and masks.
+        mode: ``linear``, or ``nearest`` for labels and masks.
 
     Returns:
         Tensor, ``(1, *size)``, float32 for ``linear`` and the dtype of the array for ``nearest``.
     """
-    if how == "nearest":
+    if mode == "nearest":
         centres = [(np.arange(m) + 0.5) * n / m for n, m in zip(array.shape, size, strict=True)]
         return torch.from_numpy(np.ascontiguousarray(array[np.ix_(*(c.astype(int) for c in centres))]))[None]
     frames = to_frames(array).reshape(-1, *array.shape[:2])

@@ -102,6 +102,11 @@ def read_table(path: Path, required: set[str]) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as a table: {error}. Run the fold's test again.") from error
     missing = sorted(required - set(table.columns))
-    if missing or table.empty:
-        raise InputError(f"{path} has {len(table)} rows and lacks the columns {missing}. Run the fold's test again.")
+    if missing:
+        raise InputError(
+            f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(sorted(required))}. Run the fold's "
+            "test again."
+        )
+    if table.empty:
+        raise InputError(f"{path} contains no rows. Run the fold's test again.")
     return table

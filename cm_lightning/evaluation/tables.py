@@ -150,7 +150,8 @@ def class_table(results: Results) -> ReportTable:
         results: Values of the report.
 
     Returns:
-        The table, with the mean DSC for both treatments of empty masks.
+        The table. The mean DSC is given twice: with the worst value for missed or falsely predicted classes, and over
+        the participants in which the class was found.
     """
     rows = results.runs.rows
     summary_rows = {
@@ -207,7 +208,7 @@ def comparison_table(quantity: ComparedQuantity) -> ReportTable:
         "Differences are model minus baseline. Exact Wilcoxon signed-rank test, Holm's correction for all comparisons; "
         "confidence intervals (BCa bootstrap over participants) are exploratory. With "
         f"{participants} participants, the smallest possible p value is {format_p(smallest)}. The last column is the "
-        "difference that is detected with a power of 80 % (paired t-test)."
+        "smallest mean difference that a paired t-test detects with a power of 80 % at a two-sided level of 5 %."
     )
     lines = [
         [
@@ -232,7 +233,7 @@ def comparison_table(quantity: ComparedQuantity) -> ReportTable:
             "baseline",
             "n",
             "difference (Hodges-Lehmann)",
-            "95 % of the mean difference",
+            "95 % CI of the mean difference",
             "rank-biserial",
             "p",
             "p, Holm",

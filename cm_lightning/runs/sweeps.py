@@ -128,7 +128,8 @@ def _values(path: Path, name: str, parameter: Any) -> list[Any]:
         case {"value": value, **others} if not others:
             return [value]
     raise InputError(
-        f"The parameter {name} in {path} must have values (a list) or a single value for a grid; found {parameter!r}."
+        f"The parameter {name} in {path} must contain only the key 'values' (a list that is not empty) or only the key "
+        f"'value', because it is used as a grid; found {parameter!r}."
     )
 
 

@@ -63,7 +63,7 @@ def create_schedule(
     return LambdaLR(optimizer, factor)
 
 
-def set_rate(schedule: LambdaLR) -> None:
+def set_learning_rate(schedule: LambdaLR) -> None:
     """Set the learning rates of an optimiser to those of its schedule at the current epoch.
 
     Args:

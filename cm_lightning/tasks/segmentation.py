@@ -23,7 +23,7 @@ from cm_lightning.models.dropout import check_dropout
 from cm_lightning.models.networks import check_size, pad_to_fit
 from cm_lightning.tasks.base import BaseTask, Stage
 from cm_lightning.tasks.native import native_segmentation, to_native
-from cm_lightning.tasks.schedules import ScheduleName, create_schedule, set_rate
+from cm_lightning.tasks.schedules import ScheduleName, create_schedule, set_learning_rate
 from cm_lightning.uncertainty import MCDropout, SampledPrediction, sample_dropout
 
 InputMode = Literal["1ch", "2ch"]
@@ -193,7 +193,7 @@ class SegmentationTask(BaseTask):
         """Set the learning rate of this epoch, since that in a checkpoint of a shorter run may differ."""
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, LambdaLR):
-                set_rate(config.scheduler)
+                set_learning_rate(config.scheduler)
 
     def needs_confidence(self, stage: Stage) -> bool:
         """Return whether a stage requires confidence maps."""

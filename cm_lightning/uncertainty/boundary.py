@@ -91,7 +91,8 @@ def boundary_deviation(
     ]
     corner = np.concatenate([np.empty(0), *turns]) > CORNER_TURN
     if domain is not None:
-        # The second erosion removes points next to the border, since labels are drawn on the same pixels.
+        # The first erosion removes points on the border of the domain. The second one removes points one pixel inside,
+        # because contours lie between pixels, and a class that is cut off can end there.
         inside = ndimage.binary_erosion(domain, np.ones((3, 3), dtype=bool), iterations=2, border_value=1)
         kept = inside[tuple(np.round(points.T).astype(int))]
         points, normals, corner = points[kept], normals[kept], corner[kept]

@@ -66,12 +66,12 @@ class Variability:
         return list(dict.fromkeys(self.measures["model"]))
 
     def values(self, measure: str) -> pd.DataFrame:
-        """Return a measure with one row per patient and one column per model, mean over images and seeds."""
+        """Return a measure with one row per patient and one column per model, averaged over images and seeds."""
         rows = self.measures[self.measures["measure"] == measure]
         means = rows.groupby(["model", "patient"], sort=False)["value"].mean().unstack("model")
         return means.reindex(columns=self.models)
 
     def rater_values(self, measure: str) -> pd.Series:
-        """Return a measure of the labels for each patient, mean over images."""
+        """Return a measure of rater variability by patient, averaged over images."""
         rows = self.raters[self.raters["measure"] == measure]
         return rows.groupby("patient", sort=False)["value"].mean()

@@ -122,7 +122,10 @@ def sample_runs(
 
 
 def _tested_cases(fold: FoldFolder, data_root: Path | None) -> tuple[UltrasoundDataModule, dict[str, Case]]:
-    """Load the data of a fold and check that its test cases are still the same, since others were used in training."""
+    """Load the data of a fold, and check that its test cases are those that were recorded when it was tested.
+
+    Any other case may have been used for training.
+    """
     data = load_data(fold, data_root)
     cases = {case.id: case for case in data.cases_of("test")}
     if fold.test_plan.is_file():

@@ -77,7 +77,7 @@ def question_table(results: Variability) -> ReportTable:
         "of depth (and of distance to the boundary) from both. The map of another patient has the same dependence on "
         "depth but no information about the image. Confidence intervals by bootstrap over patients; exact Wilcoxon "
         "signed-rank test.",
-        ["variability", "condition", "mean correlation", "95 %", "p", "patients"],
+        ["variability", "condition", "mean correlation", "95 % CI", "p", "patients"],
         lines,
     )
 
@@ -127,7 +127,7 @@ def explained_table(results: Variability) -> ReportTable | None:
         "Fraction of the variance of the logarithm of the boundary SD that smooth curves explain in a held-out "
         "patient, fitted to all other patients; negative if the mean of the other patients is a better prediction. "
         f"The gain is relative to depth alone. {len(boundaries)} images.",
-        ["predicted by", "share", "95 %", "gain", "p", "patients"],
+        ["predicted by", "share", "95 % CI", "gain", "p", "patients"],
         lines,
     )
 
@@ -259,7 +259,7 @@ def uncertainty_table(results: Variability) -> ReportTable:
         "Rank correlation of the confidence map of the image with the entropy of the samples and with the error of the "
         "prediction, near boundaries; negative if they are larger where confidence is low. Distance is that to the "
         "predicted boundary.",
-        ["model", "with", "mean correlation", "95 %", "p", "patients"],
+        ["model", "with", "mean correlation", "95 % CI", "p", "patients"],
         lines,
     )
 

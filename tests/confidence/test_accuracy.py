@@ -176,7 +176,7 @@ def test_ill_conditioned_frames_are_solved_directly(rng):
 def test_frames_that_do_not_converge_are_solved_directly(rng, monkeypatch):
     frames = rng.random((2, 20, 18))
     exact = ConfidenceMapSolver(method="direct")(frames)
-    monkeypatch.setattr(cpu_solver, "MOST_STEPS", 0)
+    monkeypatch.setattr(cpu_solver, "MAX_STEPS", 0)
     maps, info = ConfidenceMapSolver().solve(frames)
     assert info.fallback.tolist() == [True, True]
     np.testing.assert_array_equal(maps, exact)

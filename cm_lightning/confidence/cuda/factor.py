@@ -13,7 +13,7 @@ from cm_lightning.confidence.pattern import FACTOR, INNER, PATTERN, RING, WEIGHT
 # Number of values of the update of a cell: a weight for each pair of ring pixels, followed by their slacks.
 CELL_UPDATE = WEIGHTS - FACTOR + RING
 # Limits of the number of threads per block in the substitution of a front, which is about one thread per pixel.
-FEWEST_THREADS, MOST_THREADS = 64, 256
+MIN_THREADS, MAX_THREADS = 64, 256
 
 
 class Tables(NamedTuple):
@@ -78,7 +78,7 @@ class BatchFactor:
         precision: Type of the factor.
 
     Attributes:
-        lost: Frames in which all weights of an unknown pixel became 0 in the type of the factor, uint8, ``(frames,)``.
+        underflowed: Frames in which all weights of an unknown pixel became 0 in the type of the factor, uint8, ``(frames,)``.
             They cannot be solved with this factor.
     """
 
@@ -95,7 +95,7 @@ class BatchFactor:
         self._cell_rows = self._empty(cells * FACTOR)
         self._cell_pivots = self._empty(cells * INNER)
         self._rows = self._empty(self._plan.factor_size)
-        self.lost = device.xp.zeros(self._frames, np.uint8)
+        self.underflowed = device.xp.zeros(self._frames, np.uint8)
         self._eliminate(graph)
         # Memory of the substitution: contributions of cells and of fronts to their rings, and the solution.
         self._passed_on = self._empty(cells * RING)
@@ -120,7 +120,7 @@ class BatchFactor:
             cells,
             *(tables.corners, tables.rows, tables.columns, tables.row_start, tables.neighbours),
             *(tables.target_start, tables.targets, tables.edges, len(tables.edges)),
-            *(self._cell_rows, self._cell_pivots, updates, self.lost),
+            *(self._cell_rows, self._cell_pivots, updates, self.underflowed),
         )
         # The weights of a level are only needed for the next level, so two buffers are used alternately.
         buffers = [self._empty(size) for size in plan.work_sizes]
@@ -143,7 +143,7 @@ class BatchFactor:
                     (count, 1, self._frames),
                     (32, 4),
                     *(graph.unknown, self._pixels, *of_level, tables.nodes, panel),
-                    *(work, sizes[0], self._rows, plan.factor_size, self.lost),
+                    *(work, sizes[0], self._rows, plan.factor_size, self.underflowed),
                 )
                 if remaining == 0:  # the last pivots of the root
                     continue
@@ -152,11 +152,11 @@ class BatchFactor:
                 launch("multiply_rows", (count, column_tiles, self._frames), (TILE, 4), *of_level, panel, *shared)
                 launch("update", (count, tiles * tiles, self._frames), (16, 8), *of_level, panel, tiles, *shared)
 
-    def substitute(self, right: Array, stopped: Array) -> Array:
+    def substitute(self, rhs: Array, stopped: Array) -> Array:
         """Solve the linear systems by forward and backward substitution, in the precision of the factor.
 
         Args:
-            right: Right-hand sides, float64, ``(frames, depth, lateral)``, 0 at pixels with known values.
+            rhs: Right-hand sides, float64, ``(frames, depth, lateral)``, 0 at pixels with known values.
             stopped: Nonzero for frames that are skipped, int32, ``(frames,)``.
 
         Returns:
@@ -170,12 +170,12 @@ class BatchFactor:
             "reduce_cells",
             cell_grid,
             (32,),
-            *(right, *self._shape, cells, *of_cells, self._cell_pivots, stopped, self._solution, self._passed_on),
+            *(rhs, *self._shape, cells, *of_cells, self._cell_pivots, stopped, self._solution, self._passed_on),
         )
         factor = (self._rows, plan.factor_size)
         vectors = (self._vectors, len(plan.nodes), self._solution)
         for level, members in zip(plan.levels, tables.levels, strict=True):
-            threads = min(max(-(-level.largest // 32) * 32, FEWEST_THREADS), MOST_THREADS)
+            threads = min(max(-(-level.largest // 32) * 32, MIN_THREADS), MAX_THREADS)
             launch(
                 "reduce_fronts",
                 (len(level.fronts), 1, self._frames),
@@ -187,7 +187,7 @@ class BatchFactor:
             launch(
                 "substitute_fronts",
                 (len(level.fronts), 1, self._frames),
-                (32, min(max(level.largest // 32, FEWEST_THREADS // 32), MOST_THREADS // 32)),
+                (32, min(max(level.largest // 32, MIN_THREADS // 32), MAX_THREADS // 32)),
                 *(self._pixels, members, tables.fronts, tables.nodes, *factor, stopped, *vectors),
             )
         launch("substitute_cells", cell_grid, (32,), *self._shape, cells, *of_cells, stopped, self._solution)

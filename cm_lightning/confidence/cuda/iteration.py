@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cm_lightning.confidence.accuracy import MOST_STEPS, STOPPING_SHARE
+from cm_lightning.confidence.accuracy import MAX_STEPS, STOPPING_SHARE
 from cm_lightning.confidence.certificate import certify
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.factor import BatchFactor, graph_arguments
@@ -17,7 +17,7 @@ from cm_lightning.confidence.graph import RandomWalkGraph
 
 # As in kernels.cu.
 THREADS = 256
-PIXELS_A_BLOCK = 1024
+PIXELS_PER_BLOCK = 1024
 STATE_FIELDS, ESTIMATE = 5, 1
 CONVERGED, BROKEN = 1, 2
 
@@ -51,7 +51,7 @@ class BatchSystem:
         self._graph = graph
         self._frames, depth, lateral = graph.slack.shape
         self._pixels = depth * lateral
-        self._blocks = -(-self._pixels // PIXELS_A_BLOCK)
+        self._blocks = -(-self._pixels // PIXELS_PER_BLOCK)
         self._grid = (self._blocks, 1, self._frames)
         self._factor = BatchFactor(device, graph, precision)
         self._all = device.xp.zeros(self._frames, np.int32)  # no frame is skipped
@@ -79,10 +79,10 @@ class BatchSystem:
         x, direction, product = xp.zeros_like(residual), xp.zeros_like(residual), xp.empty_like(residual)
         dots, largest = xp.empty((2, self._frames, self._blocks))
         state = xp.zeros((self._frames, STATE_FIELDS))
-        stopped = self._factor.lost.astype(np.int32) * BROKEN
+        stopped = self._factor.underflowed.astype(np.int32) * BROKEN
         steps = xp.zeros(self._frames, np.int32)
         blocks, one_each = (THREADS,), (1, 1, self._frames)
-        for step in range(MOST_STEPS + 1):
+        for step in range(MAX_STEPS + 1):
             correction = self._factor.substitute(residual, stopped)
             launch("measure_correction", self._grid, blocks, self._pixels, stopped, residual, correction, dots, largest)
             convergence = (self._blocks, dots, largest, step, stop_at, int(rhs is not None), state, stopped, steps)
@@ -90,7 +90,7 @@ class BatchSystem:
             direction_arguments = (self._pixels, step, state, stopped, steps, correction, direction, x)
             launch("update_direction", self._grid, blocks, *direction_arguments)
             # This is the only synchronisation of a step. In the first step, only frames with the solution 0 stop.
-            if step == MOST_STEPS or (step > 0 and bool(stopped.all())):
+            if step == MAX_STEPS or (step > 0 and bool(stopped.all())):
                 break
             self._multiply(direction, product, stopped, parts=dots)
             launch("measure_step", one_each, blocks, self._blocks, dots, state, stopped)
@@ -121,7 +121,7 @@ class BatchSystem:
         if rhs is not None:
             largest = xp.abs(x).max(axis=(1, 2))
             estimate /= xp.where(largest > 0.0, largest, 1.0)
-        lost = self._factor.lost > 0
+        lost = self._factor.underflowed > 0
         return BatchSolution(
             xp.where(lost[:, None, None], 0.0, x),
             xp.zeros(self._frames, np.int32),
@@ -141,5 +141,5 @@ class BatchSystem:
         def multiply(x: Array, product: Array, magnitude: Array, settled: Array) -> None:
             self._multiply(x, product, settled, magnitude)
 
-        lost = self._factor.lost.astype(np.int32)
+        lost = self._factor.underflowed.astype(np.int32)
         return certify(self._graph, self._graph.rhs, x, multiply, self._factor.substitute, lost)

@@ -29,7 +29,7 @@ typedef float real;
 #define RING_PAIRS 496    // all pairs of ring pixels
 #define PANEL 32          // number of pivots of a front that are eliminated together
 #define TILE 64           // side length of a tile of weights that one block updates
-#define PIXELS_A_BLOCK 1024
+#define PIXELS_PER_BLOCK 1024
 
 // Columns of the table of fronts.
 #define FRONT_FIELDS 8
@@ -545,7 +545,7 @@ extern "C" __global__ void substitute_fronts(const long long pixels, const int *
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Conjugate gradients in double. Blocks have 256 threads, and process PIXELS_A_BLOCK pixels if the grid is over pixels.
+// Conjugate gradients in double. Blocks have 256 threads, and process PIXELS_PER_BLOCK pixels if the grid is over pixels.
 
 // Sum the 256 values of a block in a fixed order. The result is valid in thread 0.
 __device__ inline double block_sum(double value, double *shared) {
@@ -571,8 +571,8 @@ extern "C" __global__ void multiply(GRAPH_PARAMETERS, const int *stopped, const 
     SELECT_GRAPH(frame)
     x += frame * pixels;
     double dot = 0;
-    for (int k = 0; k < PIXELS_A_BLOCK / 256; k++) {
-        const long long pixel = (long long)blockIdx.x * PIXELS_A_BLOCK + k * 256 + threadIdx.x;
+    for (int k = 0; k < PIXELS_PER_BLOCK / 256; k++) {
+        const long long pixel = (long long)blockIdx.x * PIXELS_PER_BLOCK + k * 256 + threadIdx.x;
         if (pixel >= pixels) break;
         const long long row = pixel / lateral, column = pixel - row * lateral;
         const bool above = row > 0, below = row + 1 < depth, before = column > 0, after = column + 1 < lateral;
@@ -611,8 +611,8 @@ extern "C" __global__ void measure_correction(const long long pixels, const int 
     const long long frame = blockIdx.z;
     if (stopped[frame]) return;
     double dot = 0, most = 0;
-    for (int k = 0; k < PIXELS_A_BLOCK / 256; k++) {
-        const long long pixel = (long long)blockIdx.x * PIXELS_A_BLOCK + k * 256 + threadIdx.x;
+    for (int k = 0; k < PIXELS_PER_BLOCK / 256; k++) {
+        const long long pixel = (long long)blockIdx.x * PIXELS_PER_BLOCK + k * 256 + threadIdx.x;
         if (pixel >= pixels) break;
         const double value = correction[frame * pixels + pixel];
         dot += residual[frame * pixels + pixel] * value;
@@ -677,8 +677,8 @@ extern "C" __global__ void update_direction(const long long pixels, const long l
     const long long frame = blockIdx.z;
     if (stopped[frame] == BROKEN || (stopped[frame] == CONVERGED && steps[frame] != step)) return;
     const double keep = state[frame * STATE_FIELDS + KEEP];
-    for (int k = 0; k < PIXELS_A_BLOCK / 256; k++) {
-        const long long pixel = (long long)blockIdx.x * PIXELS_A_BLOCK + k * 256 + threadIdx.x;
+    for (int k = 0; k < PIXELS_PER_BLOCK / 256; k++) {
+        const long long pixel = (long long)blockIdx.x * PIXELS_PER_BLOCK + k * 256 + threadIdx.x;
         if (pixel >= pixels) break;
         const long long place = frame * pixels + pixel;
         if (stopped[frame] == CONVERGED) x[place] += correction[place];
@@ -705,8 +705,8 @@ extern "C" __global__ void take_step(const long long pixels, const double *state
     const long long frame = blockIdx.z;
     if (stopped[frame]) return;
     const double length = state[frame * STATE_FIELDS + LENGTH];
-    for (int k = 0; k < PIXELS_A_BLOCK / 256; k++) {
-        const long long pixel = (long long)blockIdx.x * PIXELS_A_BLOCK + k * 256 + threadIdx.x;
+    for (int k = 0; k < PIXELS_PER_BLOCK / 256; k++) {
+        const long long pixel = (long long)blockIdx.x * PIXELS_PER_BLOCK + k * 256 + threadIdx.x;
         if (pixel >= pixels) break;
         const long long place = frame * pixels + pixel;
         x[place] += length * direction[place];

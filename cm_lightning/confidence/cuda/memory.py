@@ -10,7 +10,7 @@ from cm_lightning.confidence.pattern import FACTOR, INNER, RING
 # Fraction of the free memory that is used, since allocators round sizes up and leave gaps.
 SHARE = 0.8
 # Maximum number of blocks along the last axis of a CUDA grid, which is the number of frames.
-MOST_FRAMES = 65535
+MAX_FRAMES = 65535
 # Numbers of arrays with 8 bytes per pixel: a system (four kinds of weights, slack and right-hand side) with its
 # intensities and known values, and additional arrays during assembly, iteration and certification.
 SYSTEM_ARRAYS = 8
@@ -57,7 +57,7 @@ def in_chunks(
     if not frames:
         return
     size = most or max(1, int(SHARE * device.free_bytes() / bytes_each))
-    chunks = -(-len(frames) // min(size, MOST_FRAMES))
+    chunks = -(-len(frames) // min(size, MAX_FRAMES))
     size = -(-len(frames) // chunks)
     begin = 0
     while begin < len(frames):

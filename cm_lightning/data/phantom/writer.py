@@ -258,7 +258,11 @@ class Phantom:
         return log_compress(envelope, scanner.dynamic_range)
 
     def _scan_convex(self, body: Body, generator: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Simulate beams that start at an arc, and scan-convert them to a fan on a black background."""
+        """Simulate beams that start at an arc, and scan-convert them to a fan on a black background.
+
+        Returns:
+            Image, ``(depth, lateral, elevation)``, and mask of the fan, ``(depth, lateral)``.
+        """
         depth_mm, width = self.size[0] * self.spacing[0], self.size[1] * self.spacing[1]
         half_angle = np.radians(CONVEX_ANGLE)
         # The radius is smaller for small volumes, so that the fan covers the width of the image.

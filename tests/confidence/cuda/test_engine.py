@@ -75,7 +75,7 @@ def test_paper_formulation_falls_back(device, rng):
 
 
 def test_too_many_steps_fall_back(device, rng, monkeypatch):
-    monkeypatch.setattr("cm_lightning.confidence.cuda.iteration.MOST_STEPS", 0)
+    monkeypatch.setattr("cm_lightning.confidence.cuda.iteration.MAX_STEPS", 0)
     frames = rng.random((3, 20, 20))
     maps, info = solve_on_host(device, ConfidenceMapSolver(), frames, certify=True)
     np.testing.assert_allclose(maps, ConfidenceMapSolver(method="direct")(frames), rtol=0, atol=1e-12)
