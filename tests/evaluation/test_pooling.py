@@ -95,7 +95,7 @@ def test_incomplete_or_inconsistent_folds_raise_errors(experiment, tmp_path):
     pool_folds(ExperimentFolder(experiment))
 
     (experiment / "fold2" / "test_metrics.csv").write_text("case,value\n")
-    with pytest.raises(ValueError, match=r"fold2/test_metrics.csv has 0 rows and lacks the columns .*'class'"):
+    with pytest.raises(ValueError, match=r"fold2/test_metrics.csv lacks the columns .*class"):
         pool_folds(ExperimentFolder(experiment))
     (experiment / "fold2" / "test_metrics.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"Of the 3 folds of .*, fold 2 has not been tested"):

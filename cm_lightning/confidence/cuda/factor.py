@@ -78,8 +78,8 @@ class BatchFactor:
         precision: Type of the factor.
 
     Attributes:
-        underflowed: Frames in which all weights of an unknown pixel became 0 in the type of the factor, uint8, ``(frames,)``.
-            They cannot be solved with this factor.
+        underflowed: Frames in which all weights of an unknown pixel became 0 in the type of the factor, uint8,
+            ``(frames,)``. They cannot be solved with this factor.
     """
 
     def __init__(self, device: Device, graph: RandomWalkGraph, precision: Precision) -> None:
@@ -180,7 +180,7 @@ class BatchFactor:
                 "reduce_fronts",
                 (len(level.fronts), 1, self._frames),
                 (threads,),
-                *(right, self._pixels, members, tables.fronts, tables.nodes, tables.in_first, tables.in_second),
+                *(rhs, self._pixels, members, tables.fronts, tables.nodes, tables.in_first, tables.in_second),
                 *(*factor, self._passed_on, cells, stopped, *vectors),
             )
         for level, members in zip(plan.levels[::-1], tables.levels[::-1], strict=True):
