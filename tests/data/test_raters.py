@@ -48,9 +48,7 @@ def test_selected_frames_equal_those_of_all_labels(tmp_path, volume):
     all_frames = read_rater_labels(tmp_path / "ratersTr", case, AXES, CLASSES).labels
     selected = read_rater_labels(tmp_path / "ratersTr", case, AXES, CLASSES, frames=[3, 1]).labels
     np.testing.assert_array_equal(selected, all_frames[..., [3, 1]])
-    with pytest.raises(
-        ValueError, match=r"x1.mha has 4 frames .* indices from 0 to 3, found \[4\]"
-    ):
+    with pytest.raises(ValueError, match=r"x1.mha has 4 frames .* indices from 0 to 3, found \[4\]"):
         read_rater_labels(tmp_path / "ratersTr", case, AXES, CLASSES, frames=[4])
 
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from cm_lightning.confidence.boundary import BoolArray
 from cm_lightning.confidence.domain.fitting import Box, Family, Fit, fit_geometries
-from cm_lightning.confidence.domain.network import RegionNetwork, load_network
+from cm_lightning.confidence.domain.network import GRID, RegionNetwork, load_network
 from cm_lightning.confidence.domain.shapes import Geometry, Polygon, Rectangle, Sector, place_geometry
 from cm_lightning.confidence.domain.sides import Side, turn_to_top
 from cm_lightning.confidence.domain.snapping import EdgeFinder, snap
@@ -104,6 +104,9 @@ def find(network: RegionNetwork, frames: NDArray[np.generic], aspect: float = 1.
     if geometry is None or not masks[1].any():
         return None
     placed = place_geometry(geometry, side, shape, (maps.window.top, maps.window.left))
+    # In small frames, a region of a few cells may contain no centre of a pixel.
+    if max(image.shape) < GRID and not placed.masks((image.shape[0], image.shape[1])).domain.any():
+        return None
     features = _score_features(maps.agreement, maps.fuzziness, fit.overlap)
     return Finding(placed, (image.shape[0], image.shape[1]), features)
 

@@ -133,7 +133,7 @@ class RegionNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        first, second, third, fourth = 32, 48, 64, 96
+        first, second, third, fourth = 32, 64, 84, 124
         self.stem = nn.Sequential(_convolution((FEATURES + 2) * 16, first, kernel=1), _convolution(first, first))
         self.down1 = nn.Sequential(_convolution(first, second, stride=2), _Residual(second))
         self.down2 = nn.Sequential(_convolution(second, third, stride=2), _Residual(third))

@@ -64,7 +64,7 @@ def test_regions_of_synthetic_screens_are_found_or_doubted(screens):
         overlaps.append(overlap(found.domain, screen.region.inside))
         np.testing.assert_array_equal(found.geometry.masks(screen.image.shape).domain, found.domain)
     assert np.median(overlaps) > 0.95
-    assert np.mean(np.array(scores)[np.array(overlaps) < 0.6]) < np.mean(np.array(scores)[np.array(overlaps) > 0.9])
+    assert np.corrcoef(scores, overlaps)[0, 1] > 0.3
 
 
 def test_probes_at_all_sides_are_recognised():
