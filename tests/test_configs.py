@@ -76,7 +76,7 @@ def test_every_configuration_fits_tests_and_predicts(config, data_sets, tmp_path
     main(["fit", *arguments, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--pictures.cases=0"])
     folder = tmp_path / config / "fold0"
     assert (folder / "checkpoints" / "last.ckpt").is_file()
-    assert re.search(r"classes: [\d,]+ parameters", caplog.text)
+    assert re.search(r"background: [\d,]+ parameters", caplog.text)
     if config in ONLY_FITTED:
         return
     main(["test", *arguments, "--ckpt_path=last"])

@@ -233,7 +233,7 @@ def test_calibration_tables_and_figures(runs, tmp_path):
     loaded = load_runs([runs])
     assert "muscle_unet_1ch_ceconf" in loaded.models
     name = f"{runs / 'muscle_unet_1ch_ceconf'}, calibration"
-    assert "fold1/test_calibration.csv has 0 rows" in dict(loaded.problems)[name]
+    assert "fold1/test_calibration.csv lacks the columns" in dict(loaded.problems)[name]
     assert len(loaded.calibration) == 6 * (2 + 2) * 20
 
     table = calibration_table(Results(loaded, []))

@@ -152,7 +152,7 @@ def test_raters_that_depend_only_on_depth_show_no_effect_of_confidence(probe):
     for patient in range(phantom.patients):
         volume = phantom.simulate(patient)
         image, label = volume.image[..., 0], np.searchsorted([1, 2, 3], volume.label[..., 0], side="right")
-        geometry = image_geometry(image, "auto", (0.5, 0.5))
+        geometry = image_geometry(image, "whole" if probe == "linear" else "convex", (0.5, 0.5))
         (confidence,) = next(frame_maps(ConfidenceMapSolver(), image, geometry))
         simulated = raters.draw(label.astype(np.uint8), (0.5, 0.5), str(patient), domain=volume.domain)
         labels = np.stack([repeat.label for repeat in simulated])
