@@ -14,6 +14,7 @@ def train_region(
     steps: int = 4700,
     batch_size: int = 32,
     seed: int = 0,
+    initial: Path | None = None,
     logs: Path = Path("outputs/region"),
 ) -> None:
     """Train the network that finds the insonified region of screens, on synthetic screens.
@@ -28,11 +29,13 @@ def train_region(
         steps: Number of training steps.
         batch_size: Number of screens per step.
         seed: Seed of the screens and of the weights.
+        initial: File of weights with which the training starts, to continue an earlier training on new screens; random
+            weights by default.
         logs: Folder of the logged training metrics.
     """
     from cm_lightning.tasks.region import train_region_network
 
-    train_region_network(textures, output, exclude, steps, batch_size, seed, logs)
+    train_region_network(textures, output, exclude, steps, batch_size, seed, logs, initial)
 
 
 def run(argv: Sequence[str]) -> None:

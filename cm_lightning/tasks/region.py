@@ -14,7 +14,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from cm_lightning.confidence.domain.finder import find
-from cm_lightning.confidence.domain.network import RegionNetwork, screen_features, store_network, to_grid
+from cm_lightning.confidence.domain.network import (
+    RegionNetwork,
+    read_network,
+    screen_features,
+    store_network,
+    to_grid,
+)
 from cm_lightning.confidence.domain.views import overlap
 from cm_lightning.data.screens import Screen, TissueTextures, draw_screen
 
@@ -24,6 +30,8 @@ USES_PER_SCREEN = 4
 # Screens for validation, and for the score.
 VALIDATION_SCREENS = 384
 SCORED_SCREENS = 400
+# Largest learning rates of a training that starts from random weights, and of one that continues an earlier one.
+LEARNING_RATE, CONTINUED_LEARNING_RATE = 3e-3, 1.5e-3
 # A region is correct if its intersection over union with the true one is at least this.
 CORRECT_OVERLAP = 0.9
 
@@ -67,7 +75,14 @@ class ScreenDataset(IterableDataset[Tensor]):
 
 
 def train_region_network(
-    textures: Sequence[Path], output: Path, exclude: str | None, steps: int, batch_size: int, seed: int, logs: Path
+    textures: Sequence[Path],
+    output: Path,
+    exclude: str | None,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    logs: Path,
+    initial: Path | None = None,
 ) -> None:
     """Train the network on synthetic screens, fit its score on others, and store both.
 
@@ -79,11 +94,14 @@ def train_region_network(
         batch_size: Number of screens per step.
         seed: Seed of the screens and of the weights.
         logs: Folder of the training's metrics.
+        initial: File of weights with which the training starts; random ones by default.
     """
     pl.seed_everything(seed)
     screens = draw_screens(TissueTextures(textures, exclude), seed + 1)
     validation = [screen_sample(next(screens)) for _ in range(VALIDATION_SCREENS)]
-    task = RegionTask(steps)
+    task = RegionTask(steps, LEARNING_RATE if initial is None else CONTINUED_LEARNING_RATE)
+    if initial is not None:
+        task.network.load_state_dict(read_network(initial)[0].state_dict())
     trainer = pl.Trainer(
         max_steps=steps,
         precision="bf16-mixed",
@@ -172,7 +190,7 @@ class RegionTask(pl.LightningModule):
         learning_rate: Largest learning rate.
     """
 
-    def __init__(self, steps: int, learning_rate: float = 3e-3) -> None:
+    def __init__(self, steps: int, learning_rate: float = LEARNING_RATE) -> None:
         super().__init__()
         self.network = RegionNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.steps = steps
@@ -249,6 +267,11 @@ def _augment(batch: Tensor) -> Tensor:
 
 
 def _mirror(batch: Tensor, axis: int) -> Tensor:
-    """Mirror a batch. The beams of a mirrored screen are counted from the other side."""
+    """Mirror a batch. Beams are counted from the left, or from the top if the probe is at the left or right."""
     batch = batch.flip(axis)
-    return torch.cat([batch[:, :-1], 1 - batch[:, -1:]], dim=1)
+    inside, beam = batch[:, -3], batch[:, -1]
+    steps = (torch.diff(beam, dim=dim) * inside.narrow(dim, 1, beam.shape[dim] - 1) for dim in (1, 2))
+    down, right = (step.sum((1, 2)) for step in steps)
+    along = torch.where(down.abs() > right.abs(), down, right)
+    beam = torch.where(along[:, None, None] < 0, 1 - beam, beam)
+    return torch.cat([batch[:, :-1], beam[:, None]], dim=1)

@@ -28,6 +28,23 @@ def test_samples_have_features_and_targets_at_the_same_cells(rng):
     assert features[3][inside > 0.5].mean() < 0.1
 
 
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize("side", ["top", "bottom", "left", "right"])
+def test_mirrored_samples_are_those_of_mirrored_screens(side, axis):
+    """Beams are counted from the left, or from the top if the probe is at the left or right."""
+    opposite = {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}
+    changes_side = (axis == -2) == (side in ("top", "bottom"))
+
+    def sample(box, side):
+        region = draw_region(np.random.default_rng(0), (GRID, GRID), box, "linear", side, fill=True)
+        return screen_sample(Screen(np.zeros((GRID, GRID), np.uint8), None, region))[None].float() / 255
+
+    mirrored_box = Box(40, 162, 20, 120) if axis == -2 else Box(30, 152, 72, 172)
+    mirrored = region._mirror(sample(Box(30, 152, 20, 120), side), axis)[0, FEATURES:]
+    expected = sample(mirrored_box, opposite[side] if changes_side else side)[0, FEATURES:]
+    np.testing.assert_allclose(mirrored * expected[0], expected * expected[0], atol=0.01)
+
+
 def test_loss_is_smallest_for_the_true_region():
     target = torch.zeros(2, 3, 16, 16)
     target[:, 0, 4:12, 3:14] = 1
@@ -56,6 +73,12 @@ def test_network_is_trained_scored_and_stored_by_the_command(tmp_path, monkeypat
     outputs = placement.cut(network.eval()(features[None]))
     assert outputs.shape[-2:] == (placement.rows, placement.columns)
     assert torch.isfinite(outputs).all()
+
+    continued = tmp_path / "continued.pt"
+    arguments = [f"--output={continued}", f"--initial={output}", "--steps=1", "--batch_size=2", f"--logs={tmp_path}"]
+    main(["train_region", str(tmp_path), *arguments])
+    last, first = (torch.load(file, weights_only=True)["weights"]["output.weight"] for file in (continued, output))
+    assert (last.float() - first.float()).abs().max() < 0.01
 
 
 def test_stored_weights_are_the_weights(tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -151,8 +152,8 @@ class RegionNetwork(nn.Module):
             features: Features of screens, ``(batch, FEATURES, GRID, GRID)``.
 
         Returns:
-            Logits of insonified cells, of their depth from 0 (probe) to 1, and of their beam from 0 (left, seen with
-            the probe at the top) to 1, ``(batch, 3, GRID, GRID)``.
+            Logits of insonified cells, of their depth from 0 (probe) to 1, and of their beam from 0 to 1, counted from
+            the left, or from the top if the probe is at the left or right, ``(batch, 3, GRID, GRID)``.
         """
         axis = torch.linspace(-1, 1, features.shape[-1], device=features.device, dtype=features.dtype)
         position = torch.stack(torch.meshgrid(axis, axis, indexing="ij")).expand(len(features), -1, -1, -1)
@@ -213,7 +214,19 @@ def load_network() -> tuple[RegionNetwork, NDArray[np.float64]]:
         The network in evaluation mode, and the coefficients of the score.
     """
     with files("cm_lightning.confidence.domain").joinpath(WEIGHTS_FILE).open("rb") as file:
-        stored = torch.load(file, map_location="cpu", weights_only=True)
+        return read_network(file)
+
+
+def read_network(file: BinaryIO | Path) -> tuple[RegionNetwork, NDArray[np.float64]]:
+    """Read a network that was stored by :func:`store_network`.
+
+    Args:
+        file: File of the weights.
+
+    Returns:
+        The network in evaluation mode, and the coefficients of the score.
+    """
+    stored = torch.load(file, map_location="cpu", weights_only=True)
     network = RegionNetwork()
     network.load_state_dict({name: tensor.float() for name, tensor in stored["weights"].items()})
     return network.eval(), np.array(stored["score"])

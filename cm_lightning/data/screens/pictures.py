@@ -13,9 +13,11 @@ Family = Literal["convex", "wide", "phased", "linear", "trapezoid", "steered"]
 
 # Share of each family, and of each side at which the probe is.
 FAMILIES: dict[Family, float] = {
-    "convex": 0.23, "wide": 0.18, "phased": 0.13, "linear": 0.33, "trapezoid": 0.09, "steered": 0.04,
+    "convex": 0.2, "wide": 0.24, "phased": 0.12, "linear": 0.31, "trapezoid": 0.09, "steered": 0.04,
 }  # fmt: skip
 SIDE_SHARES: dict[Side, float] = {"top": 0.7, "bottom": 0.24, "left": 0.03, "right": 0.03}
+# The same for wide sectors, many of which are those of transrectal probes at the bottom of the screen.
+WIDE_SIDE_SHARES: dict[Side, float] = {"top": 0.5, "bottom": 0.44, "left": 0.03, "right": 0.03}
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,11 @@ class Region:
     Attributes:
         inside: Insonified pixels, ``(rows, columns)``.
         depth: Distance from the probe along the beam, from 0 to 1, ``(rows, columns)``.
-        beam: Position of the beam, from 0 (left, seen with the probe at the top) to 1, ``(rows, columns)``.
+        beam: Position of the beam, from 0 to 1, ``(rows, columns)``; from the left, or from the top if the probe is at
+            the left or right.
         samples: Number of depths and of beams that have about the resolution of the screen.
         side: Side of the screen at which the probe is.
+        family: Family of the shape.
     """
 
     inside: NDArray[np.bool_]
@@ -79,10 +83,16 @@ class Region:
     beam: FloatArray
     samples: tuple[int, int]
     side: Side
+    family: Family
 
 
 def draw_region(
-    rng: np.random.Generator, shape: tuple[int, int], box: Box, family: Family | None = None, side: Side | None = None
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    box: Box,
+    family: Family | None = None,
+    side: Side | None = None,
+    fill: bool = False,
 ) -> Region:
     """Draw the shape of an insonified region that fills a box.
 
@@ -92,18 +102,20 @@ def draw_region(
         box: Largest extent of the region.
         family: Family of the shape; a random one by default.
         side: Side of the probe; a random one by default.
+        fill: Whether a rectangle fills the box.
 
     Returns:
         The region.
     """
     family = family or list(FAMILIES)[rng.choice(len(FAMILIES), p=list(FAMILIES.values()))]
-    side = side or SIDES[rng.choice(len(SIDES), p=[SIDE_SHARES[name] for name in SIDES])]
+    shares = WIDE_SIDE_SHARES if family == "wide" else SIDE_SHARES
+    side = side or SIDES[rng.choice(len(SIDES), p=[shares[name] for name in SIDES])]
     rows, columns = turned_shape(shape, side)
     turned_box = box.turned(side, shape)
     row, column = np.mgrid[:rows, :columns].astype(np.float32) + np.float32(0.5)
     match family:
         case "linear":
-            parts = _linear(rng, row, column, turned_box)
+            parts = _linear(rng, row, column, turned_box, fill)
         case "trapezoid" | "steered":
             parts = _trapezoid(rng, row, column, turned_box, family == "steered")
         case _:
@@ -112,7 +124,7 @@ def draw_region(
     depth, beam = (np.clip(array, 0, 1).astype(np.float32) for array in (depth, beam))
     inside = np.ascontiguousarray(turn_back(inside, side))
     depth, beam = np.ascontiguousarray(turn_back(depth, side)), np.ascontiguousarray(turn_back(beam, side))
-    return Region(inside, depth, beam, (_limit(samples[0]), _limit(samples[1])), side)
+    return Region(inside, depth, beam, (_limit(samples[0]), _limit(samples[1])), side, family)
 
 
 def _limit(samples: float) -> int:
@@ -161,10 +173,10 @@ def _sector(rng: np.random.Generator, row: FloatArray, column: FloatArray, box: 
     return inside, depth, (angle - left) / (right - left), (outer * (1 - inner), beams)
 
 
-def _linear(rng: np.random.Generator, row: FloatArray, column: FloatArray, box: Box) -> Parts:
-    """Draw a rectangle of random proportions inside the box."""
+def _linear(rng: np.random.Generator, row: FloatArray, column: FloatArray, box: Box, fill: bool) -> Parts:
+    """Draw a rectangle that fills the box, or one of random proportions inside it."""
     proportion = np.exp(rng.uniform(np.log(0.4), np.log(2.2)))
-    if rng.random() < 0.25:
+    if fill or rng.random() < 0.25:
         height, width = box.height, box.width
     else:
         height = min(box.height, proportion * box.width)

@@ -1,7 +1,7 @@
 """Synthetic screens: an insonified region among what scanners and viewers draw around it."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,8 @@ def _try_screen(rng: np.random.Generator, textures: TissueTextures) -> Screen | 
     shape = _draw_shape(rng)
     cropped = rng.random() < 0.14
     box = _draw_box(rng, shape, cropped)
-    region = draw_region(rng, shape, box)
+    whole = cropped and rng.random() < 0.4
+    region = draw_region(rng, shape, box, "linear" if whole else None, fill=whole)
     if np.count_nonzero(region.inside) < 0.03 * region.inside.size:
         return None
     rows, columns = (np.flatnonzero(region.inside.any(axis=axis)) for axis in (1, 0))
@@ -63,9 +64,10 @@ def _try_screen(rng: np.random.Generator, textures: TissueTextures) -> Screen | 
     image = Image.fromarray(background)
     canvas = overlays.Canvas(image, ImageDraw.Draw(image), rng, extent)
     if not cropped:
-        if rng.random() < 0.34:
+        has_panels = rng.random() < 0.34
+        if has_panels:
             overlays.draw_panels(canvas)
-        if rng.random() < 0.1:
+        if rng.random() < (0.4 if has_panels else 0.1):
             _draw_window(canvas)
         if rng.random() < 0.45:
             _draw_second_picture(canvas, region, textures)
@@ -82,7 +84,7 @@ def _try_screen(rng: np.random.Generator, textures: TissueTextures) -> Screen | 
 def _draw_shape(rng: np.random.Generator) -> tuple[int, int]:
     """Draw the number of rows and columns of a screen."""
     longest = np.exp(
-        rng.uniform(np.log(110), np.log(320)) if rng.random() < 0.15 else rng.uniform(np.log(320), np.log(800))
+        rng.uniform(np.log(80), np.log(320)) if rng.random() < 0.17 else rng.uniform(np.log(320), np.log(800))
     )
     proportion = float(rng.choice(PROPORTIONS))
     return (int(longest / proportion), int(longest)) if proportion >= 1 else (int(longest), int(longest * proportion))
@@ -122,8 +124,9 @@ def _draw_background(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[
 def _draw_window(canvas: overlays.Canvas) -> None:
     """Draw a dark window around the region."""
     rng, box = canvas.rng, canvas.box
-    rows, columns = canvas.height * rng.uniform(0, 0.06), canvas.width * rng.uniform(0, 0.15)
-    corners = (box.left - columns, box.top - rows, box.right + columns, box.bottom + rows)
+    top, bottom = canvas.height * rng.uniform(0, 0.08, 2)
+    left, right = canvas.width * rng.uniform(0, 0.2, 2)
+    corners = (box.left - left, box.top - top, box.right + right, box.bottom + bottom)
     canvas.draw.rectangle(corners, fill=int(rng.choice([0, 0, 5, 15])))
 
 
@@ -204,7 +207,8 @@ def _draw_picture(
     """Draw the echoes of a region on the screen, and their change over a sequence."""
     scale = rng.uniform(0.5, 1) if rng.random() < 0.5 else 1.0
     depth, lateral = (max(24, int(samples * scale)) for samples in region.samples)
-    echoes = draw_echoes(rng, textures, depth, lateral)
+    bath = 0.4 if region.family == "wide" else 0.22
+    echoes = draw_echoes(rng, textures, depth, lateral, bath)
     change = None
     if is_sequence:
         shift = rng.normal(0, 3, 2).astype(int)
@@ -215,7 +219,7 @@ def _draw_picture(
         echoes = np.clip(np.maximum(echoes, later), 0, 255).astype(np.float32)
     picture = resample(echoes, region.depth, region.beam)
     if rng.random() < 0.3:
-        picture = ndimage.gaussian_filter(picture, rng.uniform(0.4, 1.2))
+        picture = ndimage.gaussian_filter(picture, rng.uniform(0.4, 1.2) if rng.random() < 0.8 else rng.uniform(1.2, 3))
     if change is not None:
         change = np.where(region.inside, resample(change.astype(np.float32), region.depth, region.beam), 0)
     return picture, change
@@ -275,7 +279,7 @@ def _degrade(rng: np.random.Generator, image: FloatArray, change: FloatArray | N
         change = None if change is None else resize(change.astype(np.float32), shape)
         nearest = resize(region.inside.astype(np.float32), shape, "nearest") > 0.5
         depth, beam = resize(region.depth, shape), resize(region.beam, shape)
-        region = Region(nearest, depth, beam, region.samples, region.side)
+        region = replace(region, inside=nearest, depth=depth, beam=beam)
     if rng.random() < 0.35:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "JPEG", quality=int(rng.integers(35, 97)))

@@ -114,7 +114,9 @@ def resample(array: FloatArray, rows: FloatArray, columns: FloatArray) -> FloatA
     return values[0, 0].numpy()
 
 
-def draw_echoes(rng: np.random.Generator, textures: TissueTextures, depth: int, lateral: int) -> FloatArray:
+def draw_echoes(
+    rng: np.random.Generator, textures: TissueTextures, depth: int, lateral: int, bath: float = 0.22
+) -> FloatArray:
     """Draw what a probe may see: tissue with artefacts, or a water bath with a few targets.
 
     Args:
@@ -122,6 +124,7 @@ def draw_echoes(rng: np.random.Generator, textures: TissueTextures, depth: int, 
         textures: Textures of the tissue.
         depth: Number of samples along the beams.
         lateral: Number of beams.
+        bath: Probability of a water bath.
 
     Returns:
         Intensities from 0 to 255 in beam coordinates, ``(depth, lateral)``.
@@ -129,7 +132,7 @@ def draw_echoes(rng: np.random.Generator, textures: TissueTextures, depth: int, 
     u = np.linspace(0, 1, depth, dtype=np.float32)[:, None]
     v = np.linspace(0, 1, lateral, dtype=np.float32)[None]
     echoes = textures.draw(rng, depth, lateral)
-    echoes = _water_bath(rng, echoes, u, v) if rng.random() < 0.22 else _tissue(rng, echoes, u, v)
+    echoes = _water_bath(rng, echoes, u, v) if rng.random() < bath else _tissue(rng, echoes, u, v)
     if rng.random() < 0.15:
         echoes = echoes * rng.uniform(0.15, 0.6)
     if rng.random() < 0.12:  # noise of the electronics, which may increase with depth
@@ -186,7 +189,9 @@ def _tissue(rng: np.random.Generator, echoes: FloatArray, u: FloatArray, v: Floa
 def _near_field(rng: np.random.Generator, shape: tuple[int, ...], u: FloatArray) -> FloatArray:
     """Draw the bright echoes at the face of the probe."""
     width = rng.uniform(0.004, 0.05)
-    rings = np.exp(-((u / width) ** 2))
+    # The lens of the probe may be seen as a dim layer above its bright face.
+    start = rng.uniform(0.01, 0.06) if rng.random() < 0.2 else 0.0
+    rings = np.exp(-(((u - start) / width) ** 2))
     if rng.random() < 0.5:
         rings = rings * (0.5 + 0.5 * np.cos(2 * np.pi * u / (width * rng.uniform(0.3, 1))))
     field = np.clip(1 + smooth_field(rng, (shape[0], shape[1]), (2, rng.integers(2, 12)), 0.3), 0, 2)
@@ -199,6 +204,8 @@ def _water_bath(rng: np.random.Generator, echoes: FloatArray, u: FloatArray, v: 
     for _ in range(rng.integers(0, 14)):
         rows, columns = (u - rng.random()) / rng.uniform(0.004, 0.02), (v - rng.random()) / rng.uniform(0.005, 0.04)
         targets = np.maximum(targets, rng.uniform(0.4, 1) * np.exp(-(rows**2) - columns**2))
+    if rng.random() < 0.25:  # the bottom of the bath
+        targets = np.maximum(targets, rng.uniform(0.2, 1) * np.exp(-(((u - rng.uniform(0.8, 1)) / 0.02) ** 2)))
     for _ in range(rng.choice([0, 0, 1, 2, 4])):
         line = (u - rng.random() - (v - 0.5) * rng.uniform(-0.4, 0.4)) / rng.uniform(0.003, 0.02)
         part = np.clip(3 - np.abs(v - rng.random()) / rng.uniform(0.02, 0.25), 0, 1)
