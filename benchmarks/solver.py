@@ -36,7 +36,8 @@ from scipy import sparse
 from scipy.sparse import linalg
 
 from cm_lightning.confidence import ConfidenceMapSolver, cpu
-from cm_lightning.confidence.cpu.equations import set_up
+from cm_lightning.confidence.cpu.equations import assemble
+from cm_lightning.confidence.cpu.threads import ONE_THREAD
 from cm_lightning.confidence.graph import RandomWalkGraph
 from cm_lightning.confidence.problem import Problem
 from cm_lightning.confidence.weights import EDGE_ENDS
@@ -240,9 +241,9 @@ def solve_on_gpu(solver: ConfidenceMapSolver) -> Solve:
 
 def equations(solver: ConfidenceMapSolver, frame: Frames) -> tuple[RandomWalkGraph, NDArray[np.float64]]:
     """Return the equations of a frame and its known values, from this package."""
-    system = set_up(Problem(replace(solver, backend="cpu"), frame[None], None, None, None), 0)
-    assert system is not None
-    return system.graph, system.values
+    problem = Problem(replace(solver, backend="cpu"), frame[None], None, None, None)
+    group = assemble(problem, [0], [(slice(0, frame.shape[0]), slice(0, frame.shape[1]))], 1, ONE_THREAD)
+    return group.graph, group.values
 
 
 def sparse_matrix(graph: RandomWalkGraph) -> tuple[sparse.csc_array, NDArray[np.float64]]:

@@ -2,7 +2,21 @@
 
 import numpy as np
 
+from cm_lightning.confidence.cpu.equations import from_lanes, to_lanes
+from cm_lightning.confidence.cpu.solver import CompiledSolver
 from cm_lightning.confidence.graph import RandomWalkGraph
+
+
+def in_lanes(graphs, lanes):
+    """Return graphs of the same shape as one graph of interleaved systems."""
+    return RandomWalkGraph(*(to_lanes(np.stack(arrays), lanes) for arrays in zip(*graphs, strict=True)))
+
+
+def exact_values(graph):
+    """Return the solution of the direct method on the CPU."""
+    solver = CompiledSolver(graph.slack.shape)
+    solutions = solver(in_lanes([graph], solver.lanes), "direct", 1e-3)
+    return from_lanes(solutions.values, solver.lanes)[0]
 
 
 def random_graph(rng, shape, decades):

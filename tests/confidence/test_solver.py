@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cm_lightning.confidence import ConfidenceMapSolver, column_sink, column_source
 from cm_lightning.confidence.cpu import solver as cpu_solver
+from cm_lightning.confidence.cpu.vectors import LANES
 from cm_lightning.confidence.problem import SolverParameters
 
 FORMULATIONS = ["reference", "paper", "realtime"]
@@ -31,8 +32,9 @@ def test_presets_have_the_published_parameters():
 
 
 def test_missed_tolerance_causes_a_warning(rng, monkeypatch):
-    failed = cpu_solver.Solution(np.zeros((6, 5)), 3, np.inf, np.nan, fallback=True)
-    monkeypatch.setattr(cpu_solver.CompiledSolver, "__call__", lambda *_: failed)
+    failed = np.full(LANES, np.inf)
+    solutions = cpu_solver.Solutions(np.zeros((6, 5 * LANES)), failed.astype(int), failed, failed, failed > 0)
+    monkeypatch.setattr(cpu_solver.CompiledSolver, "__call__", lambda *_, **__: solutions)
     with pytest.warns(UserWarning, match=r"1 of 1 frames do not reach the tolerance of 0\.001"):
         ConfidenceMapSolver()(rng.random((6, 5)))
 

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cm_lightning.confidence.boundary import find_boundary
-from cm_lightning.confidence.cpu.conjugate_gradients import conjugate_gradients, direct
-from cm_lightning.confidence.cpu.elimination import factorise
-from cm_lightning.confidence.cpu.equations import frame_equations
-from cm_lightning.confidence.cpu.memory import make_factor, make_workspace
-from cm_lightning.confidence.dissection import dissect
-from cm_lightning.confidence.weights import WeightFunction
+from cm_lightning.confidence.cpu.conjugate_gradients import conjugate_gradients
+from cm_lightning.confidence.cpu.factorisation import LaneFactorisation, TreeFactorisation
+from cm_lightning.confidence.cpu.parts import eliminate_part
+from cm_lightning.confidence.cpu.threads import ONE_THREAD
+from cm_lightning.confidence.graph import RandomWalkGraph
 
 # Time in seconds after which a message about the compilation is printed.
-MESSAGE_DELAY = 3.0
+MESSAGE_DELAY = 2.0
 
 
 @lru_cache
@@ -26,36 +24,41 @@ def compile_once(double: bool) -> None:
     Args:
         double: Whether the factor is stored in float64 rather than float32.
     """
-    text = "Compiling the confidence map solver for this processor (up to a minute; the result is cached on disk) ..."
+    text = "Compiling the confidence map solver for this processor (about 20 s; the result is cached on disk) ..."
     message = threading.Timer(MESSAGE_DELAY, lambda: print(text, file=sys.stderr, flush=True))
     message.daemon = True
     message.start()
     try:
-        _solve_small_system(double)
+        _solve_small_systems(double)
     except (ImportError, AttributeError):
         # Compiled code of an earlier version of this package may refer to a class that has been renamed since. In this
         # case, Numba raises an error instead of compiling the code again.
-        cache = factorise.stats.cache_path
+        cache = eliminate_part.stats.cache_path
         if cache is None:
             raise
         for index_file in Path(cache).glob("*.nbi"):
             index_file.unlink(missing_ok=True)
-        _solve_small_system(double)
+        _solve_small_systems(double)
     finally:
         message.cancel()
 
 
-def _solve_small_system(double: bool) -> None:
-    """Solve a small system, which calls every compiled function."""
-    shape = (9, 9)
+def _solve_small_systems(double: bool) -> None:
+    """Solve small systems, which calls every compiled function of the elimination."""
     dtype: type[np.floating] = np.float64 if double else np.float32
-    dissection = dissect(*shape)
-    arguments = (dissection, 1.0, make_factor(dissection, dtype), make_workspace(dissection, dtype))
-    weight_function = WeightFunction("reference", "frame", alpha=1.0, beta=1.0, gamma=0.0)
-    boundary = find_boundary(shape, None, None, None, None, "all")
-    _, graph = frame_equations(weight_function, np.zeros(shape), boundary)
-    factorise(graph, *arguments)
-    if double:
-        direct(graph, graph.rhs, *arguments, False, np.empty(shape))
-    else:
-        conjugate_gradients(graph, graph.rhs, *arguments, 1e-3, False, 1, np.empty(shape))
+    for factorisation, shape in (
+        (LaneFactorisation((4, 5), dtype), (4, 5)),
+        (TreeFactorisation((40, 40), dtype, 1), (40, 40)),
+    ):
+        depth, width = shape[0], shape[1] * factorisation.lanes
+        inner = width - factorisation.lanes
+        graph = RandomWalkGraph(
+            *(np.ones(size) for size in ((depth - 1, width), (depth, inner), (depth - 1, inner), (depth - 1, inner))),
+            slack=np.ones((depth, width)),
+            unknown=np.ones((depth, width), np.bool_),
+            rhs=np.ones((depth, width)),
+        )
+        factorisation.factorise(graph, ONE_THREAD)
+        usable = np.ones(factorisation.lanes, np.bool_)
+        x = np.empty((depth, width))
+        conjugate_gradients(graph, graph.rhs, factorisation, 1e-3, False, 1, usable, x, ONE_THREAD)

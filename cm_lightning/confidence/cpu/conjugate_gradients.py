@@ -1,198 +1,236 @@
-"""Preconditioned conjugate gradients and direct solution of a linear system, compiled for the CPU, on one thread.
+"""Preconditioned conjugate gradients and direct solution of linear systems, for the CPU.
 
-All computations are in float64, except for those with the factor. The preconditioner is the factor from
-:mod:`cm_lightning.confidence.cpu.elimination`, which is computed without subtractions, by default in float32. It
-approximates every entry of the inverse matrix with a relative error of about 1e-6. Every step of conjugate gradients
-therefore reduces the error by about this factor.
+All computations are in float64, except for those with the factor. The preconditioner is a factorisation without
+subtractions (:mod:`cm_lightning.confidence.cpu.factorisation`), by default in float32. It approximates every entry of the
+inverse matrix with a relative error of about 1e-6. Every step of conjugate gradients therefore reduces the error by about
+this factor.
+
+Arrays have the shape ``(depth, lateral * lanes)``; see :mod:`cm_lightning.confidence.cpu.equations`. The systems of
+different lanes are solved independently.
 
 References:
     Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems", Journal of Research of the
     National Bureau of Standards 1952.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from cm_lightning.confidence.cpu.elimination import Array, substitute
-from cm_lightning.confidence.cpu.memory import Factor, Workspace
-from cm_lightning.confidence.dissection import Dissection
+from cm_lightning.confidence.cpu.factorisation import Factorisation
+from cm_lightning.confidence.cpu.threads import Workers, row_blocks
 from cm_lightning.confidence.graph import RandomWalkGraph
 
+Array = NDArray[Any]
 
-@njit(cache=True, nogil=True)
-def multiply(graph: RandomWalkGraph, x: Array, result: Array, magnitude: Array) -> None:
+_NO_MAGNITUDE = np.empty((0, 0))
+
+
+def multiply(
+    graph: RandomWalkGraph, x: Array, result: Array, lanes: int, workers: Workers, magnitude: Array = _NO_MAGNITUDE
+) -> None:
     """Compute ``(A x)_i = slack_i x_i + sum_j w_ij (x_i - x_j)``, without the diagonal of ``A``.
 
     Args:
-        graph: Linear system of one frame.
-        x: Vector, float64, ``(depth, lateral)``, 0 outside the unknown pixels.
-        result: Output, ``A x``, ``(depth, lateral)``.
-        magnitude: Output, sum of the absolute values of the terms of each entry, ``(depth, lateral)``. It is not
+        graph: Linear systems.
+        x: Vector, float64, ``(depth, lateral * lanes)``, 0 outside the unknown pixels.
+        result: Output, ``A x``, ``(depth, lateral * lanes)``.
+        lanes: Number of lanes.
+        workers: Threads.
+        magnitude: Output, sum of the absolute values of the terms of each entry, ``(depth, lateral * lanes)``. It is not
             computed if this array is empty.
     """
-    depth, lateral = x.shape
+
+    def multiply_block(rows: tuple[int, int]) -> None:
+        _multiply_rows(graph, x, lanes, result, magnitude, *rows)
+
+    workers.run(multiply_block, row_blocks(len(x), workers))
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _multiply_rows(
+    graph: RandomWalkGraph, x: Array, lanes: int, result: Array, magnitude: Array, first: int, end: int
+) -> None:
+    depth, width = x.shape
     with_magnitude = magnitude.size > 0
-    for row in range(depth):
-        for column in range(lateral):
-            result[row, column] = graph.slack[row, column] * x[row, column]
+    inner = width - lanes
+    for row in range(first, end):
+        own, target = x[row], result[row]
+        for k in range(width):
+            target[k] = graph.slack[row, k] * own[k]
         if with_magnitude:
-            for column in range(lateral):
-                magnitude[row, column] = abs(result[row, column])
-    for row in range(depth):
-        _add_flows(graph.horizontal[row], x[row, :-1], x[row, 1:], result[row, :-1], result[row, 1:])
-        if with_magnitude:
-            _add_magnitudes(graph.horizontal[row], x[row, :-1], x[row, 1:], magnitude[row, :-1], magnitude[row, 1:])
-        if row + 1 < depth:
-            upper, lower = result[row], result[row + 1]
-            _add_flows(graph.vertical[row], x[row], x[row + 1], upper, lower)
-            _add_flows(graph.down_right[row], x[row, :-1], x[row + 1, 1:], upper[:-1], lower[1:])
-            _add_flows(graph.down_left[row], x[row, 1:], x[row + 1, :-1], upper[1:], lower[:-1])
+            magnitude[row] = np.abs(target)
+        for neighbour in range(8):
+            # Above, below, left, right, upper left, lower right, upper right, lower left.
+            up = neighbour in (0, 4, 6)
+            other_row = row - 1 if up else row + 1
+            if neighbour in (2, 3):
+                other_row = row
+            if other_row < 0 or other_row >= depth:
+                continue
+            upper = min(row, other_row)
+            if neighbour < 2:
+                weights = graph.vertical[upper]
+            elif neighbour < 4:
+                weights = graph.horizontal[upper]
+            elif neighbour < 6:
+                weights = graph.down_right[upper]
+            else:
+                weights = graph.down_left[upper]
+            start, other_start = 0, 0
+            if neighbour in (2, 4, 7):
+                start = lanes
+            elif neighbour >= 3:
+                other_start = lanes
+            count = width if neighbour < 2 else inner
+            _add_flows(
+                weights, own[start : start + count], x[other_row, other_start : other_start + count], target[start:]
+            )
             if with_magnitude:
-                upper, lower = magnitude[row], magnitude[row + 1]
-                _add_magnitudes(graph.vertical[row], x[row], x[row + 1], upper, lower)
-                _add_magnitudes(graph.down_right[row], x[row, :-1], x[row + 1, 1:], upper[:-1], lower[1:])
-                _add_magnitudes(graph.down_left[row], x[row, 1:], x[row + 1, :-1], upper[1:], lower[:-1])
+                row_magnitude = magnitude[row, start:]
+                for k in range(count):
+                    row_magnitude[k] += weights[k] * abs(own[start + k] - x[other_row, other_start + k])
 
 
-@njit(cache=True, nogil=True)
-def _add_flows(weights: Array, first: Array, second: Array, first_result: Array, second_result: Array) -> None:
-    """Add the flows ``w_ij (x_i - x_j)`` along a row of edges to both ends of the edges."""
-    for index in range(len(weights)):
-        first_result[index] += weights[index] * (first[index] - second[index])
-    for index in range(len(weights)):
-        second_result[index] -= weights[index] * (first[index] - second[index])
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _add_flows(weights: Array, first: Array, second: Array, result: Array) -> None:
+    """Add the flows ``w_ij (x_i - x_j)`` along a row of edges."""
+    for k in range(len(weights)):
+        result[k] += weights[k] * (first[k] - second[k])
 
 
-@njit(cache=True, nogil=True)
-def _add_magnitudes(weights: Array, first: Array, second: Array, first_result: Array, second_result: Array) -> None:
-    """Add the absolute values of the flows along a row of edges to both ends of the edges."""
-    for index in range(len(weights)):
-        first_result[index] += weights[index] * abs(first[index] - second[index])
-    for index in range(len(weights)):
-        second_result[index] += weights[index] * abs(first[index] - second[index])
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _measure(residual: Array, correction: Array, product: Array, largest: Array) -> None:
+    """Compute the sum of products and the largest absolute correction of every column, ``(width,)`` each."""
+    product[:] = 0.0
+    largest[:] = 0.0
+    for row in range(len(residual)):
+        first, second = residual[row], correction[row]
+        for k in range(len(first)):
+            product[k] += first[k] * second[k]
+            largest[k] = max(largest[k], abs(np.float64(second[k])))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _turn(correction: Array, share: Array, direction: Array) -> None:
+    """Compute ``direction = correction + share * direction``."""
+    for row in range(len(correction)):
+        for k in range(len(share)):
+            direction[row, k] = correction[row, k] + share[k] * direction[row, k]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _advance(x: Array, direction: Array, residual: Array, product: Array, length: Array) -> None:
+    """Compute ``x += length * direction`` and ``residual -= length * product``."""
+    for row in range(len(x)):
+        for k in range(len(length)):
+            x[row, k] += length[k] * direction[row, k]
+            residual[row, k] -= length[k] * product[row, k]
+
+
 def conjugate_gradients(
     graph: RandomWalkGraph,
     rhs: Array,
-    plan: Dissection,
-    scale: float,
-    factor: Factor,
-    work: Workspace,
+    factorisation: Factorisation,
     tolerance: float,
     relative: bool,
     max_steps: int,
+    usable: Array,
     x: Array,
-) -> tuple[int, float]:
+    workers: Workers,
+) -> tuple[Array, Array]:
     """Solve ``A x = b`` by preconditioned conjugate gradients, with 0 as initial solution.
 
     The preconditioned residual ``z = M^-1 r`` is equal to the error of the solution up to a relative error of about
     1e-6. Its maximum is the error estimate, and it is added to the solution after the last step.
 
     Args:
-        graph: Linear system of one frame.
-        rhs: Right-hand side ``b``, ``(depth, lateral)``.
-        plan: Dissection of the grid.
-        scale: Factor of all weights in :func:`cm_lightning.confidence.cpu.elimination.factorise`.
-        factor: Factor from this function.
-        work: Buffers of the thread.
+        graph: Linear systems.
+        rhs: Right-hand side ``b``, ``(depth, lateral * lanes)``.
+        factorisation: The factorisation of the systems.
         tolerance: Estimated maximum error at which to stop.
         relative: Whether errors are relative to the largest absolute value of the first approximation of the solution.
         max_steps: Maximum number of steps.
-        x: Output, solution, float64, ``(depth, lateral)``.
+        usable: Lanes that are solved, ``(lanes,)``.
+        x: Output, solution, float64, ``(depth, lateral * lanes)``.
+        workers: Threads.
 
     Returns:
-        Number of steps, and estimated maximum error, which is infinite if the method failed.
+        Number of steps, and estimated maximum error, which is infinite if the method failed, ``(lanes,)`` each.
     """
-    depth, lateral = x.shape
+    lanes = factorisation.lanes
+    width = x.shape[1]
     residual = rhs.copy()
-    direction = np.zeros_like(x)
-    product = np.empty_like(x)
-    no_magnitude = np.empty((0, 0))
+    direction, product = np.zeros_like(x), np.empty_like(x)
     x[:] = 0.0
-    previous_rz = 1.0
-    error_unit = 1.0
-    estimate = np.inf
+    steps = np.zeros(lanes, np.int64)
+    estimates = np.full(lanes, np.inf)
+    active = usable.copy()
+    previous_rz, error_unit = np.ones(lanes), np.ones(lanes)
+    by_column = np.empty((2, width))
+
+    def measure(first: Array, second: Array) -> tuple[Array, Array]:
+        _measure(first, second, by_column[0], by_column[1])
+        columns = by_column.reshape(2, -1, lanes)
+        return columns[0].sum(axis=0), columns[1].max(axis=0)
+
+    def over_columns(values: Array) -> Array:
+        return np.tile(values, width // lanes)
+
     for step in range(max_steps + 1):
-        substitute(residual.ravel(), plan, scale, factor, work, depth, lateral)
-        correction = work.solution.reshape(depth, lateral)
-        estimate = 0.0
-        rz = 0.0
-        for row in range(depth):
-            for column in range(lateral):
-                estimate = max(estimate, abs(correction[row, column]))
-                rz += residual[row, column] * correction[row, column]
-        if not np.isfinite(rz):
-            return step, np.inf
-        if step == 0:
-            error_unit = estimate if relative and estimate > 0.0 else 1.0
-        estimate /= error_unit
-        if (step > 0 and estimate <= tolerance) or rz <= 0.0:
-            for row in range(depth):
-                for column in range(lateral):
-                    x[row, column] += correction[row, column]
-            return step, estimate
-        if step == max_steps:
-            break
-        beta = rz / previous_rz if step > 0 else 0.0
-        previous_rz = rz
-        for row in range(depth):
-            for column in range(lateral):
-                direction[row, column] = correction[row, column] + beta * direction[row, column]
-        multiply(graph, direction, product, no_magnitude)
-        curvature = 0.0
-        for row in range(depth):
-            for column in range(lateral):
-                curvature += direction[row, column] * product[row, column]
-        if not curvature > 0.0:
-            return step, np.inf
-        step_length = rz / curvature
-        for row in range(depth):
-            for column in range(lateral):
-                x[row, column] += step_length * direction[row, column]
-                residual[row, column] -= step_length * product[row, column]
-    return max_steps, estimate
+        correction = factorisation.substitute(residual, workers)
+        with np.errstate(all="ignore"):  # lanes that failed
+            rz, largest = measure(residual, correction)
+            if step == 0 and relative:
+                error_unit = np.where(largest > 0.0, largest, 1.0)
+            finite = np.isfinite(rz)
+            estimates = np.where(active, np.where(finite, largest / error_unit, np.inf), estimates)
+            steps[active] = step
+            finished = active & finite & (((step > 0) & (estimates <= tolerance)) | (rz <= 0.0))
+            if finished.any():
+                _advance(x, correction, residual, product, over_columns(np.where(finished, 1.0, 0.0)))
+            active &= finite & ~finished
+            if step == max_steps or not active.any():
+                break
+            share = np.where(active & (step > 0), rz / previous_rz, 0.0)
+            previous_rz = rz
+            _turn(correction, over_columns(share), direction)
+            multiply(graph, direction, product, lanes, workers)
+            curvature, _ = measure(direction, product)
+            failed = active & ~(curvature > 0.0)
+            estimates[failed] = np.inf
+            active &= ~failed
+            length = np.where(active, rz / np.where(active, curvature, 1.0), 0.0)
+            _advance(x, direction, residual, product, over_columns(length))
+    return steps, estimates
 
 
-@njit(cache=True, nogil=True)
 def direct(
-    graph: RandomWalkGraph,
-    rhs: Array,
-    plan: Dissection,
-    scale: float,
-    factor: Factor,
-    work: Workspace,
-    relative: bool,
-    x: Array,
-) -> float:
+    graph: RandomWalkGraph, rhs: Array, factorisation: Factorisation, relative: bool, x: Array, workers: Workers
+) -> Array:
     """Solve ``A x = b`` by forward and backward substitution.
 
     Args:
-        graph: Linear system of one frame.
-        rhs: Right-hand side ``b``, ``(depth, lateral)``.
-        plan: Dissection of the grid.
-        scale: Factor of all weights in :func:`cm_lightning.confidence.cpu.elimination.factorise`.
-        factor: Factor from this function, float64.
-        work: Buffers of the thread.
+        graph: Linear systems.
+        rhs: Right-hand side ``b``, ``(depth, lateral * lanes)``.
+        factorisation: The factorisation of the systems, in float64.
         relative: Whether the error is relative to the largest absolute value of the solution.
-        x: Output, solution, float64, ``(depth, lateral)``.
+        x: Output, solution, float64, ``(depth, lateral * lanes)``.
+        workers: Threads.
 
     Returns:
-        Estimated maximum error, which is the largest absolute correction that one step of iterative refinement
-        would make.
+        Estimated maximum error, which is the largest absolute correction that one step of iterative refinement would
+        make, ``(lanes,)``.
     """
-    depth, lateral = x.shape
-    substitute(rhs.ravel(), plan, scale, factor, work, depth, lateral)
-    x[:] = work.solution.reshape(depth, lateral)
+    lanes = factorisation.lanes
+    x[:] = factorisation.substitute(rhs, workers)
     residual = np.empty_like(x)
-    multiply(graph, x, residual, np.empty((0, 0)))
-    for row in range(depth):
-        for column in range(lateral):
-            residual[row, column] = rhs[row, column] - residual[row, column]
-    substitute(residual.ravel(), plan, scale, factor, work, depth, lateral)
-    estimate = 0.0
-    for pixel in range(len(work.solution)):
-        estimate = max(estimate, abs(work.solution[pixel]))
-    largest = np.abs(x).max()
-    return estimate / largest if relative and largest > 0.0 else estimate
+    multiply(graph, x, residual, lanes, workers)
+    np.subtract(rhs, residual, out=residual)
+    correction = factorisation.substitute(residual, workers)
+    estimate, largest = (
+        np.abs(array).reshape(len(x), -1, lanes).max(axis=(0, 1), initial=0.0) for array in (correction, x)
+    )
+    return np.asarray(estimate / largest if relative and (largest > 0).all() else estimate, np.float64)

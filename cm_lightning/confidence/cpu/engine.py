@@ -1,17 +1,28 @@
-"""CPU engine, in which every thread assembles, solves and stores one frame at a time."""
+"""CPU engine, in which every thread assembles, solves and stores a group of small frames or a large frame at a time."""
 
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 
 from cm_lightning.confidence.arrays import convert_like, to_numpy
+from cm_lightning.confidence.boundary import rectangle_around
 from cm_lightning.confidence.cpu.compilation import compile_once
-from cm_lightning.confidence.cpu.equations import set_up
-from cm_lightning.confidence.cpu.solver import ThreadSolvers
-from cm_lightning.confidence.cpu.threads import run_on_all_cores
+from cm_lightning.confidence.cpu.equations import Group, assemble, from_lanes, to_lanes
+from cm_lightning.confidence.cpu.factorisation import lanes_of
+from cm_lightning.confidence.cpu.memory import SolverPool
+from cm_lightning.confidence.cpu.plan import MAX_PARTS
+from cm_lightning.confidence.cpu.solver import CompiledSolver
+from cm_lightning.confidence.cpu.threads import ONE_THREAD, Workers, available_cores
 from cm_lightning.confidence.graph import weight_gradients
 from cm_lightning.confidence.problem import Problem, SolveInfo
+
+# Solves a group of frames.
+Work = Callable[[Group, CompiledSolver, Workers], None]
+
+_POOL = SolverPool()
 
 
 def solve(problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
@@ -27,21 +38,28 @@ def solve(problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
     parameters = problem.parameters
     maps = np.zeros(problem.shape, problem.dtype)
     info = SolveInfo.blank(len(maps), certify)
-    solvers = ThreadSolvers(parameters.method, parameters.tolerance, certify)
 
-    def solve_frame(index: int) -> None:
-        system = set_up(problem, index)
-        if system is None:
-            return
-        solution = solvers.for_shape(system.values.shape)(system.graph)
-        maps[system.index] = np.clip(solution.values, 0.0, 1.0) + system.values
-        info.iterations[index] = solution.iterations
-        info.error_estimate[index] = solution.error_estimate
-        info.error_bound[index] = solution.error_bound + problem.rounding
-        info.fallback[index] = solution.fallback
+    def solve_group(group: Group, solver: CompiledSolver, workers: Workers) -> None:
+        solutions = solver(
+            group.graph,
+            parameters.method,
+            parameters.tolerance,
+            certify,
+            well_conditioned=group.well_conditioned,
+            workers=workers,
+        )
+        values = np.clip(solutions.values, 0.0, 1.0, out=solutions.values)
+        values += group.values
+        for lane, (frame, box) in enumerate(zip(group.frames, group.rectangles, strict=True)):
+            maps[(frame, *box)] = from_lanes(values, group.lanes)[lane]
+        frames, count = list(group.frames), len(group.frames)
+        info.iterations[frames] = solutions.iterations[:count]
+        info.error_estimate[frames] = solutions.error_estimate[:count]
+        info.error_bound[frames] = solutions.error_bound[:count] + problem.rounding
+        info.fallback[frames] = solutions.fallback[:count]
 
     compile_once(parameters.method == "direct")
-    run_on_all_cores(solve_frame, len(maps), parameters.max_batch)
+    _run(problem, solve_group)
     return problem.restore(maps), info.reshape(problem.leading)
 
 
@@ -56,18 +74,87 @@ def gradient(problem: Problem, maps: torch.Tensor, upstream: torch.Tensor) -> to
     Returns:
         Gradient with respect to the frames, float64, ``(frames, depth, lateral)``, on the device of ``maps``.
     """
+    parameters = problem.parameters
     map_values, map_gradients = (to_numpy(tensor).reshape(problem.shape) for tensor in (maps, upstream))
     result = np.zeros(problem.shape)
-    solvers = ThreadSolvers(problem.parameters.method, problem.parameters.tolerance, certify=False)
 
-    def differentiate_frame(index: int) -> None:
-        system = set_up(problem, index)
-        if system is None:
-            return
-        rhs = map_gradients[system.index] * system.graph.unknown
-        adjoint = solvers.for_shape(system.values.shape)(system.graph, rhs)
-        gradients = weight_gradients(adjoint.values, map_values[system.index])
-        result[system.index] = problem.weight_function.gradient(system.image, system.domain, gradients)
+    def differentiate_group(group: Group, solver: CompiledSolver, workers: Workers) -> None:
+        places = [(frame, *box) for frame, box in zip(group.frames, group.rectangles, strict=True)]
+        count = len(places)
+        rhs = to_lanes(np.stack([map_gradients[place] for place in places]), group.lanes)
+        rhs *= group.graph.unknown
+        adjoint = solver(
+            group.graph,
+            parameters.method,
+            parameters.tolerance,
+            rhs=rhs,
+            well_conditioned=group.well_conditioned,
+            workers=workers,
+        )
+        values = np.stack([map_values[place] for place in places])
+        weights = weight_gradients(from_lanes(adjoint.values, group.lanes)[:count], values)
+        images = np.stack([problem.intensities(problem.frames[place]) for place in places])
+        domain = from_lanes(group.domain, group.lanes)[:count]
+        gradients = problem.weight_function.gradient(images, domain, weights)
+        for place, frame_gradient in zip(places, gradients, strict=True):
+            result[place] = frame_gradient
 
-    run_on_all_cores(differentiate_frame, len(result), problem.parameters.max_batch)
+    _run(problem, differentiate_group)
     return convert_like(result, maps)
+
+
+def _run(problem: Problem, work: Work) -> None:
+    """Assemble and process all frames on all cores.
+
+    As long as there are at least as many groups as threads, every thread processes a group at a time. The remaining
+    large frames are processed by all threads together. Results do not depend on this.
+    """
+    groups = list(_groups(problem))
+    threads = min(available_cores(), problem.parameters.max_batch or available_cores())
+    cores = available_cores() if problem.parameters.max_batch is None else threads
+
+    def process(members: tuple[list[int], list[tuple[slice, slice]]], workers: Workers) -> None:
+        frames, rectangles = members
+        shape = _shape(rectangles[0])
+        with _POOL.borrow(shape, workers.threads) as solver:
+            work(assemble(problem, frames, rectangles, solver.lanes, workers), solver, workers)
+
+    together = len(groups) - len(groups) % threads
+    if len(groups) % threads and lanes_of(_shape(groups[-1][1][0])) > 1:
+        together = len(groups)
+    if together:
+        with Workers(min(threads, together)) as workers:
+            workers.run(lambda members: process(members, ONE_THREAD), groups[:together])
+    if together < len(groups):
+        with Workers(min(cores, MAX_PARTS)) as workers:
+            for members in groups[together:]:
+                process(members, workers)
+
+
+def _shape(rectangle: tuple[slice, slice]) -> tuple[int, int]:
+    rows, columns = rectangle
+    return rows.stop - rows.start, columns.stop - columns.start
+
+
+def _groups(problem: Problem) -> Iterator[tuple[list[int], list[tuple[slice, slice]]]]:
+    """Divide the frames whose domain is not empty into groups of the same shape; small shapes come first.
+
+    Yields:
+        Frames, and bounding boxes of their domains.
+    """
+    boundary = problem.boundary
+    boxes = [rectangle_around(domain) if domain.any() else None for domain in boundary.domain]
+    if len(boxes) == 1:
+        boxes *= problem.shape[0]
+    frames = [(frame, box) for frame, box in enumerate(boxes) if box is not None]
+
+    def shape(entry: tuple[int, tuple[slice, slice]]) -> tuple[int, tuple[int, int]]:
+        size = _shape(entry[1])
+        return size[0] * size[1], size
+
+    for (_, size), entries in groupby(sorted(frames, key=shape), key=shape):
+        members = list(entries)
+        lanes = min(lanes_of(size), problem.parameters.max_batch or lanes_of(size))
+        for first in range(0, len(members), lanes):
+            chosen = members[first : first + lanes]
+            yield [frame for frame, _ in chosen], [box for _, box in chosen]

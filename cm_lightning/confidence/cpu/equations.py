@@ -1,162 +1,336 @@
-"""Assembly of the linear system of a frame by compiled functions, for the CPU.
+"""Assembly of the linear systems of frames by compiled functions, for the CPU.
 
 The result is the same as that of :class:`cm_lightning.confidence.weights.WeightFunction` and
-:func:`cm_lightning.confidence.graph.make_graph`, which process batches of NumPy or CuPy arrays. The functions of this
-module process one frame without holding the GIL.
+:func:`cm_lightning.confidence.graph.make_graph`, up to rounding errors. Frames are processed in groups of the same shape
+as arrays of shape ``(depth, lateral * lanes)``: ``lanes`` values of the same pixel of different frames are next to each
+other. For a single frame, ``lanes`` is 1, and these are ordinary frames.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.boundary import Boundary, rectangle_around
+from cm_lightning.confidence.accuracy import MIN_WEIGHT_RATIO
+from cm_lightning.confidence.boundary import Boundary
+from cm_lightning.confidence.cpu.threads import Workers, row_blocks
 from cm_lightning.confidence.graph import RandomWalkGraph, boundary_conditions
-from cm_lightning.confidence.problem import Problem, System
-from cm_lightning.confidence.weights import EDGE_ENDS, EDGE_FLOOR, EDGE_STEPS, WeightFunction
+from cm_lightning.confidence.problem import Problem
+from cm_lightning.confidence.weights import EDGE_ENDS, EDGE_FLOOR, EDGE_STEPS
 
 Array = NDArray[Any]
 
+_STEPS = np.array(EDGE_STEPS)
+# Coefficients of the Taylor series of the exponential function, from 1 / 13! to 1.
+_TAYLOR = tuple(1.0 / float(np.prod(np.arange(1, n + 1, dtype=np.float64))) for n in range(13, -1, -1))
+_LOG2_E, _LN2_HIGH, _LN2_LOW = 1.4426950408889634, 6.93147180369123816490e-01, 1.90821492927058770002e-10
+# Adding this number rounds to an integer, which is then in the lowest bits.
+_ROUND = 6755399441055744.0
+# Arguments below this one give the exponential of this one, about 1e-304.
+_LOWEST = -700.0
 
-def set_up(problem: Problem, index: int) -> System | None:
-    """Assemble the linear system of a frame on the bounding box of its domain.
+
+@dataclass(frozen=True)
+class Group:
+    """Linear systems of frames with the same shape.
+
+    Attributes:
+        frames: Index of every frame in the problem.
+        rectangles: Bounding box of the domain of every frame, as slices of its rows and columns.
+        lanes: Number of values of a pixel; those of missing frames are not unknown.
+        domain: Insonified pixels, ``(depth, lateral * lanes)``.
+        values: Known values, 0 elsewhere, float64, ``(depth, lateral * lanes)``.
+        graph: The linear systems, whose arrays have the shapes of :class:`RandomWalkGraph` with ``lanes`` times as many
+            columns.
+        well_conditioned: Whether it is known that no system is ill-conditioned.
+    """
+
+    frames: tuple[int, ...]
+    rectangles: tuple[tuple[slice, slice], ...]
+    lanes: int
+    domain: Array
+    values: Array
+    graph: RandomWalkGraph
+    well_conditioned: bool
+
+
+def to_lanes(frames: Array, lanes: int, dtype: Any = None) -> Array:
+    """Interleave frames.
+
+    Args:
+        frames: Frames, ``(frames, depth, lateral)``.
+        lanes: Number of lanes, at least the number of frames; the values of missing frames are 0.
+        dtype: Type of the result; that of the frames by default.
+
+    Returns:
+        Values, ``(depth, lateral * lanes)``.
+    """
+    count, depth, lateral = frames.shape
+    result = np.zeros((depth, lateral, lanes), dtype or frames.dtype)
+    result[..., :count] = np.moveaxis(frames, 0, -1)
+    return result.reshape(depth, lateral * lanes)
+
+
+def from_lanes(values: Array, lanes: int) -> Array:
+    """Return a view of interleaved frames ``(depth, columns * lanes)`` as ``(lanes, depth, columns)``."""
+    depth, width = values.shape
+    return np.moveaxis(values.reshape(depth, width // lanes, lanes), -1, 0)
+
+
+def assemble(
+    problem: Problem, frames: Sequence[int], rectangles: Sequence[tuple[slice, slice]], lanes: int, workers: Workers
+) -> Group:
+    """Assemble the linear systems of frames on the bounding boxes of their domains, which have the same shape.
 
     Args:
         problem: Checked input of a call of the solver.
-        index: Index of the frame.
+        frames: Index of every frame.
+        rectangles: Bounding box of every domain.
+        lanes: Number of lanes, at least the number of frames.
+        workers: Threads.
 
     Returns:
-        Linear system; None if the domain of the frame is empty.
+        The linear systems.
     """
-    boundary = problem.boundary.take(slice(index, index + 1))
-    if not boundary.domain.any():
-        return None
-    location = (index, *rectangle_around(boundary.domain[0]))
-    boundary = boundary.crop(*location[1:])
-    image = problem.intensities(problem.frames[location])
-    values, graph = frame_equations(problem.weight_function, image, boundary)
-    return System(location, image, boundary.domain[0], values, graph)
+    weight_function = problem.weight_function
+    boundaries = [
+        problem.boundary.take(slice(frame, frame + 1)).crop(*rectangle)
+        for frame, rectangle in zip(frames, rectangles, strict=True)
+    ]
+    masks = [
+        np.concatenate([getattr(boundary, name) for boundary in boundaries]) for name in Boundary.__dataclass_fields__
+    ]
+    parts = [problem.intensities(problem.frames[(frame, *box)]) for frame, box in zip(frames, rectangles, strict=True)]
+    intensities = to_lanes(np.stack(parts), lanes)
+    conditions = boundary_conditions(*masks, weight_function.formulation == "realtime")
+    values, unknown, slack, rhs = (to_lanes(array, lanes) for array in conditions)
+    domain = to_lanes(masks[0], lanes)
+    decay = np.zeros((intensities.shape[0], lanes))
+    decay[:, : len(frames)] = np.moveaxis(weight_function.decay(masks[0])[..., 0], 0, -1)
 
-
-def frame_equations(
-    weight_function: WeightFunction, frame: NDArray[np.float64], boundary: Boundary
-) -> tuple[NDArray[np.float64], RandomWalkGraph]:
-    """Assemble the linear system of a frame.
-
-    Args:
-        weight_function: Formula for edge weights.
-        frame: Intensities, ``(depth, lateral)``.
-        boundary: Masks of the frame, ``(1, depth, lateral)`` each. The domain is not empty.
-
-    Returns:
-        Known values, 0 elsewhere, ``(depth, lateral)``, and the linear system.
-    """
-    domain, source, sink, reaches_source, reaches_sink = (
-        np.ascontiguousarray(getattr(boundary, name)[0]) for name in boundary.__dataclass_fields__
+    image = _scale(intensities, domain, decay, weight_function.normalise == "frame", workers)
+    scale, penalties = _coefficients(problem, image, domain, lanes)
+    depth, width = image.shape
+    graph = RandomWalkGraph(
+        vertical=np.empty((depth - 1, width)),
+        horizontal=np.empty((depth, width - lanes)),
+        down_right=np.empty((depth - 1, width - lanes)),
+        down_left=np.empty((depth - 1, width - lanes)),
+        slack=slack,
+        unknown=unknown,
+        rhs=rhs,
     )
-    virtual = weight_function.formulation == "realtime"
-    conditions = boundary_conditions(domain, source, sink, reaches_source, reaches_sink, virtual)
-    image = np.empty(frame.shape)
-    decay = weight_function.decay(domain)[:, 0]
-    _scale_intensities(frame, domain, decay, weight_function.normalise == "frame", image)
-    largest, exists = _largest_steps(image, domain)
-    scale, penalties = weight_function.exponent(
-        dict(zip(EDGE_ENDS, largest, strict=True)), dict(zip(EDGE_ENDS, exists, strict=True))
-    )
-    edges = {name: np.zeros(frame[start].shape) for name, (start, _) in EDGE_ENDS.items()}
-    graph = RandomWalkGraph(**edges, slack=conditions.slack, unknown=conditions.unknown, rhs=conditions.rhs)
-    _add_weights(
-        image,
+    floor = EDGE_FLOOR[weight_function.formulation]
+
+    def weigh(rows: tuple[int, int]) -> None:
+        _weigh(image, domain, scale, penalties, floor, lanes, graph, *rows)
+
+    workers.run(weigh, row_blocks(depth, workers))
+    _connect_known(domain, values, lanes, graph)
+    return Group(
+        tuple(frames),
+        tuple(rectangles),
+        lanes,
         domain,
-        conditions.values,
-        float(scale),
-        np.array([float(penalty) for penalty in penalties.values()]),
-        EDGE_FLOOR[weight_function.formulation],
+        values,
         graph,
+        # The sum of eight weights is at most 8 (1 + floor), and virtual nodes add 2.
+        well_conditioned=floor / (10.0 * (1.0 + floor)) > MIN_WEIGHT_RATIO,
     )
-    return conditions.values, graph
 
 
-@njit(cache=True, nogil=True)
-def _scale_intensities(frame: Array, domain: Array, decay: Array, rescale: bool, image: Array) -> None:
+def _scale(intensities: Array, domain: Array, decay: Array, rescale: bool, workers: Workers) -> Array:
     """Scale intensities to the range from 0 to 1 and multiply them by the decay. Set pixels outside the domain to 0."""
-    depth, lateral = frame.shape
-    lowest, highest = 0.0, 1.0
+    depth, width = intensities.shape
+    lanes = decay.shape[1]
+    lowest, highest = np.zeros(lanes), np.ones(lanes)
     if rescale:
-        lowest, highest = np.inf, -np.inf
-        for row in range(depth):
-            for column in range(lateral):
-                if domain[row, column]:
-                    lowest = min(lowest, frame[row, column])
-                    highest = max(highest, frame[row, column])
-        if highest <= lowest:
-            highest = lowest + 1.0
-    factor = 1.0 / (highest - lowest)
-    for row in range(depth):
-        for column in range(lateral):
-            inside = domain[row, column]
-            image[row, column] = (frame[row, column] - lowest) * factor * decay[row] if inside else 0.0
+        by_column = np.empty((2, width))
+        _extremes(intensities, domain, by_column)
+        lowest, highest = (by_column[k].reshape(-1, lanes) for k in (0, 1))
+        lowest, highest = lowest.min(axis=0), highest.max(axis=0)
+        constant = ~(highest > lowest)
+        lowest[~np.isfinite(lowest)] = 0.0
+        highest[constant] = lowest[constant] + 1.0
+    offset, factor = (np.tile(row, width // lanes) for row in (lowest, 1.0 / (highest - lowest)))
+
+    def scale(rows: tuple[int, int]) -> None:
+        _scale_rows(intensities, domain, offset, factor, decay, *rows)
+
+    workers.run(scale, row_blocks(depth, workers))
+    return intensities
+
+
+def _coefficients(problem: Problem, image: Array, domain: Array, lanes: int) -> tuple[Array, Array]:
+    """Return the scale and the penalties of the exponent; see :meth:`WeightFunction.exponent`.
+
+    Returns:
+        Scale, ``(width,)``, and penalties by kind of edge, ``(4, width)``, for every column of interleaved frames.
+    """
+    width = image.shape[1]
+    steps = np.zeros((4, width))
+    exists = np.zeros((4, width), np.bool_)
+    if problem.weight_function.formulation == "reference" and problem.weight_function.normalise == "frame":
+        _largest_steps(image, domain, lanes, steps, exists)
+    largest = dict(zip(EDGE_ENDS, steps.reshape(4, -1, lanes).max(axis=1), strict=True))
+    present = dict(zip(EDGE_ENDS, exists.reshape(4, -1, lanes).any(axis=1), strict=True))
+    scale, penalties = problem.weight_function.exponent(largest, present)
+    rows = [np.broadcast_to(np.asarray(row, np.float64), (lanes,)) for row in (scale, *penalties.values())]
+    tiled = np.stack([np.tile(row, width // lanes) for row in rows])
+    return tiled[0], tiled[1:]
 
 
 @njit(cache=True, nogil=True)
-def _largest_steps(image: Array, domain: Array) -> tuple[Array, Array]:
-    """Return the largest intensity difference for each kind of edge, and whether such edges exist, ``(4,)`` each."""
-    depth, lateral = image.shape
-    largest = np.zeros(4)
-    exists = np.zeros(4, np.bool_)
+def _extremes(intensities: Array, domain: Array, result: Array) -> None:
+    """Compute the smallest and largest intensity of every column within the domain, ``(2, width)``."""
+    result[0] = np.inf
+    result[1] = -np.inf
+    for row in range(len(intensities)):
+        values, inside = intensities[row], domain[row]
+        for k in range(len(values)):
+            result[0, k] = min(result[0, k], values[k] if inside[k] else np.inf)
+            result[1, k] = max(result[1, k], values[k] if inside[k] else -np.inf)
+
+
+@njit(cache=True, nogil=True)
+def _scale_rows(
+    intensities: Array, domain: Array, offset: Array, factor: Array, decay: Array, first: int, end: int
+) -> None:
+    """Scale rows of the intensities in place."""
+    lanes = decay.shape[1]
+    for row in range(first, end):
+        values, inside = intensities[row], domain[row]
+        for k in range(len(values)):
+            scaled = (values[k] - offset[k]) * factor[k] * decay[row, k % lanes]
+            values[k] = scaled if inside[k] else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _largest_steps(image: Array, domain: Array, lanes: int, largest: Array, exists: Array) -> None:
+    """Compute the largest difference for each kind of edge and column, and whether such edges exist, ``(4, width)``."""
+    depth, width = image.shape
     for kind in range(4):
-        down, right = EDGE_STEPS[kind]
+        down, right = _STEPS[kind]
+        count = width - abs(right) * lanes
+        start, other_start = (lanes, 0) if right < 0 else (0, right * lanes)
         for row in range(depth - down):
-            for column in range(max(0, -right), lateral - max(0, right)):
-                if domain[row, column] and domain[row + down, column + right]:
-                    exists[kind] = True
-                    step = abs(image[row, column] - image[row + down, column + right])
-                    largest[kind] = max(largest[kind], step)
-    return largest, exists
+            first = image[row, start : start + count]
+            second = image[row + down, other_start : other_start + count]
+            first_inside = domain[row, start : start + count]
+            second_inside = domain[row + down, other_start : other_start + count]
+            row_largest, row_exists = largest[kind], exists[kind]
+            for k in range(count):
+                both = first_inside[k] & second_inside[k]
+                row_exists[k] |= both
+                row_largest[k] = max(row_largest[k], abs(first[k] - second[k]) if both else 0.0)
 
 
-@njit(cache=True, nogil=True)
-def _add_weights(
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _weigh(
     image: Array,
     domain: Array,
-    values: Array,
-    scale: float,
+    scale: Array,
     penalties: Array,
     floor: float,
+    lanes: int,
     graph: RandomWalkGraph,
+    first_row: int,
+    end_row: int,
 ) -> None:
-    """Compute the weights of all edges.
-
-    Weights between unknown pixels are stored in the graph. Weights between unknown pixels and pixels with known values
-    are added to the slack and to the right-hand side.
-    """
-    depth, lateral = image.shape
-    unknown = graph.unknown
+    """Compute the weights of all edges within the domain whose first end is in some rows."""
+    depth, width = image.shape
+    exponent, powers = np.empty(width), np.empty(width)
     for kind in range(4):
-        down, right = EDGE_STEPS[kind]
-        penalty = penalties[kind]
-        kind_weights = graph.vertical
+        down, right = _STEPS[kind]
+        weights = graph.vertical
         if kind == 1:
-            kind_weights = graph.horizontal
+            weights = graph.horizontal
         elif kind == 2:
-            kind_weights = graph.down_right
+            weights = graph.down_right
         elif kind == 3:
-            kind_weights = graph.down_left
-        first_column = max(0, -right)
-        for row in range(depth - down):
-            for column in range(first_column, lateral - max(0, right)):
-                other_row, other_column = row + down, column + right
-                if domain[row, column] and domain[other_row, other_column]:
-                    first, second = unknown[row, column], unknown[other_row, other_column]
-                    if first or second:
-                        step = abs(image[row, column] - image[other_row, other_column])
-                        weight = np.exp(-scale * step - penalty) + floor
-                        if first and second:
-                            kind_weights[row, column - first_column] = weight
-                        elif first:
-                            graph.slack[row, column] += weight
-                            graph.rhs[row, column] += weight * values[other_row, other_column]
-                        else:
+            weights = graph.down_left
+        count = width - abs(right) * lanes
+        start, other_start = (lanes, 0) if right < 0 else (0, right * lanes)
+        penalty = penalties[kind]
+        for row in range(first_row, min(end_row, depth - down)):
+            first = image[row, start : start + count]
+            second = image[row + down, other_start : other_start + count]
+            for k in range(count):
+                exponent[k] = max(-scale[k] * abs(first[k] - second[k]) - penalty[k], _LOWEST)
+            target = weights[row]
+            _exponential(exponent[:count], powers, target)
+            first_inside = domain[row, start : start + count]
+            second_inside = domain[row + down, other_start : other_start + count]
+            for k in range(count):
+                target[k] = target[k] + floor if first_inside[k] & second_inside[k] else 0.0
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _exponential(exponent: Array, powers: Array, result: Array) -> None:
+    """Compute ``exp(exponent)`` for exponents from _LOWEST to 0, with a relative error of about 2e-16.
+
+    Every loop consists of operations for which there are vector instructions. ``powers`` is a buffer.
+    """
+    for k in range(len(exponent)):
+        powers[k] = exponent[k] * _LOG2_E + _ROUND
+    for k in range(len(exponent)):
+        multiple = powers[k] - _ROUND
+        rest = exponent[k] - multiple * _LN2_HIGH
+        rest -= multiple * _LN2_LOW
+        value = _TAYLOR[0]
+        value = value * rest + _TAYLOR[1]
+        value = value * rest + _TAYLOR[2]
+        value = value * rest + _TAYLOR[3]
+        value = value * rest + _TAYLOR[4]
+        value = value * rest + _TAYLOR[5]
+        value = value * rest + _TAYLOR[6]
+        value = value * rest + _TAYLOR[7]
+        value = value * rest + _TAYLOR[8]
+        value = value * rest + _TAYLOR[9]
+        value = value * rest + _TAYLOR[10]
+        value = value * rest + _TAYLOR[11]
+        value = value * rest + _TAYLOR[12]
+        result[k] = value * rest + _TAYLOR[13]
+    bits = powers.view(np.int64)
+    for k in range(len(exponent)):
+        bits[k] = (bits[k] + 1023) << 52  # the exponent of 2 ** multiple
+    for k in range(len(exponent)):
+        result[k] *= powers[k]
+
+
+@njit(cache=True, nogil=True)
+def _connect_known(domain: Array, values: Array, lanes: int, graph: RandomWalkGraph) -> None:
+    """Move the weights between unknown pixels and pixels with known values to the slack and the right-hand side."""
+    depth, width = domain.shape
+    for row in range(depth):
+        known_pixels = 0
+        for column in range(width):
+            known_pixels += domain[row, column] & ~graph.unknown[row, column]
+        if known_pixels == 0:
+            continue
+        for column in range(width):
+            if not domain[row, column] or graph.unknown[row, column]:
+                continue
+            for kind in range(4):
+                down, right = _STEPS[kind]
+                weights = graph.vertical
+                if kind == 1:
+                    weights = graph.horizontal
+                elif kind == 2:
+                    weights = graph.down_right
+                elif kind == 3:
+                    weights = graph.down_left
+                for sign in (-1, 1):
+                    other_row, other_column = row + sign * down, column + sign * right * lanes
+                    if 0 <= other_row < depth and 0 <= other_column < width:
+                        upper, left = min(row, other_row), column
+                        if right != 0:
+                            left = min(column, other_column)
+                        weight = weights[upper, left]
+                        weights[upper, left] = 0.0
+                        if graph.unknown[other_row, other_column]:
                             graph.slack[other_row, other_column] += weight
                             graph.rhs[other_row, other_column] += weight * values[row, column]

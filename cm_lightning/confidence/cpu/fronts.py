@@ -1,164 +1,218 @@
-"""Elimination of the pivots of a front, a dense operation that takes most of the computation time.
+"""Elimination of the pivots of a front of a large frame, a dense operation that takes most of the computation time.
 
-A front is stored as the upper triangle of the weights between its pixels, starting with the pivots, followed by one
-column with the slack of the pixels.
+A front is stored as rows of weights between its pixels, starting with the pivots, of which only those right of the
+diagonal are used, followed by one column with the slack of the pixels. The length of a row in memory (stride) is a
+multiple of LANES.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.cpu.cells import ABOVE_SUBNORMAL, FAST
-from cm_lightning.confidence.cpu.memory import COLUMNS, PANEL, Workspace
+from cm_lightning.confidence.cpu.lanes import ABOVE_SUBNORMAL
+from cm_lightning.confidence.cpu.vectors import (
+    FAST,
+    FRONT_ROWS,
+    LANES,
+    above,
+    add_row_1,
+    add_row_2,
+    add_row_3,
+    add_rows_1,
+    add_rows_2,
+    add_rows_3,
+    fill,
+    load,
+    multiply,
+    store,
+)
 
 Array = NDArray[Any]
 
+# Number of pivots that are eliminated together, and number of pivots after which the other rows of these are updated.
+PANEL, SMALL_PANEL = 32, 8
+# Number of vectors of columns that are updated at a time, so that their ratios stay in the fastest cache.
+STRIP = 12
+
+
+class FrontBuffers(NamedTuple):
+    """Buffers of the elimination of fronts.
+
+    Attributes:
+        front: Current front, ``(size * stride,)`` for the largest front.
+        ratios: Ratios of the current panel: vectors of columns, pivots, LANES columns, ``(stride * PANEL,)``.
+        weights: Weights of the pivots of the current panel: blocks of rows, pivots, FRONT_ROWS rows, ``(size * PANEL,)``.
+        values: Vector on the pixels of a front, ``(stride,)``.
+    """
+
+    front: Array
+    ratios: Array
+    weights: Array
+    values: Array
+
+
+@njit(cache=True, nogil=True)
+def front_stride(size: int) -> int:
+    """Return the length of a row of a front with ``size`` pixels and their slack, a multiple of LANES."""
+    return (size + LANES) // LANES * LANES
+
+
+def make_front_buffers(largest: int, dtype: type[np.floating]) -> FrontBuffers:
+    """Allocate buffers.
+
+    Args:
+        largest: Number of pixels of the largest front.
+        dtype: Type of the factor.
+
+    Returns:
+        The buffers.
+    """
+    stride = front_stride(largest)
+    return FrontBuffers(
+        front=np.empty((largest + FRONT_ROWS) * stride, dtype),
+        ratios=np.empty(stride * PANEL, dtype),
+        weights=np.zeros((largest + 2 * FRONT_ROWS) * PANEL, dtype),
+        values=np.empty(stride, dtype),
+    )
+
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def eliminate_front(
-    front: Array,
-    nodes: Array,
-    pivots: int,
-    unknown: Array,
-    factor_rows: Array,
-    factor_pivots: Array,
-    work: Workspace,
-) -> int:
+def eliminate_front(size: int, pixels: Array, pivots: int, rows: Array, inverses: Array, buffers: FrontBuffers) -> None:
     """Eliminate the pivots of a front in panels of up to PANEL pivots.
 
     Args:
-        front: Front, ``(size, front_stride(size))``; changed in place.
-        nodes: Row-major indices of the pixels of the front, ``(size,)``.
+        size: Number of pixels of the front.
+        pixels: Pixels of the front, ``(size,)``.
         pivots: Number of pivots.
-        unknown: Pixels with unknown values, ``(depth, lateral)``.
-        factor_rows: Output, the weights of each pivot to later pixels, divided by the sum of its weights and slack.
-        factor_pivots: Output, the inverse of this sum, or 0 if it is not positive, by pixel, ``(pixels,)``.
-        work: Buffers of the thread.
-
-    Returns:
-        Number of unknown pivots without positive weights, for which the system cannot be solved.
+        rows: Output, the weights of each pivot to later pixels, divided by the sum of its weights and slack.
+        inverses: Output, the inverse of this sum, or 0 if it is not positive, by pixel, ``(frame pixels,)``.
+        buffers: Buffers, with the front; changed in place.
     """
-    size, stride = front.shape
-    unknown_flat = unknown.ravel()
-    multipliers = work.multipliers
-    zero = front.dtype.type(0)
-    unity = front.dtype.type(1)
-    tiles = (stride + COLUMNS - 1) // COLUMNS
-    zero_pivots = 0
-    factor_position = 0
+    front, ratios = buffers.front, buffers.ratios
+    stride = front_stride(size)
+    vectors = stride // LANES
+    zero, unity = front.dtype.type(0), front.dtype.type(1)
+    position = 0
     for begin in range(0, pivots, PANEL):
         end = min(begin + PANEL, pivots)
-        first_column = begin // 8 * 8
-        for pivot in range(begin, end):
-            # Update the row of the pivot by the earlier pivots of the panel.
-            for tile in range(first_column // COLUMNS, tiles):
-                start = max(tile * COLUMNS, first_column)
-                length = min((tile + 1) * COLUMNS, stride) - start
-                row = front[pivot, start : start + length]
-                for earlier in range(begin, pivot):
-                    offset = (earlier - begin) * COLUMNS + start - tile * COLUMNS
-                    add_multiple(row, multipliers[tile, offset : offset + length], front[earlier, pivot])
-            total = zero
-            remaining = front[pivot, pivot + 1 : size + 1]
-            for j in range(len(remaining)):
-                total += remaining[j]
-            inverse = zero
-            if total > zero:
-                inverse = unity / total
-            elif unknown_flat[nodes[pivot]]:
-                zero_pivots += 1
-            factor_pivots[nodes[pivot]] = inverse
-            for tile in range(first_column // COLUMNS, tiles):
-                start = max(tile * COLUMNS, first_column)
-                length = min((tile + 1) * COLUMNS, stride) - start
-                offset = (pivot - begin) * COLUMNS + start - tile * COLUMNS
-                ratios = multipliers[tile, offset : offset + length]
-                _divide(front[pivot, start : start + length], inverse, ratios)
-                first = max(start, pivot + 1)
-                count = min(start + length, size) - first
-                if count > 0:
-                    _copy(ratios[first - start :], factor_rows[factor_position + first - pivot - 1 :], count)
-            factor_position += size - pivot - 1
-        # Rows of multipliers that the last panel does not use may contain values of an earlier front.
-        for pivot in range(end, begin + PANEL):
-            for tile in range(tiles):
-                offset = (pivot - begin) * COLUMNS
-                multipliers[tile, offset : offset + min(COLUMNS, stride - tile * COLUMNS)] = zero
-        _update(front, begin, end, size, multipliers, work.panel_rows)
-    return zero_pivots
+        for first in range(begin, end, SMALL_PANEL):
+            last = min(first + SMALL_PANEL, end)
+            for pivot in range(first, last):
+                vector = pivot // LANES
+                if pivot > first:
+                    _update_row(buffers, pivot, stride, vector, vectors, first - begin, pivot - first)
+                row = front[pivot * stride : (pivot + 1) * stride]
+                total = zero
+                for column in range(pivot + 1, size + 1):
+                    total += row[column]
+                inverse = unity / total if total > zero else zero
+                inverses[pixels[pivot]] = inverse
+                for column in range(vector * LANES, pivot + 1):
+                    row[column] = zero
+                _divide(row, inverse, vector, vectors, ratios, pivot - begin)
+                _copy_ratios(ratios, pivot, size, pivot - begin, rows[position:])
+                position += size - pivot - 1
+                _copy_weights(row, pivot, size, buffers.weights, pivot - begin)
+            if last < end:
+                _update(buffers, size, last, end, first - begin, last - first)
+        if end < size:
+            _update(buffers, size, end, size, 0, end - begin)
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def add_multiple(target: Array, source: Array, weight: float) -> None:
-    """Compute ``target += weight * source``."""
-    for j in range(len(target)):
-        target[j] += weight * source[j]
+def _divide(row: Array, inverse: float, first: int, vectors: int, ratios: Array, pivot: int) -> None:
+    """Write the ratios of a row, with 0 in place of negligible ones."""
+    factor = fill(inverse)
+    negligible = fill(row.dtype.type(np.finfo(row.dtype).tiny * ABOVE_SUBNORMAL))
+    for vector in range(first, vectors):
+        ratio = above(multiply(load(row, vector * LANES), factor), negligible)
+        store(ratios, (vector * PANEL + pivot) * LANES, ratio)
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _copy(source: Array, target: Array, count: int) -> None:
-    """Compute ``target[:count] = source[:count]``."""
-    for j in range(count):
-        target[j] = source[j]
+def _copy_ratios(ratios: Array, pivot: int, size: int, panel_pivot: int, rows: Array) -> None:
+    """Copy the ratios of a pivot to later pixels to the factor."""
+    written = 0
+    column = pivot + 1
+    while column < size:
+        start = (column // LANES * PANEL + panel_pivot) * LANES
+        until = min(size, (column // LANES + 1) * LANES)
+        if until - column == LANES and written + LANES <= len(rows):
+            store(rows, written, load(ratios, start))
+        else:
+            for lane in range(column % LANES, column % LANES + until - column):
+                rows[written + lane - column % LANES] = ratios[start + lane]
+        written += until - column
+        column = until
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _divide(row: Array, inverse: float, target: Array) -> None:
-    """Multiply a row by the inverse of its pivot, and replace negligible ratios by 0."""
-    negligible = np.finfo(row.dtype).tiny * row.dtype.type(ABOVE_SUBNORMAL)
-    for j in range(len(target)):
-        ratio = row[j] * inverse
-        target[j] = ratio if ratio > negligible else row.dtype.type(0)
+def _copy_weights(row: Array, pivot: int, size: int, weights: Array, panel_pivot: int) -> None:
+    """Copy the weights of a pivot to the layout in which blocks of rows are updated."""
+    for block in range(pivot // FRONT_ROWS, (size + FRONT_ROWS - 1) // FRONT_ROWS):
+        target = (block * PANEL + panel_pivot) * FRONT_ROWS
+        for k in range(FRONT_ROWS):
+            weights[target + k] = row[block * FRONT_ROWS + k]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _update(front: Array, begin: int, end: int, size: int, multipliers: Array, panel_rows: Array) -> None:
-    """Compute ``w_ij += sum_p w_pi w_pj / d_p`` for the later pixels, with the pivots from ``begin`` to ``end - 1``.
+def _update_row(
+    buffers: FrontBuffers, row: int, stride: int, vector: int, end: int, panel_pivot: int, pivots: int
+) -> None:
+    """Add the products of some pivots of the panel to the vectors from ``vector`` to ``end - 1`` of a row."""
+    front, weights, ratios = buffers.front, buffers.weights, buffers.ratios
+    weight = (row // FRONT_ROWS * PANEL + panel_pivot) * FRONT_ROWS + row % FRONT_ROWS
+    step = PANEL * LANES
+    while vector < end:
+        start, ratio = row * stride + vector * LANES, (vector * PANEL + panel_pivot) * LANES
+        if end - vector >= 3:
+            add_row_3(front, start, stride, weights, weight, ratios, ratio, step, pivots)
+            vector += 3
+        elif end - vector == 2:
+            add_row_2(front, start, stride, weights, weight, ratios, ratio, step, pivots)
+            vector += 2
+        else:
+            add_row_1(front, start, stride, weights, weight, ratios, ratio, step, pivots)
+            vector += 1
 
-    Two rows are updated at a time. Columns start at the last multiple of 8 before the diagonal, because complete
-    vectors are faster than an exact triangle. The values below the diagonal are not used.
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def _update_rows(
+    buffers: FrontBuffers, block: int, stride: int, vector: int, end: int, panel_pivot: int, pivots: int
+) -> None:
+    """Add the products of some pivots of the panel to the vectors from ``vector`` to ``end - 1`` of FRONT_ROWS rows."""
+    front, weights, ratios = buffers.front, buffers.weights, buffers.ratios
+    weight = (block * PANEL + panel_pivot) * FRONT_ROWS
+    step = PANEL * LANES
+    while vector < end:
+        start, ratio = block * FRONT_ROWS * stride + vector * LANES, (vector * PANEL + panel_pivot) * LANES
+        if end - vector >= 3:
+            add_rows_3(front, start, stride, weights, weight, ratios, ratio, step, pivots)
+            vector += 3
+        elif end - vector == 2:
+            add_rows_2(front, start, stride, weights, weight, ratios, ratio, step, pivots)
+            vector += 2
+        else:
+            add_rows_1(front, start, stride, weights, weight, ratios, ratio, step, pivots)
+            vector += 1
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def _update(buffers: FrontBuffers, size: int, first_row: int, end_row: int, panel_pivot: int, pivots: int) -> None:
+    """Add the products of some pivots of the panel to the rows from ``first_row`` to ``end_row - 1``.
+
+    Complete vectors are updated, starting with that of the diagonal. The values below the diagonal are not used. Blocks
+    of rows may start before ``first_row``, with pivots that have been eliminated and are not needed any more, and may end
+    after the last row of the front, but must not contain other rows.
     """
-    stride = front.shape[1]
-    zero = front.dtype.type(0)
-    panel_rows[:] = zero
-    for tile in range(end // 8 * 8 // COLUMNS, (stride + COLUMNS - 1) // COLUMNS):
-        stop = min((tile + 1) * COLUMNS, stride)
-        for i in range(end, size, 2):
-            start = max(tile * COLUMNS, i // 8 * 8)
-            if start >= stop:
-                break
-            second = min(i + 1, size - 1)
-            for pivot in range(begin, end):
-                panel_rows[0, pivot - begin] = front[pivot, i]
-                panel_rows[1, pivot - begin] = front[pivot, second] if second > i else zero
-            _update_rows(
-                front[i, start:],
-                front[second, start:],
-                multipliers[tile, start - tile * COLUMNS :],
-                panel_rows,
-                stop - start,
-            )
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def _update_rows(first: Array, second: Array, multiplier: Array, panel_rows: Array, length: int) -> None:
-    """Add PANEL multiples to two rows. The compiler does not vectorise this if it is written as a loop."""
-    for j in range(length):
-        m0 = multiplier[j]
-        m1 = multiplier[COLUMNS + j]
-        m2 = multiplier[2 * COLUMNS + j]
-        m3 = multiplier[3 * COLUMNS + j]
-        m4 = multiplier[4 * COLUMNS + j]
-        m5 = multiplier[5 * COLUMNS + j]
-        m6 = multiplier[6 * COLUMNS + j]
-        m7 = multiplier[7 * COLUMNS + j]
-        first[j] += (
-            panel_rows[0, 0] * m0 + panel_rows[0, 1] * m1 + panel_rows[0, 2] * m2 + panel_rows[0, 3] * m3
-            + panel_rows[0, 4] * m4 + panel_rows[0, 5] * m5 + panel_rows[0, 6] * m6 + panel_rows[0, 7] * m7
-        )  # fmt: skip
-        second[j] += (
-            panel_rows[1, 0] * m0 + panel_rows[1, 1] * m1 + panel_rows[1, 2] * m2 + panel_rows[1, 3] * m3
-            + panel_rows[1, 4] * m4 + panel_rows[1, 5] * m5 + panel_rows[1, 6] * m6 + panel_rows[1, 7] * m7
-        )  # fmt: skip
+    stride = front_stride(size)
+    vectors = stride // LANES
+    end_block = (end_row + FRONT_ROWS - 1) // FRONT_ROWS if end_row == size else end_row // FRONT_ROWS
+    for strip in range(first_row // LANES, vectors, STRIP):
+        end = min(strip + STRIP, vectors)
+        for block in range(first_row // FRONT_ROWS, min(end_block, (end * LANES + FRONT_ROWS - 1) // FRONT_ROWS)):
+            _update_rows(buffers, block, stride, max(strip, block * FRONT_ROWS // LANES), end, panel_pivot, pivots)
+        for row in range(max(end_block * FRONT_ROWS, first_row), end_row):
+            _update_row(buffers, row, stride, max(strip, row // LANES), end, panel_pivot, pivots)

@@ -1,7 +1,6 @@
-"""Solution of linear systems on one thread, which reuses its memory for all systems of the same shape."""
+"""Solution of linear systems of frames of the same shape."""
 
-import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,154 +15,184 @@ from cm_lightning.confidence.accuracy import (
 from cm_lightning.confidence.certificate import certify
 from cm_lightning.confidence.cpu.compilation import compile_once
 from cm_lightning.confidence.cpu.conjugate_gradients import conjugate_gradients, direct, multiply
-from cm_lightning.confidence.cpu.elimination import factorise, substitute
-from cm_lightning.confidence.cpu.memory import Factor, Workspace, make_factor, make_workspace
-from cm_lightning.confidence.dissection import Dissection, dissect
+from cm_lightning.confidence.cpu.equations import from_lanes, to_lanes
+from cm_lightning.confidence.cpu.factorisation import Factorisation, lanes_of, make_factorisation
+from cm_lightning.confidence.cpu.threads import ONE_THREAD, Workers
 from cm_lightning.confidence.graph import RandomWalkGraph, mirror
 from cm_lightning.confidence.problem import Method
 
 FloatArray = NDArray[np.float64]
-
-# Factor of all weights in each type. Since weights are at most 1, only the lower half of the range of float32 would be
-# used otherwise.
-SCALE = {np.float32: 2.0**96, np.float64: 1.0}
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Solution:
-    """Solution of a linear system.
+class Solutions:
+    """Solutions of linear systems.
 
     Attributes:
-        values: Solution, float64, ``(depth, lateral)``, 0 outside the unknown pixels.
-        iterations: Number of steps of conjugate gradients; 0 for direct solutions.
-        error_estimate: Estimate of the maximum error.
-        error_bound: Proven upper bound of the maximum error; NaN if it was not computed.
-        fallback: Whether the system was solved directly although the method is ``cg``.
+        values: Solutions, float64, ``(depth, lateral * lanes)``, 0 outside the unknown pixels.
+        iterations: Number of steps of conjugate gradients, ``(lanes,)``; 0 for direct solutions.
+        error_estimate: Estimates of the maximum errors, ``(lanes,)``.
+        error_bound: Proven upper bounds of the maximum errors, ``(lanes,)``; NaN if they were not computed.
+        fallback: Systems that were solved directly although the method is ``cg``, ``(lanes,)``.
     """
 
     values: FloatArray
-    iterations: int
-    error_estimate: float
-    error_bound: float
-    fallback: bool
-
-
-class _Buffers:
-    """Factor and buffers of a thread for systems of the same shape."""
-
-    def __init__(self, dissection: Dissection, dtype: type[np.floating]) -> None:
-        self.factor: Factor = make_factor(dissection, dtype)
-        self.work: Workspace = make_workspace(dissection, dtype)
+    iterations: NDArray[np.int64]
+    error_estimate: FloatArray
+    error_bound: FloatArray
+    fallback: BoolArray
 
 
 class CompiledSolver:
-    """Solver for systems of the same shape on one thread, which reuses its memory.
+    """Solver for systems of the same shape, which reuses its memory.
 
     Args:
         shape: Shape of the systems, ``(depth, lateral)``.
-        method: ``cg`` for conjugate gradients, and the direct solver if they fail, or ``direct``.
-        tolerance: Maximum error of a solution.
-        certify: Whether to compute proven error bounds.
+        threads: Maximum number of threads.
 
     Attributes:
         shape: Shape of the systems, ``(depth, lateral)``.
+        lanes: Number of systems that are solved at a time; the arrays of systems have ``lateral * lanes`` columns.
+        threads: Maximum number of threads.
     """
 
-    def __init__(self, shape: tuple[int, int], method: Method, tolerance: float, certify: bool) -> None:
+    def __init__(self, shape: tuple[int, int], threads: int = 1) -> None:
         self.shape = shape
-        self._dissection = dissect(*shape)
-        self._method = method
-        self._tolerance = tolerance
-        self._certify = certify
-        self._buffers: dict[type[np.floating], _Buffers] = {}
+        self.lanes = lanes_of(shape)
+        self.threads = threads
+        self._factorisations: dict[type[np.floating], Factorisation] = {}
 
-    def __call__(self, graph: RandomWalkGraph, rhs: FloatArray | None = None) -> Solution:
-        """Solve a linear system.
+    def __call__(
+        self,
+        graph: RandomWalkGraph,
+        method: Method,
+        tolerance: float,
+        certify: bool = False,
+        rhs: FloatArray | None = None,
+        well_conditioned: bool = False,
+        workers: Workers = ONE_THREAD,
+    ) -> Solutions:
+        """Solve linear systems.
 
         Args:
-            graph: Linear system of one frame.
-            rhs: Right-hand side, ``(depth, lateral)``, which replaces that of the graph. In this case, the tolerance
-                and errors are relative to the largest absolute value of the solution.
+            graph: Linear systems, with ``lanes`` values per pixel.
+            method: ``cg`` for conjugate gradients, and the direct solver if they fail, or ``direct``.
+            tolerance: Maximum error of a solution.
+            certify: Whether to compute proven error bounds.
+            rhs: Right-hand side, ``(depth, lateral * lanes)``, which replaces that of the graph. In this case, the
+                tolerance and errors are relative to the largest absolute value of the solution.
+            well_conditioned: Whether it is known that no system is ill-conditioned.
+            workers: Threads.
 
         Returns:
-            The solution.
+            The solutions.
         """
-        if not graph.unknown.any():
-            return Solution(np.zeros(graph.rhs.shape), 0, 0.0, 0.0 if self._certify else np.nan, fallback=False)
-        ill_conditioned = is_ill_conditioned(graph)
-        if self._method == "cg" and not ill_conditioned:
-            solution = self._solve(graph, rhs, np.float32)
-            if is_accepted(solution.error_estimate, solution.error_bound, self._tolerance):
-                return solution
-        solution = self._solve(graph, rhs, np.float64)
-        if ill_conditioned and np.isfinite(solution.error_estimate):
-            mirrored_rhs = None if rhs is None else rhs[:, ::-1].copy()
-            mirrored = self._solve(mirror(graph), mirrored_rhs, np.float64)
-            estimate = difference_from_mirrored(solution.values, mirrored.values)
-            solution = replace(solution, error_estimate=float(estimate))
-        return replace(solution, fallback=self._method == "cg")
-
-    def _solve(self, graph: RandomWalkGraph, rhs: FloatArray | None, dtype: type[np.floating]) -> Solution:
-        """Factorise and solve a system with a factor of the given type."""
-        compile_once(dtype is np.float64)
-        if dtype not in self._buffers:
-            self._buffers[dtype] = _Buffers(self._dissection, dtype)
-        buffers = self._buffers[dtype]
-        right_side = graph.rhs if rhs is None else rhs
-        values = np.zeros(right_side.shape)
-        arguments = (self._dissection, SCALE[dtype], buffers.factor, buffers.work)
-        iterations, estimate, bound = 0, np.inf, np.nan
-        zero_pivots = factorise(graph, *arguments)
-        if zero_pivots == 0 and dtype is np.float64:
-            estimate = direct(graph, right_side, *arguments, rhs is not None, values)
-        elif zero_pivots == 0:
-            iterations, estimate = conjugate_gradients(
-                graph, right_side, *arguments, STOPPING_SHARE * self._tolerance, rhs is not None, MAX_STEPS, values
+        lanes = self.lanes
+        right = graph.rhs if rhs is None else rhs
+        wanted = graph.unknown.reshape(self.shape[0], -1, lanes).any(axis=(0, 1))
+        result = Solutions(
+            np.zeros(right.shape),
+            np.zeros(lanes, np.int64),
+            np.zeros(lanes),
+            np.full(lanes, 0.0 if certify else np.nan),
+            np.zeros(lanes, np.bool_),
+        )
+        ill_conditioned = np.zeros(lanes, np.bool_)
+        if not well_conditioned:
+            ill_conditioned = wanted & is_ill_conditioned(RandomWalkGraph(*(from_lanes(a, lanes) for a in graph)))
+        remaining = wanted
+        if method == "cg":
+            first = wanted & ~ill_conditioned
+            if first.any():
+                self._solve(graph, right, rhs is not None, np.float32, first, tolerance, certify, workers, result)
+            accepted = is_accepted(result.error_estimate, result.error_bound, tolerance)
+            remaining = wanted & (ill_conditioned | ~accepted)
+            result.fallback[remaining] = True
+        if not remaining.any():
+            return result
+        self._solve(graph, right, rhs is not None, np.float64, remaining, tolerance, certify, workers, result)
+        checked = remaining & ill_conditioned & np.isfinite(result.error_estimate)
+        if checked.any():
+            mirrored = Solutions(np.zeros(right.shape), *(array.copy() for array in list(vars(result).values())[1:]))
+            flipped = RandomWalkGraph(*(to_lanes(a, lanes) for a in mirror_lanes(graph, lanes)))
+            flipped_rhs = to_lanes(from_lanes(right, lanes)[..., ::-1], lanes)
+            self._solve(
+                flipped, flipped_rhs, rhs is not None, np.float64, checked, tolerance, certify, workers, mirrored
             )
-        if self._certify:
-            bound = self._bound(graph, right_side, values, dtype) if np.isfinite(estimate) else np.inf
-        return Solution(values, int(iterations), float(estimate), float(bound), fallback=False)
+            values, flipped_values = (from_lanes(solution.values, lanes) for solution in (result, mirrored))
+            result.error_estimate[checked] = difference_from_mirrored(values, flipped_values)[checked]
+        return result
 
-    def _bound(self, graph: RandomWalkGraph, rhs: FloatArray, values: FloatArray, dtype: type[np.floating]) -> float:
-        """Compute an error bound of a solution from the factor with which it was computed."""
-        buffers = self._buffers[dtype]
+    def _solve(
+        self,
+        graph: RandomWalkGraph,
+        rhs: FloatArray,
+        relative: bool,
+        dtype: type[np.floating],
+        lanes: BoolArray,
+        tolerance: float,
+        certified: bool,
+        workers: Workers,
+        result: Solutions,
+    ) -> None:
+        """Factorise and solve the systems of some lanes with a factor of the given type."""
+        compile_once(dtype is np.float64)
+        if dtype not in self._factorisations:
+            self._factorisations[dtype] = make_factorisation(self.shape, dtype, self.threads)
+        factorisation = self._factorisations[dtype]
+        usable = lanes & (factorisation.factorise(graph, workers) == 0)
+        values = np.empty(rhs.shape)
+        if dtype is np.float64:
+            with np.errstate(all="ignore"):  # lanes that failed
+                estimates = direct(graph, rhs, factorisation, relative, values, workers)
+            steps = np.zeros(self.lanes, np.int64)
+            estimates = np.where(usable & np.isfinite(estimates), estimates, np.inf)
+        else:
+            stop = STOPPING_SHARE * tolerance
+            steps, estimates = conjugate_gradients(
+                graph, rhs, factorisation, stop, relative, MAX_STEPS, usable, values, workers
+            )
+        columns = np.tile(lanes, rhs.shape[1] // self.lanes)
+        np.copyto(result.values, values, where=columns)
+        result.iterations[lanes] = steps[lanes]
+        result.error_estimate[lanes] = estimates[lanes]
+        if certified:
+            result.error_bound[lanes] = self._bound(graph, rhs, values, dtype, estimates, workers)[lanes]
+
+    def _bound(
+        self,
+        graph: RandomWalkGraph,
+        rhs: FloatArray,
+        values: FloatArray,
+        dtype: type[np.floating],
+        estimates: FloatArray,
+        workers: Workers,
+    ) -> FloatArray:
+        """Compute error bounds of solutions from the factor with which they were computed."""
+        lanes, factorisation = self.lanes, self._factorisations[dtype]
 
         def multiply_all(x: FloatArray, product: FloatArray, magnitude: FloatArray, _: NDArray[np.int32]) -> None:
-            multiply(graph, x, product, magnitude)
+            result, sums = np.empty(values.shape), np.empty(values.shape)
+            multiply(graph, to_lanes(x, lanes), result, lanes, workers, sums)
+            product[:], magnitude[:] = from_lanes(result, lanes), from_lanes(sums, lanes)
 
         def substitute_all(vector: FloatArray, _: NDArray[np.int32]) -> NDArray[np.floating]:
-            arguments = (self._dissection, SCALE[dtype], buffers.factor, buffers.work)
-            substitute(vector.ravel(), *arguments, *self.shape)
-            return buffers.work.solution.reshape(self.shape)
+            return from_lanes(factorisation.substitute(to_lanes(vector, lanes), workers), lanes)
 
-        return float(certify(graph, rhs, values, multiply_all, substitute_all, np.zeros((), np.int32)))
+        failed = (~np.isfinite(estimates)).astype(np.int32)
+        by_frame = RandomWalkGraph(*(from_lanes(array, lanes) for array in graph))
+        with np.errstate(all="ignore"):  # lanes that failed
+            bounds = certify(
+                by_frame, from_lanes(rhs, lanes), from_lanes(values, lanes).copy(), multiply_all, substitute_all, failed
+            )
+        return np.where(failed > 0, np.inf, bounds)
+
+    def nbytes(self) -> int:
+        """Return the memory in bytes."""
+        return sum(factorisation.nbytes() for factorisation in self._factorisations.values())
 
 
-class ThreadSolvers:
-    """Solvers of all threads.
-
-    Each thread only keeps the solver for its last shape, so that the memory does not grow with the number of shapes.
-
-    Args:
-        method: ``cg`` or ``direct``; see :class:`CompiledSolver`.
-        tolerance: Maximum error of a solution.
-        certify: Whether to compute proven error bounds.
-    """
-
-    def __init__(self, method: Method, tolerance: float, certify: bool) -> None:
-        self._arguments = (method, tolerance, certify)
-        self._local = threading.local()
-
-    def for_shape(self, shape: tuple[int, int]) -> CompiledSolver:
-        """Return the solver of the calling thread.
-
-        Args:
-            shape: Shape of the systems, ``(depth, lateral)``.
-
-        Returns:
-            The solver.
-        """
-        solver: CompiledSolver | None = getattr(self._local, "solver", None)
-        if solver is None or solver.shape != shape:
-            solver = self._local.solver = CompiledSolver(shape, *self._arguments)
-        return solver
+def mirror_lanes(graph: RandomWalkGraph, lanes: int) -> RandomWalkGraph:
+    """Reverse the order of columns of interleaved systems; return them as ``(lanes, depth, lateral)``."""
+    return mirror(RandomWalkGraph(*(from_lanes(array, lanes) for array in graph)))

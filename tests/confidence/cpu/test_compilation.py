@@ -8,7 +8,7 @@ from cm_lightning.confidence.cpu import compilation
 
 
 def test_cached_code_with_a_missing_class_is_removed_and_compiled_again(tmp_path, monkeypatch):
-    stale, unrelated = tmp_path / "factorise-31.py311.nbi", tmp_path / "elimination.pyc"
+    stale, unrelated = tmp_path / "eliminate_part-31.py311.nbi", tmp_path / "parts.pyc"
     for file in (stale, unrelated):
         file.touch()
 
@@ -16,8 +16,8 @@ def test_cached_code_with_a_missing_class_is_removed_and_compiled_again(tmp_path
         if stale.exists():
             raise ModuleNotFoundError("No module named 'cm_lightning.confidence.network'")
 
-    monkeypatch.setattr(compilation, "factorise", SimpleNamespace(stats=SimpleNamespace(cache_path=str(tmp_path))))
-    monkeypatch.setattr(compilation, "_solve_small_system", solve_with_cache)
+    monkeypatch.setattr(compilation, "eliminate_part", SimpleNamespace(stats=SimpleNamespace(cache_path=str(tmp_path))))
+    monkeypatch.setattr(compilation, "_solve_small_systems", solve_with_cache)
     compilation.compile_once.__wrapped__(double=False)
     assert not stale.exists()
     assert unrelated.exists()
@@ -27,7 +27,7 @@ def test_errors_not_due_to_cached_code_are_raised(tmp_path, monkeypatch):
     def fail(double):
         raise ImportError("missing module")
 
-    monkeypatch.setattr(compilation, "factorise", SimpleNamespace(stats=SimpleNamespace(cache_path=str(tmp_path))))
-    monkeypatch.setattr(compilation, "_solve_small_system", fail)
+    monkeypatch.setattr(compilation, "eliminate_part", SimpleNamespace(stats=SimpleNamespace(cache_path=str(tmp_path))))
+    monkeypatch.setattr(compilation, "_solve_small_systems", fail)
     with pytest.raises(ImportError, match="missing module"):
         compilation.compile_once.__wrapped__(double=False)

@@ -1,0 +1,243 @@
+"""Elimination tree of a grid: nested dissection into leaves, for any leaf size.
+
+A rectangle of pixels is bisected by a line of pixels (separator) that is one pixel wide. Since no edge of the 8-neighbour
+graph crosses it, both halves can be eliminated independently before the line itself. Recursive bisection results in a
+tree of rectangles, whose leaves are not bisected.
+
+The pixels of a node are those that are eliminated with it (pivots: the pixels of its line, or all pixels of a leaf),
+followed by the ring of pixels around its rectangle, which are eliminated later, both in the order of elimination.
+
+References:
+    George, "Nested dissection of a regular finite element mesh", SIAM Journal on Numerical Analysis 1973.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Integers = NDArray[Any]
+
+
+class Tree(NamedTuple):
+    """Rectangles of pixels in the order of their elimination: halves come before their parent.
+
+    Attributes:
+        rectangles: First row, end row, first column and end column of each node, ``(nodes, 4)``.
+        lines: The same for its line; for a leaf, this is its rectangle.
+        halves: Nodes of both halves, -1 for an empty half and for leaves, ``(nodes, 2)``.
+        leaves: Number of leaves of each subtree, ``(nodes,)``.
+    """
+
+    rectangles: Integers
+    lines: Integers
+    halves: Integers
+    leaves: Integers
+
+
+@njit(cache=True, nogil=True)
+def grow_tree(top: int, bottom: int, left: int, right: int, leaf: int) -> Tree:
+    """Bisect a rectangle into leaves.
+
+    Lines are at multiples of ``leaf + 1`` pixels, so that all leaves have the same size except for those at the lower
+    and right border.
+
+    Args:
+        top: First row.
+        bottom: End of the rows.
+        left: First column.
+        right: End of the columns.
+        leaf: Maximum side length of a leaf in pixels.
+
+    Returns:
+        The tree, with the rectangle as its last node.
+    """
+    pitch = leaf + 1
+    capacity = 2 * ((bottom - top) // pitch + 1) * ((right - left) // pitch + 1)
+    rectangles = np.empty((capacity, 4), np.int64)
+    lines = np.empty((capacity, 4), np.int64)
+    halves = np.full((capacity, 2), -1, np.int64)
+    leaves = np.zeros(capacity, np.int64)
+    nodes = 0
+    # Depth-first search. An entry of the stack consists of a rectangle, the number of its finished halves (-1 for a new
+    # rectangle), the position of its line, whether this is a row, and the results of its halves.
+    stack = np.empty((128, 9), np.int64)
+    stack[0] = np.array([top, bottom, left, right, -1, 0, 0, -1, -1])
+    size = 1
+    result = -1
+    while size > 0:
+        entry = stack[size - 1]
+        high, wide = entry[1] - entry[0], entry[3] - entry[2]
+        if high <= 0 or wide <= 0:
+            result = -1
+            size -= 1
+            continue
+        if high <= leaf and wide <= leaf:
+            rectangles[nodes] = lines[nodes] = entry[:4]
+            leaves[nodes] = 1
+            result = nodes
+            nodes += 1
+            size -= 1
+            continue
+        if entry[4] < 0:
+            entry[6] = high >= wide
+            entry[5] = (entry[0] if entry[6] else entry[2]) + _middle_line(high if entry[6] else wide, leaf)
+        else:
+            entry[7 + entry[4]] = result
+        entry[4] += 1
+        half = stack[size]
+        half[:4] = entry[:4]
+        half[4] = -1
+        if entry[4] < 2:
+            first = 0 if entry[6] else 2
+            half[first + 1 - entry[4]] = entry[5] + entry[4]
+            size += 1
+            continue
+        rectangles[nodes] = entry[:4]
+        lines[nodes] = entry[:4]
+        first = 0 if entry[6] else 2
+        lines[nodes, first] = entry[5]
+        lines[nodes, first + 1] = entry[5] + 1
+        halves[nodes] = entry[7:9]
+        for half_node in entry[7:9]:
+            if half_node >= 0:
+                leaves[nodes] += leaves[half_node]
+        result = nodes
+        nodes += 1
+        size -= 1
+    return Tree(rectangles[:nodes], lines[:nodes], halves[:nodes], leaves[:nodes])
+
+
+@njit(cache=True, nogil=True)
+def _middle_line(length: int, leaf: int) -> int:
+    """Return the position of the line that is closest to the middle of a side."""
+    pitch = leaf + 1
+    lines = length // pitch
+    nearest = ((length - 1) // 2 - leaf + pitch // 2) // pitch
+    return leaf + pitch * min(max(nearest, 0), lines - 1)
+
+
+class NodePixels(NamedTuple):
+    """Pixels of the nodes of a tree, as row-major indices of a grid.
+
+    Attributes:
+        pixels: Pixels of all nodes: the pivots and the ring of each node, ``(total,)``.
+        start: First pixel of each node in ``pixels``, followed by their number, ``(nodes + 1,)``.
+        pivots: Number of pivots of each node, ``(nodes,)``.
+    """
+
+    pixels: Integers
+    start: Integers
+    pivots: Integers
+
+
+@njit(cache=True, nogil=True)
+def list_pixels(tree: Tree, depth: int, lateral: int) -> NodePixels:
+    """List the pixels of the nodes of a tree.
+
+    Args:
+        tree: Tree of a rectangle of the grid.
+        depth: Number of rows of the grid.
+        lateral: Number of columns of the grid. Pixels around the rectangle are not eliminated, and come last: those
+            above, below, to the left and to the right of it.
+
+    Returns:
+        The pixels of every node.
+    """
+    nodes = len(tree.rectangles)
+    rank = np.full((depth, lateral), -1, np.int64)
+    in_order = np.empty(depth * lateral, np.int64)
+    count = 0
+    for node in range(nodes):
+        count = _number_pixels(tree.lines[node], rank, in_order, count)
+    top, bottom, left, right = tree.rectangles[-1]
+    for rectangle in (
+        (0, top, 0, lateral),
+        (bottom, depth, 0, lateral),
+        (top, bottom, 0, left),
+        (top, bottom, right, lateral),
+    ):
+        count = _number_pixels(np.array(rectangle), rank, in_order, count)
+
+    start = np.zeros(nodes + 1, np.int64)
+    pivots = np.empty(nodes, np.int64)
+    for node in range(nodes):
+        top, bottom, left, right = tree.rectangles[node]
+        high = min(bottom + 1, depth) - max(top - 1, 0)
+        wide = min(right + 1, lateral) - max(left - 1, 0)
+        ring = high * wide - (bottom - top) * (right - left)
+        top, bottom, left, right = tree.lines[node]
+        pivots[node] = (bottom - top) * (right - left)
+        start[node + 1] = start[node] + pivots[node] + ring
+    pixels = np.empty(start[-1], np.int64)
+    for node in range(nodes):
+        position = start[node]
+        top, bottom, left, right = tree.lines[node]
+        for row in range(top, bottom):
+            for column in range(left, right):
+                pixels[position] = rank[row, column]
+                position += 1
+        first = position
+        top, bottom, left, right = tree.rectangles[node]
+        for row in range(max(top - 1, 0), min(bottom + 1, depth)):
+            if top <= row < bottom:
+                if left > 0:
+                    pixels[position] = rank[row, left - 1]
+                    position += 1
+                if right < lateral:
+                    pixels[position] = rank[row, right]
+                    position += 1
+            else:
+                for column in range(max(left - 1, 0), min(right + 1, lateral)):
+                    pixels[position] = rank[row, column]
+                    position += 1
+        pixels[first:position].sort()
+    for position in range(len(pixels)):
+        pixels[position] = in_order[pixels[position]]
+    return NodePixels(pixels, start, pivots)
+
+
+@njit(cache=True, nogil=True)
+def _number_pixels(rectangle: Integers, rank: Integers, in_order: Integers, count: int) -> int:
+    """Append the pixels of a rectangle to the order of elimination; return the number of pixels so far."""
+    top, bottom, left, right = rectangle
+    for row in range(top, bottom):
+        for column in range(left, right):
+            rank[row, column] = count
+            in_order[count] = row * rank.shape[1] + column
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def append_runs(ring: Integers, position: Integers, slack: int, runs: Integers, count: int) -> int:
+    """Append the runs of pixels that are consecutive in the ring of a half and in the pixels of its parent.
+
+    Args:
+        ring: Pixels of the ring of the half; pixels that are not in the parent are ignored.
+        position: Index of each pixel of the grid in the pixels of the parent, -1 if it is not among them.
+        slack: Index of the slack in the parent if it follows the last pixel of the ring, -1 otherwise.
+        runs: Output, table of runs: index in the ring, index in the parent, length, ``(runs, 3)``.
+        count: Number of runs so far.
+
+    Returns:
+        Number of runs.
+    """
+    first = count
+    for index in range(len(ring) + (slack >= 0)):
+        target = position[ring[index]] if index < len(ring) else slack
+        if target < 0:
+            continue
+        if (
+            count > first
+            and runs[count - 1, 0] + runs[count - 1, 2] == index
+            and (runs[count - 1, 1] + runs[count - 1, 2] == target)
+        ):
+            runs[count - 1, 2] += 1
+        else:
+            runs[count, 0] = index
+            runs[count, 1] = target
+            runs[count, 2] = 1
+            count += 1
+    return count
