@@ -5,7 +5,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 BoolArray = NDArray[np.bool_]
 SinkMode = Literal["all", "mid", "min"]
@@ -83,6 +82,9 @@ def find_boundary(
     if domain.all():  # There is only one component.
         whole_frames = [np.broadcast_to(mask.any(axis=(1, 2), keepdims=True), mask.shape) for mask in (source, sink)]
         return Boundary(domain, source, sink, *whole_frames)
+    # The import takes time, and is only needed here.
+    from scipy import ndimage
+
     # 8-connectivity within a frame, and none between frames.
     neighbours = np.zeros((3, 3, 3), dtype=bool)
     neighbours[1] = True

@@ -4,7 +4,6 @@ from typing import Any, Protocol
 
 import torch
 
-from cm_lightning.confidence import cpu
 from cm_lightning.confidence.problem import Problem, SolveInfo
 
 
@@ -47,9 +46,11 @@ def choose_engine(problem: Problem) -> Engine:
     Returns:
         The engine.
     """
+    # Both imports take time, and only one of them is needed.
     if problem.backend == "cuda":
-        # The import takes time, and is only needed with a GPU.
         from cm_lightning.confidence import cuda
 
         return cuda
+    from cm_lightning.confidence import cpu
+
     return cpu

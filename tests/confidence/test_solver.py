@@ -33,7 +33,7 @@ def test_presets_have_the_published_parameters():
 
 def test_missed_tolerance_causes_a_warning(rng, monkeypatch):
     failed = np.full(LANES, np.inf)
-    solutions = cpu_solver.Solutions(np.zeros((6, 5 * LANES)), failed.astype(int), failed, failed, failed > 0)
+    solutions = cpu_solver.Solutions(np.zeros((6, 5 * LANES)), np.full(LANES, 3), failed, failed, failed > 0)
     monkeypatch.setattr(cpu_solver.CompiledSolver, "__call__", lambda *_, **__: solutions)
     with pytest.warns(UserWarning, match=r"1 of 1 frames do not reach the tolerance of 0\.001"):
         ConfidenceMapSolver()(rng.random((6, 5)))

@@ -9,7 +9,8 @@ import numpy as np
 
 from cm_lightning.confidence.cpu.conjugate_gradients import conjugate_gradients
 from cm_lightning.confidence.cpu.factorisation import LaneFactorisation, TreeFactorisation
-from cm_lightning.confidence.cpu.parts import eliminate_part
+from cm_lightning.confidence.cpu.lanes import factorise_lanes
+from cm_lightning.confidence.cpu.plan import CELL
 from cm_lightning.confidence.cpu.threads import ONE_THREAD
 from cm_lightning.confidence.graph import RandomWalkGraph
 
@@ -18,47 +19,47 @@ MESSAGE_DELAY = 2.0
 
 
 @lru_cache
-def compile_once(double: bool) -> None:
+def compile_once(double: bool, small: bool) -> None:
     """Compile the solver, or load its compiled code from disk, and print a message if this takes several seconds.
 
     Args:
         double: Whether the factor is stored in float64 rather than float32.
+        small: Whether frames are small; see :func:`cm_lightning.confidence.cpu.factorisation.lanes_of`.
     """
-    text = "Compiling the confidence map solver for this processor (about 20 s; the result is cached on disk) ..."
+    text = "Compiling the confidence map solver for this processor (up to 20 s; the result is cached on disk) ..."
     message = threading.Timer(MESSAGE_DELAY, lambda: print(text, file=sys.stderr, flush=True))
     message.daemon = True
     message.start()
     try:
-        _solve_small_systems(double)
+        _solve_small_system(double, small)
     except (ImportError, AttributeError):
         # Compiled code of an earlier version of this package may refer to a class that has been renamed since. In this
         # case, Numba raises an error instead of compiling the code again.
-        cache = eliminate_part.stats.cache_path
+        cache = factorise_lanes.stats.cache_path
         if cache is None:
             raise
         for index_file in Path(cache).glob("*.nbi"):
             index_file.unlink(missing_ok=True)
-        _solve_small_systems(double)
+        _solve_small_system(double, small)
     finally:
         message.cancel()
 
 
-def _solve_small_systems(double: bool) -> None:
-    """Solve small systems, which calls every compiled function of the elimination."""
+def _solve_small_system(double: bool, small: bool) -> None:
+    """Solve a system of ones, which calls every compiled function of the elimination."""
     dtype: type[np.floating] = np.float64 if double else np.float32
-    for factorisation, shape in (
-        (LaneFactorisation((4, 5), dtype), (4, 5)),
-        (TreeFactorisation((40, 40), dtype, 1), (40, 40)),
-    ):
-        depth, width = shape[0], shape[1] * factorisation.lanes
-        inner = width - factorisation.lanes
-        graph = RandomWalkGraph(
-            *(np.ones(size) for size in ((depth - 1, width), (depth, inner), (depth - 1, inner), (depth - 1, inner))),
-            slack=np.ones((depth, width)),
-            unknown=np.ones((depth, width), np.bool_),
-            rhs=np.ones((depth, width)),
-        )
-        factorisation.factorise(graph, ONE_THREAD)
-        usable = np.ones(factorisation.lanes, np.bool_)
-        x = np.empty((depth, width))
-        conjugate_gradients(graph, graph.rhs, factorisation, 1e-3, False, 1, usable, x, ONE_THREAD)
+    # A large frame with several parts.
+    depth, lateral = (4, 5) if small else (7 * CELL, 7 * CELL)
+    factorisation = LaneFactorisation((depth, lateral), dtype) if small else TreeFactorisation((depth, lateral), dtype, 1)
+    lanes = factorisation.lanes
+    width, inner = lateral * lanes, (lateral - 1) * lanes
+    graph = RandomWalkGraph(
+        *(np.ones(size) for size in ((depth - 1, width), (depth, inner), (depth - 1, inner), (depth - 1, inner))),
+        slack=np.ones((depth, width)),
+        unknown=np.ones((depth, width), np.bool_),
+        rhs=np.ones((depth, width)),
+    )
+    factorisation.factorise(graph, ONE_THREAD)
+    usable = np.ones(lanes, np.bool_)
+    x = np.empty((depth, width))
+    conjugate_gradients(graph, graph.rhs, factorisation, 1e-3, False, 1, usable, x, ONE_THREAD)

@@ -61,7 +61,8 @@ def _multiply_rows(
         for k in range(width):
             target[k] = graph.slack[row, k] * own[k]
         if with_magnitude:
-            magnitude[row] = np.abs(target)
+            for k in range(width):
+                magnitude[row, k] = abs(target[k])
         for neighbour in range(8):
             # Above, below, left, right, upper left, lower right, upper right, lower left.
             up = neighbour in (0, 4, 6)
@@ -190,7 +191,7 @@ def conjugate_gradients(
             steps[active] = step
             finished = active & finite & (((step > 0) & (estimates <= tolerance)) | (rz <= 0.0))
             if finished.any():
-                _advance(x, correction, residual, product, over_columns(np.where(finished, 1.0, 0.0)))
+                np.add(x, correction, out=x, where=over_columns(finished))
             active &= finite & ~finished
             if step == max_steps or not active.any():
                 break

@@ -9,7 +9,6 @@ import torch
 
 from cm_lightning.confidence.arrays import convert_like, to_numpy
 from cm_lightning.confidence.boundary import rectangle_around
-from cm_lightning.confidence.cpu.compilation import compile_once
 from cm_lightning.confidence.cpu.equations import Group, assemble, from_lanes, to_lanes
 from cm_lightning.confidence.cpu.factorisation import lanes_of
 from cm_lightning.confidence.cpu.memory import SolverPool
@@ -58,7 +57,6 @@ def solve(problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
         info.error_bound[frames] = solutions.error_bound[:count] + problem.rounding
         info.fallback[frames] = solutions.fallback[:count]
 
-    compile_once(parameters.method == "direct")
     _run(problem, solve_group)
     return problem.restore(maps), info.reshape(problem.leading)
 

@@ -126,7 +126,8 @@ def assemble(
     floor = EDGE_FLOOR[weight_function.formulation]
 
     def weigh(rows: tuple[int, int]) -> None:
-        _weigh(image, domain, scale, penalties, floor, lanes, graph, *rows)
+        buffers = np.empty((2, width))
+        _weigh(image, domain, scale, penalties, floor, lanes, graph, *rows, *buffers, buffers[1].view(np.int64))
 
     workers.run(weigh, row_blocks(depth, workers))
     _connect_known(domain, values, lanes, graph)
@@ -239,10 +240,15 @@ def _weigh(
     graph: RandomWalkGraph,
     first_row: int,
     end_row: int,
+    exponent: Array,
+    powers: Array,
+    bits: Array,
 ) -> None:
-    """Compute the weights of all edges within the domain whose first end is in some rows."""
+    """Compute the weights of all edges within the domain whose first end is in some rows.
+
+    ``exponent``, ``powers`` and its bits as int64 are buffers, ``(width,)``.
+    """
     depth, width = image.shape
-    exponent, powers = np.empty(width), np.empty(width)
     for kind in range(4):
         down, right = _STEPS[kind]
         weights = graph.vertical
@@ -261,7 +267,7 @@ def _weigh(
             for k in range(count):
                 exponent[k] = max(-scale[k] * abs(first[k] - second[k]) - penalty[k], _LOWEST)
             target = weights[row]
-            _exponential(exponent[:count], powers, target)
+            _exponential(exponent[:count], powers, bits, target)
             first_inside = domain[row, start : start + count]
             second_inside = domain[row + down, other_start : other_start + count]
             for k in range(count):
@@ -269,10 +275,11 @@ def _weigh(
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def _exponential(exponent: Array, powers: Array, result: Array) -> None:
+def _exponential(exponent: Array, powers: Array, bits: Array, result: Array) -> None:
     """Compute ``exp(exponent)`` for exponents from _LOWEST to 0, with a relative error of about 2e-16.
 
-    Every loop consists of operations for which there are vector instructions. ``powers`` is a buffer.
+    Every loop consists of operations for which there are vector instructions. ``powers`` and its bits as
+    int64 are buffers.
     """
     for k in range(len(exponent)):
         powers[k] = exponent[k] * _LOG2_E + _ROUND
@@ -294,7 +301,6 @@ def _exponential(exponent: Array, powers: Array, result: Array) -> None:
         value = value * rest + _TAYLOR[11]
         value = value * rest + _TAYLOR[12]
         result[k] = value * rest + _TAYLOR[13]
-    bits = powers.view(np.int64)
     for k in range(len(exponent)):
         bits[k] = (bits[k] + 1023) << 52  # the exponent of 2 ** multiple
     for k in range(len(exponent)):

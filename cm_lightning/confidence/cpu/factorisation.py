@@ -174,8 +174,10 @@ class TreeFactorisation:
         self._factor = make_factor(layout, self._program, dtype)
         count = min(threads, len(layout.roots))
         self._workspaces = [make_workspace(layout, self._program, dtype) for _ in range(count)]
-        fronts = (*layout.roots, *(front for level in layout.levels for front in level))
-        self._updates = {front: np.empty((layout.ring(front), layout.ring(front) + 1), dtype) for front in fronts}
+        self._updates = {
+            front: np.empty(layout.ring(front) * (layout.ring(front) + 1), dtype)
+            for front in (*layout.roots, *(front for level in layout.levels for front in level))
+        }
         # A vector for each part, because parts add to the same pixels of the lines between them.
         self._vectors = [np.empty(shape, dtype) for _ in layout.roots]
         self._solution = self._vectors[0] if len(layout.roots) == 1 else np.empty(shape, dtype)

@@ -137,13 +137,12 @@ def eliminate_part(
         scale: Factor of all weights, which shifts them to the range of the type of the factor.
         factor: Output, the factor.
         work: Buffers of the thread.
-        update: Output, update of the last front of the part, ``(ring, ring + 1)``.
+        update: Output, update of the last front of the part, ``(ring * (ring + 1),)``.
 
     Returns:
         Number of unknown pixels of the part without positive weights, for which the system cannot be solved.
     """
     depth, lateral = graph.slack.shape
-    unknown = graph.unknown.ravel()
     zero_pivots = 0
     top = 0
     end_batch = plan.parts[part, 1]
@@ -169,10 +168,10 @@ def eliminate_part(
                     begin = (-2 - child) * UPDATE_SIZE
                     cell = work.cell_updates[begin : begin + UPDATE_SIZE]
                     _add_update(work.fronts.front, size, cell, CELL_RING, runs)
-            zero_pivots += _eliminate(plan, front, pixels, unknown, factor, work)
+            zero_pivots += _eliminate(plan, front, pixels, graph.unknown, factor, work)
             ring = size - pivots
             if front == last_front:
-                _copy_update(work.fronts.front, size, pivots, update.reshape(-1))
+                _copy_update(work.fronts.front, size, pivots, update)
             else:
                 _copy_update(work.fronts.front, size, pivots, work.stack[top : top + ring * (ring + 1)])
                 top += ring * (ring + 1)
@@ -200,9 +199,9 @@ def eliminate_upper_front(
         scale: Factor of all weights.
         factor: Output, the factor.
         work: Buffers of the thread.
-        first: Update of the first half, ``(ring, ring + 1)``.
-        second: Update of the second half, ``(ring, ring + 1)``.
-        update: Output, update of the front, ``(ring, ring + 1)``.
+        first: Update of the first half, ``(ring * (ring + 1),)``.
+        second: Update of the second half, ``(ring * (ring + 1),)``.
+        update: Output, update of the front, ``(ring * (ring + 1),)``.
 
     Returns:
         Number of unknown pivots without positive weights.
@@ -214,9 +213,11 @@ def eliminate_upper_front(
     for half in range(1, -1, -1):
         child = first if half == 0 else second
         runs = plan.runs[plan.run_start[2 * front + half] : plan.run_start[2 * front + half + 1]]
-        _add_update(work.fronts.front, len(pixels), child.reshape(-1), len(child), runs)
-    zero_pivots = _eliminate(plan, front, pixels, graph.unknown.ravel(), factor, work)
-    _copy_update(work.fronts.front, len(pixels), pivots, update.reshape(-1))
+        index = plan.halves[front, half]
+        ring = plan.start[index + 1] - plan.start[index] - plan.pivots[index]
+        _add_update(work.fronts.front, len(pixels), child, ring, runs)
+    zero_pivots = _eliminate(plan, front, pixels, graph.unknown, factor, work)
+    _copy_update(work.fronts.front, len(pixels), pivots, update)
     return zero_pivots
 
 
@@ -348,7 +349,8 @@ def _eliminate(plan: Plan, front: int, pixels: Array, unknown: Array, factor: Fa
     eliminate_front(len(pixels), pixels, pivots, rows, factor.inverses, work.fronts)
     zero_pivots = 0
     for pivot in range(pivots):
-        zero_pivots += unknown[pixels[pivot]] and factor.inverses[pixels[pivot]] == 0
+        pixel = pixels[pivot]
+        zero_pivots += unknown[pixel // unknown.shape[1], pixel % unknown.shape[1]] and factor.inverses[pixel] == 0
     return zero_pivots
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.cpu.tree import Integers, Tree, append_runs, grow_tree, list_pixels
+from cm_lightning.confidence.cpu.tree import Integers, NodePixels, Tree, append_runs, grow_tree, list_pixels
 from cm_lightning.confidence.cpu.vectors import LANES
 
 # Maximum side length of a cell in pixels.
@@ -97,7 +97,12 @@ def make_layout(depth: int, lateral: int) -> Layout:
     tree = grow_tree(0, depth, 0, lateral, CELL)
     level = _upper_levels(tree)
     corners, batches, parts, fronts, nodes = _number(tree, level)
-    pixels, start, pivots, halves, runs, run_start = _indices(tree, fronts, nodes, corners, batches, depth, lateral)
+    all_pixels = list_pixels(tree, depth, lateral)
+    start = np.concatenate([[0], np.cumsum(np.diff(all_pixels.start)[nodes])])
+    pixels, halves, runs, run_start = _indices(
+        tree, all_pixels, fronts, nodes, start, corners, batches, depth, lateral
+    )
+    pivots = all_pixels.pivots[nodes]
     ring = np.diff(start) - pivots
     upper = [[int(fronts[node]) for node in np.flatnonzero(level == depth)] for depth in range(MAX_LEVELS)]
     plan = Plan(
@@ -109,7 +114,7 @@ def make_layout(depth: int, lateral: int) -> Layout:
         pivots=pivots,
         halves=halves,
         run_start=run_start,
-        runs=runs,
+        runs=runs.copy(),
         factor_start=np.concatenate([[0], np.cumsum(pivots * (pivots - 1) // 2 + pivots * ring)]),
     )
     return Layout(
@@ -133,7 +138,6 @@ def _upper_levels(tree: Tree) -> Integers:
     return level
 
 
-@njit(cache=True, nogil=True)
 def _number(tree: Tree, level: Integers) -> tuple[Integers, Integers, Integers, Integers, Integers]:
     """Number cells and fronts, and divide them into batches and parts.
 
@@ -141,120 +145,98 @@ def _number(tree: Tree, level: Integers) -> tuple[Integers, Integers, Integers, 
         ``corners``, ``batches`` and ``parts`` of the plan, the front of each node (its cell for a leaf), and the node of
         each front.
     """
-    nodes = len(tree.leaves)
-    corners = np.empty((tree.leaves[-1], 2), np.int64)
-    batches = np.empty((tree.leaves[-1], 4), np.int64)
-    parts = np.empty((tree.leaves[-1], 6), np.int64)
-    numbers = np.empty(nodes, np.int64)
-    front_nodes = np.empty(nodes, np.int64)
-    cells = fronts = batch_count = part_count = 0
-    in_part = False
-    for node in range(nodes):
+    corners: list[tuple[int, int]] = []
+    batches: list[list[int]] = []
+    parts: list[list[int]] = []
+    numbers: list[int] = []
+    front_nodes: list[int] = []
+    roots = {int(half) for halves in tree.halves[level >= 0] for half in halves if level[half] < 0}
+    begins_part = True
+    for node, (rectangle, halves) in enumerate(zip(tree.rectangles.tolist(), tree.halves.tolist(), strict=True)):
         if level[node] >= 0:
-            in_part = False
-        elif not in_part:
-            in_part = True
-            parts[part_count, 0] = batch_count
-            part_count += 1
-        if tree.leaves[node] == 1 and tree.halves[node, 0] < 0 and tree.halves[node, 1] < 0:
-            first = parts[part_count - 1, 0]
-            if batch_count == first or cells - batches[batch_count - 1, 0] == LANES:
-                batches[batch_count, 0] = cells
-                batches[batch_count, 2] = fronts
-                batch_count += 1
-            corners[cells, 0] = tree.rectangles[node, 0]
-            corners[cells, 1] = tree.rectangles[node, 2]
-            numbers[node] = cells
-            cells += 1
-            batches[batch_count - 1, 1] = cells
+            numbers.append(len(front_nodes))
+            front_nodes.append(node)
+            continue
+        if begins_part:
+            parts.append([len(batches), 0, *rectangle])
+        if halves == [-1, -1]:
+            if begins_part or len(corners) - batches[-1][0] == LANES:
+                batches.append([len(corners), 0, len(front_nodes), 0])
+            numbers.append(len(corners))
+            corners.append((rectangle[0], rectangle[2]))
+            batches[-1][1] = len(corners)
         else:
-            front_nodes[fronts] = node
-            numbers[node] = fronts
-            fronts += 1
-        if level[node] < 0:
-            batches[batch_count - 1, 3] = fronts
-            parts[part_count - 1, 1] = batch_count
-            parts[part_count - 1, 2:] = tree.rectangles[node]
-            # A part ends where its parent, or its parent's other half, begins.
-            if node + 1 < nodes and _is_half_of_upper(tree, level, node):
-                in_part = False
-    return (
-        corners,
-        batches[:batch_count].copy(),
-        parts[:part_count].copy(),
-        numbers,
-        front_nodes[:fronts].copy(),
-    )
-
-
-@njit(cache=True, nogil=True)
-def _is_half_of_upper(tree: Tree, level: Integers, node: int) -> bool:
-    """Return whether the parent of a node is cut off."""
-    for upper in range(len(level)):
-        if level[upper] >= 0 and (tree.halves[upper, 0] == node or tree.halves[upper, 1] == node):
-            return True
-    return False
+            numbers.append(len(front_nodes))
+            front_nodes.append(node)
+        batches[-1][3] = len(front_nodes)
+        parts[-1][1:] = [len(batches), *rectangle]
+        begins_part = node in roots
+    return tuple(np.array(table, np.int64) for table in (corners, batches, parts, numbers, front_nodes))  # type: ignore[return-value]
 
 
 @njit(cache=True, nogil=True)
 def _indices(
-    tree: Tree, numbers: Integers, front_nodes: Integers, corners: Integers, batches: Integers, depth: int, lateral: int
-) -> tuple[Integers, Integers, Integers, Integers, Integers, Integers]:
+    tree: Tree,
+    node_pixels: NodePixels,
+    numbers: Integers,
+    front_nodes: Integers,
+    start: Integers,
+    corners: Integers,
+    batches: Integers,
+    depth: int,
+    lateral: int,
+) -> tuple[Integers, Integers, Integers, Integers]:
     """Return the pixels, halves and runs of all fronts."""
-    all_pixels, all_start, all_pivots = list_pixels(tree, depth, lateral)
     fronts = len(front_nodes)
     slots = np.empty(len(corners), np.int64)
     for batch in range(len(batches)):
         for cell in range(batches[batch, 0], batches[batch, 1]):
             slots[cell] = batch % 2 * LANES + cell - batches[batch, 0]
-    start = np.zeros(fronts + 1, np.int64)
-    for front in range(fronts):
-        node = front_nodes[front]
-        start[front + 1] = start[front] + all_start[node + 1] - all_start[node]
-    pixels = np.empty(start[-1], np.int64)
-    pivots = np.empty(fronts, np.int64)
-    halves = np.full((fronts, 2), -1, np.int64)
-    position = np.full(depth * lateral, -1, np.int64)
-    runs = np.empty((2 * start[-1] + 1, 3), np.int64)
+    pixels = np.empty(start[fronts], np.int64)
+    halves = np.empty((fronts, 2), np.int64)
+    position = np.empty(depth * lateral + 1, np.int64)
+    for pixel in range(len(position)):
+        position[pixel] = -1
+    runs = np.empty((2 * start[fronts], 3), np.int64)
     run_start = np.zeros(2 * fronts + 1, np.int64)
     cell_ring = np.empty(CELL_RING, np.int64)
     count = 0
     for front in range(fronts):
-        node = front_nodes[front]
-        own = pixels[start[front] : start[front + 1]]
-        own[:] = all_pixels[all_start[node] : all_start[node + 1]]
-        pivots[front] = all_pivots[node]
-        for index in range(len(own)):
-            position[own[index]] = index
+        first_pixel = node_pixels.start[front_nodes[front]]
+        for index in range(start[front + 1] - start[front]):
+            pixel = node_pixels.pixels[first_pixel + index]
+            pixels[start[front] + index] = pixel
+            position[pixel] = index
         for half in range(2):
-            child = tree.halves[node, half]
+            child = tree.halves[front_nodes[front], half]
             first = count
-            if child >= 0 and tree.halves[child, 0] < 0 and tree.halves[child, 1] < 0:
+            if child < 0:
+                halves[front, half] = -1
+            elif tree.halves[child, 0] < 0 and tree.halves[child, 1] < 0:
                 cell = numbers[child]
                 halves[front, half] = -2 - slots[cell]
                 ring_of_cell(corners[cell, 0], corners[cell, 1], depth, lateral, cell_ring)
-                # Pixels outside the frame are not in any front.
-                position_of = np.full(CELL_RING, -1, np.int64)
                 for index in range(CELL_RING):
-                    if cell_ring[index] >= 0:
-                        position_of[index] = position[cell_ring[index]]
-                count = append_runs(np.arange(CELL_RING), position_of, -1, runs, count)
-                _sort_runs(runs[first:count])
-            elif child >= 0:
+                    if cell_ring[index] < 0:  # Pixels outside the frame are not in any front.
+                        cell_ring[index] = depth * lateral
+                count = append_runs(cell_ring, position, -1, runs, count)
+                _sort_runs(runs, first, count)
+            else:
                 halves[front, half] = numbers[child]
-                ring = all_pixels[all_start[child] + all_pivots[child] : all_start[child + 1]]
+                ring_start = node_pixels.start[child] + node_pixels.pivots[child]
+                ring = node_pixels.pixels[ring_start : node_pixels.start[child + 1]]
                 count = append_runs(ring, position, -1, runs, count)
             run_start[2 * front + half + 1] = count
-        for index in range(len(own)):
-            position[own[index]] = -1
-    return pixels, start, pivots, halves, runs[:count].copy(), run_start
+        for index in range(start[front], start[front + 1]):
+            position[pixels[index]] = -1
+    return pixels, halves, runs[:count], run_start
 
 
 @njit(cache=True, nogil=True)
-def _sort_runs(runs: Integers) -> None:
-    """Sort runs by their index in the front."""
-    for last in range(1, len(runs)):
-        for index in range(last, 0, -1):
+def _sort_runs(runs: Integers, first: int, end: int) -> None:
+    """Sort some runs by their index in the front."""
+    for last in range(first + 1, end):
+        for index in range(last, first, -1):
             if runs[index, 1] < runs[index - 1, 1]:
                 for column in range(3):
                     runs[index, column], runs[index - 1, column] = runs[index - 1, column], runs[index, column]

@@ -85,9 +85,9 @@ def make_program(height: int, width: int, margin: int) -> Program:
         pivots=pivots,
         rings=rings,
         edge_start=edge_start,
-        edges=edges,
+        edges=edges.copy(),
         run_start=run_start,
-        runs=runs,
+        runs=runs.copy(),
         factor_start=np.concatenate([[0], np.cumsum(pivots * (pivots - 1) // 2 + pivots * (sizes - pivots))]),
         stack_size=int(_stack_size(sizes * (sizes + 1) // 2, updates, tree.halves)),
         largest=int(sizes.max()),
@@ -100,10 +100,12 @@ def _indices(
 ) -> tuple[Integers, Integers, Integers, Integers, Integers]:
     """Return the edges and the runs of all fronts."""
     fronts = len(pivots)
-    position = np.full(high * wide, -1, np.int64)
+    position = np.empty(high * wide, np.int64)
+    for pixel in range(len(position)):
+        position[pixel] = -1
     edges = np.empty((4 * high * wide, 2), np.int64)
     edge_start = np.zeros(fronts + 1, np.int64)
-    runs = np.empty((2 * len(pixels), 3), np.int64)
+    runs = np.empty((2 * (len(pixels) + fronts), 3), np.int64)
     run_start = np.zeros(2 * fronts + 1, np.int64)
     rings = np.zeros((fronts, 2), np.int64)
     edge_count = run_count = 0
@@ -135,13 +137,15 @@ def _indices(
             run_start[2 * front + half + 1] = run_count
         for index in range(size):
             position[own[index]] = -1
-    return edges[:edge_count].copy(), edge_start, runs[:run_count].copy(), run_start, rings
+    return edges[:edge_count], edge_start, runs[:run_count], run_start, rings
 
 
 @njit(cache=True, nogil=True)
 def _stack_size(fronts: Integers, updates: Integers, halves: Integers) -> int:
-    """Return the maximum size of a stack of updates on which each front is placed before its update replaces it and the
-    updates of its halves."""
+    """Return the maximum size of the stack.
+
+    Each front is placed on top of the updates of its halves, and its own update then replaces all of them.
+    """
     size = 0
     largest = 0
     for front in range(len(fronts)):

@@ -137,7 +137,7 @@ class CompiledSolver:
         result: Solutions,
     ) -> None:
         """Factorise and solve the systems of some lanes with a factor of the given type."""
-        compile_once(dtype is np.float64)
+        compile_once(dtype is np.float64, self.lanes > 1)
         if dtype not in self._factorisations:
             self._factorisations[dtype] = make_factorisation(self.shape, dtype, self.threads)
         factorisation = self._factorisations[dtype]

@@ -57,13 +57,13 @@ def grow_tree(top: int, bottom: int, left: int, right: int, leaf: int) -> Tree:
     capacity = 2 * ((bottom - top) // pitch + 1) * ((right - left) // pitch + 1)
     rectangles = np.empty((capacity, 4), np.int64)
     lines = np.empty((capacity, 4), np.int64)
-    halves = np.full((capacity, 2), -1, np.int64)
+    halves = np.empty((capacity, 2), np.int64)
     leaves = np.zeros(capacity, np.int64)
     nodes = 0
     # Depth-first search. An entry of the stack consists of a rectangle, the number of its finished halves (-1 for a new
     # rectangle), the position of its line, whether this is a row, and the results of its halves.
     stack = np.empty((128, 9), np.int64)
-    stack[0] = np.array([top, bottom, left, right, -1, 0, 0, -1, -1])
+    stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3], stack[0, 4] = top, bottom, left, right, -1
     size = 1
     result = -1
     while size > 0:
@@ -74,7 +74,9 @@ def grow_tree(top: int, bottom: int, left: int, right: int, leaf: int) -> Tree:
             size -= 1
             continue
         if high <= leaf and wide <= leaf:
-            rectangles[nodes] = lines[nodes] = entry[:4]
+            for side in range(4):
+                rectangles[nodes, side] = lines[nodes, side] = entry[side]
+            halves[nodes, 0] = halves[nodes, 1] = -1
             leaves[nodes] = 1
             result = nodes
             nodes += 1
@@ -86,21 +88,22 @@ def grow_tree(top: int, bottom: int, left: int, right: int, leaf: int) -> Tree:
         else:
             entry[7 + entry[4]] = result
         entry[4] += 1
-        half = stack[size]
-        half[:4] = entry[:4]
-        half[4] = -1
+        first = 0 if entry[6] else 2
         if entry[4] < 2:
-            first = 0 if entry[6] else 2
+            half = stack[size]
+            for side in range(4):
+                half[side] = entry[side]
+            half[4] = -1
             half[first + 1 - entry[4]] = entry[5] + entry[4]
             size += 1
             continue
-        rectangles[nodes] = entry[:4]
-        lines[nodes] = entry[:4]
-        first = 0 if entry[6] else 2
+        for side in range(4):
+            rectangles[nodes, side] = lines[nodes, side] = entry[side]
         lines[nodes, first] = entry[5]
         lines[nodes, first + 1] = entry[5] + 1
-        halves[nodes] = entry[7:9]
-        for half_node in entry[7:9]:
+        for index in range(2):
+            half_node = entry[7 + index]
+            halves[nodes, index] = half_node
             if half_node >= 0:
                 leaves[nodes] += leaves[half_node]
         result = nodes
@@ -132,7 +135,6 @@ class NodePixels(NamedTuple):
     pivots: Integers
 
 
-@njit(cache=True, nogil=True)
 def list_pixels(tree: Tree, depth: int, lateral: int) -> NodePixels:
     """List the pixels of the nodes of a tree.
 
@@ -145,63 +147,65 @@ def list_pixels(tree: Tree, depth: int, lateral: int) -> NodePixels:
     Returns:
         The pixels of every node.
     """
-    nodes = len(tree.rectangles)
-    rank = np.full((depth, lateral), -1, np.int64)
-    in_order = np.empty(depth * lateral, np.int64)
-    count = 0
-    for node in range(nodes):
-        count = _number_pixels(tree.lines[node], rank, in_order, count)
-    top, bottom, left, right = tree.rectangles[-1]
-    for rectangle in (
-        (0, top, 0, lateral),
-        (bottom, depth, 0, lateral),
-        (top, bottom, 0, left),
-        (top, bottom, right, lateral),
-    ):
-        count = _number_pixels(np.array(rectangle), rank, in_order, count)
-
-    start = np.zeros(nodes + 1, np.int64)
-    pivots = np.empty(nodes, np.int64)
-    for node in range(nodes):
-        top, bottom, left, right = tree.rectangles[node]
-        high = min(bottom + 1, depth) - max(top - 1, 0)
-        wide = min(right + 1, lateral) - max(left - 1, 0)
-        ring = high * wide - (bottom - top) * (right - left)
-        top, bottom, left, right = tree.lines[node]
-        pivots[node] = (bottom - top) * (right - left)
-        start[node + 1] = start[node] + pivots[node] + ring
-    pixels = np.empty(start[-1], np.int64)
-    for node in range(nodes):
-        position = start[node]
-        top, bottom, left, right = tree.lines[node]
-        for row in range(top, bottom):
-            for column in range(left, right):
-                pixels[position] = rank[row, column]
-                position += 1
-        first = position
-        top, bottom, left, right = tree.rectangles[node]
-        for row in range(max(top - 1, 0), min(bottom + 1, depth)):
-            if top <= row < bottom:
-                if left > 0:
-                    pixels[position] = rank[row, left - 1]
-                    position += 1
-                if right < lateral:
-                    pixels[position] = rank[row, right]
-                    position += 1
-            else:
-                for column in range(max(left - 1, 0), min(right + 1, lateral)):
-                    pixels[position] = rank[row, column]
-                    position += 1
-        pixels[first:position].sort()
-    for position in range(len(pixels)):
-        pixels[position] = in_order[pixels[position]]
-    return NodePixels(pixels, start, pivots)
+    top, bottom, left, right = tree.rectangles.T
+    high = np.minimum(bottom + 1, depth) - np.maximum(top - 1, 0)
+    wide = np.minimum(right + 1, lateral) - np.maximum(left - 1, 0)
+    ring = high * wide - (bottom - top) * (right - left)
+    top, bottom, left, right = tree.lines.T
+    pivots = (bottom - top) * (right - left)
+    start = np.concatenate([[0], np.cumsum(pivots + ring)])
+    rank, in_order = np.empty((depth, lateral), np.int64), np.empty(depth * lateral, np.int64)
+    ranks = np.empty(start[-1], np.int64)
+    _list_ranks(tree, rank, in_order, ranks)
+    # All pixels are sorted at once, by node and rank. Pivots are eliminated before the ring of their node.
+    node = np.repeat(np.arange(len(pivots)), pivots + ring)
+    ranks += node * len(in_order)
+    ranks.sort()
+    return NodePixels(in_order[ranks - node * len(in_order)], start, pivots)
 
 
 @njit(cache=True, nogil=True)
-def _number_pixels(rectangle: Integers, rank: Integers, in_order: Integers, count: int) -> int:
+def _list_ranks(tree: Tree, rank: Integers, in_order: Integers, ranks: Integers) -> None:
+    """List the positions of the pixels of every node in the order of elimination.
+
+    Args:
+        tree: The tree.
+        rank: Output, position of every pixel in the order of elimination, ``(depth, lateral)``.
+        in_order: Output, pixels in the order of elimination, ``(pixels,)``.
+        ranks: Output, positions of the pixels of every node, ``(total,)``.
+    """
+    depth, lateral = rank.shape
+    nodes = len(tree.rectangles)
+    count = 0
+    for node in range(nodes):
+        top, bottom, left, right = tree.lines[node]
+        count = _number_pixels(top, bottom, left, right, rank, in_order, count)
+    top, bottom, left, right = tree.rectangles[nodes - 1]
+    count = _number_pixels(0, top, 0, lateral, rank, in_order, count)
+    count = _number_pixels(bottom, depth, 0, lateral, rank, in_order, count)
+    count = _number_pixels(top, bottom, 0, left, rank, in_order, count)
+    count = _number_pixels(top, bottom, right, lateral, rank, in_order, count)
+    position = 0
+    for node in range(nodes):
+        top, bottom, left, right = tree.lines[node]
+        for row in range(top, bottom):
+            for column in range(left, right):
+                ranks[position] = rank[row, column]
+                position += 1
+        top, bottom, left, right = tree.rectangles[node]
+        for row in range(max(top - 1, 0), min(bottom + 1, depth)):
+            inside = top <= row < bottom
+            for column in range(max(left - 1, 0), min(right + 1, lateral)):
+                if not (inside and left <= column < right):
+                    ranks[position] = rank[row, column]
+                    position += 1
+
+
+@njit(cache=True, nogil=True)
+def _number_pixels(
+    top: int, bottom: int, left: int, right: int, rank: Integers, in_order: Integers, count: int
+) -> int:
     """Append the pixels of a rectangle to the order of elimination; return the number of pixels so far."""
-    top, bottom, left, right = rectangle
     for row in range(top, bottom):
         for column in range(left, right):
             rank[row, column] = count
