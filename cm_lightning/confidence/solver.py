@@ -14,7 +14,8 @@ from cm_lightning.confidence.gradient import differentiable_maps
 from cm_lightning.confidence.problem import Problem, SolveInfo, SolverParameters
 from cm_lightning.confidence.weights import Formulation
 
-# Version of the maps, which is part of the keys of cached maps. It must be increased if maps change.
+# Version of the maps, which is part of the keys of cached maps. It must be increased if maps change by more than
+# rounding errors.
 SOLVER_VERSION = 2
 
 
@@ -28,7 +29,7 @@ class ConfidenceMapSolver(SolverParameters):
     probability that a random walk from a pixel reaches a source before a sink.
 
     The linear system is solved by conjugate gradients in float64. The preconditioner is a factorisation in float32
-    without subtractions (:mod:`cm_lightning.confidence.cpu.elimination`), for which one or two steps are sufficient,
+    without subtractions (:mod:`cm_lightning.confidence.cpu.lanes`), for which one or two steps are sufficient,
     independently of the image and the parameters. If they are not, the frame is solved directly in float64, which
     :meth:`solve` reports.
 

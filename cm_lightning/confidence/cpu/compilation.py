@@ -49,12 +49,15 @@ def _solve_small_system(double: bool, small: bool) -> None:
     """Solve a system of ones, which calls every compiled function of the elimination."""
     dtype: type[np.floating] = np.float64 if double else np.float32
     # A large frame with several parts.
-    depth, lateral = (4, 5) if small else (7 * CELL, 7 * CELL)
-    factorisation = LaneFactorisation((depth, lateral), dtype) if small else TreeFactorisation((depth, lateral), dtype, 1)
+    depth, lateral = shape = (4, 5) if small else (7 * CELL, 7 * CELL)
+    factorisation = LaneFactorisation(shape, dtype) if small else TreeFactorisation(shape, dtype, 1)
     lanes = factorisation.lanes
     width, inner = lateral * lanes, (lateral - 1) * lanes
     graph = RandomWalkGraph(
-        *(np.ones(size) for size in ((depth - 1, width), (depth, inner), (depth - 1, inner), (depth - 1, inner))),
+        vertical=np.ones((depth - 1, width)),
+        horizontal=np.ones((depth, inner)),
+        down_right=np.ones((depth - 1, inner)),
+        down_left=np.ones((depth - 1, inner)),
         slack=np.ones((depth, width)),
         unknown=np.ones((depth, width), np.bool_),
         rhs=np.ones((depth, width)),

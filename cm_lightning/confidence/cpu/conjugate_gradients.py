@@ -1,9 +1,9 @@
 """Preconditioned conjugate gradients and direct solution of linear systems, for the CPU.
 
 All computations are in float64, except for those with the factor. The preconditioner is a factorisation without
-subtractions (:mod:`cm_lightning.confidence.cpu.factorisation`), by default in float32. It approximates every entry of the
-inverse matrix with a relative error of about 1e-6. Every step of conjugate gradients therefore reduces the error by about
-this factor.
+subtractions (:mod:`cm_lightning.confidence.cpu.factorisation`), by default in float32. It approximates every entry of
+the inverse matrix with a relative error of about 1e-6. Every step of conjugate gradients therefore reduces the error by
+about this factor.
 
 Arrays have the shape ``(depth, lateral * lanes)``; see :mod:`cm_lightning.confidence.cpu.equations`. The systems of
 different lanes are solved independently.
@@ -39,8 +39,8 @@ def multiply(
         result: Output, ``A x``, ``(depth, lateral * lanes)``.
         lanes: Number of lanes.
         workers: Threads.
-        magnitude: Output, sum of the absolute values of the terms of each entry, ``(depth, lateral * lanes)``. It is not
-            computed if this array is empty.
+        magnitude: Output, sum of the absolute values of the terms of each entry, ``(depth, lateral * lanes)``. It is
+            not computed if this array is empty.
     """
 
     def multiply_block(rows: tuple[int, int]) -> None:

@@ -1,9 +1,9 @@
 """Assembly of the linear systems of frames by compiled functions, for the CPU.
 
 The result is the same as that of :class:`cm_lightning.confidence.weights.WeightFunction` and
-:func:`cm_lightning.confidence.graph.make_graph`, up to rounding errors. Frames are processed in groups of the same shape
-as arrays of shape ``(depth, lateral * lanes)``: ``lanes`` values of the same pixel of different frames are next to each
-other. For a single frame, ``lanes`` is 1, and these are ordinary frames.
+:func:`cm_lightning.confidence.graph.make_graph`, up to rounding errors. Frames are processed in groups of the same
+shape as arrays of shape ``(depth, lateral * lanes)``: ``lanes`` values of the same pixel of different frames are next
+to each other. For a single frame, ``lanes`` is 1, and these are ordinary frames.
 """
 
 from collections.abc import Sequence
@@ -105,14 +105,16 @@ def assemble(
     ]
     parts = [problem.intensities(problem.frames[(frame, *box)]) for frame, box in zip(frames, rectangles, strict=True)]
     intensities = to_lanes(np.stack(parts), lanes)
-    conditions = boundary_conditions(*masks, weight_function.formulation == "realtime")
+    domain, source, sink, reaches_source, reaches_sink = masks
+    virtual = weight_function.formulation == "realtime"
+    conditions = boundary_conditions(domain, source, sink, reaches_source, reaches_sink, virtual)
     values, unknown, slack, rhs = (to_lanes(array, lanes) for array in conditions)
-    domain = to_lanes(masks[0], lanes)
+    inside = to_lanes(domain, lanes)
     decay = np.zeros((intensities.shape[0], lanes))
-    decay[:, : len(frames)] = np.moveaxis(weight_function.decay(masks[0])[..., 0], 0, -1)
+    decay[:, : len(frames)] = np.moveaxis(weight_function.decay(domain)[..., 0], 0, -1)
 
-    image = _scale(intensities, domain, decay, weight_function.normalise == "frame", workers)
-    scale, penalties = _coefficients(problem, image, domain, lanes)
+    image = _scale(intensities, inside, decay, weight_function.normalise == "frame", workers)
+    scale, penalties = _coefficients(problem, image, inside, lanes)
     depth, width = image.shape
     graph = RandomWalkGraph(
         vertical=np.empty((depth - 1, width)),
@@ -126,16 +128,17 @@ def assemble(
     floor = EDGE_FLOOR[weight_function.formulation]
 
     def weigh(rows: tuple[int, int]) -> None:
-        buffers = np.empty((2, width))
-        _weigh(image, domain, scale, penalties, floor, lanes, graph, *rows, *buffers, buffers[1].view(np.int64))
+        exponent, powers = np.empty((2, width))
+        bits = powers.view(np.int64)
+        _weigh(image, inside, scale, penalties, floor, lanes, graph, rows[0], rows[1], exponent, powers, bits)
 
     workers.run(weigh, row_blocks(depth, workers))
-    _connect_known(domain, values, lanes, graph)
+    _connect_known(inside, values, lanes, graph)
     return Group(
         tuple(frames),
         tuple(rectangles),
         lanes,
-        domain,
+        inside,
         values,
         graph,
         # The sum of eight weights is at most 8 (1 + floor), and virtual nodes add 2.
@@ -177,7 +180,7 @@ def _coefficients(problem: Problem, image: Array, domain: Array, lanes: int) -> 
     if problem.weight_function.formulation == "reference" and problem.weight_function.normalise == "frame":
         _largest_steps(image, domain, lanes, steps, exists)
     largest = dict(zip(EDGE_ENDS, steps.reshape(4, -1, lanes).max(axis=1), strict=True))
-    present = dict(zip(EDGE_ENDS, exists.reshape(4, -1, lanes).any(axis=1), strict=True))
+    present = dict(zip(EDGE_ENDS, np.asarray(exists.reshape(4, -1, lanes).any(axis=1)), strict=True))
     scale, penalties = problem.weight_function.exponent(largest, present)
     rows = [np.broadcast_to(np.asarray(row, np.float64), (lanes,)) for row in (scale, *penalties.values())]
     tiled = np.stack([np.tile(row, width // lanes) for row in rows])

@@ -1,4 +1,4 @@
-"""Factorisations of linear systems of frames of the same shape: of LANES small frames at a time, or of a large frame."""
+"""Factorisations of linear systems of frames of the same shape: LANES small frames at a time, or one large frame."""
 
 from typing import Any, Protocol
 

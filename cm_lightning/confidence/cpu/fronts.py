@@ -43,7 +43,8 @@ class FrontBuffers(NamedTuple):
     Attributes:
         front: Current front, ``(size * stride,)`` for the largest front.
         ratios: Ratios of the current panel: vectors of columns, pivots, LANES columns, ``(stride * PANEL,)``.
-        weights: Weights of the pivots of the current panel: blocks of rows, pivots, FRONT_ROWS rows, ``(size * PANEL,)``.
+        weights: Weights of the pivots of the current panel: blocks of rows, pivots, FRONT_ROWS rows, ``(size *
+            PANEL,)``.
         values: Vector on the pixels of a front, ``(stride,)``.
     """
 
@@ -204,8 +205,8 @@ def _update(buffers: FrontBuffers, size: int, first_row: int, end_row: int, pane
     """Add the products of some pivots of the panel to the rows from ``first_row`` to ``end_row - 1``.
 
     Complete vectors are updated, starting with that of the diagonal. The values below the diagonal are not used. Blocks
-    of rows may start before ``first_row``, with pivots that have been eliminated and are not needed any more, and may end
-    after the last row of the front, but must not contain other rows.
+    of rows may start before ``first_row``, with pivots that have been eliminated and are not needed any more, and may
+    end after the last row of the front, but must not contain other rows.
     """
     stride = front_stride(size)
     vectors = stride // LANES

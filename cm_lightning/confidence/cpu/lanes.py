@@ -1,9 +1,10 @@
 """Elimination without subtractions of LANES rectangles at a time, on one thread.
 
 All arrays of weights contain one value per rectangle (lane) in each row, so that the innermost operations are vector
-instructions for any size of the rectangles. The matrix ``A`` of a random walk is represented by the weights ``w_ij >= 0``
-between unknown pixels and the slack ``k_i >= 0``, which is the sum of the weights to pixels with known values. Its
-diagonal ``k_i + sum_j w_ij`` is not stored. The elimination of a pixel ``p`` changes the weights between its neighbours:
+instructions for any size of the rectangles. The matrix ``A`` of a random walk is represented by the weights ``w_ij >=
+0`` between unknown pixels and the slack ``k_i >= 0``, which is the sum of the weights to pixels with known values. Its
+diagonal ``k_i + sum_j w_ij`` is not stored. The elimination of a pixel ``p`` changes the weights between its
+neighbours:
 
     w_ij += w_pi w_pj / d_p,    k_i += w_pi k_p / d_p,    d_p = k_p + sum_j w_pj.
 
@@ -106,8 +107,8 @@ def factorise_lanes(
 
     Args:
         program: The program.
-        edges: Weights of the edges in the window, ``(4 * height * width, LANES)``: vertical, horizontal, down right, and
-            down left, each at the pixel in its upper left corner.
+        edges: Weights of the edges in the window, ``(4 * height * width, LANES)``: vertical, horizontal, down right,
+            and down left, each at the pixel in its upper left corner.
         slack: Slack of the pixels of the rectangle, ``(height * width, LANES)``.
         factor: Output, the weights of each eliminated pixel, divided by the sum of its weights and slack,
             ``(factor_start[-1], LANES)``.

@@ -18,7 +18,7 @@ class SolverPool:
     """Solvers that are not in use.
 
     The memory of a solver is large, and the operating system needs about as much time to provide it as the solver needs
-    for a frame. Solvers are therefore kept for frames of the same shape. Only those for the last shape are kept, so that
+    for a frame. Solvers are therefore kept for the next frames. Only those for the last shape are kept, so that
     the memory does not grow with the number of shapes.
     """
 

@@ -25,8 +25,8 @@ from cm_lightning.confidence.graph import RandomWalkGraph
 
 Array = NDArray[Any]
 
-# Side length in pixels of the window of a cell, and number of values of a row and of the whole of its update. The last row
-# is not used; complete vectors are written beyond the end of the row before it.
+# Side length in pixels of the window of a cell, and number of values of a row and of the whole of its update. The last
+# row is not used; complete vectors are written beyond the end of the row before it.
 WINDOW = CELL + 2
 UPDATE_ROW = CELL_RING + 1
 UPDATE_SIZE = UPDATE_ROW * UPDATE_ROW
@@ -38,7 +38,8 @@ class Factor(NamedTuple):
     Attributes:
         cells: Factor of the cells of every batch, ``(batches, rows, LANES)``.
         cell_inverses: Inverses of the sums of the weights and slack of their pixels, ``(batches, WINDOW**2, LANES)``.
-        rows: Weights of each pivot, divided by the sum of its weights and slack, for all fronts, ``(factor_start[-1],)``.
+        rows: Weights of each pivot, divided by the sum of its weights and slack, for all fronts,
+            ``(factor_start[-1],)``.
         inverses: Inverses of these sums by pixel, ``(pixels,)``.
     """
 
@@ -380,8 +381,8 @@ def reduce_part(
         work: Buffers of the thread.
         depth: Number of rows of the frame.
         lateral: Number of columns of the frame.
-        vector: Right-hand side at the pixels of the part, ``(pixels,)``; changed in place. The contributions of the part
-            are added to the pixels around it.
+        vector: Right-hand side at the pixels of the part, ``(pixels,)``; changed in place. The contributions of the
+            part are added to the pixels around it.
     """
     window = work.window
     ring = np.empty(CELL_RING, np.int64)

@@ -99,9 +99,7 @@ def make_layout(depth: int, lateral: int) -> Layout:
     corners, batches, parts, fronts, nodes = _number(tree, level)
     all_pixels = list_pixels(tree, depth, lateral)
     start = np.concatenate([[0], np.cumsum(np.diff(all_pixels.start)[nodes])])
-    pixels, halves, runs, run_start = _indices(
-        tree, all_pixels, fronts, nodes, start, corners, batches, depth, lateral
-    )
+    pixels, halves, runs, run_start = _indices(tree, all_pixels, fronts, nodes, start, corners, batches, depth, lateral)
     pivots = all_pixels.pivots[nodes]
     ring = np.diff(start) - pivots
     upper = [[int(fronts[node]) for node in np.flatnonzero(level == depth)] for depth in range(MAX_LEVELS)]
@@ -142,8 +140,8 @@ def _number(tree: Tree, level: Integers) -> tuple[Integers, Integers, Integers, 
     """Number cells and fronts, and divide them into batches and parts.
 
     Returns:
-        ``corners``, ``batches`` and ``parts`` of the plan, the front of each node (its cell for a leaf), and the node of
-        each front.
+        ``corners``, ``batches`` and ``parts`` of the plan, the front of each node (its cell for a leaf), and the node
+        of each front.
     """
     corners: list[tuple[int, int]] = []
     batches: list[list[int]] = []
@@ -171,7 +169,8 @@ def _number(tree: Tree, level: Integers) -> tuple[Integers, Integers, Integers, 
         batches[-1][3] = len(front_nodes)
         parts[-1][1:] = [len(batches), *rectangle]
         begins_part = node in roots
-    return tuple(np.array(table, np.int64) for table in (corners, batches, parts, numbers, front_nodes))  # type: ignore[return-value]
+    corner_table, batch_table, part_table = (np.array(table, np.int64) for table in (corners, batches, parts))
+    return corner_table, batch_table, part_table, np.array(numbers), np.array(front_nodes)
 
 
 @njit(cache=True, nogil=True)

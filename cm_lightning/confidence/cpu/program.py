@@ -33,8 +33,8 @@ class Program(NamedTuple):
         pivots: Number of pivots of each front, ``(fronts,)``.
         rings: Number of pixels of the rings of both halves of each front, 0 for an empty half, ``(fronts, 2)``.
         edge_start: First edge of each front, and their number, ``(fronts + 1,)``.
-        edges: Index of each edge in the packed triangle, and in the weights of the window (kind of edge * pixels + pixel
-            of its upper left end), ``(edges, 2)``.
+        edges: Index of each edge in the packed triangle, and in the weights of the window (kind of edge * pixels +
+            pixel of its upper left end), ``(edges, 2)``.
         run_start: First run of each half (two per front), and their number, ``(2 * fronts + 1,)``.
         runs: Runs of values that are added to a front: index in the ring of the half, index in the front, length,
             ``(runs, 3)``.
@@ -65,8 +65,8 @@ def make_program(height: int, width: int, margin: int) -> Program:
     Args:
         height: Number of rows of the rectangle.
         width: Number of columns of the rectangle.
-        margin: Width in pixels of the margin around the rectangle, which is part of the window but not eliminated: 1 for
-            cells, 0 for frames.
+        margin: Width in pixels of the margin around the rectangle, which is part of the window but not eliminated: 1
+            for cells, 0 for frames.
 
     Returns:
         The program.

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from types import TracebackType
 from typing import TypeVar
 
@@ -70,4 +71,4 @@ def row_blocks(rows: int, workers: Workers) -> list[tuple[int, int]]:
     """
     blocks = max(1, min(workers.threads, rows // MIN_BLOCK_ROWS))
     ends = [rows * block // blocks for block in range(blocks + 1)]
-    return list(zip(ends[:-1], ends[1:], strict=True))
+    return list(pairwise(ends))

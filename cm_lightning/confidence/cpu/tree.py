@@ -1,8 +1,8 @@
 """Elimination tree of a grid: nested dissection into leaves, for any leaf size.
 
-A rectangle of pixels is bisected by a line of pixels (separator) that is one pixel wide. Since no edge of the 8-neighbour
-graph crosses it, both halves can be eliminated independently before the line itself. Recursive bisection results in a
-tree of rectangles, whose leaves are not bisected.
+A rectangle of pixels is bisected by a line of pixels (separator) that is one pixel wide. Since no edge of the
+8-neighbour graph crosses it, both halves can be eliminated independently before the line itself. Recursive bisection
+results in a tree of rectangles, whose leaves are not bisected.
 
 The pixels of a node are those that are eliminated with it (pivots: the pixels of its line, or all pixels of a leaf),
 followed by the ring of pixels around its rectangle, which are eliminated later, both in the order of elimination.
@@ -202,9 +202,7 @@ def _list_ranks(tree: Tree, rank: Integers, in_order: Integers, ranks: Integers)
 
 
 @njit(cache=True, nogil=True)
-def _number_pixels(
-    top: int, bottom: int, left: int, right: int, rank: Integers, in_order: Integers, count: int
-) -> int:
+def _number_pixels(top: int, bottom: int, left: int, right: int, rank: Integers, in_order: Integers, count: int) -> int:
     """Append the pixels of a rectangle to the order of elimination; return the number of pixels so far."""
     for row in range(top, bottom):
         for column in range(left, right):

@@ -1,9 +1,9 @@
 """Vectors of LANES values in compiled code.
 
-Numba leaves vectorisation to LLVM, which does not vectorise short loops over arrays that may overlap. This module adds a
-type for vectors to Numba, whose operations are single vector instructions (or a few, for float64). Arrays of vectors
-have the shape ``(rows, LANES)``; an index is the number of a row. In one-dimensional arrays, an index is the position of
-the first of LANES values. Indices are not checked.
+Numba leaves vectorisation to LLVM, which does not vectorise short loops over arrays that may overlap. This module adds
+a type for vectors to Numba, whose operations are single vector instructions (or a few, for float64). Arrays of vectors
+have the shape ``(rows, LANES)``; an index is the number of a row. In one-dimensional arrays, an index is the position
+of the first of LANES values. Indices are not checked.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,9 @@ FAST = {"contract", "nsz", "arcp", "reassoc", "nnan", "ninf"}
 
 def _has_wide_vectors() -> bool:
     """Return whether compiled code uses vector registers of 64 bytes (AVX-512) rather than at most 32 bytes."""
-    if config.CPU_NAME:
-        return "avx512" in config.CPU_NAME or config.CPU_NAME in ("znver4", "znver5", "sapphirerapids", "cascadelake")
+    name = vars(config).get("CPU_NAME")
+    if name:
+        return "avx512" in name or name in ("znver4", "znver5", "sapphirerapids", "cascadelake")
     return bool(binding.get_host_cpu_features().get("avx512f", False))
 
 
@@ -54,7 +55,7 @@ class _VectorModel(models.PrimitiveModel):
 
     def __init__(self, manager: Any, vector: VectorType) -> None:
         element = ir.FloatType() if vector.dtype == types.float32 else ir.DoubleType()
-        super().__init__(manager, vector, ir.VectorType(element, LANES))
+        super().__init__(manager, vector, ir.VectorType(element, LANES))  # type: ignore[no-untyped-call]
 
 
 class _Array:
@@ -90,22 +91,26 @@ class _Array:
     def load_everywhere(self, index: Any) -> Any:
         """Return the value at a position of a one-dimensional array, in all lanes."""
         value = self.builder.load(self.builder.gep(self.data, [index]), align=self.size)
-        return _fill(self.builder, value, self.vector)
+        return _fill_vector(self.builder, value, self.vector)
 
 
-def _fill(builder: Any, value: Any, vector: Any) -> Any:
+def _fill_vector(builder: Any, value: Any, vector: Any) -> Any:
     """Return a vector whose values are equal."""
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
 
-def _multiply_add(builder: Any, first: Any, second: Any, third: Any) -> Any:
+def _add_of_product(builder: Any, first: Any, second: Any, third: Any) -> Any:
     return builder.fadd(builder.fmul(first, second, flags=("fast",)), third, flags=("fast",))
 
 
-@intrinsic
-def load(typing_context: Any, array: Any, index: Any) -> Any:
+def _variable(builder: Any, value: Any) -> Any:
+    """Return the address of a new variable, which is a register in optimised code."""
+    return cgutils.alloca_once_value(builder, value)  # type: ignore[no-untyped-call]
+
+
+def _load(typing_context: Any, array: Any, index: Any) -> Any:
     """Return the vector at an index of an array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -114,8 +119,10 @@ def load(typing_context: Any, array: Any, index: Any) -> Any:
     return VectorType(array.dtype)(array, types.int64), generate
 
 
-@intrinsic
-def store(typing_context: Any, array: Any, index: Any, vector: Any) -> Any:
+load: Any = intrinsic(_load)
+
+
+def _store(typing_context: Any, array: Any, index: Any, vector: Any) -> Any:
     """Store a vector at an index of an array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -125,14 +132,19 @@ def store(typing_context: Any, array: Any, index: Any, vector: Any) -> Any:
     return types.void(array, types.int64, vector), generate
 
 
-@intrinsic
-def fill(typing_context: Any, value: Any) -> Any:
+store: Any = intrinsic(_store)
+
+
+def _fill(typing_context: Any, value: Any) -> Any:
     """Return a vector whose values are equal to a float32 or float64 number."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _fill(builder, arguments[0], context.get_value_type(signature.return_type))
+        return _fill_vector(builder, arguments[0], context.get_value_type(signature.return_type))
 
     return VectorType(value)(value), generate
+
+
+fill: Any = intrinsic(_fill)
 
 
 def _operation(operate: Callable[[Any, Any], Any]) -> Any:
@@ -147,28 +159,29 @@ def _operation(operate: Callable[[Any, Any], Any]) -> Any:
     return intrinsic(function)
 
 
-add = _operation(lambda builder, arguments: builder.fadd(*arguments, flags=("fast",)))
-multiply = _operation(lambda builder, arguments: builder.fmul(*arguments, flags=("fast",)))
+add: Any = _operation(lambda builder, arguments: builder.fadd(*arguments, flags=("fast",)))
+multiply: Any = _operation(lambda builder, arguments: builder.fmul(*arguments, flags=("fast",)))
 # The first vector where it is larger than the second one, 0 elsewhere.
-above = _operation(
+above: Any = _operation(
     lambda builder, arguments: builder.select(
         builder.fcmp_ordered(">", *arguments), arguments[0], ir.Constant(arguments[0].type, [0.0] * LANES)
     )
 )
 
 
-@intrinsic
-def multiply_add(typing_context: Any, first: Any, second: Any, third: Any) -> Any:
+def _multiply_add(typing_context: Any, first: Any, second: Any, third: Any) -> Any:
     """Return ``first * second + third``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _multiply_add(builder, *arguments)
+        return _add_of_product(builder, *arguments)
 
     return first(first, second, third), generate
 
 
-@intrinsic
-def inverse_or_zero(typing_context: Any, vector: Any) -> Any:
+multiply_add: Any = intrinsic(_multiply_add)
+
+
+def _inverse_or_zero(typing_context: Any, vector: Any) -> Any:
     """Return ``1 / vector``, and 0 where it is not positive."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -179,12 +192,14 @@ def inverse_or_zero(typing_context: Any, vector: Any) -> Any:
     return vector(vector), generate
 
 
-@intrinsic
-def transpose(typing_context: Any, source: Any, row: Any, target: Any, start: Any, step: Any) -> Any:
+inverse_or_zero: Any = intrinsic(_inverse_or_zero)
+
+
+def _transpose(typing_context: Any, source: Any, row: Any, target: Any, start: Any, step: Any) -> Any:
     """Write LANES rows of an array of vectors as columns.
 
-    Lane ``l`` of the rows from ``row`` on is written to the one-dimensional array ``target`` from position ``start + l *
-    step`` on.
+    Lane ``l`` of the rows from ``row`` on is written to the one-dimensional array ``target`` from position ``start + l
+    * step`` on.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -209,6 +224,9 @@ def transpose(typing_context: Any, source: Any, row: Any, target: Any, start: An
     return types.void(source, types.int64, target, types.int64, types.int64), generate
 
 
+transpose: Any = intrinsic(_transpose)
+
+
 def _products(rows: int, columns: int, corner: bool) -> Any:
     """Return an intrinsic function that adds products of weights and ratios to a block of vectors."""
     entries = [(r, c) for r in range(rows) for c in range(columns) if not corner or r < c]
@@ -225,8 +243,10 @@ def _products(rows: int, columns: int, corner: bool) -> Any:
         ratio_step: Any,
         pivots: Any,
     ) -> Any:
-        """Add ``sum_k weights[weight + k weight_step + r] ratios[ratio + k ratio_step + c]`` to
-        ``target[starts[r] + c]``, for all rows ``r`` and columns ``c`` of the block (``r < c`` for a corner).
+        """Add products to the vectors ``target[starts[r] + c]`` of the rows ``r`` and columns ``c`` of a block.
+
+        These are ``sum_k weights[weight + k weight_step + r] ratios[ratio + k ratio_step + c]``, with ``r < c`` for a
+        corner.
         """
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -236,30 +256,30 @@ def _products(rows: int, columns: int, corner: bool) -> Any:
             def place(entry: tuple[int, int]) -> Any:
                 return builder.add(builder.extract_value(first, entry[0]), ir.Constant(_INT, entry[1]))
 
-            sums = {entry: cgutils.alloca_once_value(builder, block.load(place(entry))) for entry in entries}
+            sums = {entry: _variable(builder, block.load(place(entry))) for entry in entries}
             with cgutils.for_range(builder, pivots, intp=_INT) as loop:
                 row = builder.add(weight, builder.mul(loop.index, weight_step))
                 column = builder.add(ratio, builder.mul(loop.index, ratio_step))
                 factors = {r: left.load(builder.add(row, ir.Constant(_INT, r))) for r in {r for r, _ in entries}}
                 values = {c: right.load(builder.add(column, ir.Constant(_INT, c))) for c in {c for _, c in entries}}
                 for (r, c), total in sums.items():
-                    builder.store(_multiply_add(builder, factors[r], values[c], builder.load(total)), total)
+                    builder.store(_add_of_product(builder, factors[r], values[c], builder.load(total)), total)
             for entry, total in sums.items():
                 block.store(builder.load(total), place(entry))
             return context.get_dummy_value()
 
         integers = (types.int64,) * 2
-        place_type = types.UniTuple(types.int64, rows)
+        place_type = types.UniTuple(types.int64, rows)  # type: ignore[no-untyped-call]
         return types.void(target, place_type, weights, *integers, ratios, *integers, types.int64), generate
 
     return intrinsic(function)
 
 
 # Updates of blocks of lanes: all columns, the last columns of a row of blocks, a single vector, and the upper triangle.
-add_block = _products(BLOCK_ROWS, BLOCK_COLUMNS, corner=False)
-add_block_column = _products(BLOCK_ROWS, 1, corner=False)
-add_vector = _products(1, 1, corner=False)
-add_corner = _products(BLOCK_ROWS, BLOCK_ROWS, corner=True)
+add_block: Any = _products(BLOCK_ROWS, BLOCK_COLUMNS, corner=False)
+add_block_column: Any = _products(BLOCK_ROWS, 1, corner=False)
+add_vector: Any = _products(1, 1, corner=False)
+add_corner: Any = _products(BLOCK_ROWS, BLOCK_ROWS, corner=True)
 
 
 def _front_products(rows: int, columns: int) -> Any:
@@ -277,9 +297,10 @@ def _front_products(rows: int, columns: int) -> Any:
         ratio_step: Any,
         pivots: Any,
     ) -> Any:
-        """Add ``sum_k weights[weight + k FRONT_ROWS + r] ratios[ratio + c ratio_step + k LANES]`` to the vector
-        ``front[start + r stride + c LANES]``, for all rows ``r`` and vectors ``c`` of the block. All arrays have one
-        dimension; weights are single values.
+        """Add products to the vectors ``front[start + r stride + c LANES]`` of a block of rows ``r`` and columns ``c``.
+
+        These are ``sum_k weights[weight + k FRONT_ROWS + r] ratios[ratio + c ratio_step + k LANES]``. All arrays have
+        one dimension; weights are single values.
         """
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -291,7 +312,7 @@ def _front_products(rows: int, columns: int) -> Any:
                 row = builder.add(start, builder.mul(stride, ir.Constant(_INT, entry[0])))
                 return builder.add(row, ir.Constant(_INT, entry[1] * LANES))
 
-            sums = {entry: cgutils.alloca_once_value(builder, block.load(place(entry))) for entry in entries}
+            sums = {entry: _variable(builder, block.load(place(entry))) for entry in entries}
             with cgutils.for_range(builder, pivots, intp=_INT) as loop:
                 row = builder.add(weight, builder.mul(loop.index, ir.Constant(_INT, FRONT_ROWS)))
                 column = builder.add(ratio, builder.mul(loop.index, ir.Constant(_INT, LANES)))
@@ -303,7 +324,7 @@ def _front_products(rows: int, columns: int) -> Any:
                     factor = left.load_everywhere(builder.add(row, ir.Constant(_INT, r)))
                     for c in range(columns):
                         total = sums[r, c]
-                        builder.store(_multiply_add(builder, factor, values[c], builder.load(total)), total)
+                        builder.store(_add_of_product(builder, factor, values[c], builder.load(total)), total)
             for entry, total in sums.items():
                 block.store(builder.load(total), place(entry))
             return context.get_dummy_value()
@@ -315,5 +336,9 @@ def _front_products(rows: int, columns: int) -> Any:
 
 
 # Updates of blocks of fronts, of FRONT_ROWS rows or a single row, and three, two or one vectors.
-add_rows_3, add_rows_2, add_rows_1 = (_front_products(FRONT_ROWS, columns) for columns in (3, 2, 1))
-add_row_3, add_row_2, add_row_1 = (_front_products(1, columns) for columns in (3, 2, 1))
+add_rows_3: Any = _front_products(FRONT_ROWS, 3)
+add_rows_2: Any = _front_products(FRONT_ROWS, 2)
+add_rows_1: Any = _front_products(FRONT_ROWS, 1)
+add_row_3: Any = _front_products(1, 3)
+add_row_2: Any = _front_products(1, 2)
+add_row_1: Any = _front_products(1, 1)
