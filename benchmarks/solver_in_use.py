@@ -56,7 +56,7 @@ def main() -> None:
         seconds = median(partial(solve, volume), 3)
         rows.append((f"volume of 200 frames of 400 x 270, {device}", f"{seconds:.2f} s"))
         small = phantom_frames(96, 96, 96).to(device)
-        maps, step = median_in_turns([partial(solve, small), training_step(device)], 7)
+        maps, step = interleaved_medians([partial(solve, small), training_step(device)], 7)
         measured = f"{1000 * maps:.0f} ms, {maps / step:.0%} of a training step of {1000 * step:.0f} ms"
         rows.append((f"maps of 96 frames of 96 x 96, {device}", measured))
         if device == "cuda":
@@ -119,10 +119,10 @@ def training_step(device: str) -> Callable[[], None]:
 
 def median(function: Callable[[], object], rounds: int) -> float:
     """Return the median time of a function in seconds, after a warm-up."""
-    return median_in_turns([function], rounds)[0]
+    return interleaved_medians([function], rounds)[0]
 
 
-def median_in_turns(functions: list[Callable[[], object]], rounds: int) -> list[float]:
+def interleaved_medians(functions: list[Callable[[], object]], rounds: int) -> list[float]:
     """Return the median times of several functions that take turns, in seconds, after a warm-up."""
     times: list[list[float]] = [[] for _ in functions]
     for round_ in range(rounds + 1):

@@ -35,7 +35,7 @@ from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.errors import InputError, UsageError
 from cm_lightning.metrics import SCORE
-from cm_lightning.parsing import PlainErrors
+from cm_lightning.parsing import ShortErrorMixin
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
 from cm_lightning.runs.layout import BEST, LAST
 from cm_lightning.runs.settings import RUN_SPECIFIC
@@ -71,7 +71,7 @@ class RunConfig(SaveConfigCallback):
                 logger.log_config(settings)
 
 
-class StageParser(PlainErrors, LightningArgumentParser):
+class StageParser(ShortErrorMixin, LightningArgumentParser):
     """Parser of the subcommands of Lightning."""
 
 

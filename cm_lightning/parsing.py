@@ -13,7 +13,7 @@ from cm_lightning.errors import UsageError, suggestion
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
-class PlainErrors:
+class ShortErrorMixin:
     """Mixin for jsonargparse parsers: an error is one plain sentence, without the usage of the command."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -29,7 +29,7 @@ class PlainErrors:
         raise UsageError(explain(message, sorted(set(option_names(self))))) from ex
 
 
-class CommandParser(PlainErrors, ArgumentParser):  # type: ignore[misc]
+class CommandParser(ShortErrorMixin, ArgumentParser):  # type: ignore[misc]
     """Parser of one of the project's own subcommands."""
 
 

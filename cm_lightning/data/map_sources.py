@@ -137,7 +137,7 @@ class MapSource:
             case "shuffled":
                 return StoredMap(self.cache, {case.id: self.donor(case, cases()) for case in selected})
 
-    def own_provider(self) -> MapProvider | None:
+    def image_map_provider(self) -> MapProvider | None:
         """Return the provider of the image's own map, which tests of a control need.
 
         Returns:

@@ -205,5 +205,5 @@ def reliability(calibration: pd.DataFrame) -> pd.DataFrame:
     """
     sums = calibration.groupby(["model", "calibration", "bin"], sort=False)[SUMS].sum().sort_index()
     sums = sums[sums["count"] > 0]
-    shares = sums[["probability", "positive"]].div(sums["count"], axis=0)
-    return shares.rename(columns={"positive": "frequency"}).assign(count=sums["count"])
+    fractions = sums[["probability", "positive"]].div(sums["count"], axis=0)
+    return fractions.rename(columns={"positive": "frequency"}).assign(count=sums["count"])

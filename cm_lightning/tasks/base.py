@@ -17,9 +17,9 @@ from cm_lightning.metrics.summary import summarise
 from cm_lightning.tasks.calibration import TemperatureScaling
 from cm_lightning.tasks.native import (
     foreground_probabilities,
+    image_confidence,
     native_probabilities,
     native_segmentation,
-    own_confidence,
     to_native,
 )
 from cm_lightning.tasks.postprocessing import LargestComponent
@@ -239,7 +239,7 @@ class BaseTask(LightningModule):
             self._results.add_probabilities(case, scaled, "temperature")
         if self.largest_component.enabled:
             self._results.add_segmentation(case, self.largest_component(prediction), "largest component")
-        self._results.add_levels(case, prediction, own_confidence(batch))
+        self._results.add_levels(case, prediction, image_confidence(batch))
         return {"prediction": prediction}
 
     def on_test_epoch_end(self) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
-from cm_lightning.confidence.domain.finder import find
+from cm_lightning.confidence.domain.finder import detect_region
 from cm_lightning.confidence.domain.network import (
     RegionNetwork,
     read_network,
@@ -146,20 +146,20 @@ def score_coefficients(network: RegionNetwork, screens: Iterator[Screen], count:
         count: Number of screens.
 
     Returns:
-        Coefficients of :attr:`cm_lightning.confidence.domain.finder.Finding.score_features`.
+        Coefficients of :attr:`cm_lightning.confidence.domain.finder.RegionDetection.score_features`.
     """
-    evidence, is_correct = [], []
+    features, is_correct = [], []
     for _ in range(count):
         screen = next(screens)
-        finding = find(network, screen.image[None])
-        if finding is not None:
-            evidence.append(finding.score_features)
-            is_correct.append(overlap(finding.domain, screen.region.inside) >= CORRECT_OVERLAP)
-    inputs, signs = np.array(evidence), np.where(is_correct, 1.0, -1.0)
+        detection = detect_region(network, screen.image[None])
+        if detection is not None:
+            features.append(detection.score_features)
+            is_correct.append(overlap(detection.domain, screen.region.inside) >= CORRECT_OVERLAP)
+    inputs, labels = np.array(features), np.where(is_correct, 1.0, -1.0)
 
     def loss(coefficients: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-        # A small penalty keeps the coefficients finite if a combination of the evidence separates all screens.
-        return float(np.logaddexp(0, -signs * (inputs @ coefficients)).mean() + 1e-3 * (coefficients**2).sum())
+        # A small penalty keeps the coefficients finite if a combination of the features separates all screens.
+        return float(np.logaddexp(0, -labels * (inputs @ coefficients)).mean() + 1e-3 * (coefficients**2).sum())
 
     return [float(value) for value in minimize(loss, np.zeros(inputs.shape[1])).x]
 

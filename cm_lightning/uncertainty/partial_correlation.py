@@ -103,7 +103,7 @@ def explained_variance(
         squared deviation from the mean of the other patients``. It is about 0 for uninformative predictors, negative
         for misleading ones, and NaN if the deviation is 0.
     """
-    shares = []
+    fractions = []
     for patient in dict.fromkeys(patients):
         test = [index for index, name in enumerate(patients) if name == patient]
         training = [index for index, name in enumerate(patients) if name != patient]
@@ -117,8 +117,8 @@ def explained_variance(
             predicted = _sum_of_curves(predictors[index], training_predictors) @ weights
             squared_error += float(((variability[index] - predicted) ** 2).sum())
             deviation += float(((variability[index] - target.mean()) ** 2).sum())
-        shares.append(1 - squared_error / deviation if deviation > 0 else float("nan"))
-    return np.array(shares)
+        fractions.append(1 - squared_error / deviation if deviation > 0 else float("nan"))
+    return np.array(fractions)
 
 
 def _sum_of_curves(predictors: Sequence[Array], knots: Sequence[Array]) -> Array:

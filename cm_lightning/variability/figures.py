@@ -16,10 +16,10 @@ from cm_lightning.evaluation.statistics import mean_interval
 from cm_lightning.uncertainty.raters import entropy
 from cm_lightning.variability.image_sampler import CONVERGENCE
 from cm_lightning.variability.model_measures import DEPTH_BINS
-from cm_lightning.variability.results import QUESTIONS, Key, Variability
+from cm_lightning.variability.results import CORRELATIONS, Key, Variability
 
 # Number of images that are shown, from different patients.
-SHOWN = 3
+SHOWN_IMAGES = 3
 # Largest number of contours in one panel.
 CONTOURS = 30
 
@@ -55,7 +55,7 @@ def number_figures(results: Variability) -> Iterator[Drawing]:
     yield "depth", "Profiles over depth", _profiles(results)
     yield "convergence", "Convergence with the number of samples", _convergence(results)
     if len(results.raters):
-        yield "question", "Correlation of confidence and rater variability, by patient", _question(results)
+        yield "question", "Correlation of confidence and rater variability, by patient", _correlations(results)
 
 
 def _shown(results: Variability) -> list[Key]:
@@ -64,10 +64,10 @@ def _shown(results: Variability) -> list[Key]:
     Without repeated labels, the first images are selected.
     """
     if not len(results.raters):
-        return list(results.shown)[:SHOWN]
+        return list(results.shown)[:SHOWN_IMAGES]
     entropies = results.rater_values("entropy")
     order = sorted(results.shown, key=lambda key: entropies[results.shown[key].frame.image.patient])
-    positions = np.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().astype(int)
+    positions = np.linspace(0, len(order) - 1, min(SHOWN_IMAGES, len(order))).round().astype(int)
     return [order[position] for position in positions]
 
 
@@ -161,9 +161,11 @@ def _convergence(results: Variability) -> Figure:
     return figure
 
 
-def _question(results: Variability) -> Figure:
-    figure = Figure(figsize=(4.4 * len(QUESTIONS), 4), layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(1, len(QUESTIONS), sharey=True), QUESTIONS.items(), strict=True):
+def _correlations(results: Variability) -> Figure:
+    figure = Figure(figsize=(4.4 * len(CORRELATIONS), 4), layout="constrained")
+    for axes, (name, title) in zip(
+        figure.subplots(1, len(CORRELATIONS), sharey=True), CORRELATIONS.items(), strict=True
+    ):
         columns = [results.rater_values(f"{name}_{kind}") for kind in ("alone", "given", "given_shuffled")]
         for position, column in enumerate(columns):
             jittered = position + np.linspace(-0.15, 0.15, len(column))

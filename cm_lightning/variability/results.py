@@ -12,7 +12,7 @@ from cm_lightning.variability.rater_measures import Boundary
 # Id of a case and index of a frame.
 Key = tuple[str, int]
 # Measures of rater variability that are correlated with confidence.
-QUESTIONS = {
+CORRELATIONS = {
     "sd": "boundary SD of the labels, given depth",
     "entropy": "entropy of the labels, given depth and distance to the boundary",
 }

@@ -12,7 +12,7 @@ from cm_lightning.evaluation.report_table import Cell, ReportTable
 from cm_lightning.evaluation.statistics import mean_interval, signed_rank_p
 from cm_lightning.evaluation.tables import comparison_table
 from cm_lightning.uncertainty.partial_correlation import explained_variance
-from cm_lightning.variability.results import QUESTIONS, Variability
+from cm_lightning.variability.results import CORRELATIONS, Variability
 
 
 class Measure(NamedTuple):
@@ -47,10 +47,10 @@ MEASURES = {
     "area_crps": Measure("CRPS of areas", "low"),
 }
 # Measures of the planned comparisons.
-COMPARED = ("ncc", "diversity", "boundary_slope", "energy", "ece", "disagreement_auroc/MC entropy")
+COMPARED_MEASURES = ("ncc", "diversity", "boundary_slope", "energy", "ece", "disagreement_auroc/MC entropy")
 
 
-def question_table(results: Variability) -> ReportTable:
+def correlation_table(results: Variability) -> ReportTable:
     """Create a table of the correlation of confidence with rater variability, raw and given depth.
 
     Args:
@@ -60,7 +60,7 @@ def question_table(results: Variability) -> ReportTable:
         The table.
     """
     lines = []
-    for name, title in QUESTIONS.items():
+    for name, title in CORRELATIONS.items():
         for key, condition in (
             (f"{name}_alone", "nothing given"),
             (f"{name}_given", "given"),
@@ -127,7 +127,7 @@ def explained_table(results: Variability) -> ReportTable | None:
         "Fraction of the variance of the logarithm of the boundary SD that smooth curves explain in a held-out "
         "patient, fitted to all other patients; negative if the mean of the other patients is a better prediction. "
         f"The gain is relative to depth alone. {len(boundaries)} images.",
-        ["predicted by", "share", "95 % CI", "gain", "p", "patients"],
+        ["predicted by", "fraction", "95 % CI", "gain", "p", "patients"],
         lines,
     )
 
@@ -274,7 +274,7 @@ def comparison_tables(results: Variability, comparisons: Sequence[Comparison]) -
     Yields:
         One table per measure. For a measure whose ideal value is 1, the absolute logarithm is compared.
     """
-    names = COMPARED if len(results.raters) else ("error_auroc/MC entropy", "ece")
+    names = COMPARED_MEASURES if len(results.raters) else ("error_auroc/MC entropy", "ece")
     for name in names:
         measure = MEASURES.get(name, Measure(name.replace("_auroc/", ", AUROC of "), "high"))
         values = results.values(name)

@@ -26,7 +26,7 @@ def solve(problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
     """
     parameters = problem.parameters
     maps = np.zeros(problem.shape, problem.dtype)
-    info = SolveInfo.blank(len(maps), certify)
+    info = SolveInfo.for_known_maps(len(maps), certify)
     solvers = ThreadSolvers(parameters.method, parameters.tolerance, certify)
 
     def solve_frame(index: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.boundary import Boundary, rectangle_around
+from cm_lightning.confidence.boundary import Boundary, bounding_box
 from cm_lightning.confidence.graph import RandomWalkGraph, boundary_conditions
 from cm_lightning.confidence.problem import Problem, System
 from cm_lightning.confidence.weights import EDGE_ENDS, EDGE_FLOOR, EDGE_STEPS, WeightFunction
@@ -32,7 +32,7 @@ def set_up(problem: Problem, index: int) -> System | None:
     boundary = problem.boundary.take(slice(index, index + 1))
     if not boundary.domain.any():
         return None
-    location = (index, *rectangle_around(boundary.domain[0]))
+    location = (index, *bounding_box(boundary.domain[0]))
     boundary = boundary.crop(*location[1:])
     image = problem.intensities(problem.frames[location])
     values, graph = frame_equations(problem.weight_function, image, boundary)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cm_lightning.confidence.accuracy import (
     MAX_STEPS,
-    STOPPING_SHARE,
+    STOPPING_FRACTION,
     difference_from_mirrored,
     is_accepted,
     is_ill_conditioned,
@@ -118,7 +118,7 @@ class CompiledSolver:
             estimate = direct(graph, right_side, *arguments, rhs is not None, values)
         elif zero_pivots == 0:
             iterations, estimate = conjugate_gradients(
-                graph, right_side, *arguments, STOPPING_SHARE * self._tolerance, rhs is not None, MAX_STEPS, values
+                graph, right_side, *arguments, STOPPING_FRACTION * self._tolerance, rhs is not None, MAX_STEPS, values
             )
         if self._certify:
             bound = self._bound(graph, right_side, values, dtype) if np.isfinite(estimate) else np.inf

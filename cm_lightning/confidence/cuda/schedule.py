@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from cm_lightning.confidence.dissection import Dissection, dissect
 from cm_lightning.confidence.pattern import RING, ring_pixels
 
-# As in kernels.cu: number of pivots that are eliminated together, side length of an updated tile, rows per block in the
-# assembly, and columns of the table of fronts.
+# These must equal the constants in kernels.cu: number of pivots that are eliminated together, side length of an updated
+# tile, rows per block in the assembly, and columns of the table of fronts.
 PANEL = 32
 TILE = 64
 ASSEMBLED_ROWS = 16

@@ -31,14 +31,14 @@ CURVE_POINTS = 13
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Found region of frames.
+class RegionDetection:
+    """Region that was detected in frames.
 
     Attributes:
         geometry: Geometry in pixels of the frames.
         shape: Shape of the frames, ``(depth, lateral)``.
-        score_features: Features of the logistic model of the score: 1 (intercept), agreement of the views, fuzziness of
-            the outline, and quality of the fit, ``(4,)``.
+        score_features: Features of the logistic model of the score: 1 (intercept), agreement of the views, fraction of
+            uncertain cells, and quality of the fit, ``(4,)``.
     """
 
     geometry: Geometry
@@ -51,7 +51,7 @@ class Finding:
         return self.geometry.masks(self.shape).domain
 
 
-def locate(frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto") -> tuple[Geometry, float]:
+def detect_with_score(frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto") -> tuple[Geometry, float]:
     """Find the insonified region of frames.
 
     Args:
@@ -64,14 +64,16 @@ def locate(frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto") -
         the whole frame and 0.
     """
     network, coefficients = load_network()
-    finding = find(network, frames, aspect, up)
-    if finding is None:
+    detection = detect_region(network, frames, aspect, up)
+    if detection is None:
         side: Side = "top" if up == "auto" else up  # type: ignore[assignment]
         return Rectangle(0, frames.shape[-2], 0, frames.shape[-1], side), 0.0
-    return finding.geometry, float(1 / (1 + np.exp(-finding.score_features @ coefficients)))
+    return detection.geometry, float(1 / (1 + np.exp(-detection.score_features @ coefficients)))
 
 
-def find(network: RegionNetwork, frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto") -> Finding | None:
+def detect_region(
+    network: RegionNetwork, frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto"
+) -> RegionDetection | None:
     """Find the insonified region of frames with a given network.
 
     Args:
@@ -107,8 +109,8 @@ def find(network: RegionNetwork, frames: NDArray[np.generic], aspect: float = 1.
     # In small frames, a region of a few cells may contain no centre of a pixel.
     if max(image.shape) < GRID and not placed.masks((image.shape[0], image.shape[1])).domain.any():
         return None
-    features = _score_features(maps.agreement, maps.fuzziness, fit.overlap)
-    return Finding(placed, (image.shape[0], image.shape[1]), features)
+    features = _score_features(maps.agreement, maps.uncertain_fraction, fit.overlap)
+    return RegionDetection(placed, (image.shape[0], image.shape[1]), features)
 
 
 def summarise(frames: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -143,9 +145,11 @@ def probe_side(maps: RegionMaps) -> Side:
     return max(steps, key=lambda side: steps[side])
 
 
-def _score_features(agreement: float, fuzziness: float, fit: float) -> FloatArray:
+def _score_features(agreement: float, uncertain_fraction: float, fit: float) -> FloatArray:
     """Return the features of the score on scales on which the logit of the score is about linear."""
-    return np.array([1.0, -np.log(1.005 - agreement), np.log(fuzziness + 0.02), -np.log(1.005 - min(1.0, fit))])
+    return np.array(
+        [1.0, -np.log(1.005 - agreement), np.log(uncertain_fraction + 0.02), -np.log(1.005 - min(1.0, fit))]
+    )
 
 
 def _coarse_mask(geometry: Geometry | None, shape: tuple[int, int], cells: tuple[int, int]) -> BoolArray:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cm_lightning.confidence.arrays import convert_like, to_numpy
 from cm_lightning.confidence.boundary import BoolArray
 from cm_lightning.confidence.domain.fan import find_fan
-from cm_lightning.confidence.domain.finder import locate
+from cm_lightning.confidence.domain.finder import detect_with_score
 from cm_lightning.confidence.domain.rectangle import linear_probe_domain
 from cm_lightning.confidence.domain.shapes import (
     DOUBTFUL_SCORE,
@@ -106,12 +106,12 @@ class ProbeGeometry:
             bright pixels is empty.
         """
         if self.shape is not None:
-            found = self.shape.masks((frames.shape[-2], frames.shape[-1]))
-            masks = (found.domain, found.source, found.sink)
+            masks = self.shape.masks((frames.shape[-2], frames.shape[-1]))
+            arrays = (masks.domain, masks.source, masks.sink)
         else:
             domain = self.domain(frames)
-            masks = (domain, *self.boundary(domain))
-        domain, source, sink = (np.broadcast_to(mask, tuple(frames.shape)) for mask in masks)
+            arrays = (domain, *self.boundary(domain))
+        domain, source, sink = (np.broadcast_to(array, tuple(frames.shape)) for array in arrays)
         return Insonified(domain, source, sink, self.shape, self.score, self.up)
 
     def solver_masks(self, frames: Frames) -> SolverMasks:
@@ -196,7 +196,7 @@ def find_geometry(
             stack = stack.reshape(-1, *stack.shape[-2:])
             if len(stack) == 0 or stack.size == 0:
                 return ProbeGeometry("whole")
-            geometry, score = locate(stack, aspect, up)
+            geometry, score = detect_with_score(stack, aspect, up)
             return ProbeGeometry("shape", geometry, score=score)
     raise ValueError(f"probe must be a geometry or one of {', '.join(get_args(ProbeName))}, found {probe!r}.")
 
@@ -230,9 +230,9 @@ def find_insonified(
     geometry = find_geometry(frames, probe, threshold, aspect, up)
     if geometry.warning is not None:
         warnings.warn(geometry.warning, UserWarning, stacklevel=2)
-    found = geometry.masks(frames)
-    domain, source, sink = (convert_like(mask.copy(), frames) for mask in (found.domain, found.source, found.sink))
-    return replace(found, domain=domain, source=source, sink=sink)
+    masks = geometry.masks(frames)
+    domain, source, sink = (convert_like(mask.copy(), frames) for mask in (masks.domain, masks.source, masks.sink))
+    return replace(masks, domain=domain, source=source, sink=sink)
 
 
 def check_frames(frames: Frames) -> None:

@@ -217,8 +217,8 @@ def draw_marks(canvas: Canvas) -> None:
                 canvas.draw.line((column - size, row, column + size, row), fill=level)
                 canvas.draw.line((column, row - size, column, row + size), fill=level)
             case 2:
-                for share in np.linspace(0, 1, rng.integers(8, 50)):
-                    dot = (column + share * (other[0] - column), row + share * (other[1] - row))
+                for fraction in np.linspace(0, 1, rng.integers(8, 50)):
+                    dot = (column + fraction * (other[0] - column), row + fraction * (other[1] - row))
                     canvas.draw.ellipse((dot[0] - 1, dot[1] - 1, dot[0] + 1, dot[1] + 1), fill=level)
             case 3:
                 corner = (column + rng.uniform(0.1, 0.4) * box.width, row + rng.uniform(0.1, 0.4) * box.height)
