@@ -102,7 +102,7 @@ class SolveInfo:
     fallback: BoolArray
 
     @classmethod
-    def blank(cls, frames: int, certify: bool) -> "SolveInfo":
+    def for_known_maps(cls, frames: int, certify: bool) -> "SolveInfo":
         """Create the information for maps without unknown pixels, which engines update for all other maps.
 
         Args:
