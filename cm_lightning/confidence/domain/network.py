@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import torch
@@ -217,7 +217,7 @@ def load_network() -> tuple[RegionNetwork, NDArray[np.float64]]:
         return read_network(file)
 
 
-def read_network(file: BinaryIO | Path) -> tuple[RegionNetwork, NDArray[np.float64]]:
+def read_network(file: IO[bytes] | Path) -> tuple[RegionNetwork, NDArray[np.float64]]:
     """Read a network that was stored by :func:`store_network`.
 
     Args:
