@@ -80,7 +80,7 @@ class UltrasoundDataModule(LightningDataModule):
             image, or the map of a case of another patient (``shuffled``, drawn with ``split_seed``).
         solver: Parameters of the confidence maps.
         labelled_fraction: Fraction of the training patients whose labels are used, drawn with ``split_seed``. Images
-            of other patients are only used without labels for registration.
+            of the other patients are used without labels, and only by DeepAtlasTask, for both of its networks.
         augmentation: Augmentation of training batches.
         batch_size: Number of cases per training or validation batch.
         num_workers: Number of worker processes of the data loaders. Few are needed, because prepared cases are cached.

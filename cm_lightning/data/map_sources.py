@@ -99,7 +99,7 @@ class MapSource:
         return self.cache if needed else None
 
     def donor(self, case: Case, cases: Sequence[Case]) -> Case:
-        """Draw a case of another patient whose map is used for the shuffled control.
+        """Draw a case of another patient; its map is used in the shuffled control.
 
         Args:
             case: The case.

@@ -201,6 +201,6 @@ def file_geometry(path: Path, axes: Axes, shape: tuple[int, int]) -> Geometry:
     if geometry.up != "top":
         raise InputError(
             f"According to the geometry file {path}, the probe is not at the first row of the frames "
-            f"(data.axes is {axes.text!r}); reverse or exchange the axes there."
+            f"(data.axes is {axes.text!r}); change data.axes so that depth starts at the probe."
         )
     return geometry

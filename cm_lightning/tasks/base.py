@@ -132,7 +132,7 @@ class BaseTask(LightningModule):
         if list(data.classes) != self.class_names:
             raise InputError(
                 f"The model was created for the classes {', '.join(self.class_names)}, but data.classes are "
-                f"{', '.join(data.classes)}; expected equal classes in the same order."
+                f"{', '.join(data.classes)}; expected the same classes in the same order."
             )
         if data.confidence_mode == "none" and self.needs_confidence(stage):
             raise InputError(

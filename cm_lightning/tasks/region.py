@@ -30,7 +30,7 @@ USES_PER_SCREEN = 4
 # Screens for validation, and for the score.
 VALIDATION_SCREENS = 384
 SCORED_SCREENS = 400
-# Largest learning rates of a training that starts from random weights, and of one that continues an earlier one.
+# Largest learning rates of a training run that starts from random weights, and of one that continues an earlier run.
 LEARNING_RATE, CONTINUED_LEARNING_RATE = 3e-3, 1.5e-3
 # A region is correct if its intersection over union with the true one is at least this.
 CORRECT_OVERLAP = 0.9
@@ -138,7 +138,9 @@ def draw_screens(textures: TissueTextures, seed: int) -> Iterator[Screen]:
 
 
 def score_coefficients(network: RegionNetwork, screens: Iterator[Screen], count: int) -> list[float]:
-    """Fit the probability that a region is right by logistic regression.
+    """Fit the probability that a region is correct (IoU of at least 0.9) by logistic regression.
+
+    Screens on which nothing is found are skipped.
 
     Args:
         network: The trained network.
@@ -158,7 +160,8 @@ def score_coefficients(network: RegionNetwork, screens: Iterator[Screen], count:
     inputs, labels = np.array(features), np.where(is_correct, 1.0, -1.0)
 
     def loss(coefficients: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-        # A small penalty keeps the coefficients finite if a combination of the features separates all screens.
+        # A small penalty keeps the coefficients finite if the features separate correct and incorrect regions
+        # perfectly.
         return float(np.logaddexp(0, -labels * (inputs @ coefficients)).mean() + 1e-3 * (coefficients**2).sum())
 
     return [float(value) for value in minimize(loss, np.zeros(inputs.shape[1])).x]

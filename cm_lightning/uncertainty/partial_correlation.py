@@ -1,4 +1,4 @@
-"""Correlation of confidence with the variability of labels, given depth and distance to the boundary.
+"""Correlation of confidence with the variability of labels, adjusted for depth and distance to the boundary.
 
 Confidence decreases with depth by construction, and image quality and the accuracy of raters may do so as well.
 Therefore, a plain correlation of confidence with variability does not show that the confidence map is informative.
@@ -27,7 +27,7 @@ class ConfidenceCorrelation(NamedTuple):
 
     Attributes:
         plain: Spearman's rank correlation.
-        partial: Partial rank correlation given depth (and distance to the boundary).
+        partial: Partial rank correlation, adjusted for depth (and distance to the boundary).
     """
 
     plain: float

@@ -163,7 +163,7 @@ def _convergence(results: Variability) -> Figure:
 
 def _correlations(results: Variability) -> Figure:
     figure = Figure(figsize=(4.4 * len(CORRELATIONS), 4), layout="constrained")
-    for axes, (name, title) in zip(
+    for axes, (name, measure) in zip(
         figure.subplots(1, len(CORRELATIONS), sharey=True), CORRELATIONS.items(), strict=True
     ):
         columns = [results.rater_values(f"{name}_{kind}") for kind in ("alone", "given", "given_shuffled")]
@@ -172,8 +172,8 @@ def _correlations(results: Variability) -> Figure:
             axes.plot(jittered, column, "o", markersize=4, alpha=0.6)
             axes.plot([position - 0.25, position + 0.25], [column.mean()] * 2, color="black")
         axes.axhline(0, color="gray", linewidth=1)
-        axes.set_xticks(range(3), ["raw", "partial", "partial,\nmap of another\npatient"])
-        axes.set_title(title, fontsize=9)
+        axes.set_xticks(range(3), ["not adjusted", "adjusted", "adjusted,\nmap of another\npatient"])
+        axes.set_title(f"{measure.title},\nadjusted for {measure.covariates}", fontsize=9)
         axes.grid(axis="y", alpha=0.3)
-    figure.axes[0].set_ylabel("rank correlation with confidence")
+    figure.axes[0].set_ylabel("Spearman correlation with confidence")
     return figure

@@ -51,7 +51,7 @@ COMPARED_MEASURES = ("ncc", "diversity", "boundary_slope", "energy", "ece", "dis
 
 
 def correlation_table(results: Variability) -> ReportTable:
-    """Create a table of the correlation of confidence with rater variability, raw and given depth.
+    """Create a table of the correlation of confidence with rater variability, not adjusted and adjusted for depth.
 
     Args:
         results: Measurements.
@@ -60,23 +60,23 @@ def correlation_table(results: Variability) -> ReportTable:
         The table.
     """
     lines = []
-    for name, title in CORRELATIONS.items():
+    for name, measure in CORRELATIONS.items():
         for key, condition in (
-            (f"{name}_alone", "nothing given"),
-            (f"{name}_given", "given"),
-            (f"{name}_given_shuffled", "given, another patient's map"),
+            (f"{name}_alone", "not adjusted"),
+            (f"{name}_given", f"adjusted for {measure.covariates}"),
+            (f"{name}_given_shuffled", f"adjusted for {measure.covariates}, another patient's map"),
         ):
             values = results.rater_values(key).dropna().to_numpy()
-            lines.append([Cell(title), Cell(condition), *_tested(values)])
+            lines.append([Cell(measure.title), Cell(condition), *_tested(values)])
     return ReportTable(
         "question",
         "Confidence and rater variability",
-        "Rank correlation of confidence with the variability of the labels in each patient; negative if labels vary "
-        "more where confidence is low. Since confidence decreases with depth by construction, the correlation with "
-        "nothing given is not evidence for a relation. The partial correlation (given depth) removes smooth functions "
-        "of depth (and of distance to the boundary) from both. The map of another patient has the same dependence on "
-        "depth but no information about the image. Confidence intervals by bootstrap over patients; exact Wilcoxon "
-        "signed-rank test.",
+        "Spearman correlation of confidence with the variability of the labels in each patient; negative if labels "
+        "vary more where confidence is low. Since confidence decreases with depth by construction, the correlation "
+        "that is not adjusted is not evidence for a relation. The partial correlation (adjusted for depth) removes "
+        "smooth functions of depth (and of distance to the boundary) from both. The map of another patient has the "
+        "same dependence on depth but no information about the image. Confidence intervals by bootstrap over "
+        "patients; exact Wilcoxon signed-rank test.",
         ["variability", "condition", "mean correlation", "95 % CI", "p", "patients"],
         lines,
     )
@@ -127,7 +127,7 @@ def explained_table(results: Variability) -> ReportTable | None:
         "Fraction of the variance of the logarithm of the boundary SD that smooth curves explain in a held-out "
         "patient, fitted to all other patients; negative if the mean of the other patients is a better prediction. "
         f"The gain is relative to depth alone. {len(boundaries)} images.",
-        ["predicted by", "fraction", "95 % CI", "gain", "p", "patients"],
+        ["predicted by", "share", "95 % CI", "gain", "p", "patients"],
         lines,
     )
 
@@ -244,10 +244,10 @@ def uncertainty_table(results: Variability) -> ReportTable:
         The table.
     """
     titles = {
-        "entropy_confidence": "entropy, nothing given",
-        "entropy_confidence_given": "entropy, given depth and distance",
-        "error_confidence": "error, nothing given",
-        "error_confidence_given": "error, given depth and distance",
+        "entropy_confidence": "entropy, not adjusted",
+        "entropy_confidence_given": "entropy, adjusted for depth and distance",
+        "error_confidence": "error, not adjusted",
+        "error_confidence_given": "error, adjusted for depth and distance",
     }
     lines = []
     for model in results.models:

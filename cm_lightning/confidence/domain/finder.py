@@ -60,7 +60,7 @@ def detect_with_score(frames: NDArray[np.generic], aspect: float = 1.0, up: str 
         up: Side at which the probe is; "auto" determines it from the image.
 
     Returns:
-        Geometry in pixels of the frames, and the estimated probability that it is right. If nothing is found, this is
+        Geometry in pixels of the frames, and the estimated probability that it is correct. If nothing is found, this is
         the whole frame and 0.
     """
     network, coefficients = load_network()

@@ -17,7 +17,7 @@ Distance = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 
 # Longer side in cells of the maps for the search and for the final fit.
 SEARCH_SIDE, FIT_SIDE = 48, 112
-# What a family must gain in overlap over a rectangle, which has fewer parameters.
+# Gain in overlap over a rectangle that a family needs, because it has more parameters.
 PENALTIES: dict[Family, float] = {"rectangle": 0.0, "trapezoid": 0.006, "sector": 0.008}
 # Rectangles with this overlap are not compared with other families.
 GOOD_RECTANGLE = 0.985

@@ -44,7 +44,7 @@ class ProbeGeometry:
             ``shape`` for the same geometry in all frames.
         shape: Geometry in pixels of the frames; None for other kinds.
         threshold: Maximum intensity of the background, for ``rectangles``.
-        score: Estimated probability that the found region is right; 1 if it was given or follows a rule.
+        score: Estimated probability that the detected region is correct; 1 if it was given or follows a rule.
     """
 
     kind: GeometryKind
@@ -63,7 +63,7 @@ class ProbeGeometry:
         if self.score >= DOUBTFUL_SCORE or self.shape is None:
             return None
         return (
-            f"The insonified region is probably wrong (score {self.score:.2f}, a {self.shape.kind} was found). Check "
+            f"The detected insonified region (a {self.shape.kind}) is probably wrong (score {self.score:.2f}). Check "
             "it; if it is wrong, specify the geometry of this scanner, for example in a geometry file."
         )
 
@@ -210,7 +210,7 @@ def find_insonified(
 ) -> Insonified:
     """Find the insonified region of frames, together with its source and sink.
 
-    A warning says if the region is probably not right.
+    A warning says if the region is probably wrong.
 
     Args:
         frames: Frames, ``(..., depth, lateral)``, as a NumPy array, CuPy array or tensor; see :func:`find_geometry`.

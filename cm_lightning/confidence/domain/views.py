@@ -1,4 +1,4 @@
-"""What the network sees of a screen: several views, whose outputs are averaged."""
+"""Views of a screen for the network, whose outputs are averaged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -52,7 +52,7 @@ TISSUES = {
 
 @dataclass(frozen=True)
 class Structure:
-    """Part of a body. It replaces previous structures at its position.
+    """Part of a body. Where structures overlap, the later one replaces the earlier ones.
 
     Attributes:
         name: Name of a class, or any other name if the structure is not labelled.
@@ -61,7 +61,7 @@ class Structure:
             elevation)``.
         incidence: Orientation of the surface, from 0 (parallel to the beam) to 1 (perpendicular); broadcastable to the
             same shape.
-        echo: Strength of the specular echo in dB; None for no echo.
+        echo: Amplitude of the specular echo in dB relative to bright connective tissue; None for no echo.
     """
 
     name: str

@@ -47,11 +47,11 @@ class Box:
         return self.right - self.left
 
     def turned(self, side: Side, shape: tuple[int, int]) -> "Box":
-        """Return the box on the screen after it was turned so that a side is at the top.
+        """Return the box on the screen after it was flipped or transposed so that a side is at the top.
 
         Args:
             side: "top", "bottom", "left" or "right".
-            shape: Shape of the screen before turning.
+            shape: Shape of the screen before this.
         """
         rows, columns = shape
         match side:

@@ -1,4 +1,4 @@
-"""Synthetic screens: an insonified region among what scanners and viewers draw around it."""
+"""Synthetic screens: an insonified region among the overlays of scanners and viewers."""
 
 import io
 from dataclasses import dataclass, replace
@@ -226,7 +226,7 @@ def _draw_picture(
 
 
 def _draw_overlays(pixels: NDArray[np.uint8], region: Region, background: overlays.Canvas) -> NDArray[np.float32]:
-    """Draw texts, rulers and other overlays, most of which leave the region free."""
+    """Draw text, rulers and other overlays, most of which leave the region free."""
     rng = background.rng
     image = Image.fromarray(pixels)
     canvas = overlays.Canvas(image, ImageDraw.Draw(image), rng, background.box)

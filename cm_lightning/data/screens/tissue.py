@@ -117,7 +117,7 @@ def resample(array: FloatArray, rows: FloatArray, columns: FloatArray) -> FloatA
 def draw_echoes(
     rng: np.random.Generator, textures: TissueTextures, depth: int, lateral: int, bath: float = 0.22
 ) -> FloatArray:
-    """Draw what a probe may see: tissue with artefacts, or a water bath with a few targets.
+    """Draw the echoes of a probe: tissue with artefacts, or a water bath with a few targets.
 
     Args:
         rng: Random number generator.
