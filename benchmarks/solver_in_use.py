@@ -39,7 +39,7 @@ def main() -> None:
     """Run the benchmark and write its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--machine", required=True, help="description of the machine for the table")
-    parser.add_argument("--largest", type=int, default=4096, help="side of the largest flat frame")
+    parser.add_argument("--largest", type=int, default=4096, help="side of the largest frame of constant intensity")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     rows: list[tuple[str, str]] = []
@@ -70,7 +70,10 @@ def main() -> None:
         seconds = time.perf_counter() - start
         error = np.abs(maps - np.linspace(1, 0, side)[:, None]).max()
         rows.append(
-            (f"flat frame of {side} x {side}, cpu: error against the closed form", f"{error:.1e}, {seconds:.1f} s")
+            (
+                f"frame of constant intensity, {side} x {side}, cpu: error against the closed form",
+                f"{error:.1e}, {seconds:.1f} s",
+            )
         )
         side *= 2
 
