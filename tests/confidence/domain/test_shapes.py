@@ -139,7 +139,7 @@ def test_solver_accepts_probes_at_all_sides(side, rng):
     ("values", "message"),
     [
         ({"kind": "circle"}, "'kind' must be one of rectangle, sector, polygon, found 'circle'"),
-        ({"kind": "rectangle", "top": 1, "bottom": 5, "left": 2}, "A rectangle needs the value 'right'"),
+        ({"kind": "rectangle", "top": 1, "bottom": 5, "left": 2}, "A rectangle needs the key 'right'"),
         ({"kind": "rectangle", "top": 5, "bottom": 5, "left": 2, "right": 3}, "top < bottom and left < right"),
         ({"kind": "rectangle", "top": 1, "bottom": 5, "left": 2, "right": "3"}, "'right' must be a finite number"),
         (
