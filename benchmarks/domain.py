@@ -2,11 +2,12 @@
 
     python benchmarks/domain.py SCREENS/truth.json [--changes] [--rows]
 
-``truth.json`` lists frames with their file, geometry and the side of the probe in the schema of the geometry files (see
-README). For every frame, the overlap (intersection over union) of the found and the true region is computed, and the
-distance of the source from the face of the probe: the larger of the two median distances, in percent of the height of
-the region. ``--changes`` also changes the frames: other background levels, added texts, crops, other sizes, upside
-down, and JPEG compression.
+``truth.json`` contains a list ``frames``. Each frame has the keys ``file`` (relative to the folder of ``truth.json``,
+or to the parent of this folder if it contains a folder), ``geometry`` (in the format of the geometry files, see README)
+and ``up`` (the side of the probe). For every frame, the overlap (intersection over union) of the detected and the true
+region is computed, and the distance of the source from the face of the probe: the larger of the two median distances,
+in percent of the height of the region. ``--changes`` also changes the frames: other background levels, added
+text, crops, other sizes, a vertical flip, and JPEG compression.
 """
 
 import argparse
@@ -30,8 +31,8 @@ from cm_lightning.confidence.domain import DOUBTFUL_SCORE, geometry_from_dict
 
 Mask = NDArray[np.bool_]
 Grey = NDArray[np.uint8]
-# Changes a frame and the masks of its region and of the face of the probe.
-Change = Callable[[np.random.Generator, Grey, Mask, Mask], tuple[Grey, Mask, Mask]]
+# Function that changes a frame and the masks of its region and of the face of the probe.
+Perturbation = Callable[[np.random.Generator, Grey, Mask, Mask], tuple[Grey, Mask, Mask]]
 
 WORDS = ("Gain 62%", "MI 0.9", "DR 60", "Dist 3.42 cm", "LIVER", "12.4 MHz", "FR 32Hz", "ID 1234", "Depth 15cm", "R")
 FACE_LIMIT = 3.0
@@ -58,13 +59,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class Result:
-    """Comparison of a found with a true region.
+    """Comparison of the detected region with the true one.
 
     Attributes:
         overlap: Intersection over union.
         face: Distance of the source from the face of the probe in percent of the height of the region.
-        score: Score of the finding.
-        seconds: Time per megapixel.
+        score: Estimated probability that the region is correct.
+        seconds: Time in s per megapixel.
     """
 
     overlap: float
@@ -86,9 +87,9 @@ def read_frames(file: Path) -> list[Frame]:
     return frames
 
 
-def compare(found: Insonified, region: Mask, face: Mask, seconds: float) -> Result:
-    """Compare a found with a true region."""
-    domain, source = np.asarray(found.domain), np.asarray(found.source)
+def compare(detected: Insonified, region: Mask, face: Mask, seconds: float) -> Result:
+    """Compare the detected region with the true one."""
+    domain, source = np.asarray(detected.domain), np.asarray(detected.source)
     rows = np.flatnonzero(region.any(axis=1))
     distance = np.inf
     if source.any() and face.any():
@@ -96,23 +97,23 @@ def compare(found: Insonified, region: Mask, face: Mask, seconds: float) -> Resu
         to_source = np.median(ndimage.distance_transform_edt(~source)[face])
         distance = 100 * max(to_face, to_source) / (rows[-1] + 1 - rows[0])
     overlap = (domain & region).sum() / max(1, (domain | region).sum())
-    return Result(float(overlap), float(distance), found.score, seconds * 1e6 / region.size)
+    return Result(float(overlap), float(distance), detected.score, seconds * 1e6 / region.size)
 
 
-def with_background(level: int) -> Change:
-    """Return a change that gives the pixels with the most frequent level outside the region another level."""
+def with_background(level: int) -> Perturbation:
+    """Return a function that gives the pixels with the most frequent level outside the region another level."""
 
-    def change(rng: np.random.Generator, image: Grey, region: Mask, face: Mask) -> tuple[Grey, Mask, Mask]:
+    def perturb(rng: np.random.Generator, image: Grey, region: Mask, face: Mask) -> tuple[Grey, Mask, Mask]:
         if region.all():
             return image, region, face
         background = np.bincount(image[~region], minlength=256).argmax()
         return np.where((image == background) & ~region, np.uint8(level), image), region, face
 
-    return change
+    return perturb
 
 
-def with_texts(rng: np.random.Generator, image: Grey, region: Mask, face: Mask) -> tuple[Grey, Mask, Mask]:
-    """Draw texts outside the region."""
+def with_text(rng: np.random.Generator, image: Grey, region: Mask, face: Mask) -> tuple[Grey, Mask, Mask]:
+    """Draw text outside the region."""
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     rows, columns = image.shape
@@ -138,10 +139,10 @@ def cropped(rng: np.random.Generator, image: Grey, region: Mask, face: Mask) -> 
     return image[rows, columns].copy(), region[rows, columns], face[rows, columns]
 
 
-def scaled(factor: float) -> Change:
-    """Return a change of the size."""
+def scaled(factor: float) -> Perturbation:
+    """Return a function that resizes a frame and its masks by a factor."""
 
-    def change(rng: np.random.Generator, image: Grey, region: Mask, face: Mask) -> tuple[Grey, Mask, Mask]:
+    def perturb(rng: np.random.Generator, image: Grey, region: Mask, face: Mask) -> tuple[Grey, Mask, Mask]:
         size = (int(image.shape[1] * factor), int(image.shape[0] * factor))
         method = Image.Resampling.BILINEAR if factor > 1 else Image.Resampling.BOX
         nearest = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in (region, face)]
@@ -149,11 +150,11 @@ def scaled(factor: float) -> Change:
             nearest[1] = nearest[0] & ~ndimage.binary_erosion(nearest[0])
         return np.asarray(Image.fromarray(image).resize(size, method)), nearest[0], nearest[1]
 
-    return change
+    return perturb
 
 
-def upside_down(rng: np.random.Generator, image: Grey, region: Mask, face: Mask) -> tuple[Grey, Mask, Mask]:
-    """Turn the frame upside down."""
+def flipped_vertically(rng: np.random.Generator, image: Grey, region: Mask, face: Mask) -> tuple[Grey, Mask, Mask]:
+    """Flip the frame vertically."""
     return image[::-1].copy(), region[::-1].copy(), face[::-1].copy()
 
 
@@ -164,50 +165,50 @@ def compressed(rng: np.random.Generator, image: Grey, region: Mask, face: Mask) 
     return np.asarray(Image.open(buffer)), region, face
 
 
-CHANGES: dict[str, Change] = {
+PERTURBATIONS: dict[str, Perturbation] = {
     "background 20": with_background(20),
     "background 128": with_background(128),
     "background 235": with_background(235),
-    "texts": with_texts,
+    "text": with_text,
     "crop": cropped,
     "0.5 x size": scaled(0.5),
     "1.5 x size": scaled(1.5),
     "2 x size": scaled(2),
-    "upside down": upside_down,
+    "vertical flip": flipped_vertically,
     "JPEG 40": compressed,
 }
 
 
-def measure(frames: list[Frame], change: Change | None) -> list[Result]:
-    """Find the regions of all frames after a change."""
+def measure(frames: list[Frame], perturb: Perturbation | None) -> list[Result]:
+    """Detect the regions of all frames, which are changed first if a perturbation is given."""
     rng = np.random.default_rng(5)
     results = []
     for frame in frames:
         image, region, face = frame.image, frame.region, frame.face
-        if change is not None:
-            image, region, face = change(rng, image, region, face)
+        if perturb is not None:
+            image, region, face = perturb(rng, image, region, face)
         start = perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            found = find_insonified(image, "auto")
-        results.append(compare(found, region, face, perf_counter() - start))
+            detected = find_insonified(image, "auto")
+        results.append(compare(detected, region, face, perf_counter() - start))
     return results
 
 
 def summary(results: list[Result]) -> list[str]:
     """Return the cells of a row of the table."""
     overlap = np.array([result.overlap for result in results])
-    doubtful = np.array([result.score < DOUBTFUL_SCORE for result in results])
-    near = sum(result.face <= FACE_LIMIT for result in results)
-    bad, good = overlap < 0.8, overlap >= 0.95
+    has_warning = np.array([result.score < DOUBTFUL_SCORE for result in results])
+    face_correct = sum(result.face <= FACE_LIMIT for result in results)
+    is_wrong, is_accurate = overlap < 0.8, overlap >= 0.95
     return [
         f"{np.median(overlap):.3f}",
         f"{overlap.mean():.3f}",
         f"{np.count_nonzero(overlap >= 0.9)}",
-        f"{np.count_nonzero(good)}",
-        f"{near}",
-        f"{np.count_nonzero(doubtful & bad)} of {np.count_nonzero(bad)}",
-        f"{np.count_nonzero(doubtful & good)} of {np.count_nonzero(good)}",
+        f"{np.count_nonzero(is_accurate)}",
+        f"{face_correct}",
+        f"{np.count_nonzero(has_warning & is_wrong)} of {np.count_nonzero(is_wrong)}",
+        f"{np.count_nonzero(has_warning & is_accurate)} of {np.count_nonzero(is_accurate)}",
         f"{np.median([result.seconds for result in results]):.2f}",
         f"{max(result.seconds for result in results):.2f}",
     ]
@@ -237,8 +238,8 @@ def main() -> None:
         part = [result for frame, result in zip(frames, unchanged, strict=True) if frame.kind == kind]
         table.add_row(kind, str(len(part)), *summary(part))
     if arguments.changes:
-        for name, change in CHANGES.items():
-            table.add_row(name, str(len(frames)), *summary(measure(frames, change)))
+        for name, perturb in PERTURBATIONS.items():
+            table.add_row(name, str(len(frames)), *summary(measure(frames, perturb)))
     console.print(table)
 
 

@@ -43,13 +43,13 @@ def sample(network: nn.Module, image: torch.Tensor, samples: int) -> None:
 
 
 def plain(network: nn.Module, image: torch.Tensor, samples: int) -> None:
-    """Run the same number of passes without dropout."""
+    """Run ``samples`` passes without dropout."""
     for _ in range(samples):
         network(image)
 
 
 def torch_dropout(network: nn.Module, image: torch.Tensor, samples: int) -> None:
-    """Run the same number of passes with the dropout of torch, without accumulating results."""
+    """Run ``samples`` passes with the dropout of torch, without accumulating results."""
     for layer in dropout_layers(network):
         layer.train()
     plain(network, image, samples)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from cm_lightning.confidence import ConfidenceMapSolver
-from cm_lightning.confidence.dissection import dissect
+from cm_lightning.confidence.cpu.plan import make_layout
 from cm_lightning.data.phantom import Phantom
 from cm_lightning.models import create_network
 
@@ -39,15 +39,15 @@ def main() -> None:
     """Run the benchmark and write its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--machine", required=True, help="description of the machine for the table")
-    parser.add_argument("--largest", type=int, default=4096, help="side of the largest flat frame")
+    parser.add_argument("--largest", type=int, default=4096, help="side of the largest frame of constant intensity")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     rows: list[tuple[str, str]] = []
 
     started = subprocess.run([sys.executable, "-c", FIRST_CALL], capture_output=True, text=True, check=True).stdout
     rows.append(("first call in a process, with cached compiled code", f"{float(started):.2f} s"))
-    dissect(8, 8)
-    seconds = median(lambda: dissect.__wrapped__(512, 476), 5)
+    make_layout(64, 64)
+    seconds = median(lambda: make_layout.__wrapped__(512, 476), 5)
     rows.append(("preparation of a new shape, 512 x 476", f"{1000 * seconds:.0f} ms"))
 
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -56,7 +56,7 @@ def main() -> None:
         seconds = median(partial(solve, volume), 3)
         rows.append((f"volume of 200 frames of 400 x 270, {device}", f"{seconds:.2f} s"))
         small = phantom_frames(96, 96, 96).to(device)
-        maps, step = median_in_turns([partial(solve, small), training_step(device)], 7)
+        maps, step = interleaved_medians([partial(solve, small), training_step(device)], 7)
         measured = f"{1000 * maps:.0f} ms, {maps / step:.0%} of a training step of {1000 * step:.0f} ms"
         rows.append((f"maps of 96 frames of 96 x 96, {device}", measured))
         if device == "cuda":
@@ -70,7 +70,10 @@ def main() -> None:
         seconds = time.perf_counter() - start
         error = np.abs(maps - np.linspace(1, 0, side)[:, None]).max()
         rows.append(
-            (f"flat frame of {side} x {side}, cpu: error against the closed form", f"{error:.1e}, {seconds:.1f} s")
+            (
+                f"frame of constant intensity, {side} x {side}, cpu: error against the closed form",
+                f"{error:.1e}, {seconds:.1f} s",
+            )
         )
         side *= 2
 
@@ -119,10 +122,10 @@ def training_step(device: str) -> Callable[[], None]:
 
 def median(function: Callable[[], object], rounds: int) -> float:
     """Return the median time of a function in seconds, after a warm-up."""
-    return median_in_turns([function], rounds)[0]
+    return interleaved_medians([function], rounds)[0]
 
 
-def median_in_turns(functions: list[Callable[[], object]], rounds: int) -> list[float]:
+def interleaved_medians(functions: list[Callable[[], object]], rounds: int) -> list[float]:
     """Return the median times of several functions that take turns, in seconds, after a warm-up."""
     times: list[list[float]] = [[] for _ in functions]
     for round_ in range(rounds + 1):

@@ -1,8 +1,9 @@
 """The subcommands of Lightning (fit, validate, test, predict), with one folder per run."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Never, cast, get_args
 
 import yaml
@@ -35,7 +36,7 @@ from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.errors import InputError, UsageError
 from cm_lightning.metrics import SCORE
-from cm_lightning.parsing import PlainErrors
+from cm_lightning.parsing import PlainHelpMixin, ShortErrorMixin
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
 from cm_lightning.runs.layout import BEST, LAST
 from cm_lightning.runs.settings import RUN_SPECIFIC
@@ -45,6 +46,19 @@ from cm_lightning.tasks.base import Stage
 from cm_lightning.tracking.loggers import ResumableCSVLogger, WandbRunLogger
 from cm_lightning.tracking.policy import RunIdentity, WandbSettings, resolve_mode
 
+# Titles of the groups of options in the help, by the name of an option of the group.
+TITLES = {
+    "model": "Model",
+    "data": "Data",
+    "wandb": "Weights & Biases",
+    "checkpoint": "Checkpoints",
+    "pictures": "Pictures of validation cases",
+    "uncertainty": "Pictures of the uncertainty of validation cases",
+    "prediction": "Files of predictions",
+    "solver": "Confidence maps",
+    "trainer": "Trainer",
+    "ckpt_path": "Weights",
+}
 # Callbacks without settings, which every run has.
 CALLBACKS: tuple[type[Callback], ...] = (
     AugmentationPicture,
@@ -64,14 +78,14 @@ class RunConfig(SaveConfigCallback):
     """Writes the resolved settings to the folder of the run, and sends those of ``fit`` to W&B."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Send the nested settings to W&B."""
+        """Send the nested settings to W&B (only in ``fit``)."""
         settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_link_targets=False))
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger) and stage == "fit":
                 logger.log_config(settings)
 
 
-class StageParser(PlainErrors, LightningArgumentParser):
+class StageParser(PlainHelpMixin, ShortErrorMixin, LightningArgumentParser):
     """Parser of the subcommands of Lightning."""
 
 
@@ -122,6 +136,14 @@ class CommandLine(LightningCLI):
         parser.add_argument("--data.pairs_per_case", type=int, default=0, help=SUPPRESS)
         # The help shows the project's own groups first, and the long one of the trainer last.
         parser._action_groups.sort(key=lambda group: any(action.dest == "trainer" for action in group._group_actions))
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Create the parser of a subcommand with short titles of its groups of options."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for group in parser._action_groups:
+            names = {action.dest for action in group._group_actions}
+            group.title = next((title for name, title in TITLES.items() if name in names), group.title)
+        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, and determine the folder of the run and the checkpoint."""
@@ -279,7 +301,15 @@ def find_checkpoint(subcommand: str, ckpt_path: Any, fold: FoldFolder) -> str | 
 
 @rank_zero_only
 def remove_earlier_run(fold: FoldFolder, overwrite: bool) -> None:
-    """Delete an earlier run, in the main process only; see :meth:`FoldFolder.remove_earlier_run`."""
+    """Delete an earlier run, in the main process only; see :meth:`FoldFolder.remove_earlier_run`.
+
+    Args:
+        fold: Folder of the run.
+        overwrite: Whether an earlier run may be deleted.
+
+    Raises:
+        InputError: There is an earlier run and ``overwrite`` is false.
+    """
     fold.remove_earlier_run(overwrite)
 
 
@@ -322,20 +352,30 @@ def resolve_settings(argv: Sequence[str]) -> Settings:
     raise AssertionError("the parser returned without settings or an error")
 
 
-def run_stage(argv: Sequence[str]) -> None:
+def run_stage(argv: Sequence[str], descriptions: Mapping[str, str] | None = None) -> None:
     """Run one of the subcommands of Lightning.
 
     Args:
         argv: Command line, including the subcommand.
+        descriptions: Description of every subcommand for its help, which starts with a small letter; those of
+            Lightning by default.
 
     Raises:
         InputError: The settings, the data or the checkpoint are invalid.
     """
-    _build(CommandLine, argv)
+    _build(CommandLine, argv, descriptions or {})
 
 
-def _build(command_line: type[CommandLine], argv: Sequence[str]) -> None:
+def _build(
+    command_line: type[CommandLine], argv: Sequence[str], descriptions: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Construct the command-line class, which runs the subcommand."""
+    stage = cast(Stage, argv[0]) if argv[0] in get_args(Stage) else None
+    sentences = {
+        name: {"description": f"{text[0].upper()}{text[1:]}."}
+        for name, text in descriptions.items()
+        if stage in (None, name)
+    }
     # Prepared cases are cached, so few loader processes are enough. Lightning 2.6 and MONAI themselves call functions
     # that newer versions of torch and MONAI deprecate. The command line is always passed as a list.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -343,7 +383,7 @@ def _build(command_line: type[CommandLine], argv: Sequence[str]) -> None:
     warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*")
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run.*")
     command_line(
-        cast(Stage, argv[0]) if argv[0] in get_args(Stage) else None,
+        stage,
         model_class=BaseTask,
         datamodule_class=UltrasoundDataModule,
         save_config_callback=RunConfig,
@@ -353,6 +393,11 @@ def _build(command_line: type[CommandLine], argv: Sequence[str]) -> None:
         auto_configure_optimizers=False,
         seed_everything_default=0,
         parser_class=StageParser,
-        parser_kwargs={"prog": "cm_lightning", "description": cm_lightning.__doc__, "version": __version__},
+        parser_kwargs={
+            "prog": "cm_lightning",
+            "description": cm_lightning.__doc__,
+            "version": __version__,
+            **sentences,
+        },
         args=list(argv),
     )

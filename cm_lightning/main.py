@@ -39,7 +39,7 @@ def run(argv: list[str]) -> None:
         importlib.import_module(f"cm_lightning.commands.{name}").run(argv[1:])
     elif name in STAGES or (name.startswith("-") and not STAGES.keys().isdisjoint(argv)):
         check_options(argv)
-        importlib.import_module("cm_lightning.cli").run_stage(argv)
+        importlib.import_module("cm_lightning.cli").run_stage(argv, STAGES)
     elif name in ("-h", "--help", "--version"):
         parser = argparse.ArgumentParser(prog="cm_lightning", description=cm_lightning.__doc__)
         parser.add_argument("--version", action="version", version=f"cm_lightning {cm_lightning.__version__}")

@@ -1,19 +1,50 @@
-"""Command-line parsers made from typed functions, and parser errors in plain sentences."""
+"""Command-line parsers made from typed functions, with errors in one sentence and help without markup."""
 
+import argparse
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from cm_lightning.errors import UsageError, suggestion
 
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
-class PlainErrors:
+class PlainHelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
+    """Formatter of help texts from docstrings, which are shown without the markup of Sphinx."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return without_markup(super()._get_help_string(action))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return str(super()._fill_text(without_markup(text), width, indent))
+
+
+class PlainHelpMixin:
+    """Mixin for jsonargparse parsers: help texts have no markup.
+
+    Args:
+        *args: Positional arguments of the parser.
+        prog: Name of the command in the usage line. Parsers for the help of a class are created without a name.
+        formatter_class: Formatter of help texts.
+        **kwargs: Further arguments of the parser.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        prog: str = "cm_lightning SUBCOMMAND",
+        formatter_class: type[argparse.HelpFormatter] = PlainHelpFormatter,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, prog=prog, formatter_class=formatter_class, **kwargs)  # type: ignore[call-arg]
+
+
+class ShortErrorMixin:
     """Mixin for jsonargparse parsers: an error is one plain sentence, without the usage of the command."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -29,7 +60,7 @@ class PlainErrors:
         raise UsageError(explain(message, sorted(set(option_names(self))))) from ex
 
 
-class CommandParser(PlainErrors, ArgumentParser):  # type: ignore[misc]
+class CommandParser(PlainHelpMixin, ShortErrorMixin, ArgumentParser):  # type: ignore[misc]
     """Parser of one of the project's own subcommands."""
 
 
@@ -90,6 +121,20 @@ def make_parser(name: str, function: Callable[..., Any], skip: Collection[str] =
             options |= {"nargs": "?", "const": True}  # --overwrite, or --overwrite true
         parser.add_argument(f"--{parameter.name}", default=parameter.default, **options)
     return parser
+
+
+def without_markup(text: str) -> str:
+    """Remove the markup of Sphinx from a text.
+
+    Args:
+        text: Text of a docstring.
+
+    Returns:
+        Text in which code has no backticks, and references are names.
+    """
+    text = re.sub(r":[a-z]+:`~(?:[^`]*\.)?([^`.]*)`", r"\1", text)
+    text = re.sub(r":[a-z]+:`([^`]*)`", r"\1", text)
+    return text.replace("``", "")
 
 
 def check_exclusive(**options: Any) -> None:

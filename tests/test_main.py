@@ -46,6 +46,7 @@ def test_help_version_and_print_config(tmp_path, capsys):
     for argv, expected in (
         (["--help"], "phantom"),
         (["fit", "--help"], "--solver.alpha"),
+        (["test", "--help"], "Evaluate a network on the test cases"),
         (["--version"], "cm_lightning 0."),
         (["phantom", "--help"], "--patients"),
         (["fit", "--config", str(CONFIGS / "muscle_2ch.yaml"), "--print_config"], "input_mode: 2ch"),

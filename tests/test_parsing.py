@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from cm_lightning.main import main
-from cm_lightning.parsing import check_exclusive, explain, run_function
+from cm_lightning.parsing import check_exclusive, explain, run_function, without_markup
 from tests.conftest import CONFIGS
 
 
@@ -132,3 +132,14 @@ def test_options_that_cannot_be_combined():
     check_exclusive(baseline=None, compare=["a=b"])
     with pytest.raises(ValueError, match="--baseline and --compare cannot be combined; expected only one of them"):
         check_exclusive(baseline="a", compare=["a=b"])
+
+
+def test_help_has_no_markup():
+    text = "``muscle``, :class:`datetime.timedelta`, :meth:`~lightning.pytorch.Trainer.fit` or `name`"
+    assert without_markup(text) == "muscle, datetime.timedelta, fit or `name`"
+
+
+def test_help_of_a_class_has_the_name_of_the_program(capsys):
+    with pytest.raises(SystemExit):
+        main(["phantom", "--raters.help"])
+    assert capsys.readouterr().out.startswith("usage: cm_lightning SUBCOMMAND")

@@ -30,7 +30,7 @@ class ConfidenceCost(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add the maps of a batch."""
-        confidence = batch.get("own_confidence", batch.get("confidence"))
+        confidence = batch.get("image_confidence", batch.get("confidence"))
         if confidence is not None and not trainer.sanity_checking:
             inside = batch["domain"].bool()
             self._sum += float(confidence[inside].double().sum())

@@ -37,14 +37,14 @@ class PredictionWriter(BasePredictionWriter):
 
     Segmentations contain the values of the label files. All predictions are NIfTI files with the affine of the image
     file, except for the segmentations of 2D image files without physical coordinates (such as PNG), which are PNG
-    files. With MC dropout, expected entropy, mutual
-    information, variance, votes and sampled segmentations are written as well, where ``sample01`` is the most plausible
-    sample, and ``samples.csv`` contains the plausibilities. The display range in the header of a quantity is the same
-    for all cases.
+    files. With MC dropout, expected entropy, mutual information, variance, votes and sampled segmentations are written
+    as well, where ``sample01`` is the most plausible sample, and ``<case>_samples.csv`` contains the plausibilities.
+    The display range in the header of a quantity is the same for all cases.
 
     Args:
         folder: Output folder; ``predictions`` in the folder of the run by default.
-        maps: Whether to write probabilities, entropies (in nats), the other quantities above, and confidence.
+        maps: Whether to write class probabilities, entropies (in nats), mutual information, variance, votes and
+            confidence maps in addition to the segmentation.
     """
 
     def __init__(self, folder: Path | None = None, maps: bool = True) -> None:

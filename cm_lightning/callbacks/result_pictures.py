@@ -153,11 +153,11 @@ def confusion_plot(counts: NDArray[np.int64], names: list[str]) -> Figure:
     Returns:
         The figure.
     """
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(1.3 * len(names) + 2.4, 1.1 * len(names) + 1.8), layout="constrained")
     axes = figure.subplots()
-    plot_confusion_matrix(torch.from_numpy(shares), ax=axes, labels=list(names), cmap="Blues")
-    axes.set_title("share of the voxels of each label", fontsize=11)
+    plot_confusion_matrix(torch.from_numpy(fractions), ax=axes, labels=list(names), cmap="Blues")
+    axes.set_title("fraction of the voxels of each label", fontsize=11)
     axes.set_xlabel("predicted class", fontsize=11)
     axes.set_ylabel("label", fontsize=11)
     return figure

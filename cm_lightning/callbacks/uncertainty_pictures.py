@@ -68,7 +68,7 @@ class UncertaintyPictures(Callback):
             self._rows.append(self._row(case, sampled))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the means over the sampled cases."""
+        """Log entropies (nats) and ECE of MC dropout, averaged over the sampled cases."""
         for key, value in pd.DataFrame(self._values).mean().dropna().items():
             pl_module.log(str(key), value, rank_zero_only=True)
 

@@ -37,7 +37,7 @@ class ValidationMetrics(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Measure the cases of a batch."""
+        """Compute the metrics of every case of a batch."""
         if not isinstance(pl_module, BaseTask) or trainer.sanity_checking:
             return
         with_distances = epoch_is_due(trainer, self.every_n_epochs)

@@ -11,7 +11,7 @@ from cm_lightning.data.augmentation import Batch
 from cm_lightning.drawing import LargestLabelFrame, Panel, case_panels, draw_panels, frame_spacing, save_figure
 from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.tasks import BaseTask
-from cm_lightning.tasks.native import own_confidence, to_native
+from cm_lightning.tasks.native import image_confidence, to_native
 
 
 class WorstCasePictures(Callback):
@@ -45,7 +45,7 @@ class WorstCasePictures(Callback):
             return
         case = batch["case"][0]
         frame = LargestLabelFrame((prediction != label)[None])
-        confidence = own_confidence(batch)
+        confidence = image_confidence(batch)
         row = case_panels(
             case,
             frame(next(to_native(batch["image"], batch))[None]),

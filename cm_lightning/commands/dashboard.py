@@ -57,7 +57,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _rename(argv: Sequence[str]) -> list[str]:
-    """Rename ``--config`` to ``--fit_config``, its present name, where the file is a configuration of ``fit``."""
+    """Rename ``--config`` to ``--fit_config``, its current name, where the file is a configuration of ``fit``."""
     split = [part for argument in argv for part in _split_config(argument)]
     files: list[str] = []
     others: list[str] = []
@@ -69,7 +69,7 @@ def _rename(argv: Sequence[str]) -> list[str]:
             others.append(argument)
     if not files:
         return others
-    print(f"dashboard: {', '.join(files)} is a configuration of fit; use --fit_config instead of --config.")
+    print(f"dashboard: used --fit_config for {', '.join(files)}, because --config is for options of dashboard.")
     return [*others, "--fit_config", *files]
 
 

@@ -23,7 +23,7 @@ MAX_STEPS = 20
 # solutions is the error estimate.
 MIN_WEIGHT_RATIO = 1e-9
 # Fraction of the tolerance at which conjugate gradients stop, because their error is only estimated.
-STOPPING_SHARE = 0.5
+STOPPING_FRACTION = 0.5
 
 
 def is_ill_conditioned(graph: RandomWalkGraph) -> Array:

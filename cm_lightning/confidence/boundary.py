@@ -123,7 +123,7 @@ def column_sink(domain: BoolArray) -> BoolArray:
     return column_source(domain[..., ::-1, :])[..., ::-1, :]
 
 
-def rectangle_around(domain: BoolArray) -> tuple[slice, slice]:
+def bounding_box(domain: BoolArray) -> tuple[slice, slice]:
     """Return the bounding box of a domain.
 
     Args:

@@ -27,9 +27,9 @@ class SolverParameters:
     is used. The study also tried (alpha, beta) = (0.2, 400), (0.2, 100) and (0.5, 400).
 
     Args:
-        alpha: Attenuation coefficient, relative to the depth of the insonified region.
+        alpha: Attenuation coefficient (dimensionless), relative to the depth of the insonified region.
         beta: Sensitivity of the random walk to intensity differences.
-        gamma: Penalty of horizontal and diagonal steps.
+        gamma: Penalty added to the intensity difference (0 to 1) of horizontal and diagonal edges.
         formulation: Formula for edge weights. ``realtime`` also uses the boundary of CAMPVis: source and sink are
             virtual nodes, which are connected to the first and last pixels by edges of weight 1.
         normalise: ``frame`` rescales the intensities of each frame. ``fixed`` uses a fixed scale from 0 to 1 (integers
@@ -91,7 +91,8 @@ class SolveInfo:
     Attributes:
         iterations: Number of steps of conjugate gradients; 0 for direct solutions.
         error_estimate: Estimate of the maximum error of the map.
-        error_bound: Proven upper bound of the maximum error, including rounding errors; NaN if it was not computed.
+        error_bound: Proven upper bound of the maximum error, including rounding errors; NaN if it was not computed,
+            infinite if no bound was found.
         fallback: Whether the direct solver was used instead of conjugate gradients, because the system is
             ill-conditioned or the tolerance was not reached.
     """
@@ -102,7 +103,7 @@ class SolveInfo:
     fallback: BoolArray
 
     @classmethod
-    def blank(cls, frames: int, certify: bool) -> "SolveInfo":
+    def for_known_maps(cls, frames: int, certify: bool) -> "SolveInfo":
         """Create the information for maps without unknown pixels, which engines update for all other maps.
 
         Args:

@@ -29,9 +29,9 @@ class ConfidenceMapSolver(SolverParameters):
     probability that a random walk from a pixel reaches a source before a sink.
 
     The linear system is solved by conjugate gradients in float64. The preconditioner is a factorisation in float32
-    without subtractions (:mod:`cm_lightning.confidence.cpu.lanes`), for which one or two steps are sufficient,
-    independently of the image and the parameters. If they are not, the frame is solved directly in float64, which
-    :meth:`solve` reports.
+    without subtractions (:mod:`cm_lightning.confidence.cpu.lanes`), with which one or two steps are usually
+    sufficient. If they are not sufficient, or if the system is ill-conditioned (only with ``formulation="paper"``), the
+    frame is solved directly in float64, which :meth:`solve` reports.
 
     Arguments and defaults are those of :class:`cm_lightning.confidence.problem.SolverParameters`.
 
@@ -90,8 +90,8 @@ class ConfidenceMapSolver(SolverParameters):
                 column by default.
             sink: Pixels at which random walks end, broadcastable to ``frames``; chosen by the parameter ``sink`` of the
                 solver by default.
-            up: Side of the frames at which the probe is. Frames and masks are turned so that the probe is at row 0, and
-                the maps are turned back.
+            up: Side of the frames at which the probe is. Frames and masks are flipped or transposed so that the probe
+                is at row 0, and the maps are changed back.
 
         Returns:
             Confidence maps from 0 to 1, ``(..., depth, lateral)``, with the type and device of the frames; float64 for

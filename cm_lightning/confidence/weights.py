@@ -77,9 +77,9 @@ class WeightFunction:
     Attributes:
         formulation: The formula.
         normalise: Whether intensities and steps are rescaled by the values of each frame.
-        alpha: Attenuation coefficient, relative to the depth of the domain.
+        alpha: Attenuation coefficient (dimensionless), relative to the depth of the domain.
         beta: Sensitivity of the random walk to intensity differences.
-        gamma: Penalty of steps that leave the scan line.
+        gamma: Penalty added to the intensity difference (0 to 1) of horizontal and diagonal edges.
 
     References:
         Karamalis et al., "Ultrasound confidence maps using random walks", Medical Image Analysis 2012. Schulte zu Berge

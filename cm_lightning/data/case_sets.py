@@ -103,18 +103,18 @@ class CaseSets:
         patients = set(getattr(self.folds[fold], subset))
         return [case for case in self.cases if case.patient in patients]
 
-    def labelled_patients(self, fold: int, share: float) -> list[str]:
+    def labelled_patients(self, fold: int, fraction: float) -> list[str]:
         """Draw the training patients of a fold whose labels are used.
 
         Args:
             fold: Number of the fold, from 0.
-            share: Fraction of the training patients, above 0 and up to 1.
+            fraction: Fraction of the training patients, above 0 and up to 1.
 
         Returns:
             At least one patient.
         """
         patients = sorted({case.patient for case in self.subset(fold, "train")})
-        number = max(1, round(share * len(patients)))
+        number = max(1, round(fraction * len(patients)))
         return sorted(np.random.default_rng(self.seed).permutation(patients)[:number].tolist())
 
     def test_plan(self, fold: int) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class CaseSets:
     def _middle_frame(self, case: Case) -> NDArray[np.generic]:
         """Return the insonified part of the middle frame of a case."""
         read = self.reader.read(case)
-        self.reader.hold(read)  # The next step, checking, needs the case again.
+        self.reader.keep_in_memory(read)  # The next step, checking, needs the case again.
         image = read.arrays.image
         frame = image if image.ndim == 2 else image[:, :, image.shape[2] // 2]
         inside = read.geometry.domain(frame)

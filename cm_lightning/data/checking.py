@@ -39,7 +39,7 @@ def check_cases(
             on_finished(read)
         else:
             missing[case] = read.frames
-            reader.hold(read)
+            reader.keep_in_memory(read)
     if cache is None or not missing:
         return 0, 0.0
     start, total = time.perf_counter(), sum(missing.values())

@@ -75,7 +75,7 @@ class ConfidenceCache:
 
     @property
     def _domain_key(self) -> str:
-        """What the maps depend on: the content of a geometry file, or the version of the search for the region."""
+        """Part of the key for the region: its name, digest of its geometry file, or version of the search for it."""
         if isinstance(self.domain, Path):
             return f"file {file_digest(self.domain)}"
         return f"auto {FINDER_VERSION}" if self.domain == "auto" else self.domain

@@ -26,9 +26,9 @@ from cm_lightning.data.reading import CaseReader, ReadCase
 from cm_lightning.data.splits import Fold, SplitName
 from cm_lightning.io import Axes
 
-Use = Subset | Literal["predict"]
+SubsetName = Subset | Literal["predict"]
 # Sets of cases that a stage uses. Without a trainer, the stage is unknown and assumed to be fit.
-STAGE_USES: dict[str | None, tuple[Use, ...]] = {
+STAGE_SUBSETS: dict[str | None, tuple[SubsetName, ...]] = {
     None: ("train", "val"),
     "fit": ("train", "val"),
     "validate": ("val",),
@@ -80,7 +80,7 @@ class UltrasoundDataModule(LightningDataModule):
             image, or the map of a case of another patient (``shuffled``, drawn with ``split_seed``).
         solver: Parameters of the confidence maps.
         labelled_fraction: Fraction of the training patients whose labels are used, drawn with ``split_seed``. Images
-            of other patients are only used without labels for registration.
+            of the other patients are used without labels, and only by DeepAtlasTask, for both of its networks.
         augmentation: Augmentation of training batches.
         batch_size: Number of cases per training or validation batch.
         num_workers: Number of worker processes of the data loaders. Few are needed, because prepared cases are cached.
@@ -207,7 +207,7 @@ class UltrasoundDataModule(LightningDataModule):
         """List the test cases of all folds; see :meth:`cm_lightning.data.case_sets.CaseSets.test_plan`."""
         return self.sets.test_plan(self.fold)
 
-    def cases_of(self, subset: Use) -> list[Case]:
+    def cases_of(self, subset: SubsetName) -> list[Case]:
         """List the cases of a set of the current fold.
 
         Args:
@@ -231,20 +231,20 @@ class UltrasoundDataModule(LightningDataModule):
         """
         if self.phantom is not None:
             self.phantom.complete(self.root)
-        users = self._users()
+        needed = self._cases_to_keep()
 
         def keep_if_needed(read: ReadCase) -> None:
-            match users.get(read.case):
+            match needed.get(read.case):
                 case "train" | "val":
                     self._resampler.resample_now(read)
                 case "test" | "predict":
-                    self._reader.hold(read)
+                    self._reader.keep_in_memory(read)
 
         cache = self.maps.cache_to_fill(testing=self._stage == "test")
         frames, seconds = check_cases(self._cases_in_use(), self._reader, cache, keep_if_needed)
         self.solved_frames += frames
         self.solve_seconds += seconds
-        self._reader.release(keep=users)
+        self._reader.release(keep=needed)
 
     def setup(self, stage: str) -> None:
         """Prepare the cases of a stage.
@@ -335,38 +335,42 @@ class UltrasoundDataModule(LightningDataModule):
 
     def _cases_in_use(self) -> list[Case]:
         """Return the cases to check: those of the stage, test cases before training, and donors of shuffled maps."""
-        uses = ("train", "val", "test") if self._stage in (None, "fit") else STAGE_USES[self._stage]
-        cases = [case for use in uses for case in self.cases_of(use)]
+        subsets = ("train", "val", "test") if self._stage in (None, "fit") else STAGE_SUBSETS[self._stage]
+        cases = [case for subset in subsets for case in self.cases_of(subset)]
         if self.maps.source == "shuffled":
             cases += [self.maps.donor(case, self.cases) for case in cases]
         return list(dict.fromkeys(cases))
 
-    def _users(self) -> dict[Case, Use]:
+    def _cases_to_keep(self) -> dict[Case, SubsetName]:
         """Return the cases that the stage needs, with their sets, except for those that every epoch reads again."""
-        users: dict[Case, Use] = {}
-        for use in STAGE_USES[self._stage]:
-            cases = self._selected(use)
+        kept: dict[Case, SubsetName] = {}
+        for subset in STAGE_SUBSETS[self._stage]:
+            cases = self._selected(subset)
             # For training and validation, these are the cases that CacheDataset keeps.
-            number = int(len(cases) * self.cache_rate) if use in ("train", "val") else len(cases)
-            users |= dict.fromkeys(cases[:number], use)
-        return users
+            number = int(len(cases) * self.cache_rate) if subset in ("train", "val") else len(cases)
+            kept |= dict.fromkeys(cases[:number], subset)
+        return kept
 
-    def _selected(self, use: Use) -> list[Case]:
+    def _selected(self, subset: SubsetName) -> list[Case]:
         """Return the cases of a set, without training cases that have no usable label (except for pairs)."""
-        cases = self.cases_of(use)
-        if use != "train" or self.pairs_per_case:
+        cases = self.cases_of(subset)
+        if subset != "train" or self.pairs_per_case:
             return cases
         labelled = set(self.labelled_patients)
         return [case for case in cases if case.patient in labelled]
 
-    def _dataset(self, use: Use) -> CacheDataset:
-        cases, testing = self._selected(use), use == "test"
-        own_provider = (
-            self.maps.own_provider() if testing and self.maps.cache_to_fill(self._stage == "test") is not None else None
+    def _dataset(self, subset: SubsetName) -> CacheDataset:
+        cases, testing = self._selected(subset), subset == "test"
+        image_map_provider = (
+            self.maps.image_map_provider()
+            if testing and self.maps.cache_to_fill(self._stage == "test") is not None
+            else None
         )
-        prepare = PrepareCase(self._resampler, testing, self.maps.provider(cases, lambda: self.cases), own_provider)
+        prepare = PrepareCase(
+            self._resampler, testing, self.maps.provider(cases, lambda: self.cases), image_map_provider
+        )
         # Test and prediction cases are used only once.
-        rate = self.cache_rate if use in ("train", "val") else 0.0
+        rate = self.cache_rate if subset in ("train", "val") else 0.0
         return CacheDataset(cases, prepare, cache_rate=rate, num_workers=os.cpu_count(), copy_cache=False)
 
     def _paired(self, dataset: CacheDataset, draws: int | None = None) -> CacheDataset | PairDataset:

@@ -99,7 +99,7 @@ class MapSource:
         return self.cache if needed else None
 
     def donor(self, case: Case, cases: Sequence[Case]) -> Case:
-        """Draw a case of another patient whose map is used for the shuffled control.
+        """Draw a case of another patient; its map is used in the shuffled control.
 
         Args:
             case: The case.
@@ -137,7 +137,7 @@ class MapSource:
             case "shuffled":
                 return StoredMap(self.cache, {case.id: self.donor(case, cases()) for case in selected})
 
-    def own_provider(self) -> MapProvider | None:
+    def image_map_provider(self) -> MapProvider | None:
         """Return the provider of the image's own map, which tests of a control need.
 
         Returns:

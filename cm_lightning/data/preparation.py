@@ -104,13 +104,13 @@ class PrepareCase(Transform):  # type: ignore[misc]
         resampler: Resampling to the grid of the network.
         keep_native: Whether to add the label at file resolution, for tests.
         confidence: Provider of the confidence map; None for no map.
-        own_confidence: Provider of the map of the image itself if ``confidence`` is a control; None for no such map.
+        image_confidence: Provider of the map of the image itself if ``confidence`` is a control; None for no such map.
     """
 
     resampler: CaseResampler
     keep_native: bool = False
     confidence: MapProvider | None = None
-    own_confidence: MapProvider | None = None
+    image_confidence: MapProvider | None = None
 
     def __call__(self, case: Case) -> Sample:
         """Prepare one case.
@@ -123,13 +123,13 @@ class PrepareCase(Transform):  # type: ignore[misc]
             ``label`` (class indices, uint8), ``(1, depth, lateral[, elevation])`` each; ``spacing`` of this grid, and
             ``native_spacing`` and ``native_shape`` of the file, in ``unit``; and the strings ``case`` and ``patient``.
             Depending on the arguments, there are also ``source`` and ``sink`` (bool, as ``domain``), ``native_label``
-            and ``own_confidence``.
+            and ``image_confidence``.
         """
         sample = self.resampler(case, self.keep_native)
         if self.confidence is not None:
             sample["confidence"] = self.confidence(case, sample["domain"])
-        if self.own_confidence is not None:
-            sample["own_confidence"] = self.own_confidence(case, sample["domain"])
+        if self.image_confidence is not None:
+            sample["image_confidence"] = self.image_confidence(case, sample["domain"])
         return sample
 
 

@@ -16,9 +16,9 @@ from cm_lightning.data.frames import to_frames
 from cm_lightning.errors import InputError
 from cm_lightning.io import Axes, read_geometry
 
-# Maximum memory in bytes of cases that are held for later steps. Most sets of 2D frames fit, but not all volumes of the
+# Maximum memory in bytes of cases that are kept for later steps. Most sets of 2D frames fit, but not all volumes of the
 # calf.
-HELD_BYTES = 2**31
+MAX_CACHE_BYTES = 2**31
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class ReadCase:
 
 
 class CaseReader:
-    """Reader of cases that can hold them in memory.
+    """Reader of cases that can keep them in memory.
 
     Several steps need a case: comparison of images, checks, computation of maps, and resampling. Each step can call
-    :meth:`hold` for the next one, so that files are read only once. The geometry of a case is also determined only
-    once.
+    :meth:`keep_in_memory` for the next one, so that files are read only once. The geometry of a case is also determined
+    only once.
 
     Args:
         axes: Axes of the files.
         classes: Value of every class in the label files.
         domain: Kind of the insonified region, or a geometry file.
         spacing_mm: Voxel size in mm in the order of the file axes, which replaces the spacing of the files, or None.
-        held_bytes: Maximum memory of held cases in bytes. Cases that do not fit are read again.
+        max_cache_bytes: Maximum memory of kept cases in bytes. Cases that do not fit are read again.
     """
 
     def __init__(
@@ -69,19 +69,19 @@ class CaseReader:
         classes: dict[str, int],
         domain: ProbeName | Path = "whole",
         spacing_mm: tuple[float, ...] | None = None,
-        held_bytes: int = HELD_BYTES,
+        max_cache_bytes: int = MAX_CACHE_BYTES,
     ) -> None:
         self.axes = axes
         self.classes = classes
         self.domain: ProbeName | Path = domain
         self.spacing_mm = spacing_mm
-        self._free_bytes = held_bytes
+        self._free_bytes = max_cache_bytes
         # Cases are identified by image and label, since an image may also be predicted without its label.
-        self._held: dict[tuple[Path, Path | None], ReadCase] = {}
+        self._kept: dict[tuple[Path, Path | None], ReadCase] = {}
         self._geometries: dict[Path, ProbeGeometry] = {}
 
     def read(self, case: Case) -> ReadCase:
-        """Return a case and release it if it is held, or read it otherwise.
+        """Return a case and release it if it is kept in memory, or read it otherwise.
 
         Args:
             case: The case.
@@ -94,10 +94,10 @@ class CaseReader:
             InputError: The case is invalid (see :func:`cm_lightning.data.cases.read_case`), or contains no fan although
                 the domain is ``convex``.
         """
-        held_case = self._held.pop((case.image, case.label), None)
-        if held_case is not None:
-            self._free_bytes += held_case.nbytes
-            return replace(held_case, case=case)
+        kept_case = self._kept.pop((case.image, case.label), None)
+        if kept_case is not None:
+            self._free_bytes += kept_case.nbytes
+            return replace(kept_case, case=case)
         arrays = read_case(case, self.axes, self.classes, self.spacing_mm)
         if case.image not in self._geometries:
             self._geometries[case.image] = self._find_geometry(case, arrays)
@@ -109,31 +109,31 @@ class CaseReader:
             return ProbeGeometry("shape", file_geometry(self.domain, self.axes, shape))
         return image_geometry(arrays.image, self.domain, arrays.spacing, str(case.image))
 
-    def hold(self, read: ReadCase) -> None:
+    def keep_in_memory(self, read: ReadCase) -> None:
         """Keep a case in memory until its next read, if it fits into the remaining memory budget.
 
         Args:
             read: The case with its arrays and geometry, as returned by :meth:`read`.
         """
         key = (read.case.image, read.case.label)
-        if key not in self._held and read.nbytes <= self._free_bytes:
+        if key not in self._kept and read.nbytes <= self._free_bytes:
             self._free_bytes -= read.nbytes
-            self._held[key] = read
+            self._kept[key] = read
 
     def release(self, keep: Collection[Case] = ()) -> None:
-        """Release held cases.
+        """Release kept cases.
 
         Args:
             keep: Cases that are not released.
         """
         keys_to_keep = {(case.image, case.label) for case in keep}
-        for key in self._held.keys() - keys_to_keep:
-            self._free_bytes += self._held.pop(key).nbytes
+        for key in self._kept.keys() - keys_to_keep:
+            self._free_bytes += self._kept.pop(key).nbytes
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without held cases, so that they are not copied to worker processes."""
-        free_bytes = self._free_bytes + sum(read.nbytes for read in self._held.values())
-        return {**self.__dict__, "_held": {}, "_free_bytes": free_bytes}
+        """Return the state without kept cases, so that they are not copied to worker processes."""
+        free_bytes = self._free_bytes + sum(read.nbytes for read in self._kept.values())
+        return {**self.__dict__, "_kept": {}, "_free_bytes": free_bytes}
 
 
 def image_geometry(
@@ -201,6 +201,6 @@ def file_geometry(path: Path, axes: Axes, shape: tuple[int, int]) -> Geometry:
     if geometry.up != "top":
         raise InputError(
             f"According to the geometry file {path}, the probe is not at the first row of the frames "
-            f"(data.axes is {axes.text!r}); reverse or exchange the axes there."
+            f"(data.axes is {axes.text!r}); change data.axes so that depth starts at the probe."
         )
     return geometry

@@ -41,10 +41,10 @@ def reliability_plot(calibration: pd.DataFrame, columns: int = 4) -> Figure:
                     bins["probability"], bins["frequency"], style, color=colour, markersize=3, linewidth=1
                 )
         bins = points.loc[(model, "none")]
-        shares = np.zeros(BINS)
-        shares[bins.index] = bins["count"] / bins["count"].sum()
+        fractions = np.zeros(BINS)
+        fractions[bins.index] = bins["count"] / bins["count"].sum()
         # Logarithms are drawn on a linear axis, since a logarithmic axis takes half a second per panel.
-        heights = np.clip(1 + np.log10(np.maximum(shares, 1e-9)) / 6, 0, 1)
+        heights = np.clip(1 + np.log10(np.maximum(fractions, 1e-9)) / 6, 0, 1)
         axes.stairs(heights, np.linspace(0, 1, BINS + 1), fill=True, color="tab:blue", alpha=0.15)
         axes.set_title(model, fontsize=8)
         axes.set_xlim(0, 1)
@@ -54,7 +54,7 @@ def reliability_plot(calibration: pd.DataFrame, columns: int = 4) -> Figure:
         axes.set_visible(False)
     figure.supxlabel("predicted probability of a class", fontsize=9)
     figure.supylabel("frequency of the class", fontsize=9)
-    title = "area: share of voxels, logarithmic from 1e-6 to 1"
+    title = "area: fraction of voxels, logarithmic from 1e-6 to 1"
     figure.legend(
         lines.values(), lines.keys(), loc="outside upper right", ncols=2, frameon=False, fontsize=8, title=title
     )

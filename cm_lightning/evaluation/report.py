@@ -13,7 +13,7 @@ from cm_lightning.evaluation.loading import Runs, load_runs
 from cm_lightning.evaluation.page import Page
 from cm_lightning.evaluation.published import baseline_of
 from cm_lightning.evaluation.report_table import ReportTable
-from cm_lightning.evaluation.results import DRAWN, RANKED, Results
+from cm_lightning.evaluation.results import PLOTTED_METRICS, RANKED_METRICS, Results
 from cm_lightning.evaluation.study_tables import claims_table, published_table, supplement_table
 from cm_lightning.evaluation.tables import (
     calibration_table,
@@ -106,14 +106,14 @@ def draw_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
     Yields:
         File name without suffix, heading and figure.
     """
-    for name in DRAWN:
+    for name in PLOTTED_METRICS:
         metric = METRICS[name]
         yield name, metric.title, box_plot(results.participants[name], metric.heading(results.unit))
     if results.profiles:
         yield "error_by_level", "Error by confidence and by depth", level_plot(results.profiles)
     if len(results.runs.calibration):
         yield "reliability", "Reliability diagrams", reliability_plot(results.runs.calibration)
-    for name in RANKED:
+    for name in RANKED_METRICS:
         metric = METRICS[name]
         heading = metric.heading(results.unit)
         diagram = critical_difference_plot(results.ranked(name), heading, metric.higher_is_better)

@@ -14,9 +14,9 @@ from cm_lightning.metrics import METRICS, EmptyPolicy
 from cm_lightning.metrics.summary import summarise
 
 # Metrics that are compared, drawn as box plots, and ranked.
-COMPARED = ("dice", "hd", "asd", "islands")
-DRAWN = ("dice", "hd", "asd")
-RANKED = ("dice", "hd")
+COMPARED_METRICS = ("dice", "hd", "asd", "islands")
+PLOTTED_METRICS = ("dice", "hd", "asd")
+RANKED_METRICS = ("dice", "hd")
 POLICIES: tuple[EmptyPolicy, ...] = ("worst", "detected")
 
 
@@ -71,7 +71,7 @@ class Results:
     @cached_property
     def participants(self) -> dict[str, pd.DataFrame]:
         """Values of each compared metric with one row per participant and one column per model, mean over classes."""
-        return {metric: participant_values(self.runs.rows, metric) for metric in COMPARED}
+        return {metric: participant_values(self.runs.rows, metric) for metric in COMPARED_METRICS}
 
     @cached_property
     def errors(self) -> dict[str, RegionErrors]:
@@ -94,7 +94,7 @@ class Results:
     @cached_property
     def quantities(self) -> dict[str, ComparedQuantity]:
         """Results of the planned comparisons by the name of the quantity."""
-        values = {name: (METRICS[name].heading(self.unit), self.participants[name]) for name in COMPARED}
+        values = {name: (METRICS[name].heading(self.unit), self.participants[name]) for name in COMPARED_METRICS}
         values |= {f"error_{name}": (f"error where {error.title}", error.values) for name, error in self.errors.items()}
         compared = [compare_quantity(name, title, table, self.comparisons) for name, (title, table) in values.items()]
         return {quantity.name: quantity for quantity in compared if quantity is not None}

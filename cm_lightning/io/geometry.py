@@ -1,4 +1,4 @@
-"""Files that give the insonified region of the frames of a machine: numbers, a mask, or a DICOM file."""
+"""Files with the insonified region of the frames of a scanner: numbers, a mask, or a DICOM file."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,8 @@ from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.io.images import SUFFIXES, is_image, read_image
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
-# Largest relative difference of the proportions of two frames that have the same geometry at different sizes.
-SAME_PROPORTION = 0.01
+# Largest relative difference between the aspect ratios of two frames that have the same geometry at different sizes.
+MAX_ASPECT_DIFFERENCE = 0.01
 
 
 def read_geometry(path: Path, shape: tuple[int, int]) -> Geometry:
@@ -22,14 +22,14 @@ def read_geometry(path: Path, shape: tuple[int, int]) -> Geometry:
         path: JSON file with numbers (see :func:`cm_lightning.confidence.geometry_from_dict`), which may contain the
             ``shape`` of the frames for which they hold; an image in which insonified pixels are not 0; or a DICOM file,
             whose first ultrasound region of tissue is used.
-        shape: Shape of the frames, ``(rows, columns)``. A region for another size with the same proportions is scaled.
+        shape: Shape of the frames, ``(rows, columns)``. A region for another size with the same aspect ratio is scaled.
 
     Returns:
         Geometry in pixels of the frames.
 
     Raises:
         MissingInputError: The file does not exist.
-        InputError: The file cannot be read, is not valid, or holds for frames of other proportions.
+        InputError: The file cannot be read, is not valid, or holds for frames of another aspect ratio.
     """
     if not path.is_file():
         raise MissingInputError(f"The geometry file {path} does not exist.")
@@ -45,10 +45,10 @@ def read_geometry(path: Path, shape: tuple[int, int]) -> Geometry:
             f"a mask ({', '.join(SUFFIXES)})."
         )
     if measured is not None and measured != shape:
-        if abs(np.log(measured[0] * shape[1] / (measured[1] * shape[0]))) > SAME_PROPORTION:
+        if abs(np.log(measured[0] * shape[1] / (measured[1] * shape[0]))) > MAX_ASPECT_DIFFERENCE:
             raise InputError(
                 f"The geometry file {path} holds for frames of {measured[0]} x {measured[1]} pixels, but the frames "
-                f"have {shape[0]} x {shape[1]} pixels, which are other proportions."
+                f"have {shape[0]} x {shape[1]} pixels, which is a different aspect ratio."
             )
         geometry = geometry.on_grid(measured, shape)
     if not geometry.masks(shape).domain.any():

@@ -60,12 +60,15 @@ def calibration_rows(
     return rows
 
 
-def expected_calibration_error(count: Numbers, probability: Numbers, positive: Numbers) -> NDArray[np.float64]:
-    """Compute the expected calibration error (ECE): mean difference of probability and frequency over voxels.
+def expected_calibration_error(count: Numbers, probability_sum: Numbers, positive: Numbers) -> NDArray[np.float64]:
+    """Compute the expected calibration error (ECE).
+
+    It is the mean absolute difference between probability and frequency of the bins, weighted by their numbers of
+    voxels.
 
     Args:
         count: Number of voxels in every bin, ``(..., bins)``.
-        probability: Sum of their probabilities, ``(..., bins)``.
+        probability_sum: Sum of their probabilities, ``(..., bins)``.
         positive: Number of these voxels that belong to the class, ``(..., bins)``.
 
     Returns:
@@ -75,18 +78,19 @@ def expected_calibration_error(count: Numbers, probability: Numbers, positive: N
         Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
     """
     with np.errstate(invalid="ignore"):
-        return np.abs(probability - positive).sum(axis=-1) / np.asarray(count.sum(axis=-1), dtype=np.float64)
+        return np.abs(probability_sum - positive).sum(axis=-1) / np.asarray(count.sum(axis=-1), dtype=np.float64)
 
 
-def average_calibration_error(count: Numbers, probability: Numbers, positive: Numbers) -> NDArray[np.float64]:
-    """Compute the average calibration error (ACE): mean difference of probability and frequency over non-empty bins.
+def average_calibration_error(count: Numbers, probability_sum: Numbers, positive: Numbers) -> NDArray[np.float64]:
+    """Compute the average calibration error (ACE).
 
-    Intermediate probabilities, which are rare and occur near boundaries, have the same weight as the probabilities of
-    the background.
+    It is the mean absolute difference between probability and frequency of the non-empty bins. Intermediate
+    probabilities, which are rare and occur near boundaries, have the same weight as the probabilities of the
+    background.
 
     Args:
         count: Number of voxels in every bin, ``(..., bins)``.
-        probability: Sum of their probabilities, ``(..., bins)``.
+        probability_sum: Sum of their probabilities, ``(..., bins)``.
         positive: Number of these voxels that belong to the class, ``(..., bins)``.
 
     Returns:
@@ -97,16 +101,16 @@ def average_calibration_error(count: Numbers, probability: Numbers, positive: Nu
         segmentation", MICCAI 2024.
     """
     with np.errstate(invalid="ignore"):
-        gap = np.abs(probability - positive) / np.maximum(count, 1)
+        gap = np.abs(probability_sum - positive) / np.maximum(count, 1)
         return gap.sum(axis=-1) / np.asarray((count > 0).sum(axis=-1), dtype=np.float64)
 
 
-def brier_score(count: Numbers, squared_error: Numbers) -> NDArray[np.float64]:
+def brier_score(count: Numbers, squared_error_sum: Numbers) -> NDArray[np.float64]:
     """Compute the Brier score of a class (one versus rest): mean squared error of its probability.
 
     Args:
         count: Number of voxels in every bin, ``(..., bins)``.
-        squared_error: Sum of their squared errors, ``(..., bins)``.
+        squared_error_sum: Sum of their squared errors, ``(..., bins)``.
 
     Returns:
         Brier score from 0 to 1, ``(...)``; NaN if there are no voxels.
@@ -115,10 +119,12 @@ def brier_score(count: Numbers, squared_error: Numbers) -> NDArray[np.float64]:
         Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 1950.
     """
     with np.errstate(invalid="ignore"):
-        return squared_error.sum(axis=-1) / np.asarray(count.sum(axis=-1), dtype=np.float64)
+        return squared_error_sum.sum(axis=-1) / np.asarray(count.sum(axis=-1), dtype=np.float64)
 
 
-def chance_calibration_errors(count: Numbers, probability: Numbers, draws: int, seed: int = 0) -> NDArray[np.float64]:
+def chance_calibration_errors(
+    count: Numbers, probability_sum: Numbers, draws: int, seed: int = 0
+) -> NDArray[np.float64]:
     """Simulate ECEs of a perfectly calibrated model, which are above 0 by chance.
 
     Labels are drawn from the predicted probabilities: the number of positive voxels in a bin is binomial with the mean
@@ -127,26 +133,26 @@ def chance_calibration_errors(count: Numbers, probability: Numbers, draws: int, 
 
     Args:
         count: Number of voxels in every bin, ``(..., bins)``.
-        probability: Sum of their probabilities, ``(..., bins)``.
+        probability_sum: Sum of their probabilities, ``(..., bins)``.
         draws: Number of simulations.
         seed: Seed of the simulations.
 
     Returns:
         ECEs from 0 to 1, ``(draws, ...)``; NaN if there are no voxels.
     """
-    mean = np.clip(probability / np.maximum(count, 1), 0, 1)
+    mean = np.clip(probability_sum / np.maximum(count, 1), 0, 1)
     positive = np.random.default_rng(seed).binomial(count.astype(np.int64), mean, (draws, *count.shape))
-    return expected_calibration_error(count, probability, positive)
+    return expected_calibration_error(count, probability_sum, positive)
 
 
 def null_calibration_error(
-    count: Numbers, probability: Numbers, quantile: float = 0.975, draws: int = 1000, seed: int = 0
+    count: Numbers, probability_sum: Numbers, quantile: float = 0.975, draws: int = 1000, seed: int = 0
 ) -> NDArray[np.float64]:
     """Compute a quantile of the ECE of a perfectly calibrated model.
 
     Args:
         count: Number of voxels in every bin, ``(..., bins)``.
-        probability: Sum of their probabilities, ``(..., bins)``.
+        probability_sum: Sum of their probabilities, ``(..., bins)``.
         quantile: Quantile from 0 to 1.
         draws: Number of simulations by :func:`chance_calibration_errors`.
         seed: Seed of the simulations.
@@ -155,7 +161,7 @@ def null_calibration_error(
         Quantile of the ECE, ``(...)``; NaN if there are no voxels. A lower ECE is compatible with perfect calibration,
         and so may be one that is slightly higher.
     """
-    return np.asarray(np.quantile(chance_calibration_errors(count, probability, draws, seed), quantile, axis=0))
+    return np.asarray(np.quantile(chance_calibration_errors(count, probability_sum, draws, seed), quantile, axis=0))
 
 
 def sums_by_bin(rows: pd.DataFrame, by: Sequence[str]) -> tuple[pd.Index, dict[str, Numbers]]:
@@ -205,5 +211,5 @@ def reliability(calibration: pd.DataFrame) -> pd.DataFrame:
     """
     sums = calibration.groupby(["model", "calibration", "bin"], sort=False)[SUMS].sum().sort_index()
     sums = sums[sums["count"] > 0]
-    shares = sums[["probability", "positive"]].div(sums["count"], axis=0)
-    return shares.rename(columns={"positive": "frequency"}).assign(count=sums["count"])
+    fractions = sums[["probability", "positive"]].div(sums["count"], axis=0)
+    return fractions.rename(columns={"positive": "frequency"}).assign(count=sums["count"])

@@ -17,9 +17,9 @@ from cm_lightning.metrics.summary import summarise
 from cm_lightning.tasks.calibration import TemperatureScaling
 from cm_lightning.tasks.native import (
     foreground_probabilities,
+    image_confidence,
     native_probabilities,
     native_segmentation,
-    own_confidence,
     to_native,
 )
 from cm_lightning.tasks.postprocessing import LargestComponent
@@ -132,7 +132,7 @@ class BaseTask(LightningModule):
         if list(data.classes) != self.class_names:
             raise InputError(
                 f"The model was created for the classes {', '.join(self.class_names)}, but data.classes are "
-                f"{', '.join(data.classes)}; expected equal classes in the same order."
+                f"{', '.join(data.classes)}; expected the same classes in the same order."
             )
         if data.confidence_mode == "none" and self.needs_confidence(stage):
             raise InputError(
@@ -239,7 +239,7 @@ class BaseTask(LightningModule):
             self._results.add_probabilities(case, scaled, "temperature")
         if self.largest_component.enabled:
             self._results.add_segmentation(case, self.largest_component(prediction), "largest component")
-        self._results.add_levels(case, prediction, own_confidence(batch))
+        self._results.add_levels(case, prediction, image_confidence(batch))
         return {"prediction": prediction}
 
     def on_test_epoch_end(self) -> None:

@@ -57,8 +57,8 @@ class DeepAtlasTask(SegmentationTask):
     second channel of the images of both networks, and is part of the similarity.
 
     Args:
-        registration_options: Arguments of the registration network (UNet of MONAI), which take precedence over
-            :data:`cm_lightning.models.registration.REGISTRATION_DEFAULTS`.
+        registration_options: Arguments of the registration network (UNet of MONAI), which take precedence over the
+            default sizes (listed in configs/README.md).
         registration_learning_rate: Learning rate of Adam for the registration network.
         registration_steps: Number of steps of the registration network per step of the segmentation network.
         pretraining_epochs: Number of epochs at the start in which only the segmentation network is trained, with its
@@ -68,7 +68,7 @@ class DeepAtlasTask(SegmentationTask):
         regularisation_weight: Weight of the bending energy. The default is ``7.5 (size / 128)^2``, with the geometric
             mean ``size`` of the side lengths in voxels, because displacements are in voxels.
         similarity_window: Side length of the local neighbourhoods of the cross-correlation in voxels, an odd number.
-        gradient_clip_val: Maximum norm or value of gradients; None for no clipping. On the command line,
+        gradient_clip_val: Maximum norm or value of gradients; no clipping by default. On the command line,
             ``trainer.gradient_clip_val`` is used as well, although Lightning does not support it for manual
             optimisation.
         gradient_clip_algorithm: ``norm`` or ``value``; ``trainer.gradient_clip_algorithm`` is used as well.

@@ -83,7 +83,7 @@ def foreground_probabilities(class_logits: Tensor, batch: Batch, temperature: fl
         yield (logit / temperature).sub_(normaliser).exp_()
 
 
-def own_confidence(batch: Batch) -> Tensor | None:
+def image_confidence(batch: Batch) -> Tensor | None:
     """Return the confidence map of the image of one case at file resolution.
 
     In a control experiment, this is not the second input channel.
@@ -94,7 +94,7 @@ def own_confidence(batch: Batch) -> Tensor | None:
     Returns:
         Confidence map from 0 to 1, ``(depth, lateral[, elevation])``; None if the batch has none.
     """
-    confidence = batch.get("own_confidence", batch.get("confidence"))
+    confidence = batch.get("image_confidence", batch.get("confidence"))
     return None if confidence is None else next(to_native(confidence, batch))
 
 

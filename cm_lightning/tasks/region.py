@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
-from cm_lightning.confidence.domain.finder import find
+from cm_lightning.confidence.domain.finder import detect_region
 from cm_lightning.confidence.domain.network import (
     RegionNetwork,
     read_network,
@@ -30,7 +30,7 @@ USES_PER_SCREEN = 4
 # Screens for validation, and for the score.
 VALIDATION_SCREENS = 384
 SCORED_SCREENS = 400
-# Largest learning rates of a training that starts from random weights, and of one that continues an earlier one.
+# Largest learning rates of a training run that starts from random weights, and of one that continues an earlier run.
 LEARNING_RATE, CONTINUED_LEARNING_RATE = 3e-3, 1.5e-3
 # A region is correct if its intersection over union with the true one is at least this.
 CORRECT_OVERLAP = 0.9
@@ -138,7 +138,9 @@ def draw_screens(textures: TissueTextures, seed: int) -> Iterator[Screen]:
 
 
 def score_coefficients(network: RegionNetwork, screens: Iterator[Screen], count: int) -> list[float]:
-    """Fit the probability that a region is right by logistic regression.
+    """Fit the probability that a region is correct (IoU of at least 0.9) by logistic regression.
+
+    Screens on which nothing is found are skipped.
 
     Args:
         network: The trained network.
@@ -146,20 +148,21 @@ def score_coefficients(network: RegionNetwork, screens: Iterator[Screen], count:
         count: Number of screens.
 
     Returns:
-        Coefficients of :attr:`cm_lightning.confidence.domain.finder.Finding.score_features`.
+        Coefficients of :attr:`cm_lightning.confidence.domain.finder.RegionDetection.score_features`.
     """
-    evidence, is_correct = [], []
+    features, is_correct = [], []
     for _ in range(count):
         screen = next(screens)
-        finding = find(network, screen.image[None])
-        if finding is not None:
-            evidence.append(finding.score_features)
-            is_correct.append(overlap(finding.domain, screen.region.inside) >= CORRECT_OVERLAP)
-    inputs, signs = np.array(evidence), np.where(is_correct, 1.0, -1.0)
+        detection = detect_region(network, screen.image[None])
+        if detection is not None:
+            features.append(detection.score_features)
+            is_correct.append(overlap(detection.domain, screen.region.inside) >= CORRECT_OVERLAP)
+    inputs, labels = np.array(features), np.where(is_correct, 1.0, -1.0)
 
     def loss(coefficients: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-        # A small penalty keeps the coefficients finite if a combination of the evidence separates all screens.
-        return float(np.logaddexp(0, -signs * (inputs @ coefficients)).mean() + 1e-3 * (coefficients**2).sum())
+        # A small penalty keeps the coefficients finite if the features separate correct and incorrect regions
+        # perfectly.
+        return float(np.logaddexp(0, -labels * (inputs @ coefficients)).mean() + 1e-3 * (coefficients**2).sum())
 
     return [float(value) for value in minimize(loss, np.zeros(inputs.shape[1])).x]
 

@@ -48,8 +48,8 @@ class SegmentationTask(BaseTask):
         classes: Value of every class in the label files; set from the data module.
         spatial_dims: Number of spatial dimensions, 2 or 3; set from the data module.
         network: Network architecture.
-        network_options: Further arguments of the network, which take precedence over the defaults in
-            :mod:`cm_lightning.models.networks`.
+        network_options: Further arguments of the network in MONAI, such as ``{channels: [16, 32, 64], strides: [2,
+            2]}``, which take precedence over the default sizes (listed in configs/README.md).
         input_mode: ``1ch`` for the image, ``2ch`` for the image and its confidence map.
         confidence_scale: Factor by which the confidence map is multiplied as an input channel; 1 in the study. Since
             confidence maps are smooth and have a larger variance than images, smaller factors are better for short
@@ -66,13 +66,15 @@ class SegmentationTask(BaseTask):
         learning_rate: Learning rate of Adam; ignored if ``optimizer`` is set.
         lr_scheduler: Class of a learning rate schedule with its settings, which is updated once per epoch and replaces
             ``schedule`` and ``warmup_epochs``.
-        schedule: Learning rate schedule; see :func:`cm_lightning.tasks.schedules.create_schedule`.
+        schedule: Learning rate schedule: ``constant``; ``cosine``, a cosine decay to 0; ``polynomial``, the decay
+            ``(1 - epoch / epochs) ** 0.9`` of nnU-Net; or ``plateau``, which halves the learning rate if the validation
+            Dice has not increased for 10 epochs.
         warmup_epochs: Number of epochs of a linear warm-up of the learning rate.
         confidence_head: Weight of the loss of an auxiliary output that predicts the confidence map from the image
             (binary cross-entropy with the computed map); 0 for no such output. Such a network predicts confidence
             maps without the solver.
         mc_dropout: Settings of MC dropout in ``predict``, which averages several predictions with active dropout and
-            returns their uncertainty; None for a single prediction without dropout.
+            returns their uncertainty; by default there is a single prediction without dropout.
         largest_component: In ``predict``, keep only the largest connected component of those classes for which this
             increased the validation Dice in the epoch of the checkpoint. In ``test``, measure with and without this
             post-processing.
@@ -206,7 +208,7 @@ class SegmentationTask(BaseTask):
         if data.spatial_dims != self.hparams["spatial_dims"]:
             raise InputError(
                 f"The model was created for {self.hparams['spatial_dims']} dimensions, but data.spatial_dims is "
-                f"{data.spatial_dims}; expected equal numbers."
+                f"{data.spatial_dims}; set both to the same number."
             )
         size = data.patch_size or data.spatial_size
         if size is not None:

@@ -14,11 +14,11 @@ Array = NDArray[np.floating[Any]]
 Sums = NDArray[np.float64]
 
 # Raters disagree on a pixel if the relative frequency of its most frequent class is below this value.
-DISAGREED = 0.9
+AGREEMENT_THRESHOLD = 0.9
 BINS = 15
 # Smaller probabilities are set to this value, since the divergence is infinite if no sample contains a class that a
 # rater has drawn.
-SMALLEST = 1e-3
+MIN_PROBABILITY = 1e-3
 
 
 def boundary_distance(segmentation: Labels, spacing: Sequence[float]) -> Array:
@@ -183,7 +183,7 @@ def divergence(labels: Array, predicted: Array) -> Array:
     References:
         Kullback and Leibler, "On information and sufficiency", Annals of Mathematical Statistics 1951.
     """
-    bounded = np.maximum(predicted, SMALLEST)
+    bounded = np.maximum(predicted, MIN_PROBABILITY)
     result: Array = np.maximum(stats.entropy(labels, bounded / bounded.sum(axis=0), axis=0), 0)
     return result
 
@@ -216,12 +216,12 @@ def reliability(labels: Array, predicted: Array, bins: int = BINS) -> tuple[NDAr
         For every bin, the number of probabilities, the sum of the predicted probabilities, and the sum of the
         relative frequencies of the labels, ``(bins,)`` each.
     """
-    flat, share = predicted[1:].ravel().astype(np.float64), labels[1:].ravel().astype(np.float64)
+    flat, frequency = predicted[1:].ravel().astype(np.float64), labels[1:].ravel().astype(np.float64)
     bin_index = np.minimum((flat * bins).astype(int), bins - 1)
     count = np.bincount(bin_index, minlength=bins).astype(np.int64)
     predicted_sum = np.bincount(bin_index, flat, bins).astype(np.float64)
-    share_sum = np.bincount(bin_index, share, bins).astype(np.float64)
-    return count, predicted_sum, share_sum
+    frequency_sum = np.bincount(bin_index, frequency, bins).astype(np.float64)
+    return count, predicted_sum, frequency_sum
 
 
 def continuous_ranked_probability_score(samples: Array, values: Array) -> float:

@@ -224,8 +224,8 @@ def _nearest_falling_crossing(profiles: NDArray[np.float32], along: Array) -> Ar
     """
     before, after = profiles[:, :-1], profiles[:, 1:]
     point, sample = np.nonzero((before >= 0.5) & (after < 0.5))
-    share = (before[point, sample] - 0.5) / (before[point, sample] - after[point, sample])
-    position = along[sample] + share * (along[1] - along[0])
+    fraction = (before[point, sample] - 0.5) / (before[point, sample] - after[point, sample])
+    position = along[sample] + fraction * (along[1] - along[0])
     # Sorted by decreasing distance, so that the nearest crossing of each point is assigned last.
     order = np.argsort(-np.abs(position), kind="stable")
     nearest = np.full(len(profiles), np.nan)

@@ -1,4 +1,4 @@
-"""Correlation of confidence with the variability of labels, given depth and distance to the boundary.
+"""Correlation of confidence with the variability of labels, adjusted for depth and distance to the boundary.
 
 Confidence decreases with depth by construction, and image quality and the accuracy of raters may do so as well.
 Therefore, a plain correlation of confidence with variability does not show that the confidence map is informative.
@@ -27,7 +27,7 @@ class ConfidenceCorrelation(NamedTuple):
 
     Attributes:
         plain: Spearman's rank correlation.
-        partial: Partial rank correlation given depth (and distance to the boundary).
+        partial: Partial rank correlation, adjusted for depth (and distance to the boundary).
     """
 
     plain: float
@@ -103,7 +103,7 @@ def explained_variance(
         squared deviation from the mean of the other patients``. It is about 0 for uninformative predictors, negative
         for misleading ones, and NaN if the deviation is 0.
     """
-    shares = []
+    fractions = []
     for patient in dict.fromkeys(patients):
         test = [index for index, name in enumerate(patients) if name == patient]
         training = [index for index, name in enumerate(patients) if name != patient]
@@ -117,8 +117,8 @@ def explained_variance(
             predicted = _sum_of_curves(predictors[index], training_predictors) @ weights
             squared_error += float(((variability[index] - predicted) ** 2).sum())
             deviation += float(((variability[index] - target.mean()) ** 2).sum())
-        shares.append(1 - squared_error / deviation if deviation > 0 else float("nan"))
-    return np.array(shares)
+        fractions.append(1 - squared_error / deviation if deviation > 0 else float("nan"))
+    return np.array(fractions)
 
 
 def _sum_of_curves(predictors: Sequence[Array], knots: Sequence[Array]) -> Array:

@@ -13,7 +13,7 @@ from cm_lightning.errors import InputError
 
 # Label that STAPLE gives to undecided pixels.
 UNDECIDED = 255
-# Number of pixels that are counted in float32 at once, in which such counts are exact.
+# Number of pixels that are counted at once in float32, which is exact up to 2**24.
 PIXELS_AT_ONCE = 2**20
 
 

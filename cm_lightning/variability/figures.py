@@ -16,10 +16,10 @@ from cm_lightning.evaluation.statistics import mean_interval
 from cm_lightning.uncertainty.raters import entropy
 from cm_lightning.variability.image_sampler import CONVERGENCE
 from cm_lightning.variability.model_measures import DEPTH_BINS
-from cm_lightning.variability.results import QUESTIONS, Key, Variability
+from cm_lightning.variability.results import CORRELATIONS, Key, Variability
 
 # Number of images that are shown, from different patients.
-SHOWN = 3
+SHOWN_IMAGES = 3
 # Largest number of contours in one panel.
 CONTOURS = 30
 
@@ -55,7 +55,7 @@ def number_figures(results: Variability) -> Iterator[Drawing]:
     yield "depth", "Profiles over depth", _profiles(results)
     yield "convergence", "Convergence with the number of samples", _convergence(results)
     if len(results.raters):
-        yield "question", "Correlation of confidence and rater variability, by patient", _question(results)
+        yield "question", "Correlation of confidence and rater variability, by patient", _correlations(results)
 
 
 def _shown(results: Variability) -> list[Key]:
@@ -64,10 +64,10 @@ def _shown(results: Variability) -> list[Key]:
     Without repeated labels, the first images are selected.
     """
     if not len(results.raters):
-        return list(results.shown)[:SHOWN]
+        return list(results.shown)[:SHOWN_IMAGES]
     entropies = results.rater_values("entropy")
     order = sorted(results.shown, key=lambda key: entropies[results.shown[key].frame.image.patient])
-    positions = np.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().astype(int)
+    positions = np.linspace(0, len(order) - 1, min(SHOWN_IMAGES, len(order))).round().astype(int)
     return [order[position] for position in positions]
 
 
@@ -161,17 +161,19 @@ def _convergence(results: Variability) -> Figure:
     return figure
 
 
-def _question(results: Variability) -> Figure:
-    figure = Figure(figsize=(4.4 * len(QUESTIONS), 4), layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(1, len(QUESTIONS), sharey=True), QUESTIONS.items(), strict=True):
+def _correlations(results: Variability) -> Figure:
+    figure = Figure(figsize=(4.4 * len(CORRELATIONS), 4), layout="constrained")
+    for axes, (name, measure) in zip(
+        figure.subplots(1, len(CORRELATIONS), sharey=True), CORRELATIONS.items(), strict=True
+    ):
         columns = [results.rater_values(f"{name}_{kind}") for kind in ("alone", "given", "given_shuffled")]
         for position, column in enumerate(columns):
             jittered = position + np.linspace(-0.15, 0.15, len(column))
             axes.plot(jittered, column, "o", markersize=4, alpha=0.6)
             axes.plot([position - 0.25, position + 0.25], [column.mean()] * 2, color="black")
         axes.axhline(0, color="gray", linewidth=1)
-        axes.set_xticks(range(3), ["raw", "partial", "partial,\nmap of another\npatient"])
-        axes.set_title(title, fontsize=9)
+        axes.set_xticks(range(3), ["not adjusted", "adjusted", "adjusted,\nmap of another\npatient"])
+        axes.set_title(f"{measure.title},\nadjusted for {measure.covariates}", fontsize=9)
         axes.grid(axis="y", alpha=0.3)
-    figure.axes[0].set_ylabel("rank correlation with confidence")
+    figure.axes[0].set_ylabel("Spearman correlation with confidence")
     return figure

@@ -77,7 +77,7 @@ class Frame:
         domain = self.image.domain
         rows = np.arange(len(domain))[:, None] * self.image.spacing[0]
         first = domain.argmax(axis=0)[domain.any(axis=0)]
-        top = np.broadcast_to(rows - first.min(initial=0) * self.image.spacing[0], domain.shape)
+        top = np.broadcast_to(rows, domain.shape)
         below = rows - domain.argmax(axis=0) * self.image.spacing[0]
         return [top] if len(first) == 0 or np.ptp(first) == 0 else [top, below]
 
@@ -95,7 +95,10 @@ class Frame:
 
     @cached_property
     def deviations(self) -> list[tuple[BoundaryDeviation, Array]]:
-        """For each class, the deviations of the labels from the boundary of the consensus, and their SD."""
+        """For each class, the deviations of the labels from the consensus boundary, and their SD, ``(points,)``.
+
+        The SD is in the unit of the image.
+        """
         return [label_deviation(self, self.labels, index) for index in range(1, self.n_classes)]
 
 
@@ -122,7 +125,7 @@ def label_deviation(frame: Frame, labels: Labels, index: int) -> tuple[BoundaryD
 def confidence_correlation(
     variability: Array, confidence: Array, depths: Sequence[Array], distance: Array | None = None
 ) -> ConfidenceCorrelation:
-    """Correlate confidence with variability, raw and given depth (and distance to the boundary).
+    """Correlate confidence with variability, not adjusted and adjusted for depth (and distance to the boundary).
 
     Args:
         variability: Variability at points or pixels, ``(n,)``.

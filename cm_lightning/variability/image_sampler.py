@@ -18,7 +18,7 @@ from cm_lightning.data.augmentation import Augmentation, Batch
 from cm_lightning.drawing import frame_spacing
 from cm_lightning.errors import InputError
 from cm_lightning.tasks import SegmentationTask
-from cm_lightning.tasks.native import own_confidence, resize_frame
+from cm_lightning.tasks.native import image_confidence, resize_frame
 from cm_lightning.uncertainty import MCDropout, entropy
 
 # Number of versions in test-time augmentation.
@@ -148,7 +148,7 @@ class ImageSampler(Callback):
         pl_module.sample(batch, self.settings, add_sample)
         single = pl_module.infer(batch).float().softmax(dim=1)[0]
         augmented = self._augmented(pl_module, data, batch)
-        confidence = own_confidence(batch)
+        confidence = image_confidence(batch)
         for frame, accumulator in zip(frames, running, strict=True):
 
             def resized(value: Tensor, frame: int = frame) -> NDArray[np.float32]:

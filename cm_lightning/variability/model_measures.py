@@ -5,7 +5,7 @@ from scipy import stats
 
 from cm_lightning.metrics.calibration import expected_calibration_error, null_calibration_error
 from cm_lightning.uncertainty.agreement import (
-    DISAGREED,
+    AGREEMENT_THRESHOLD,
     boundary_distance,
     brier_score,
     continuous_ranked_probability_score,
@@ -102,7 +102,7 @@ def _agreement_with_raters(frame: Frame, sampled: SampledImage, scores: dict[str
     band, truth = frame.band, frame.distribution
     label_entropy = entropy(truth)
     uncertainty, information = entropy(sampled.mean), scores["MC mutual information"]
-    disagreement = truth.max(axis=0) < DISAGREED
+    disagreement = truth.max(axis=0) < AGREEMENT_THRESHOLD
     measures = {
         "ncc": correlation(uncertainty[band], label_entropy[band]),
         "spearman": rank_correlation(uncertainty[band], label_entropy[band]),

@@ -11,9 +11,9 @@ from cm_lightning.variability.results import Variability
 from cm_lightning.variability.tables import (
     agreement_table,
     comparison_tables,
+    correlation_table,
     explained_table,
     predictor_table,
-    question_table,
     rater_table,
     uncertainty_table,
 )
@@ -45,7 +45,7 @@ def variability_page(
     labels = f"{counts} labels per image by {raters} rater(s)" if repeated else "one label per image"
     tables = [
         problem_table(list(problems)),
-        *([question_table(results), explained_table(results), rater_table(results)] if repeated else []),
+        *([correlation_table(results), explained_table(results), rater_table(results)] if repeated else []),
         *([agreement_table(results)] if repeated else []),
         *([predictor_table(results, "disagreement")] if repeated else []),
         predictor_table(results, "error"),

@@ -11,10 +11,23 @@ from cm_lightning.variability.rater_measures import Boundary
 
 # Id of a case and index of a frame.
 Key = tuple[str, int]
-# Measures of rater variability that are correlated with confidence.
-QUESTIONS = {
-    "sd": "boundary SD of the labels, given depth",
-    "entropy": "entropy of the labels, given depth and distance to the boundary",
+
+
+class RaterMeasure(NamedTuple):
+    """Measure of rater variability that is correlated with confidence.
+
+    Attributes:
+        title: Name of the measure in tables and figures.
+        covariates: Quantities for which the correlation is adjusted.
+    """
+
+    title: str
+    covariates: str
+
+
+CORRELATIONS = {
+    "sd": RaterMeasure("boundary SD of the labels", "depth"),
+    "entropy": RaterMeasure("entropy of the labels", "depth and distance to the boundary"),
 }
 
 

@@ -12,7 +12,7 @@ from cm_lightning.evaluation.report_table import Cell, ReportTable
 from cm_lightning.evaluation.statistics import mean_interval, signed_rank_p
 from cm_lightning.evaluation.tables import comparison_table
 from cm_lightning.uncertainty.partial_correlation import explained_variance
-from cm_lightning.variability.results import QUESTIONS, Variability
+from cm_lightning.variability.results import CORRELATIONS, Variability
 
 
 class Measure(NamedTuple):
@@ -47,11 +47,11 @@ MEASURES = {
     "area_crps": Measure("CRPS of areas", "low"),
 }
 # Measures of the planned comparisons.
-COMPARED = ("ncc", "diversity", "boundary_slope", "energy", "ece", "disagreement_auroc/MC entropy")
+COMPARED_MEASURES = ("ncc", "diversity", "boundary_slope", "energy", "ece", "disagreement_auroc/MC entropy")
 
 
-def question_table(results: Variability) -> ReportTable:
-    """Create a table of the correlation of confidence with rater variability, raw and given depth.
+def correlation_table(results: Variability) -> ReportTable:
+    """Create a table of the correlation of confidence with rater variability, not adjusted and adjusted for depth.
 
     Args:
         results: Measurements.
@@ -60,23 +60,23 @@ def question_table(results: Variability) -> ReportTable:
         The table.
     """
     lines = []
-    for name, title in QUESTIONS.items():
+    for name, measure in CORRELATIONS.items():
         for key, condition in (
-            (f"{name}_alone", "nothing given"),
-            (f"{name}_given", "given"),
-            (f"{name}_given_shuffled", "given, another patient's map"),
+            (f"{name}_alone", "not adjusted"),
+            (f"{name}_given", f"adjusted for {measure.covariates}"),
+            (f"{name}_given_shuffled", f"adjusted for {measure.covariates}, another patient's map"),
         ):
             values = results.rater_values(key).dropna().to_numpy()
-            lines.append([Cell(title), Cell(condition), *_tested(values)])
+            lines.append([Cell(measure.title), Cell(condition), *_tested(values)])
     return ReportTable(
         "question",
         "Confidence and rater variability",
-        "Rank correlation of confidence with the variability of the labels in each patient; negative if labels vary "
-        "more where confidence is low. Since confidence decreases with depth by construction, the correlation with "
-        "nothing given is not evidence for a relation. The partial correlation (given depth) removes smooth functions "
-        "of depth (and of distance to the boundary) from both. The map of another patient has the same dependence on "
-        "depth but no information about the image. Confidence intervals by bootstrap over patients; exact Wilcoxon "
-        "signed-rank test.",
+        "Spearman correlation of confidence with the variability of the labels in each patient; negative if labels "
+        "vary more where confidence is low. Since confidence decreases with depth by construction, the correlation "
+        "that is not adjusted is not evidence for a relation. The partial correlation (adjusted for depth) removes "
+        "smooth functions of depth (and of distance to the boundary) from both. The map of another patient has the "
+        "same dependence on depth but no information about the image. Confidence intervals by bootstrap over "
+        "patients; exact Wilcoxon signed-rank test.",
         ["variability", "condition", "mean correlation", "95 % CI", "p", "patients"],
         lines,
     )
@@ -244,10 +244,10 @@ def uncertainty_table(results: Variability) -> ReportTable:
         The table.
     """
     titles = {
-        "entropy_confidence": "entropy, nothing given",
-        "entropy_confidence_given": "entropy, given depth and distance",
-        "error_confidence": "error, nothing given",
-        "error_confidence_given": "error, given depth and distance",
+        "entropy_confidence": "entropy, not adjusted",
+        "entropy_confidence_given": "entropy, adjusted for depth and distance",
+        "error_confidence": "error, not adjusted",
+        "error_confidence_given": "error, adjusted for depth and distance",
     }
     lines = []
     for model in results.models:
@@ -274,7 +274,7 @@ def comparison_tables(results: Variability, comparisons: Sequence[Comparison]) -
     Yields:
         One table per measure. For a measure whose ideal value is 1, the absolute logarithm is compared.
     """
-    names = COMPARED if len(results.raters) else ("error_auroc/MC entropy", "ece")
+    names = COMPARED_MEASURES if len(results.raters) else ("error_auroc/MC entropy", "ece")
     for name in names:
         measure = MEASURES.get(name, Measure(name.replace("_auroc/", ", AUROC of "), "high"))
         values = results.values(name)

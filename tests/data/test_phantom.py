@@ -23,7 +23,7 @@ def homogeneous_body(tissue: str) -> list[Structure]:
 
 def homogeneous_envelope(monkeypatch, tissue: str, scanner: Scanner, seed: int = 0) -> np.ndarray:
     """Return the envelope of homogeneous tissue without strands, regional variations and poor contact."""
-    for effect in ("_mottle", "_strands", "_poor_contact"):
+    for effect in ("_regional_echogenicity", "_strands", "_poor_contact"):
         monkeypatch.setattr(f"cm_lightning.data.phantom.acoustics.{effect}", lambda *_: np.zeros((1, 1, 1), np.float32))
     return np.abs(receive(homogeneous_body(tissue), GRID, scanner, np.random.default_rng(seed)))
 

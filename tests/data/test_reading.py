@@ -1,4 +1,4 @@
-"""Cases are read only once and held for later steps."""
+"""Cases are read only once and kept for later steps."""
 
 import pickle
 from collections import Counter
@@ -86,17 +86,17 @@ def test_cases_that_do_not_fit_into_memory_are_read_again(convex_root, tmp_path,
         samples.append(run_stage(data, "test"))
         assert set(counted["read"].values()) == {1 if free_bytes else 3}  # for checks, maps and test
     assert set(counted["geometry"].values()) == {2}  # once for each of the two data modules
-    for held, read_again in zip(*samples, strict=True):
-        assert all(torch.equal(held[key], read_again[key]) for key in ("image", "confidence", "native_label"))
+    for kept, read_again in zip(*samples, strict=True):
+        assert all(torch.equal(kept[key], read_again[key]) for key in ("image", "confidence", "native_label"))
 
 
-def test_held_cases_are_returned_once_and_released(muscle_set, tmp_path):
+def test_kept_cases_are_returned_once_and_released(muscle_set, tmp_path):
     data = module(muscle_set, tmp_path)
     reader = CaseReader(data.axes, data.classes)
     first, second = (reader.read(case) for case in data.cases[:2])
     free_bytes = reader._free_bytes
-    reader.hold(first)
-    reader.hold(second)
+    reader.keep_in_memory(first)
+    reader.keep_in_memory(second)
     assert reader._free_bytes == free_bytes - first.nbytes - second.nbytes
     assert reader.read(first.case).arrays is first.arrays
     reader.release(keep=[first.case])
@@ -105,20 +105,20 @@ def test_held_cases_are_returned_once_and_released(muscle_set, tmp_path):
     np.testing.assert_array_equal(reader.read(second.case).arrays.image, second.arrays.image)
 
 
-def test_held_cases_are_not_pickled_and_depend_on_the_label(muscle_set, tmp_path):
+def test_kept_cases_are_not_pickled_and_depend_on_the_label(muscle_set, tmp_path):
     data = module(muscle_set, tmp_path)
     reader = CaseReader(data.axes, data.classes)
     first = reader.read(data.cases[0])
     free_bytes = reader._free_bytes
-    reader.hold(first)
-    reader.hold(first)  # a second time
+    reader.keep_in_memory(first)
+    reader.keep_in_memory(first)  # a second time
     assert reader._free_bytes == free_bytes - first.nbytes
     unpickled = pickle.loads(pickle.dumps(reader))
     assert unpickled._free_bytes == free_bytes
     assert unpickled.read(first.case).arrays is not first.arrays
     unlabelled = reader.read(replace(first.case, label=None))
     assert unlabelled.arrays.label is None
-    reader.hold(unlabelled)
+    reader.keep_in_memory(unlabelled)
     assert reader.read(first.case).arrays.label is not None
     with pytest.raises(ValueError, match=r"probe must be a geometry or one of whole, .*auto, found 'sector'"):
         CaseReader(data.axes, data.classes, "sector").read(first.case)

@@ -69,7 +69,7 @@ def test_ultrasound_regions_of_dicom_files(tmp_path):
     [
         ("{", "is not valid: Expecting property name"),
         ("[1, 2]", "Expected an object with a 'kind', found list"),
-        ('{"kind": "rectangle", "top": 1}', "A rectangle needs the value 'bottom', which is missing"),
+        ('{"kind": "rectangle", "top": 1}', "A rectangle needs the key 'bottom', which is missing"),
         (json.dumps({"kind": "sector", "shape": [3.5, 2]}), "'shape' must be two positive whole numbers"),
         ('{"kind": "rectangle", "top": 90, "bottom": 95, "left": 1, "right": 3}', "lies outside frames of 40 x 60"),
         ('{"kind": "rectangle", "top": NaN, "bottom": 95, "left": 1, "right": 3}', "'top' must be a finite number"),

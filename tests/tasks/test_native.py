@@ -5,9 +5,9 @@ import torch
 
 from cm_lightning.tasks.native import (
     foreground_probabilities,
+    image_confidence,
     native_probabilities,
     native_segmentation,
-    own_confidence,
     resize_frame,
     resize_linearly,
     to_native,
@@ -75,6 +75,6 @@ def test_temperature_changes_probabilities_but_not_the_logits(case):
 def test_own_confidence_takes_precedence_over_the_map_of_a_control():
     sizes = {"native_shape": torch.tensor([(4, 4)])}
     own, control = torch.full((1, 1, 2, 2), 0.25), torch.full((1, 1, 2, 2), 0.75)
-    assert own_confidence(sizes) is None
-    assert own_confidence({**sizes, "confidence": control}).unique() == 0.75
-    assert own_confidence({**sizes, "confidence": control, "own_confidence": own}).unique() == 0.25
+    assert image_confidence(sizes) is None
+    assert image_confidence({**sizes, "confidence": control}).unique() == 0.75
+    assert image_confidence({**sizes, "confidence": control, "image_confidence": own}).unique() == 0.25

@@ -78,7 +78,7 @@ def test_dry_runs_are_reproducible(workspace, tmp_path, capsys, monkeypatch):
     main([*arguments, "--fit_config", str(CONFIGS / "muscle_2ch.yaml"), "--dry_run", str(second)])
     # The former names of these options still work.
     main([*arguments, "--config", str(CONFIGS / "muscle_2ch.yaml"), "--dry-run", str(tmp_path / "again.json")])
-    assert "is a configuration of fit; use --fit_config instead of --config" in capsys.readouterr().out
+    assert "because --config is for options of dashboard" in capsys.readouterr().out
     assert (tmp_path / "again.json").read_text() == second.read_text()
     # Options of the command in a configuration file.
     (tmp_path / "dashboard.yaml").write_text(f"entity: team\nproject: ultrasound\ndry_run: {tmp_path / 'own.json'}\n")

@@ -49,7 +49,7 @@ def test_an_effect_of_confidence_is_detected_in_addition_to_one_of_depth():
 
 
 def test_an_effect_of_depth_is_not_mistaken_for_one_of_confidence():
-    """In 200 studies, the false positive rate given depth is the test's level; without covariates it is above 90 %."""
+    """In 200 studies, the false positive rate adjusted for depth is the test's level; unadjusted it is above 90 %."""
     studies = np.array([study(seed, 0.8, 0.0) for seed in range(200)])
     plain, partial = (np.mean([signed_rank_p(rho[:, column]) < 0.05 for rho in studies]) for column in (0, 1))
     assert partial <= stats.binom.ppf(0.975, 200, 0.05) / 200  # 0.085

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cm_lightning.confidence.arrays import convert_like, to_numpy
-from cm_lightning.confidence.boundary import rectangle_around
+from cm_lightning.confidence.boundary import bounding_box
 from cm_lightning.confidence.cpu.equations import Group, assemble, from_lanes, to_lanes
 from cm_lightning.confidence.cpu.factorisation import lanes_of
 from cm_lightning.confidence.cpu.memory import SolverPool
@@ -36,7 +36,7 @@ def solve(problem: Problem, certify: bool) -> tuple[Any, SolveInfo]:
     """
     parameters = problem.parameters
     maps = np.zeros(problem.shape, problem.dtype)
-    info = SolveInfo.blank(len(maps), certify)
+    info = SolveInfo.for_known_maps(len(maps), certify)
 
     def solve_group(group: Group, solver: CompiledSolver, workers: Workers) -> None:
         solutions = solver(
@@ -141,7 +141,7 @@ def _groups(problem: Problem) -> Iterator[tuple[list[int], list[tuple[slice, sli
         Frames, and bounding boxes of their domains.
     """
     boundary = problem.boundary
-    boxes = [rectangle_around(domain) if domain.any() else None for domain in boundary.domain]
+    boxes = [bounding_box(domain) if domain.any() else None for domain in boundary.domain]
     if len(boxes) == 1:
         boxes *= problem.shape[0]
     frames = [(frame, box) for frame, box in enumerate(boxes) if box is not None]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cm_lightning.confidence.accuracy import (
     MAX_STEPS,
-    STOPPING_SHARE,
+    STOPPING_FRACTION,
     difference_from_mirrored,
     is_accepted,
     is_ill_conditioned,
@@ -149,7 +149,7 @@ class CompiledSolver:
             steps = np.zeros(self.lanes, np.int64)
             estimates = np.where(usable & np.isfinite(estimates), estimates, np.inf)
         else:
-            stop = STOPPING_SHARE * tolerance
+            stop = STOPPING_FRACTION * tolerance
             steps, estimates = conjugate_gradients(
                 graph, rhs, factorisation, stop, relative, MAX_STEPS, usable, values, workers
             )

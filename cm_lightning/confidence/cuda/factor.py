@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
+from cm_lightning.confidence.cuda.pattern import FACTOR, INNER, PATTERN, RING, WEIGHTS
 from cm_lightning.confidence.cuda.schedule import ASSEMBLED_ROWS, TILE, schedule
 from cm_lightning.confidence.graph import RandomWalkGraph
-from cm_lightning.confidence.pattern import FACTOR, INNER, PATTERN, RING, WEIGHTS
 
 # Number of values of the update of a cell: a weight for each pair of ring pixels, followed by their slacks.
 CELL_UPDATE = WEIGHTS - FACTOR + RING
@@ -98,7 +98,7 @@ class BatchFactor:
         self.underflowed = device.xp.zeros(self._frames, np.uint8)
         self._eliminate(graph)
         # Memory of the substitution: contributions of cells and of fronts to their rings, and the solution.
-        self._passed_on = self._empty(cells * RING)
+        self._ring_contributions = self._empty(cells * RING)
         self._vectors = self._empty(len(self._plan.nodes))
         self._solution = self._empty(self._pixels).reshape(self._frames, depth, lateral)
 
@@ -136,41 +136,57 @@ class BatchFactor:
                 *(members, tables.fronts, tables.nodes, tables.in_first, tables.in_second),
                 *(below, sizes[1], updates, cells, work, sizes[0]),
             )
-            of_level = (members, tables.fronts)
+            level_tables = (members, tables.fronts)
             for panel, remaining in enumerate(level.remaining):
                 launch(
                     "invert_pivots",
                     (count, 1, self._frames),
                     (32, 4),
-                    *(graph.unknown, self._pixels, *of_level, tables.nodes, panel),
+                    *(graph.unknown, self._pixels, *level_tables, tables.nodes, panel),
                     *(work, sizes[0], self._rows, plan.factor_size, self.underflowed),
                 )
                 if remaining == 0:  # the last pivots of the root
                     continue
                 shared = (work, sizes[0], self._rows, plan.factor_size)
                 column_tiles, tiles = -(-(remaining + 1) // TILE), -(-remaining // TILE)  # with and without the slack
-                launch("multiply_rows", (count, column_tiles, self._frames), (TILE, 4), *of_level, panel, *shared)
-                launch("update", (count, tiles * tiles, self._frames), (16, 8), *of_level, panel, tiles, *shared)
+                launch("multiply_rows", (count, column_tiles, self._frames), (TILE, 4), *level_tables, panel, *shared)
+                launch("update", (count, tiles * tiles, self._frames), (16, 8), *level_tables, panel, tiles, *shared)
 
-    def substitute(self, rhs: Array, stopped: Array) -> Array:
+    def substitute(self, rhs: Array, skipped: Array) -> Array:
         """Solve the linear systems by forward and backward substitution, in the precision of the factor.
 
         Args:
             rhs: Right-hand sides, float64, ``(frames, depth, lateral)``, 0 at pixels with known values.
-            stopped: Nonzero for frames that are skipped, int32, ``(frames,)``.
+            skipped: Nonzero for frames that are skipped, int32, ``(frames,)``.
 
         Returns:
             Solutions, ``(frames, depth, lateral)``, which the next call overwrites.
         """
         tables, plan, launch = self._tables, self._plan, self._launch
         cells = len(plan.corners)
-        of_cells = (tables.corners, tables.rows, tables.columns, tables.row_start, tables.neighbours, self._cell_rows)
+        cell_tables = (
+            tables.corners,
+            tables.rows,
+            tables.columns,
+            tables.row_start,
+            tables.neighbours,
+            self._cell_rows,
+        )
         cell_grid = (cells, 1, self._frames)
         launch(
             "reduce_cells",
             cell_grid,
             (32,),
-            *(rhs, *self._shape, cells, *of_cells, self._cell_pivots, stopped, self._solution, self._passed_on),
+            *(
+                rhs,
+                *self._shape,
+                cells,
+                *cell_tables,
+                self._cell_pivots,
+                skipped,
+                self._solution,
+                self._ring_contributions,
+            ),
         )
         factor = (self._rows, plan.factor_size)
         vectors = (self._vectors, len(plan.nodes), self._solution)
@@ -181,16 +197,16 @@ class BatchFactor:
                 (len(level.fronts), 1, self._frames),
                 (threads,),
                 *(rhs, self._pixels, members, tables.fronts, tables.nodes, tables.in_first, tables.in_second),
-                *(*factor, self._passed_on, cells, stopped, *vectors),
+                *(*factor, self._ring_contributions, cells, skipped, *vectors),
             )
         for level, members in zip(plan.levels[::-1], tables.levels[::-1], strict=True):
             launch(
                 "substitute_fronts",
                 (len(level.fronts), 1, self._frames),
                 (32, min(max(level.largest // 32, MIN_THREADS // 32), MAX_THREADS // 32)),
-                *(self._pixels, members, tables.fronts, tables.nodes, *factor, stopped, *vectors),
+                *(self._pixels, members, tables.fronts, tables.nodes, *factor, skipped, *vectors),
             )
-        launch("substitute_cells", cell_grid, (32,), *self._shape, cells, *of_cells, stopped, self._solution)
+        launch("substitute_cells", cell_grid, (32,), *self._shape, cells, *cell_tables, skipped, self._solution)
         return self._solution
 
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cm_lightning.confidence.accuracy import MAX_STEPS, STOPPING_SHARE
+from cm_lightning.confidence.accuracy import MAX_STEPS, STOPPING_FRACTION
 from cm_lightning.confidence.certificate import certify
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.factor import BatchFactor, graph_arguments
 from cm_lightning.confidence.graph import RandomWalkGraph
 
-# As in kernels.cu.
+# These must equal the constants in kernels.cu.
 THREADS = 256
 PIXELS_PER_BLOCK = 1024
 STATE_FIELDS, ESTIMATE = 5, 1
@@ -56,9 +56,9 @@ class BatchSystem:
         self._factor = BatchFactor(device, graph, precision)
         self._all = device.xp.zeros(self._frames, np.int32)  # no frame is skipped
 
-    def _multiply(self, x: Array, product: Array, stopped: Array, magnitude: Array = 0, parts: Array = 0) -> None:
+    def _multiply(self, x: Array, product: Array, skipped: Array, magnitude: Array = 0, parts: Array = 0) -> None:
         """Compute ``A x``; see ``multiply`` in kernels.cu."""
-        arguments = (*graph_arguments(self._graph), stopped, x, product, magnitude, parts)
+        arguments = (*graph_arguments(self._graph), skipped, x, product, magnitude, parts)
         self._launch("multiply", self._grid, (THREADS,), *arguments)
 
     def conjugate_gradients(self, tolerance: float, rhs: Array | None = None) -> BatchSolution:
@@ -74,28 +74,28 @@ class BatchSystem:
             The solutions, with the numbers of steps and the estimated errors.
         """
         xp, launch = self._xp, self._launch
-        stop_at = STOPPING_SHARE * tolerance
+        stop_at = STOPPING_FRACTION * tolerance
         residual = (self._graph.rhs if rhs is None else rhs).copy()
         x, direction, product = xp.zeros_like(residual), xp.zeros_like(residual), xp.empty_like(residual)
         dots, largest = xp.empty((2, self._frames, self._blocks))
         state = xp.zeros((self._frames, STATE_FIELDS))
-        stopped = self._factor.underflowed.astype(np.int32) * BROKEN
+        skipped = self._factor.underflowed.astype(np.int32) * BROKEN
         steps = xp.zeros(self._frames, np.int32)
         blocks, one_each = (THREADS,), (1, 1, self._frames)
         for step in range(MAX_STEPS + 1):
-            correction = self._factor.substitute(residual, stopped)
-            launch("measure_correction", self._grid, blocks, self._pixels, stopped, residual, correction, dots, largest)
-            convergence = (self._blocks, dots, largest, step, stop_at, int(rhs is not None), state, stopped, steps)
+            correction = self._factor.substitute(residual, skipped)
+            launch("measure_correction", self._grid, blocks, self._pixels, skipped, residual, correction, dots, largest)
+            convergence = (self._blocks, dots, largest, step, stop_at, int(rhs is not None), state, skipped, steps)
             launch("check_convergence", one_each, blocks, *convergence)
-            direction_arguments = (self._pixels, step, state, stopped, steps, correction, direction, x)
+            direction_arguments = (self._pixels, step, state, skipped, steps, correction, direction, x)
             launch("update_direction", self._grid, blocks, *direction_arguments)
             # This is the only synchronisation of a step. In the first step, only frames with the solution 0 stop.
-            if step == MAX_STEPS or (step > 0 and bool(stopped.all())):
+            if step == MAX_STEPS or (step > 0 and bool(skipped.all())):
                 break
-            self._multiply(direction, product, stopped, parts=dots)
-            launch("measure_step", one_each, blocks, self._blocks, dots, state, stopped)
-            launch("take_step", self._grid, blocks, self._pixels, state, stopped, direction, product, x, residual)
-        estimate = xp.where(stopped == BROKEN, np.inf, state[:, ESTIMATE])
+            self._multiply(direction, product, skipped, parts=dots)
+            launch("measure_step", one_each, blocks, self._blocks, dots, state, skipped)
+            launch("take_step", self._grid, blocks, self._pixels, state, skipped, direction, product, x, residual)
+        estimate = xp.where(skipped == BROKEN, np.inf, state[:, ESTIMATE])
         return BatchSolution(x, steps, estimate)
 
     def direct(self, rhs: Array | None = None) -> BatchSolution:
@@ -121,11 +121,11 @@ class BatchSystem:
         if rhs is not None:
             largest = xp.abs(x).max(axis=(1, 2))
             estimate /= xp.where(largest > 0.0, largest, 1.0)
-        lost = self._factor.underflowed > 0
+        underflowed = self._factor.underflowed > 0
         return BatchSolution(
-            xp.where(lost[:, None, None], 0.0, x),
+            xp.where(underflowed[:, None, None], 0.0, x),
             xp.zeros(self._frames, np.int32),
-            xp.where(lost, np.inf, estimate),
+            xp.where(underflowed, np.inf, estimate),
         )
 
     def certify(self, x: Array) -> Array:
@@ -138,8 +138,8 @@ class BatchSystem:
             Upper bounds of ``max |x - x_exact|``, ``(frames,)``; infinite if no bound was found.
         """
 
-        def multiply(x: Array, product: Array, magnitude: Array, settled: Array) -> None:
-            self._multiply(x, product, settled, magnitude)
+        def multiply(x: Array, product: Array, magnitude: Array, skipped: Array) -> None:
+            self._multiply(x, product, skipped, magnitude)
 
-        lost = self._factor.underflowed.astype(np.int32)
-        return certify(self._graph, self._graph.rhs, x, multiply, self._factor.substitute, lost)
+        underflowed = self._factor.underflowed.astype(np.int32)
+        return certify(self._graph, self._graph.rhs, x, multiply, self._factor.substitute, underflowed)

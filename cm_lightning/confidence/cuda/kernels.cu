@@ -65,7 +65,7 @@ extern "C" __global__ void eliminate_cells(GRAPH_PARAMETERS, const long long cel
                                            const int *rows, const int *columns, const int *row_start,
                                            const int *neighbours, const int *target_start, const short *targets,
                                            const int *edges, const long long edge_count, real *factor, real *pivots,
-                                           real *updates, unsigned char *lost) {
+                                           real *updates, unsigned char *underflowed) {
     __shared__ real weights[CELL_WEIGHTS];
     __shared__ real ratios[RING + CELL_PIXELS];
     __shared__ real slacks[CELL_PIXELS + RING];
@@ -117,7 +117,8 @@ extern "C" __global__ void eliminate_cells(GRAPH_PARAMETERS, const long long cel
         if (lane == 0) {
             pivots[pixel] = total > 0 ? (real)(ROOT_SCALE / total) : 0;
             const int row = top + rows[pixel], column = left + columns[pixel];
-            if (!(total > 0) && row < depth && column < lateral && unknown[row * lateral + column]) lost[frame] = 1;
+            if (!(total > 0) && row < depth && column < lateral && unknown[row * lateral + column])
+                underflowed[frame] = 1;
         }
         __syncthreads();
         int target = target_start[pixel];
@@ -137,11 +138,12 @@ extern "C" __global__ void eliminate_cells(GRAPH_PARAMETERS, const long long cel
 extern "C" __global__ void reduce_cells(const double *right, const long long depth, const long long lateral,
                                         const long long cells, const int *corners, const int *rows, const int *columns,
                                         const int *row_start, const int *neighbours, const real *factor,
-                                        const real *pivots, const int *stopped, real *solution, real *passed_on) {
+                                        const real *pivots, const int *skipped, real *solution,
+                                        real *ring_contributions) {
     __shared__ real window[CELL_PIXELS + RING];
     const int lane = threadIdx.x;
     const long long cell = blockIdx.x, frame = blockIdx.z;
-    if (stopped[frame]) return;
+    if (skipped[frame]) return;
     const long long place = frame * cells + cell;
     factor += place * CELL_FACTOR;
     pivots += place * CELL_PIXELS;
@@ -164,19 +166,19 @@ extern "C" __global__ void reduce_cells(const double *right, const long long dep
         const int row = top + rows[pixel], column = left + columns[pixel];
         if (row < depth && column < lateral) solution[row * lateral + column] = window[pixel] * pivots[pixel];
     }
-    passed_on[place * RING + lane] = window[CELL_PIXELS + lane];
+    ring_contributions[place * RING + lane] = window[CELL_PIXELS + lane];
 }
 
 // Backward substitution, after the rings have been solved.
 extern "C" __global__ void substitute_cells(const long long depth, const long long lateral, const long long cells,
                                             const int *corners, const int *rows, const int *columns,
                                             const int *row_start, const int *neighbours, const real *factor,
-                                            const int *stopped, real *solution) {
+                                            const int *skipped, real *solution) {
     __shared__ real window[CELL_PIXELS + RING];
     __shared__ real held[CELL_FACTOR];
     const int lane = threadIdx.x;
     const long long cell = blockIdx.x, frame = blockIdx.z;
-    if (stopped[frame]) return;
+    if (skipped[frame]) return;
     factor += (frame * cells + cell) * CELL_FACTOR;
     solution += frame * depth * lateral;
     const int top = corners[2 * cell] - 1, left = corners[2 * cell + 1] - 1;
@@ -270,7 +272,7 @@ extern "C" __global__ void assemble(GRAPH_PARAMETERS, const int *level, const lo
 extern "C" __global__ void invert_pivots(const unsigned char *unknown, const long long pixels, const int *level,
                                          const long long *fronts, const int *nodes, const long long panel,
                                          real *work, const long long work_size, real *factor,
-                                         const long long factor_size, unsigned char *lost) {
+                                         const long long factor_size, unsigned char *underflowed) {
     __shared__ real block[PANEL][PANEL + 1];  // weights during the elimination, then the inverse
     __shared__ real ratios[PANEL][PANEL + 1]; // weights of each pivot divided by their sum; initially partial sums
     __shared__ real beyond[PANEL];            // sum of the weights to pixels outside the block
@@ -307,7 +309,8 @@ extern "C" __global__ void invert_pivots(const unsigned char *unknown, const lon
             ratios[pivot][lane] = lane > pivot && lane < count ? block[pivot][lane] * inverse : 0;
             if (lane == 0) {
                 inverses[pivot] = total > 0 ? (real)(ROOT_SCALE / total) : 0;
-                if (!(total > 0) && unknown[frame * pixels + nodes[front[START] + begin + pivot]]) lost[frame] = 1;
+                if (!(total > 0) && unknown[frame * pixels + nodes[front[START] + begin + pivot]])
+                    underflowed[frame] = 1;
             }
         }
         __syncthreads();
@@ -440,9 +443,10 @@ extern "C" __global__ void update(const int *level, const long long *fronts, con
 }
 
 // Contribution of a half to a pixel of its ring in the forward substitution.
-__device__ inline real passed_on_by(const long long child, const int place, const long long *fronts,
-                                    const real *vectors, const real *passed_on) {
-    return child >= 0 ? vectors[fronts[child * FRONT_FIELDS + START] + place] : passed_on[(-2 - child) * RING + place];
+__device__ inline real ring_contribution(const long long child, const int place, const long long *fronts,
+                                         const real *vectors, const real *ring_contributions) {
+    return child >= 0 ? vectors[fronts[child * FRONT_FIELDS + START] + place]
+                      : ring_contributions[(-2 - child) * RING + place];
 }
 
 // Forward substitution for a level: computes z at the pivots of the fronts, and the contributions to their rings in
@@ -450,28 +454,28 @@ __device__ inline real passed_on_by(const long long child, const int place, cons
 extern "C" __global__ void reduce_fronts(const double *right, const long long pixels, const int *level,
                                          const long long *fronts, const int *nodes, const int *in_first,
                                          const int *in_second, const real *factor, const long long factor_size,
-                                         const real *passed_on, const long long cells, const int *stopped,
+                                         const real *ring_contributions, const long long cells, const int *skipped,
                                          real *vectors, const long long vectors_size, real *solution) {
     __shared__ real pivots[PANEL];  // right-hand side of the panel
     __shared__ real sweep[PANEL];   // z of the panel
     __shared__ real block[PANEL][PANEL + 1];
     const int thread = threadIdx.x;
     const long long frame = blockIdx.z;
-    if (stopped[frame]) return;
+    if (skipped[frame]) return;
     const long long *front = fronts + level[blockIdx.x] * FRONT_FIELDS;
     const int size = (int)front[SIZE], eliminated = (int)front[PIVOTS];
     const long long stride = front[STRIDE], start = front[START];
     right += frame * pixels;
     solution += frame * pixels;
     factor += frame * factor_size + front[FACTOR_START];
-    passed_on += frame * cells * RING;
+    ring_contributions += frame * cells * RING;
     vectors += frame * vectors_size;
     real *vector = vectors + start;
     for (int i = thread; i < size; i += blockDim.x) {
         real value = i < eliminated ? (real)(right[nodes[start + i]] * ROOT_SCALE) : 0;
         const int first = in_first[start + i], second = in_second[start + i];
-        if (first >= 0) value += passed_on_by(front[FIRST], first, fronts, vectors, passed_on);
-        if (second >= 0) value += passed_on_by(front[SECOND], second, fronts, vectors, passed_on);
+        if (first >= 0) value += ring_contribution(front[FIRST], first, fronts, vectors, ring_contributions);
+        if (second >= 0) value += ring_contribution(front[SECOND], second, fronts, vectors, ring_contributions);
         vector[i] = value;
     }
     __syncthreads();
@@ -510,12 +514,12 @@ extern "C" __global__ void reduce_fronts(const double *right, const long long pi
 // Backward substitution for a level. Blocks have 32 x n threads for any n.
 extern "C" __global__ void substitute_fronts(const long long pixels, const int *level, const long long *fronts,
                                              const int *nodes, const real *factor, const long long factor_size,
-                                             const int *stopped, real *vectors, const long long vectors_size,
+                                             const int *skipped, real *vectors, const long long vectors_size,
                                              real *solution) {
     __shared__ real parts[PANEL][33];
     const int lane = threadIdx.x, group = threadIdx.y;
     const long long frame = blockIdx.z;
-    if (stopped[frame]) return;
+    if (skipped[frame]) return;
     const long long *front = fronts + level[blockIdx.x] * FRONT_FIELDS;
     const int size = (int)front[SIZE], eliminated = (int)front[PIVOTS];
     const long long stride = front[STRIDE];
@@ -563,11 +567,11 @@ __device__ inline double magnitude_of(double value) { return value < 0 ? -value 
 
 // Compute A x as slack_i x_i + sum_j w_ij (x_i - x_j). If the pointers are not null, also compute the sum of the
 // absolute values of its terms, and partial sums of the dot product of x and A x.
-extern "C" __global__ void multiply(GRAPH_PARAMETERS, const int *stopped, const double *x, double *product,
+extern "C" __global__ void multiply(GRAPH_PARAMETERS, const int *skipped, const double *x, double *product,
                                     double *magnitude, double *parts) {
     __shared__ double shared[256];
     const long long frame = blockIdx.z, pixels = depth * lateral;
-    if (stopped[frame]) return;
+    if (skipped[frame]) return;
     SELECT_GRAPH(frame)
     x += frame * pixels;
     double dot = 0;
@@ -605,11 +609,11 @@ extern "C" __global__ void multiply(GRAPH_PARAMETERS, const int *stopped, const 
 }
 
 // Compute partial sums of the dot product of residual and correction, and partial maxima of the correction.
-extern "C" __global__ void measure_correction(const long long pixels, const int *stopped, const double *residual,
+extern "C" __global__ void measure_correction(const long long pixels, const int *skipped, const double *residual,
                                    const real *correction, double *dots, double *largest) {
     __shared__ double shared[256];
     const long long frame = blockIdx.z;
-    if (stopped[frame]) return;
+    if (skipped[frame]) return;
     double dot = 0, most = 0;
     for (int k = 0; k < PIXELS_PER_BLOCK / 256; k++) {
         const long long pixel = (long long)blockIdx.x * PIXELS_PER_BLOCK + k * 256 + threadIdx.x;
@@ -645,10 +649,10 @@ extern "C" __global__ void measure_correction(const long long pixels, const int 
 // Check the convergence of every frame. There is one block per frame.
 extern "C" __global__ void check_convergence(const long long parts, const double *dots, const double *largest,
                                  const long long step, const double tolerance, const long long relative, double *state,
-                                 int *stopped, int *steps) {
+                                 int *skipped, int *steps) {
     __shared__ double shared[256];
     const long long frame = blockIdx.z;
-    if (stopped[frame]) return;
+    if (skipped[frame]) return;
     double dot = 0, most = 0;
     for (long long part = threadIdx.x; part < parts; part += 256) dot += dots[frame * parts + part];
     dot = block_sum(dot, shared);
@@ -657,14 +661,14 @@ extern "C" __global__ void check_convergence(const long long parts, const double
     state += frame * STATE_FIELDS;
     steps[frame] = (int)step;
     if (!(dot - dot == 0)) { // infinite or not a number
-        stopped[frame] = BROKEN;
+        skipped[frame] = BROKEN;
         return;
     }
     if (step == 0) state[UNIT] = relative && most > 0 ? most : 1;
     most /= state[UNIT];
     state[ESTIMATE] = most;
     if ((step > 0 && most <= tolerance) || dot <= 0) {
-        stopped[frame] = CONVERGED;
+        skipped[frame] = CONVERGED;
         return;
     }
     state[KEEP] = step > 0 ? dot / state[BEFORE] : 0;
@@ -672,38 +676,38 @@ extern "C" __global__ void check_convergence(const long long parts, const double
 }
 
 // Compute the next direction, or add the last correction if the frame has converged in this step.
-extern "C" __global__ void update_direction(const long long pixels, const long long step, const double *state, const int *stopped,
+extern "C" __global__ void update_direction(const long long pixels, const long long step, const double *state, const int *skipped,
                                 const int *steps, const real *correction, double *direction, double *x) {
     const long long frame = blockIdx.z;
-    if (stopped[frame] == BROKEN || (stopped[frame] == CONVERGED && steps[frame] != step)) return;
+    if (skipped[frame] == BROKEN || (skipped[frame] == CONVERGED && steps[frame] != step)) return;
     const double keep = state[frame * STATE_FIELDS + KEEP];
     for (int k = 0; k < PIXELS_PER_BLOCK / 256; k++) {
         const long long pixel = (long long)blockIdx.x * PIXELS_PER_BLOCK + k * 256 + threadIdx.x;
         if (pixel >= pixels) break;
         const long long place = frame * pixels + pixel;
-        if (stopped[frame] == CONVERGED) x[place] += correction[place];
+        if (skipped[frame] == CONVERGED) x[place] += correction[place];
         else direction[place] = correction[place] + keep * direction[place];
     }
 }
 
 // Compute the length of the step. There is one block per frame.
-extern "C" __global__ void measure_step(const long long parts, const double *dots, double *state, int *stopped) {
+extern "C" __global__ void measure_step(const long long parts, const double *dots, double *state, int *skipped) {
     __shared__ double shared[256];
     const long long frame = blockIdx.z;
-    if (stopped[frame]) return;
+    if (skipped[frame]) return;
     double dot = 0;
     for (long long part = threadIdx.x; part < parts; part += 256) dot += dots[frame * parts + part];
     dot = block_sum(dot, shared);
     if (threadIdx.x > 0) return;
     if (dot > 0) state[frame * STATE_FIELDS + LENGTH] = state[frame * STATE_FIELDS + BEFORE] / dot;
-    else stopped[frame] = BROKEN;
+    else skipped[frame] = BROKEN;
 }
 
 // Update the solution and the residual.
-extern "C" __global__ void take_step(const long long pixels, const double *state, const int *stopped, const double *direction,
+extern "C" __global__ void take_step(const long long pixels, const double *state, const int *skipped, const double *direction,
                               const double *product, double *x, double *residual) {
     const long long frame = blockIdx.z;
-    if (stopped[frame]) return;
+    if (skipped[frame]) return;
     const double length = state[frame * STATE_FIELDS + LENGTH];
     for (int k = 0; k < PIXELS_PER_BLOCK / 256; k++) {
         const long long pixel = (long long)blockIdx.x * PIXELS_PER_BLOCK + k * 256 + threadIdx.x;

@@ -54,7 +54,7 @@ class _Maps:
         self._problem = problem
         self._certify = certify
         self._maps = maps
-        self.info = SolveInfo.blank(len(maps), certify)
+        self.info = SolveInfo.for_known_maps(len(maps), certify)
 
     def iterate(self, batch: Batch) -> BoolArray:
         """Solve by conjugate gradients, and return which frames must be solved directly."""

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 from cm_lightning.confidence.cuda.device import Device, Precision
 from cm_lightning.confidence.cuda.factor import CELL_UPDATE
+from cm_lightning.confidence.cuda.pattern import FACTOR, INNER, RING
 from cm_lightning.confidence.cuda.schedule import schedule
-from cm_lightning.confidence.pattern import FACTOR, INNER, RING
 
 # Fraction of the free memory that is used, since allocators round sizes up and leave gaps.
-SHARE = 0.8
+MEMORY_FRACTION = 0.8
 # Maximum number of blocks along the last axis of a CUDA grid, which is the number of frames.
 MAX_FRAMES = 65535
 # Numbers of arrays with 8 bytes per pixel: a system (four kinds of weights, slack and right-hand side) with its
@@ -42,21 +42,25 @@ def bytes_per_frame(shape: tuple[int, int], precision: Precision, certify: bool 
 
 
 def in_chunks(
-    device: Device, frames: Sequence[int], bytes_each: int, most: int | None, work: Callable[[Sequence[int]], None]
+    device: Device,
+    frames: Sequence[int],
+    frame_bytes: int,
+    max_frames: int | None,
+    work: Callable[[Sequence[int]], None],
 ) -> None:
     """Process as many frames at once as fit into the memory, and half as many if it is exhausted.
 
     Args:
         device: The device.
         frames: Indices of the frames.
-        bytes_each: Memory per frame in bytes.
-        most: Maximum number of frames at once; None for as many as fit.
+        frame_bytes: Memory per frame in bytes.
+        max_frames: Maximum number of frames at once; None for as many as fit.
         work: Function that processes some of the frames. It is called again with fewer frames if the memory is
             exhausted.
     """
     if not frames:
         return
-    size = most or max(1, int(SHARE * device.free_bytes() / bytes_each))
+    size = max_frames or max(1, int(MEMORY_FRACTION * device.free_bytes() / frame_bytes))
     chunks = -(-len(frames) // min(size, MAX_FRAMES))
     size = -(-len(frames) // chunks)
     begin = 0

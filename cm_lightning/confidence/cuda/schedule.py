@@ -7,11 +7,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.dissection import Dissection, dissect
-from cm_lightning.confidence.pattern import RING, ring_pixels
+from cm_lightning.confidence.cuda.dissection import Dissection, dissect
+from cm_lightning.confidence.cuda.pattern import RING, ring_pixels
 
-# As in kernels.cu: number of pivots that are eliminated together, side length of an updated tile, rows per block in the
-# assembly, and columns of the table of fronts.
+# These must equal the constants in kernels.cu: number of pivots that are eliminated together, side length of an updated
+# tile, rows per block in the assembly, and columns of the table of fronts.
 PANEL = 32
 TILE = 64
 ASSEMBLED_ROWS = 16
@@ -43,7 +43,7 @@ class Schedule:
         shape: Shape of the grid, ``(depth, lateral)``.
         corners: First row and column of every cell, int32, ``(cells, 2)``.
         fronts: Table of fronts with the columns above, int64, ``(fronts, 8)``.
-        nodes: Pixels of every front, as in :class:`cm_lightning.confidence.dissection.Dissection`.
+        nodes: Pixels of every front, as in :class:`cm_lightning.confidence.cuda.dissection.Dissection`.
         in_first: Index of each of these pixels in the first half of the rectangle (in its front, or in the ring of its
             cell); -1 if it is not in this half.
         in_second: Index of each of these pixels in the second half.

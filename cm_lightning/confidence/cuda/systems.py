@@ -10,7 +10,7 @@ import torch
 
 from cm_lightning.confidence.accuracy import is_ill_conditioned
 from cm_lightning.confidence.arrays import to_numpy
-from cm_lightning.confidence.boundary import BoolArray, Boundary, rectangle_around
+from cm_lightning.confidence.boundary import BoolArray, Boundary, bounding_box
 from cm_lightning.confidence.cuda.device import Device
 from cm_lightning.confidence.cuda.memory import bytes_per_frame, in_chunks
 from cm_lightning.confidence.graph import BoundaryConditions, boundary_conditions, make_graph
@@ -124,7 +124,7 @@ def _boxes(problem: Problem) -> dict[Box, list[int]]:
     frames: dict[Box, list[int]] = defaultdict(list)
     for number, domain in enumerate(problem.boundary.domain):
         if domain.any():
-            rows, columns = rectangle_around(domain)
+            rows, columns = bounding_box(domain)
             box = (rows.start, rows.stop, columns.start, columns.stop)
             frames[box] += [number] if len(problem.boundary) > 1 else range(problem.shape[0])
     return frames

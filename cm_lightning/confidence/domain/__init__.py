@@ -1,7 +1,13 @@
 """Insonified region of frames, with the source at the face of the probe and the sink at the largest depth."""
 
-from cm_lightning.confidence.domain.finder import FINDER_VERSION
-from cm_lightning.confidence.domain.geometry import ProbeGeometry, ProbeName, SideName, find_geometry, find_insonified
+from cm_lightning.confidence.domain.geometry import (
+    FINDER_VERSION,
+    ProbeGeometry,
+    ProbeName,
+    SideName,
+    find_geometry,
+    find_insonified,
+)
 from cm_lightning.confidence.domain.rectangle import linear_probe_domain
 from cm_lightning.confidence.domain.schema import geometry_from_dict, geometry_to_dict
 from cm_lightning.confidence.domain.shapes import (

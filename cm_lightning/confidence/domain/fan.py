@@ -18,7 +18,7 @@ FloatArray = NDArray[np.float64]
 FITTED_SIDE = 256
 # Minimum angle in degrees between the edges of a fan and the vertical. Steeper edges are those of the rectangle of a
 # linear probe.
-MIN_LEAN = 5.0
+MIN_EDGE_ANGLE = 5.0
 # Cost of a dark pixel inside the fan, relative to the cost of a bright pixel outside it. It is less than 1 because dark
 # pixels may be in a shadow.
 DARK_INSIDE = 0.5
@@ -130,7 +130,7 @@ def _edges_and_arcs(bright: BoolArray, aspect: float) -> Fan | None:
         slope, offset, *_ = stats.theilslopes(outline[used], rows[used])
         lines.append((float(slope), float(offset)))
     (left_slope, left_offset), (right_slope, right_offset) = lines
-    minimum_slope = np.tan(np.radians(MIN_LEAN))
+    minimum_slope = np.tan(np.radians(MIN_EDGE_ANGLE))
     if left_slope * aspect > -minimum_slope or right_slope * aspect < minimum_slope:
         return None
     row = (left_offset - right_offset) / (right_slope - left_slope)

@@ -17,9 +17,6 @@ from cm_lightning.confidence.domain.views import RegionMaps, overlap, view_scree
 
 FloatArray = NDArray[np.float64]
 
-# Version of the network and of the fit, which is part of the keys of cached maps. It must be increased if regions
-# change.
-FINDER_VERSION = 1
 # Largest number of frames of a sequence that are used.
 MAX_FRAMES = 64
 # The alignment with edges in the pixels is not used if it changes the region more than to this overlap.
@@ -31,14 +28,14 @@ CURVE_POINTS = 13
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Found region of frames.
+class RegionDetection:
+    """Region that was detected in frames.
 
     Attributes:
         geometry: Geometry in pixels of the frames.
         shape: Shape of the frames, ``(depth, lateral)``.
-        score_features: Features of the logistic model of the score: 1 (intercept), agreement of the views, fuzziness of
-            the outline, and quality of the fit, ``(4,)``.
+        score_features: Features of the logistic model of the score: 1 (intercept), agreement of the views, fraction of
+            uncertain cells, and quality of the fit, ``(4,)``.
     """
 
     geometry: Geometry
@@ -51,7 +48,7 @@ class Finding:
         return self.geometry.masks(self.shape).domain
 
 
-def locate(frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto") -> tuple[Geometry, float]:
+def detect_with_score(frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto") -> tuple[Geometry, float]:
     """Find the insonified region of frames.
 
     Args:
@@ -60,18 +57,20 @@ def locate(frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto") -
         up: Side at which the probe is; "auto" determines it from the image.
 
     Returns:
-        Geometry in pixels of the frames, and the estimated probability that it is right. If nothing is found, this is
+        Geometry in pixels of the frames, and the estimated probability that it is correct. If nothing is found, this is
         the whole frame and 0.
     """
     network, coefficients = load_network()
-    finding = find(network, frames, aspect, up)
-    if finding is None:
+    detection = detect_region(network, frames, aspect, up)
+    if detection is None:
         side: Side = "top" if up == "auto" else up  # type: ignore[assignment]
         return Rectangle(0, frames.shape[-2], 0, frames.shape[-1], side), 0.0
-    return finding.geometry, float(1 / (1 + np.exp(-finding.score_features @ coefficients)))
+    return detection.geometry, float(1 / (1 + np.exp(-detection.score_features @ coefficients)))
 
 
-def find(network: RegionNetwork, frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto") -> Finding | None:
+def detect_region(
+    network: RegionNetwork, frames: NDArray[np.generic], aspect: float = 1.0, up: str = "auto"
+) -> RegionDetection | None:
     """Find the insonified region of frames with a given network.
 
     Args:
@@ -107,8 +106,8 @@ def find(network: RegionNetwork, frames: NDArray[np.generic], aspect: float = 1.
     # In small frames, a region of a few cells may contain no centre of a pixel.
     if max(image.shape) < GRID and not placed.masks((image.shape[0], image.shape[1])).domain.any():
         return None
-    features = _score_features(maps.agreement, maps.fuzziness, fit.overlap)
-    return Finding(placed, (image.shape[0], image.shape[1]), features)
+    features = _score_features(maps.agreement, maps.uncertain_fraction, fit.overlap)
+    return RegionDetection(placed, (image.shape[0], image.shape[1]), features)
 
 
 def summarise(frames: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -143,9 +142,11 @@ def probe_side(maps: RegionMaps) -> Side:
     return max(steps, key=lambda side: steps[side])
 
 
-def _score_features(agreement: float, fuzziness: float, fit: float) -> FloatArray:
+def _score_features(agreement: float, uncertain_fraction: float, fit: float) -> FloatArray:
     """Return the features of the score on scales on which the logit of the score is about linear."""
-    return np.array([1.0, -np.log(1.005 - agreement), np.log(fuzziness + 0.02), -np.log(1.005 - min(1.0, fit))])
+    return np.array(
+        [1.0, -np.log(1.005 - agreement), np.log(uncertain_fraction + 0.02), -np.log(1.005 - min(1.0, fit))]
+    )
 
 
 def _coarse_mask(geometry: Geometry | None, shape: tuple[int, int], cells: tuple[int, int]) -> BoolArray:

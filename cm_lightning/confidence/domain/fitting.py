@@ -17,7 +17,7 @@ Distance = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 
 # Longer side in cells of the maps for the search and for the final fit.
 SEARCH_SIDE, FIT_SIDE = 48, 112
-# What a family must gain in overlap over a rectangle, which has fewer parameters.
+# Gain in overlap over a rectangle that a family needs, because it has more parameters.
 PENALTIES: dict[Family, float] = {"rectangle": 0.0, "trapezoid": 0.006, "sector": 0.008}
 # Rectangles with this overlap are not compared with other families.
 GOOD_RECTANGLE = 0.985
@@ -86,10 +86,10 @@ def fit_geometries(probability: FloatArray, region: NDArray[np.bool_], log_aspec
     Returns:
         The fits, the best one first.
     """
-    near = ndimage.binary_dilation(region, iterations=max(2, max(region.shape) // 40))
+    neighbourhood = ndimage.binary_dilation(region, iterations=max(2, max(region.shape) // 40))
     box = _extent(region)
     open_box = _open_at_border(box, region.shape)
-    search, final = (_Map(np.where(near, probability, 0), side) for side in (SEARCH_SIDE, FIT_SIDE))
+    search, final = (_Map(np.where(neighbourhood, probability, 0), side) for side in (SEARCH_SIDE, FIT_SIDE))
 
     def fit(family: Family, starts: list[FloatArray]) -> Fit:
         problem = _Problem(family, open_box, log_aspect)
@@ -171,8 +171,8 @@ class _Problem:
         """Return residuals of unlikely parameters: an unusual aspect, a negative radius or sag."""
         match self.family:
             case "sector":
-                unusual = 0.005 * (parameters[6] - self.log_aspect) / ASPECT_SD
-                return np.sqrt(cells) * np.array([unusual, 0.05 * min(0.0, parameters[4])])
+                aspect_residual = 0.005 * (parameters[6] - self.log_aspect) / ASPECT_SD
+                return np.sqrt(cells) * np.array([aspect_residual, 0.05 * min(0.0, parameters[4])])
             case "trapezoid":
                 return np.sqrt(cells) * np.array([0.05 * min(0.0, parameters[6])])
         return np.zeros(0)
@@ -229,12 +229,12 @@ def _sector_starts(box: Box, log_aspect: float) -> list[FloatArray]:
     """Return sectors of many angles and radii that fill a box."""
     height, width = box.bottom - box.top, box.right - box.left
     starts = []
-    for half, share in product(np.radians(HALF_ANGLES), INNER_RADII):
-        outer = height / (1 - share * np.cos(half))
-        row = box.top - share * np.cos(half) * outer
+    for half, ratio in product(np.radians(HALF_ANGLES), INNER_RADII):
+        outer = height / (1 - ratio * np.cos(half))
+        row = box.top - ratio * np.cos(half) * outer
         fitting = float(np.clip(np.log(2 * np.sin(half) * outer / width), log_aspect - 0.35, log_aspect + 0.35))
         for aspect in {fitting, log_aspect}:
-            starts.append(np.array([row, (box.left + box.right) / 2, -half, half, share * outer, outer, aspect]))
+            starts.append(np.array([row, (box.left + box.right) / 2, -half, half, ratio * outer, outer, aspect]))
     return starts
 
 

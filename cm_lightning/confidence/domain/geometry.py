@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from cm_lightning.confidence.arrays import convert_like, to_numpy
 from cm_lightning.confidence.boundary import BoolArray
-from cm_lightning.confidence.domain.fan import find_fan
-from cm_lightning.confidence.domain.finder import locate
 from cm_lightning.confidence.domain.rectangle import linear_probe_domain
 from cm_lightning.confidence.domain.shapes import (
     DOUBTFUL_SCORE,
@@ -24,6 +22,9 @@ from cm_lightning.confidence.domain.shapes import (
 )
 from cm_lightning.confidence.domain.sides import SIDES, Side
 
+# Version of the network and of the fit, which is part of the keys of cached maps. It must be increased if regions
+# change.
+FINDER_VERSION = 1
 # NumPy array, CuPy array or tensor, which is only copied to the CPU if intensities are needed.
 Frames = Any
 # User setting: frames without background, a rectangle inside a black background, a fan before a black background, or
@@ -44,7 +45,7 @@ class ProbeGeometry:
             ``shape`` for the same geometry in all frames.
         shape: Geometry in pixels of the frames; None for other kinds.
         threshold: Maximum intensity of the background, for ``rectangles``.
-        score: Estimated probability that the found region is right; 1 if it was given or follows a rule.
+        score: Estimated probability that the detected region is correct; 1 if it was given or follows a rule.
     """
 
     kind: GeometryKind
@@ -63,7 +64,7 @@ class ProbeGeometry:
         if self.score >= DOUBTFUL_SCORE or self.shape is None:
             return None
         return (
-            f"The insonified region is probably wrong (score {self.score:.2f}, a {self.shape.kind} was found). Check "
+            f"The detected insonified region (a {self.shape.kind}) is probably wrong (score {self.score:.2f}). Check "
             "it; if it is wrong, specify the geometry of this scanner, for example in a geometry file."
         )
 
@@ -106,12 +107,12 @@ class ProbeGeometry:
             bright pixels is empty.
         """
         if self.shape is not None:
-            found = self.shape.masks((frames.shape[-2], frames.shape[-1]))
-            masks = (found.domain, found.source, found.sink)
+            masks = self.shape.masks((frames.shape[-2], frames.shape[-1]))
+            arrays = (masks.domain, masks.source, masks.sink)
         else:
             domain = self.domain(frames)
-            masks = (domain, *self.boundary(domain))
-        domain, source, sink = (np.broadcast_to(mask, tuple(frames.shape)) for mask in masks)
+            arrays = (domain, *self.boundary(domain))
+        domain, source, sink = (np.broadcast_to(array, tuple(frames.shape)) for array in arrays)
         return Insonified(domain, source, sink, self.shape, self.score, self.up)
 
     def solver_masks(self, frames: Frames) -> SolverMasks:
@@ -182,6 +183,9 @@ def find_geometry(
         case "linear":
             return ProbeGeometry("rectangles", threshold=threshold)
         case "convex":
+            # SciPy, which takes time to import, is only needed for this and for "auto".
+            from cm_lightning.confidence.domain.fan import find_fan
+
             stack = to_numpy(frames).reshape(-1, *frames.shape[-2:])
             fan = find_fan(stack.max(axis=0), threshold, aspect)
             if fan is None:
@@ -192,11 +196,13 @@ def find_geometry(
                 )
             return ProbeGeometry("shape", fan)
         case "auto":
+            from cm_lightning.confidence.domain.finder import detect_with_score
+
             stack = to_numpy(frames)
             stack = stack.reshape(-1, *stack.shape[-2:])
             if len(stack) == 0 or stack.size == 0:
                 return ProbeGeometry("whole")
-            geometry, score = locate(stack, aspect, up)
+            geometry, score = detect_with_score(stack, aspect, up)
             return ProbeGeometry("shape", geometry, score=score)
     raise ValueError(f"probe must be a geometry or one of {', '.join(get_args(ProbeName))}, found {probe!r}.")
 
@@ -210,7 +216,7 @@ def find_insonified(
 ) -> Insonified:
     """Find the insonified region of frames, together with its source and sink.
 
-    A warning says if the region is probably not right.
+    A warning says if the region is probably wrong.
 
     Args:
         frames: Frames, ``(..., depth, lateral)``, as a NumPy array, CuPy array or tensor; see :func:`find_geometry`.
@@ -230,9 +236,9 @@ def find_insonified(
     geometry = find_geometry(frames, probe, threshold, aspect, up)
     if geometry.warning is not None:
         warnings.warn(geometry.warning, UserWarning, stacklevel=2)
-    found = geometry.masks(frames)
-    domain, source, sink = (convert_like(mask.copy(), frames) for mask in (found.domain, found.source, found.sink))
-    return replace(found, domain=domain, source=source, sink=sink)
+    masks = geometry.masks(frames)
+    domain, source, sink = (convert_like(mask.copy(), frames) for mask in (masks.domain, masks.source, masks.sink))
+    return replace(masks, domain=domain, source=source, sink=sink)
 
 
 def check_frames(frames: Frames) -> None:

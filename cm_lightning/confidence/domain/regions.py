@@ -1,7 +1,6 @@
 """Connected bright regions of frames."""
 
 import numpy as np
-from scipy import ndimage
 
 from cm_lightning.confidence.boundary import BoolArray
 
@@ -16,6 +15,9 @@ def largest_region(bright: BoolArray, gap: int = 9) -> BoolArray:
     Returns:
         Bright pixels of this component, ``(depth, lateral)``.
     """
+    # The import takes time, and is only needed here.
+    from scipy import ndimage
+
     # SciPy computes a grey closing separately for each axis, which is 8 times as fast as its binary closing.
     padded = np.pad(bright, gap).view(np.uint8)
     closed = ndimage.grey_closing(padded, size=(gap, gap), mode="constant")[gap:-gap, gap:-gap]

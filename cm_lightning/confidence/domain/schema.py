@@ -1,4 +1,4 @@
-"""Geometries as dictionaries of numbers and texts, for files that people and other programs can write."""
+"""Geometries as dictionaries of numbers and text, for files that people and other programs can write."""
 
 import math
 from collections.abc import Mapping
@@ -63,10 +63,10 @@ def geometry_from_dict(values: Mapping[str, Any]) -> Geometry:
     known = {item.name for item in fields(family)} | {"kind", "up"}
     for key in values:
         if key not in known:
-            raise ValueError(f"A {kind} has no value {key!r}; expected {', '.join(sorted(known))}.")
+            raise ValueError(f"Unknown key {key!r} of a {kind}; expected one of {', '.join(sorted(known))}.")
     for key in REQUIRED[kind]:
         if values.get(key) is None:
-            raise ValueError(f"A {kind} needs the value {key!r}, which is missing.")
+            raise ValueError(f"A {kind} needs the key {key!r}, which is missing.")
     up = values.get("up", "top")
     if up not in SIDES:
         raise ValueError(f"'up' must be one of {', '.join(SIDES)}, found {up!r}.")

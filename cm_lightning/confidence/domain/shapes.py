@@ -30,7 +30,7 @@ class Insonified:
         source: Insonified pixels at the face of the probe, ``(..., depth, lateral)``.
         sink: Deepest insonified pixels, ``(..., depth, lateral)``.
         geometry: Geometry of the region, which is the same in all frames, or None.
-        score: Estimated probability that the found region is right; 1 if it was given.
+        score: Estimated probability that the detected region is correct; 1 if it was given.
         up: Side of the frames at which the probe is.
     """
 
@@ -317,12 +317,12 @@ def column_ends(domain: BoolArray, up: Side) -> tuple[BoolArray, BoolArray]:
 
 
 def place_geometry(geometry: Geometry, side: Side, shape: Shape, offset: tuple[int, int]) -> Geometry:
-    """Convert a geometry that was found in a part of a frame, turned so that the probe is at the top.
+    """Convert a geometry in a part of a frame that was flipped or transposed so that the probe is at the top.
 
     Args:
-        geometry: Rectangle, sector or polygon in pixels of the turned part.
+        geometry: Rectangle, sector or polygon in pixels of the changed part; see :func:`turn_to_top`.
         side: Side of the frame at which the probe is.
-        shape: Shape of the part before it was turned.
+        shape: Shape of the part before it was changed.
         offset: First row and column of the part in the frame.
 
     Returns:
@@ -349,7 +349,7 @@ def place_geometry(geometry: Geometry, side: Side, shape: Shape, offset: tuple[i
             return Polygon(tuple(move(*vertex) for vertex in geometry.vertices), face)
         case Sector():
             return _place_sector(geometry, side, move(geometry.apex_row, geometry.apex_column), move)
-    raise TypeError(f"Only rectangles, sectors and polygons can be turned, found {geometry.kind}.")
+    raise TypeError(f"Only rectangles, sectors and polygons can be placed, found {geometry.kind}.")
 
 
 def _place_sector(

@@ -1,4 +1,4 @@
-"""Sides of a frame at which the probe may be, and frames that are turned so that it is at the top."""
+"""Sides of a frame at which the probe may be, and frames that are flipped or transposed so that it is at the top."""
 
 from typing import Literal, TypeVar
 
@@ -13,7 +13,7 @@ AnyArray = TypeVar("AnyArray")
 
 
 def turn_to_top(array: AnyArray, side: Side) -> AnyArray:
-    """Turn frames so that a side is at the top.
+    """Flip or transpose frames so that a side is at the top; they are mirrored, not rotated.
 
     Args:
         array: Frames or masks, ``(..., depth, lateral)``.
@@ -33,7 +33,7 @@ def turn_to_top(array: AnyArray, side: Side) -> AnyArray:
 
 
 def turn_back(array: AnyArray, side: Side) -> AnyArray:
-    """Turn frames with the probe at row 0 so that it is at a side; the inverse of :func:`turn_to_top`.
+    """Flip or transpose frames with the probe at row 0 so that it is at a side; the inverse of :func:`turn_to_top`.
 
     Args:
         array: Frames or masks, ``(..., rows, columns)``.
@@ -53,7 +53,7 @@ def turn_back(array: AnyArray, side: Side) -> AnyArray:
 
 
 def turned_shape(shape: tuple[int, int], side: Side) -> tuple[int, int]:
-    """Return the shape of a frame that was turned so that a side is at the top."""
+    """Return the shape of a frame that was flipped or transposed so that a side is at the top."""
     return shape if side in ("top", "bottom") else (shape[1], shape[0])
 
 

@@ -10,7 +10,7 @@ from cm_lightning.confidence.domain.fitting import Box, Family
 
 FloatArray = NDArray[np.float64]
 
-# Positions along a border at which its profile is sampled, as shares of its length.
+# Positions along a border at which its profile is sampled, as fractions of its length.
 ALONG = np.linspace(0.03, 0.97, 160)
 # Number of pixels on each side of a border whose means are compared.
 SIDE_PIXELS = 3
@@ -51,12 +51,12 @@ class EdgeFinder:
         """
         if len(rows) < 8:
             return 0.0
-        reach = self._range + SIDE_PIXELS
-        across = np.arange(-reach, reach) + 0.5
+        half_width = self._range + SIDE_PIXELS
+        across = np.arange(-half_width, half_width) + 0.5
         row = rows[:, None] + np.broadcast_to(normal[0], rows.shape)[:, None] * across
         column = columns[:, None] + np.broadcast_to(normal[1], rows.shape)[:, None] * across
         on_image = (row > 0) & (row < self._shape[0]) & (column > 0) & (column < self._shape[1])
-        seen = on_image.mean(axis=0) > 0.3
+        enough_points = on_image.mean(axis=0) > 0.3
         index = np.arange(SIDE_PIXELS, len(across) - SIDE_PIXELS + 1)
         by_layer = []
         for layer in self._layers:
@@ -65,16 +65,16 @@ class EdgeFinder:
             total = np.concatenate([[0], np.cumsum(profile)])
             inner, outer = total[index] - total[index - SIDE_PIXELS], total[index + SIDE_PIXELS] - total[index]
             by_layer.append(np.abs(outer - inner) / SIDE_PIXELS)
-        shifts = (index - reach).astype(np.float64)
-        usable = seen[index - 1] & seen[np.minimum(index, len(seen) - 1)]
-        steps = (by_layer[0] + by_layer[1]) * usable * np.exp(-0.5 * (shifts / self._sd) ** 2)
+        shifts = (index - half_width).astype(np.float64)
+        valid = enough_points[index - 1] & enough_points[np.minimum(index, len(enough_points) - 1)]
+        steps = (by_layer[0] + by_layer[1]) * valid * np.exp(-0.5 * (shifts / self._sd) ** 2)
         best = int(steps.argmax())
         if steps[best] <= MIN_STEP:
             return 0.0
         # The expected shift and the width of the local standard deviation displace the maximum by a pixel or two.
-        near = slice(max(0, best - 2), best + 3)
-        exact = (by_layer[0] + 0.2 * by_layer[1])[near] * usable[near]
-        return float(shifts[near][int(exact.argmax())])
+        neighbourhood = slice(max(0, best - 2), best + 3)
+        exact = (by_layer[0] + 0.2 * by_layer[1])[neighbourhood] * valid[neighbourhood]
+        return float(shifts[neighbourhood][int(exact.argmax())])
 
     def move_row(self, row: float, columns: Sequence[float], outwards: int) -> float:
         """Align a horizontal border; ``outwards`` is -1 for a top and 1 for a bottom. Return its new row."""
@@ -183,8 +183,8 @@ def _snap_cuts(edges: EdgeFinder, parameters: FloatArray, box: Box) -> Box:
         outwards = -1 if side in ("top", "left") else 1
         position = getattr(box, side)
         # The outermost samples stand for less area near the apex.
-        share = float((radius * outside).sum() / radius.sum())
-        if share < 0.004:
+        fraction = float((radius * outside).sum() / radius.sum())
+        if fraction < 0.004:
             sides.append(outwards * far)
             continue
         on_line = np.abs((rows if side in ("top", "bottom") else columns) - position) < 0.02 * outer

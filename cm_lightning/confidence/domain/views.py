@@ -1,4 +1,4 @@
-"""What the network sees of a screen: several views, whose outputs are averaged."""
+"""Views of a screen for the network, whose outputs are averaged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class RegionMaps:
         depth: Distance from the probe along the beam from 0 to 1, ``(rows, columns)``.
         region: Connected region with the largest expected overlap with the insonified region, ``(rows, columns)``.
         agreement: Mean intersection over union of the regions of single views with their common one.
-        fuzziness: Area of uncertain cells, relative to the area of the region.
+        uncertain_fraction: Area of uncertain cells, relative to the area of the region.
     """
 
     window: Window
@@ -70,7 +70,7 @@ class RegionMaps:
     depth: FloatArray
     region: NDArray[np.bool_]
     agreement: float
-    fuzziness: float
+    uncertain_fraction: float
 
 
 def view_screen(network: RegionNetwork, image: NDArray[np.float32], change: NDArray[np.float32] | None) -> RegionMaps:
@@ -100,7 +100,7 @@ def view_screen(network: RegionNetwork, image: NDArray[np.float32], change: NDAr
     window = Window(0, 0, rows, columns)
     agreement = float(np.mean([overlap(largest_part(view[0].numpy() > 0), region) for view in views]))
     part = _window_around(region, (rows, columns), factor) if region.any() else window
-    fuzziness = _fuzziness(mean[0], region)
+    uncertain_fraction = _uncertain_fraction(mean[0], region)
     if max(part.height, part.width) < ZOOM_LIMIT * max(rows, columns):
         bottom, right = part.top + part.height, part.left + part.width
         reduced = features[:, part.top // factor : -(-bottom // factor), part.left // factor : -(-right // factor)]
@@ -112,7 +112,7 @@ def view_screen(network: RegionNetwork, image: NDArray[np.float32], change: NDAr
         if overlap(before, zoomed_region) > 0.6:
             window, mean, region = part, both, zoomed_region
     outputs = mean.sigmoid().numpy().astype(np.float64)
-    return RegionMaps(window, outputs[0], outputs[1], region, agreement, fuzziness)
+    return RegionMaps(window, outputs[0], outputs[1], region, agreement, uncertain_fraction)
 
 
 def _outputs(network: RegionNetwork, features: Tensor) -> list[Tensor]:
@@ -141,7 +141,7 @@ def _with_margin(features: Tensor, margins: Sequence[int]) -> Tensor:
 def _read_part(
     outputs: Tensor, inner: tuple[float, float, float, float], shape: tuple[int, ...] | torch.Size
 ) -> Tensor:
-    """Resample a part of a grid, whose sides are shares of the rows and columns, to another shape."""
+    """Resample a part of a grid, whose sides are fractions of the rows and columns, to another shape."""
     top, bottom, left, right = inner
     rows = top + (torch.arange(shape[0]) + 0.5) / shape[0] * (bottom - top)
     columns = left + (torch.arange(shape[1]) + 0.5) / shape[1] * (right - left)
@@ -200,6 +200,6 @@ def overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     return float((first & second).sum() / max(1, (first | second).sum()))
 
 
-def _fuzziness(logits: Tensor, region: NDArray[np.bool_]) -> float:
+def _uncertain_fraction(logits: Tensor, region: NDArray[np.bool_]) -> float:
     probability = logits.sigmoid()
     return float((4 * probability * (1 - probability)).sum()) / max(1, int(np.count_nonzero(region)))

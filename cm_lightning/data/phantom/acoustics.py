@@ -82,8 +82,8 @@ def receive(
     Returns:
         Complex echo after time-gain compensation, complex64, ``(samples, beams, frames)``.
     """
-    echogenicity, attenuation, streaks = _tissue_maps(structures, grid.shape)
-    echogenicity += streaks * _strands(grid, generator) + _mottle(grid, generator)
+    echogenicity, attenuation, strand_contrast = _tissue_maps(structures, grid.shape)
+    echogenicity += strand_contrast * _strands(grid, generator) + _regional_echogenicity(grid, generator)
     amplitude = 10 ** (echogenicity / 20)
     echo = _complex_noise(grid.shape, generator) * amplitude
     specular_echo, interface_loss = _interfaces(structures, grid, generator)
@@ -125,7 +125,7 @@ def _tissue_maps(structures: list[Structure], shape: tuple[int, int, int]) -> tu
         names.append(structure.tissue)
         np.copyto(index, len(names) - 1, where=structure.distance < 0)
     table = np.array(
-        [[TISSUES[n].echogenicity, TISSUES[n].attenuation, TISSUES[n].streaks] for n in names], dtype=np.float32
+        [[TISSUES[n].echogenicity, TISSUES[n].attenuation, TISSUES[n].strand_contrast] for n in names], dtype=np.float32
     )
     return table[index, 0], table[index, 1], table[index, 2]
 
@@ -147,7 +147,7 @@ def _strands(grid: BeamGrid, generator: np.random.Generator) -> FloatArray:
     return padded
 
 
-def _mottle(grid: BeamGrid, generator: np.random.Generator) -> FloatArray:
+def _regional_echogenicity(grid: BeamGrid, generator: np.random.Generator) -> FloatArray:
     """Return regional variations of the echogenicity in dB, with an SD of 1.5 dB and a size of about one centimetre."""
     size = [max(2, round(n * step / 8.0)) for n, step in zip(grid.shape, _steps(grid), strict=True)]
     coarse = generator.normal(0, 1.5, size).astype(np.float32)

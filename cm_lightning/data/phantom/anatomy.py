@@ -27,7 +27,7 @@ class Tissue:
     Attributes:
         echogenicity: Mean backscatter in dB relative to bright connective tissue.
         attenuation: One-way attenuation in dB / cm / MHz.
-        streaks: Contrast of bright strands of perimysium or septa in dB.
+        strand_contrast: Contrast of bright strands of perimysium or septa in dB.
 
     References:
         Szabo, "Diagnostic Ultrasound Imaging: Inside Out", Academic Press 2014, for the attenuation (rounded).
@@ -35,14 +35,14 @@ class Tissue:
 
     echogenicity: float
     attenuation: float
-    streaks: float = 0.0
+    strand_contrast: float = 0.0
 
 
 TISSUES = {
     "skin": Tissue(-4.0, 0.6),
-    "fat": Tissue(-17.0, 0.55, streaks=14.0),
-    "muscle": Tissue(-20.0, 0.6, streaks=18.0),
-    "connective": Tissue(-15.0, 0.65, streaks=10.0),
+    "fat": Tissue(-17.0, 0.55, strand_contrast=14.0),
+    "muscle": Tissue(-20.0, 0.6, strand_contrast=18.0),
+    "connective": Tissue(-15.0, 0.65, strand_contrast=10.0),
     "thyroid": Tissue(-9.0, 0.5),
     "blood": Tissue(-48.0, 0.15),
     "bone": Tissue(-16.0, 12.0),
@@ -52,7 +52,7 @@ TISSUES = {
 
 @dataclass(frozen=True)
 class Structure:
-    """Part of a body. It replaces previous structures at its position.
+    """Part of a body. Where structures overlap, the later one replaces the earlier ones.
 
     Attributes:
         name: Name of a class, or any other name if the structure is not labelled.
@@ -61,7 +61,7 @@ class Structure:
             elevation)``.
         incidence: Orientation of the surface, from 0 (parallel to the beam) to 1 (perpendicular); broadcastable to the
             same shape.
-        echo: Strength of the specular echo in dB; None for no echo.
+        echo: Amplitude of the specular echo in dB relative to bright connective tissue; None for no echo.
     """
 
     name: str
@@ -180,9 +180,9 @@ def _draw_calf(extent: tuple[float, float, float], rng: np.random.Generator) -> 
 
     def body(depth: FloatArray, lateral: FloatArray, elevation: FloatArray) -> list[Structure]:
         def muscle(
-            thickness: float, centre: float, half_width: float, position: float, length_share: float
+            thickness: float, centre: float, half_width: float, position: float, length_fraction: float
         ) -> FloatArray:
-            longitudinal_profile = 0.25 + 0.75 * np.exp(-(((elevation - position) / (length_share * length)) ** 2))
+            longitudinal_profile = 0.25 + 0.75 * np.exp(-(((elevation - position) / (length_fraction * length)) ** 2))
             transverse_profile = np.sqrt(np.clip(1 - ((lateral - centre) / half_width) ** 2, 0, None))
             return (thickness * longitudinal_profile * transverse_profile).astype(np.float32)
 

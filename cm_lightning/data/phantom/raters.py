@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from cm_lightning.data.phantom.anatomy import FloatArray
 from cm_lightning.errors import InputError
 
-# Extent of the smoothing kernel in standard deviations.
+# Distance by which the nodes of the smoothing kernel extend beyond the image on each side, in standard deviations.
 KERNEL_REACH = 3.0
 
 

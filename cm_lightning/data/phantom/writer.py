@@ -72,12 +72,12 @@ class Phantom:
         variant: ``muscle`` for the layout of LEG-3D-US (soleus, gastrocnemius medialis and lateralis), ``thyroid`` for
             the layout of SegThy (thyroid, carotid, jugular).
         patients: Number of patients, with one volume per patient.
-        size: Number of voxels in the depth, lateral and elevational direction.
-        spacing: Voxel size in mm in the depth, lateral and elevational direction.
+        size: Number of voxels in the depth, lateral and elevational direction, for example ``[96,96,96]``.
+        spacing: Voxel size in mm in the depth, lateral and elevational direction, for example ``[0.6,0.6,1.2]``.
         probe: ``linear``, or ``convex`` for a fan with black corners.
         seed: Seed of the data set.
-        raters: Model of raters, with labels that are written to ``<raters.folder>/CASE/<rater>_<repeat>``; None for no
-            raters. Images and true labels do not depend on it.
+        raters: Model of raters, with labels that are written to ``<raters.folder>/CASE/<rater>_<repeat>``; no raters by
+            default (null). Images and true labels do not depend on it.
 
     Raises:
         InputError: A size, spacing or number of patients is not positive.

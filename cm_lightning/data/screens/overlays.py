@@ -1,4 +1,4 @@
-"""What scanners and viewers draw around and over insonified regions: texts, rulers, bars, panels and marks."""
+"""Overlays that scanners and viewers draw around and over insonified regions: text, rulers, panels and marks."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -71,7 +71,7 @@ def draw_word(canvas: Canvas, column: float, row: float, level: int, scale: floa
 
 
 def draw_panels(canvas: Canvas) -> None:
-    """Draw the panels of a viewer, with buttons and texts, in the space beside the region."""
+    """Draw the panels of a viewer, with buttons and text, in the space beside the region."""
     rng, box = canvas.rng, canvas.box
     for _ in range(rng.integers(1, 4)):
         panel: tuple[float, float, float, float]
@@ -172,7 +172,7 @@ def draw_curve(canvas: Canvas) -> None:
 
 
 def draw_icons(canvas: Canvas) -> None:
-    """Draw symbols, boxes in which texts were removed, and lines of windows."""
+    """Draw symbols, boxes in which text was removed, and lines of windows."""
     rng = canvas.rng
     size = max(canvas.width, canvas.height)
     for _ in range(rng.choice([0, 0, 1, 2, 5])):
@@ -206,7 +206,7 @@ def draw_icons(canvas: Canvas) -> None:
 
 
 def draw_marks(canvas: Canvas) -> None:
-    """Draw calipers, distances, boxes and texts over the region."""
+    """Draw calipers, distances, boxes and text over the region."""
     rng, box = canvas.rng, canvas.box
     for _ in range(rng.integers(1, 6)):
         column, row = rng.uniform(box.left, box.right), rng.uniform(box.top, box.bottom)
@@ -217,8 +217,8 @@ def draw_marks(canvas: Canvas) -> None:
                 canvas.draw.line((column - size, row, column + size, row), fill=level)
                 canvas.draw.line((column, row - size, column, row + size), fill=level)
             case 2:
-                for share in np.linspace(0, 1, rng.integers(8, 50)):
-                    dot = (column + share * (other[0] - column), row + share * (other[1] - row))
+                for fraction in np.linspace(0, 1, rng.integers(8, 50)):
+                    dot = (column + fraction * (other[0] - column), row + fraction * (other[1] - row))
                     canvas.draw.ellipse((dot[0] - 1, dot[1] - 1, dot[0] + 1, dot[1] + 1), fill=level)
             case 3:
                 corner = (column + rng.uniform(0.1, 0.4) * box.width, row + rng.uniform(0.1, 0.4) * box.height)

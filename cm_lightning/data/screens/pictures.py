@@ -11,13 +11,13 @@ from cm_lightning.confidence.domain.sides import SIDES, Side, turn_back, turned_
 FloatArray = NDArray[np.float32]
 Family = Literal["convex", "wide", "phased", "linear", "trapezoid", "steered"]
 
-# Share of each family, and of each side at which the probe is.
+# Probability of each family, and of each side at which the probe is.
 FAMILIES: dict[Family, float] = {
     "convex": 0.2, "wide": 0.24, "phased": 0.12, "linear": 0.31, "trapezoid": 0.09, "steered": 0.04,
 }  # fmt: skip
-SIDE_SHARES: dict[Side, float] = {"top": 0.7, "bottom": 0.24, "left": 0.03, "right": 0.03}
+SIDE_PROBABILITIES: dict[Side, float] = {"top": 0.7, "bottom": 0.24, "left": 0.03, "right": 0.03}
 # The same for wide sectors, many of which are those of transrectal probes at the bottom of the screen.
-WIDE_SIDE_SHARES: dict[Side, float] = {"top": 0.5, "bottom": 0.44, "left": 0.03, "right": 0.03}
+WIDE_SIDE_PROBABILITIES: dict[Side, float] = {"top": 0.5, "bottom": 0.44, "left": 0.03, "right": 0.03}
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Box:
         return self.right - self.left
 
     def turned(self, side: Side, shape: tuple[int, int]) -> "Box":
-        """Return the box on the screen after it was turned so that a side is at the top.
+        """Return the box on the screen after it was flipped or transposed so that a side is at the top.
 
         Args:
             side: "top", "bottom", "left" or "right".
-            shape: Shape of the screen before turning.
+            shape: Shape of the screen before this.
         """
         rows, columns = shape
         match side:
@@ -108,8 +108,8 @@ def draw_region(
         The region.
     """
     family = family or list(FAMILIES)[rng.choice(len(FAMILIES), p=list(FAMILIES.values()))]
-    shares = WIDE_SIDE_SHARES if family == "wide" else SIDE_SHARES
-    side = side or SIDES[rng.choice(len(SIDES), p=[shares[name] for name in SIDES])]
+    probabilities = WIDE_SIDE_PROBABILITIES if family == "wide" else SIDE_PROBABILITIES
+    side = side or SIDES[rng.choice(len(SIDES), p=[probabilities[name] for name in SIDES])]
     rows, columns = turned_shape(shape, side)
     turned_box = box.turned(side, shape)
     row, column = np.mgrid[:rows, :columns].astype(np.float32) + np.float32(0.5)

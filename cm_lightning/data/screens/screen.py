@@ -1,4 +1,4 @@
-"""Synthetic screens: an insonified region among what scanners and viewers draw around it."""
+"""Synthetic screens: an insonified region among the overlays of scanners and viewers."""
 
 import io
 from dataclasses import dataclass, replace
@@ -212,11 +212,11 @@ def _draw_picture(
     change = None
     if is_sequence:
         shift = rng.normal(0, 3, 2).astype(int)
-        later = np.roll(echoes, tuple(shift), (0, 1)) * np.exp(smooth_field(rng, (depth, lateral), (4, 4), 0.15))
+        second_frame = np.roll(echoes, tuple(shift), (0, 1)) * np.exp(smooth_field(rng, (depth, lateral), (4, 4), 0.15))
         if rng.random() < 0.2:
-            later = echoes * (1 + rng.uniform(0, 0.05) * rng.standard_normal(echoes.shape, np.float32))
-        change = np.abs(later - echoes) * np.float32(0.7)
-        echoes = np.clip(np.maximum(echoes, later), 0, 255).astype(np.float32)
+            second_frame = echoes * (1 + rng.uniform(0, 0.05) * rng.standard_normal(echoes.shape, np.float32))
+        change = np.abs(second_frame - echoes) * np.float32(0.7)
+        echoes = np.clip(np.maximum(echoes, second_frame), 0, 255).astype(np.float32)
     picture = resample(echoes, region.depth, region.beam)
     if rng.random() < 0.3:
         picture = ndimage.gaussian_filter(picture, rng.uniform(0.4, 1.2) if rng.random() < 0.8 else rng.uniform(1.2, 3))
@@ -226,7 +226,7 @@ def _draw_picture(
 
 
 def _draw_overlays(pixels: NDArray[np.uint8], region: Region, background: overlays.Canvas) -> NDArray[np.float32]:
-    """Draw texts, rulers and other overlays, most of which leave the region free."""
+    """Draw text, rulers and other overlays, most of which leave the region free."""
     rng = background.rng
     image = Image.fromarray(pixels)
     canvas = overlays.Canvas(image, ImageDraw.Draw(image), rng, background.box)
@@ -246,9 +246,9 @@ def _draw_overlays(pixels: NDArray[np.uint8], region: Region, background: overla
         image.paste(Image.fromarray(drawn))
     if rng.random() < 0.08:  # a frame around the region
         inside = region.inside
-        grown = ndimage.binary_dilation(inside) & ~inside
+        outline = ndimage.binary_dilation(inside) & ~inside
         drawn = np.array(image)
-        drawn[grown] = canvas.level(40)
+        drawn[outline] = canvas.level(40)
         image.paste(Image.fromarray(drawn))
     if rng.random() < 0.4:
         overlays.draw_marks(canvas)

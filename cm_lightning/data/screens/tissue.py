@@ -117,7 +117,7 @@ def resample(array: FloatArray, rows: FloatArray, columns: FloatArray) -> FloatA
 def draw_echoes(
     rng: np.random.Generator, textures: TissueTextures, depth: int, lateral: int, bath: float = 0.22
 ) -> FloatArray:
-    """Draw what a probe may see: tissue with artefacts, or a water bath with a few targets.
+    """Draw the echoes of a probe: tissue with artefacts, or a water bath with a few targets.
 
     Args:
         rng: Random number generator.
@@ -129,20 +129,26 @@ def draw_echoes(
     Returns:
         Intensities from 0 to 255 in beam coordinates, ``(depth, lateral)``.
     """
-    u = np.linspace(0, 1, depth, dtype=np.float32)[:, None]
-    v = np.linspace(0, 1, lateral, dtype=np.float32)[None]
+    depth_fraction = np.linspace(0, 1, depth, dtype=np.float32)[:, None]
+    beam_fraction = np.linspace(0, 1, lateral, dtype=np.float32)[None]
     echoes = textures.draw(rng, depth, lateral)
-    echoes = _water_bath(rng, echoes, u, v) if rng.random() < bath else _tissue(rng, echoes, u, v)
+    echoes = (
+        _water_bath(rng, echoes, depth_fraction, beam_fraction)
+        if rng.random() < bath
+        else _tissue(rng, echoes, depth_fraction, beam_fraction)
+    )
     if rng.random() < 0.15:
         echoes = echoes * rng.uniform(0.15, 0.6)
     if rng.random() < 0.12:  # noise of the electronics, which may increase with depth
-        echoes = echoes + rng.uniform(2, 25) * (1 if rng.random() < 0.5 else u)
+        echoes = echoes + rng.uniform(2, 25) * (1 if rng.random() < 0.5 else depth_fraction)
     if rng.random() < 0.06:
         echoes = np.clip(echoes, 0, 255) ** rng.uniform(0.7, 1.1)
     return np.clip(echoes, 0, 255).astype(np.float32)
 
 
-def _tissue(rng: np.random.Generator, echoes: FloatArray, u: FloatArray, v: FloatArray) -> FloatArray:
+def _tissue(
+    rng: np.random.Generator, echoes: FloatArray, depth_fraction: FloatArray, beam_fraction: FloatArray
+) -> FloatArray:
     """Apply attenuation, shadows, cysts, loss of contact and near-field echoes to a texture."""
     shape = echoes.shape
     if rng.random() < 0.8:
@@ -151,70 +157,90 @@ def _tissue(rng: np.random.Generator, echoes: FloatArray, u: FloatArray, v: Floa
         echoes = np.maximum(echoes - rng.uniform(3, 35), 0)
     if rng.random() < 0.5:  # attenuation
         start = rng.uniform(0.1, 0.9)
-        factor = np.clip(1 - (u - start) / rng.uniform(0.1, 0.9), 0, 1)
+        factor = np.clip(1 - (depth_fraction - start) / rng.uniform(0.1, 0.9), 0, 1)
         echoes = echoes * np.maximum(factor, rng.choice([0, 0, 0.2, 0.5]))
     if rng.random() < 0.2:  # dark near field
-        echoes = echoes * np.clip(u / rng.uniform(0.05, 0.5) + rng.uniform(0, 0.5), 0, 1)
+        echoes = echoes * np.clip(depth_fraction / rng.uniform(0.05, 0.5) + rng.uniform(0, 0.5), 0, 1)
     if rng.random() < 0.3:  # a side without contact
-        side = np.clip((v - rng.uniform(0, 0.45)) / rng.uniform(0.01, 0.3) + 0.5, 0, 1)
+        side = np.clip((beam_fraction - rng.uniform(0, 0.45)) / rng.uniform(0.01, 0.3) + 0.5, 0, 1)
         side = np.maximum(side, rng.choice([0, 0, 0.1, 0.3]))
         echoes = echoes * (side if rng.random() < 0.5 else side[:, ::-1])
     if rng.random() < 0.25:  # dark sides
-        echoes = echoes * np.clip(np.minimum(v, 1 - v) / rng.uniform(0.05, 0.35) + rng.uniform(0, 0.3), 0, 1)
+        echoes = echoes * np.clip(
+            np.minimum(beam_fraction, 1 - beam_fraction) / rng.uniform(0.05, 0.35) + rng.uniform(0, 0.3), 0, 1
+        )
     for _ in range(rng.choice([0, 0, 0, 1, 1, 2, 3])):  # shadows
-        width = np.clip(1.5 - np.abs(v - rng.random()) / rng.uniform(0.02, 0.15), 0, 1)
-        echoes = echoes * (1 - width * np.clip((u - rng.uniform(0, 0.7)) * 20, 0, 1) * rng.uniform(0.6, 1))
+        width = np.clip(1.5 - np.abs(beam_fraction - rng.random()) / rng.uniform(0.02, 0.15), 0, 1)
+        echoes = echoes * (1 - width * np.clip((depth_fraction - rng.uniform(0, 0.7)) * 20, 0, 1) * rng.uniform(0.6, 1))
     for _ in range(rng.choice([0, 0, 0, 1, 1, 2, 3, 5])):  # cysts and vessels
-        rows, columns = (u - rng.random()) / rng.uniform(0.02, 0.25), (v - rng.random()) / rng.uniform(0.02, 0.3)
+        rows, columns = (
+            (depth_fraction - rng.random()) / rng.uniform(0.02, 0.25),
+            (beam_fraction - rng.random()) / rng.uniform(0.02, 0.3),
+        )
         distance = np.hypot(rows + columns * rng.uniform(-0.4, 0.4), columns)
         echoes = echoes * (1 - np.clip((1 - distance) * rng.uniform(3, 20), 0, 1) * rng.uniform(0.8, 1))
     for _ in range(rng.choice([0, 0, 1, 3, 6])):  # fasciae, diaphragm and bones
-        line = np.abs(u - rng.random() - (v - 0.5) * rng.uniform(-0.3, 0.3)) / rng.uniform(0.002, 0.012)
-        part = np.clip(3 - np.abs(v - rng.random()) / rng.uniform(0.03, 0.3), 0, 1)
+        line = np.abs(depth_fraction - rng.random() - (beam_fraction - 0.5) * rng.uniform(-0.3, 0.3)) / rng.uniform(
+            0.002, 0.012
+        )
+        part = np.clip(3 - np.abs(beam_fraction - rng.random()) / rng.uniform(0.03, 0.3), 0, 1)
         echoes = echoes + np.exp(-(line**2)) * part * rng.uniform(40, 200)
     if rng.random() < 0.1:  # a black band over the whole width
-        echoes = echoes * (1 - np.clip(1.3 - np.abs(u - rng.uniform(0.1, 0.8)) / rng.uniform(0.03, 0.25), 0, 1))
+        echoes = echoes * (
+            1 - np.clip(1.3 - np.abs(depth_fraction - rng.uniform(0.1, 0.8)) / rng.uniform(0.03, 0.25), 0, 1)
+        )
     if rng.random() < 0.15:  # nothing below or above a depth
         limit = rng.uniform(0.2, 0.9)
-        echoes = echoes * np.clip(((limit - u) if rng.random() < 0.6 else (u - limit * 0.7)) * 30, 0, 1)
+        echoes = echoes * np.clip(
+            ((limit - depth_fraction) if rng.random() < 0.6 else (depth_fraction - limit * 0.7)) * 30, 0, 1
+        )
     if rng.random() < 0.55:
-        echoes = echoes + _near_field(rng, shape, u)
+        echoes = echoes + _near_field(rng, shape, depth_fraction)
     if rng.random() < 0.12:  # reverberation
         period = rng.uniform(0.02, 0.12)
-        rings = np.cos(2 * np.pi * u / period) > 0.7
-        echoes = echoes + rng.uniform(10, 90) * np.exp(-u / rng.uniform(0.05, 0.4)) * rings
+        rings = np.cos(2 * np.pi * depth_fraction / period) > 0.7
+        echoes = echoes + rng.uniform(10, 90) * np.exp(-depth_fraction / rng.uniform(0.05, 0.4)) * rings
     return echoes
 
 
-def _near_field(rng: np.random.Generator, shape: tuple[int, ...], u: FloatArray) -> FloatArray:
+def _near_field(rng: np.random.Generator, shape: tuple[int, ...], depth_fraction: FloatArray) -> FloatArray:
     """Draw the bright echoes at the face of the probe."""
     width = rng.uniform(0.004, 0.05)
     # The lens of the probe may be seen as a dim layer above its bright face.
     start = rng.uniform(0.01, 0.06) if rng.random() < 0.2 else 0.0
-    rings = np.exp(-(((u - start) / width) ** 2))
+    rings = np.exp(-(((depth_fraction - start) / width) ** 2))
     if rng.random() < 0.5:
-        rings = rings * (0.5 + 0.5 * np.cos(2 * np.pi * u / (width * rng.uniform(0.3, 1))))
+        rings = rings * (0.5 + 0.5 * np.cos(2 * np.pi * depth_fraction / (width * rng.uniform(0.3, 1))))
     field = np.clip(1 + smooth_field(rng, (shape[0], shape[1]), (2, rng.integers(2, 12)), 0.3), 0, 2)
     return 255 * rng.uniform(0.1, 0.9) * rings * field
 
 
-def _water_bath(rng: np.random.Generator, echoes: FloatArray, u: FloatArray, v: FloatArray) -> FloatArray:
+def _water_bath(
+    rng: np.random.Generator, echoes: FloatArray, depth_fraction: FloatArray, beam_fraction: FloatArray
+) -> FloatArray:
     """Keep only a few targets, wires and walls of a texture, and the near field."""
     targets = np.zeros(echoes.shape, np.float32)
     for _ in range(rng.integers(0, 14)):
-        rows, columns = (u - rng.random()) / rng.uniform(0.004, 0.02), (v - rng.random()) / rng.uniform(0.005, 0.04)
+        rows, columns = (
+            (depth_fraction - rng.random()) / rng.uniform(0.004, 0.02),
+            (beam_fraction - rng.random()) / rng.uniform(0.005, 0.04),
+        )
         targets = np.maximum(targets, rng.uniform(0.4, 1) * np.exp(-(rows**2) - columns**2))
     if rng.random() < 0.25:  # the bottom of the bath
-        targets = np.maximum(targets, rng.uniform(0.2, 1) * np.exp(-(((u - rng.uniform(0.8, 1)) / 0.02) ** 2)))
+        targets = np.maximum(
+            targets, rng.uniform(0.2, 1) * np.exp(-(((depth_fraction - rng.uniform(0.8, 1)) / 0.02) ** 2))
+        )
     for _ in range(rng.choice([0, 0, 1, 2, 4])):
-        line = (u - rng.random() - (v - 0.5) * rng.uniform(-0.4, 0.4)) / rng.uniform(0.003, 0.02)
-        part = np.clip(3 - np.abs(v - rng.random()) / rng.uniform(0.02, 0.25), 0, 1)
+        line = (depth_fraction - rng.random() - (beam_fraction - 0.5) * rng.uniform(-0.4, 0.4)) / rng.uniform(
+            0.003, 0.02
+        )
+        part = np.clip(3 - np.abs(beam_fraction - rng.random()) / rng.uniform(0.02, 0.25), 0, 1)
         targets = np.maximum(targets, rng.uniform(0.3, 1) * np.exp(-(line**2)) * part)
     result = echoes * targets * rng.uniform(1, 3)
     if rng.random() < 0.4:
         result = result + echoes * rng.uniform(0.02, 0.15)
     if rng.random() < 0.75:
-        result = result + _near_field(rng, echoes.shape, u)
+        result = result + _near_field(rng, echoes.shape, depth_fraction)
     return np.maximum(result - rng.uniform(0, 30), 0) if rng.random() < 0.4 else result
 
 

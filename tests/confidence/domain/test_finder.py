@@ -31,7 +31,7 @@ def screens():
 def find_quietly(frames, *arguments, **options):
     """Find the region without the warning of a doubtful one."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The insonified region is probably wrong")
+        warnings.filterwarnings("ignore", "The detected insonified region")
         return find_insonified(frames, *arguments, **options)
 
 

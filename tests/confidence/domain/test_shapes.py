@@ -139,10 +139,13 @@ def test_solver_accepts_probes_at_all_sides(side, rng):
     ("values", "message"),
     [
         ({"kind": "circle"}, "'kind' must be one of rectangle, sector, polygon, found 'circle'"),
-        ({"kind": "rectangle", "top": 1, "bottom": 5, "left": 2}, "A rectangle needs the value 'right'"),
+        ({"kind": "rectangle", "top": 1, "bottom": 5, "left": 2}, "A rectangle needs the key 'right'"),
         ({"kind": "rectangle", "top": 5, "bottom": 5, "left": 2, "right": 3}, "top < bottom and left < right"),
         ({"kind": "rectangle", "top": 1, "bottom": 5, "left": 2, "right": "3"}, "'right' must be a finite number"),
-        ({"kind": "rectangle", "top": 1, "bottom": 5, "left": 2, "right": 3, "width": 1}, "has no value 'width'"),
+        (
+            {"kind": "rectangle", "top": 1, "bottom": 5, "left": 2, "right": 3, "width": 1},
+            "Unknown key 'width' of a rectangle",
+        ),
         ({"kind": "rectangle", "top": 1, "bottom": 5, "left": 2, "right": 3, "up": "up"}, "'up' must be one of top"),
         ({"kind": "polygon", "vertices": [[1, 2], [3, 4]], "face": [[1, 2], [3, 4]]}, "at least three vertices"),
         ({"kind": "polygon", "vertices": [1, 2, 3], "face": [[1, 2], [3, 4]]}, "'vertices' must be a list of points"),

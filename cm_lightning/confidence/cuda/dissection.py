@@ -26,7 +26,7 @@ Integers = NDArray[Any]
 CELL = 7
 # Distance between separators in pixels.
 PITCH = CELL + 1
-# Maximum number of cells per batch, which the CPU eliminates in parallel with vector instructions.
+# Maximum number of cells per batch.
 LANES = 8
 
 
@@ -34,7 +34,7 @@ class Dissection(NamedTuple):
     """Cells and fronts of a grid in the order of their elimination, for use in compiled code.
 
     The order is: the cells of batch 0, the fronts before ``fronts_until[0]``, the cells of batch 1, and so on. Batches
-    are small subtrees, so few updates must be stored until they are added to their parent.
+    are small subtrees.
 
     Attributes:
         shape: Shape of the grid, ``(depth, lateral)``.
@@ -47,9 +47,6 @@ class Dissection(NamedTuple):
         pivots: Number of pivots of each front, ``(fronts,)``.
         children: The two halves of the rectangle of each front, ``(fronts, 2)``: the number of a front, ``-2 - lane``
             for a cell of the same batch, or -1 for an empty half.
-        factor_start: Index of the first entry of each front in the factor, and the size of the factor, ``(fronts +
-            1,)``.
-        stack_size: Maximum number of values of updates that are stored at the same time.
     """
 
     shape: tuple[int, int]
@@ -60,18 +57,6 @@ class Dissection(NamedTuple):
     start: NDArray[np.int64]
     pivots: NDArray[np.int64]
     children: NDArray[np.int64]
-    factor_start: NDArray[np.int64]
-    stack_size: int
-
-    @property
-    def largest_front(self) -> int:
-        """Maximum number of pixels of a front; 0 if there is only one cell."""
-        return int(np.diff(self.start).max(initial=0))
-
-    @property
-    def factor_size(self) -> int:
-        """Number of values of all fronts in the factor."""
-        return int(self.factor_start[-1])
 
 
 @lru_cache(maxsize=16)
@@ -88,8 +73,6 @@ def dissect(depth: int, lateral: int) -> Dissection:
     rectangles, cuts, children, corners, cells_until, fronts_until = _cut(depth, lateral)
     rank = _rank(rectangles, cuts, depth, lateral)
     nodes, start, pivots = _fronts(rectangles, cuts, rank, depth, lateral)
-    ring = np.diff(start) - pivots
-    rows = pivots * (pivots - 1) // 2 + pivots * ring
     return Dissection(
         shape=(depth, lateral),
         corners=corners,
@@ -99,8 +82,6 @@ def dissect(depth: int, lateral: int) -> Dissection:
         start=start,
         pivots=pivots,
         children=children,
-        factor_start=np.concatenate([[0], np.cumsum(rows)]),
-        stack_size=_peak(ring * (ring + 1), children),
     )
 
 
@@ -274,17 +255,3 @@ def _fronts(
         for index in range(len(ranks)):
             nodes[ring_start + index] = by_rank[ranks[index]]
     return nodes, start, pivots
-
-
-@njit(cache=True, nogil=True)
-def _peak(sizes: Integers, children: Integers) -> int:
-    """Return the maximum size of a stack on which every front replaces the entries of its children."""
-    size = 0
-    peak = 0
-    for front in range(len(sizes)):
-        for half in range(2):
-            if children[front, half] >= 0:
-                size -= sizes[children[front, half]]
-        size += sizes[front]
-        peak = max(peak, size)
-    return peak

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cm_lightning.confidence.dissection import CELL, dissect
+from cm_lightning.confidence.cuda.dissection import CELL, dissect
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 7), (8, 8), (8, 3), (1, 50), (41, 1), (16, 17), (100, 63)])

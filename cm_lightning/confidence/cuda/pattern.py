@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.dissection import CELL
+from cm_lightning.confidence.cuda.dissection import CELL
 from cm_lightning.confidence.weights import EDGE_STEPS
 
 WINDOW = CELL + 2
