@@ -26,8 +26,9 @@ def crossval(
     are kept, and interrupted ones are resumed after their last epoch.
 
     Args:
-        config: Configuration files, as for fit; the option may be repeated. Later options override earlier ones, also
-            around --grid: --config BASE --grid OVERLAY OVERLAY, or --grid FULL FULL --config OVERLAY.
+        config: Configuration files, as for fit; the option may be repeated. The files of --grid override a --config
+            before it (--config BASE --grid OVERLAY OVERLAY), and are overridden by a --config after it (--grid FULL
+            FULL --config OVERLAY).
         grid: Several configuration files, each run with all folds as an experiment named after the file. A sweep file
             of Weights & Biases stands for all combinations of its parameters except the fold; its values override all
             other settings: --config BASE --grid SWEEP.

@@ -41,8 +41,9 @@ class SolverParameters:
             the envelope contains the carrier frequency. This is not done here.
         tolerance: Maximum error of a map.
         method: ``cg`` for conjugate gradients, ``direct`` for a direct solution in float64.
-        max_batch: Number of frames that are processed at once, which limits the memory. The default is the number of
-            CPU cores, or as many frames as fit into the memory of the GPU.
+        max_batch: Maximum number of frames that are processed at once, which limits the memory. By default, every CPU
+            core processes a large frame or a group of small frames (up to 16), and a GPU as many frames as fit into
+            its memory.
         backend: ``auto`` for the device of the frames, ``cpu``, or ``cuda``.
 
     Raises:

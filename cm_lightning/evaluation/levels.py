@@ -14,7 +14,7 @@ DEEP_FRACTION = 0.3
 
 
 def at_levels(levels: pd.DataFrame, by: str, numbers: Collection[int]) -> pd.Series:
-    """Select the rows of several levels.
+    """Mark the rows of several levels.
 
     Args:
         levels: Long table of counts, as for :func:`participant_errors`.

@@ -21,9 +21,10 @@ def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.
     """Apply a policy to rows with an empty mask.
 
     If a class is in neither the prediction nor the label of a case, it is not scored. If one of the two masks is empty,
-    ``worst`` sets the metric to its worst value (distances to the diagonal of the image), so that missing a class never
-    improves a mean, and ``detected`` removes the row. Metrics of the probabilities do not depend on masks and do not
-    change.
+    ``worst`` sets overlap metrics and distances to their worst value (distances to the diagonal of the image), so that
+    missing a class never improves their means, and ``detected`` removes the row. With ``worst``, the fall-out and the
+    errors of volume and area keep their values; the fall-out of a missed class is 0. Metrics of the probabilities do
+    not depend on masks and do not change.
 
     Args:
         rows: Long table of :func:`cm_lightning.metrics.case_rows`.

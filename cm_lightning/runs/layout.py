@@ -206,7 +206,7 @@ class FoldFolder:
         """
         if not self.test_plan.is_file():
             raise MissingInputError(
-                f"{self.test_plan} does not exist; expected the test cases of all folds that test writes."
+                f"{self.test_plan} does not exist; expected the test cases of all folds, a file that test writes."
             )
         try:
             plan: dict[str, Any] = json.loads(self.test_plan.read_text())

@@ -127,7 +127,9 @@ def start_run(settings: WandbSettings, identity: RunIdentity) -> "Run":
             mode, reason = "offline", f"no connection: {str(error).splitlines()[0]}"
             run = start(mode)
     except Exception as error:
-        warnings.warn(f"W&B logging is disabled because {files} cannot be written: {error}", stacklevel=2)
+        warnings.warn(
+            f"W&B logging is disabled, because the run in {files} could not be started: {error}", stacklevel=2
+        )
         return wandb.init(mode="disabled")
     if mode == "online":
         rank_zero_info(f"W&B: {run.url}")

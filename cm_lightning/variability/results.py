@@ -58,8 +58,9 @@ class Variability:
             labels.
         profiles: Long table of means over depth, by model, seed, patient, case, frame, quantity and part of the depth.
         bins: Long table of reliability, by model, seed, patient, case, frame and bin.
-        convergence: Mean absolute difference between the entropy of the first samples and that of all samples in nats,
-            with one column per number of samples.
+        convergence: Mean absolute difference between the entropy of the first n samples and that of all samples in
+            nats,
+            with one column per n, by model, seed, patient, case and frame.
     """
 
     class_names: list[str]

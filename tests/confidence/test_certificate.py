@@ -20,7 +20,7 @@ def cpu_bound(graph, x, precision):
     assert factorisation.factorise(graph, ONE_THREAD) == [0]
 
     def solve(vector, _):
-        return factorisation.substitute(vector, ONE_THREAD)
+        return factorisation.solve(vector, ONE_THREAD)
 
     def product(v, result, magnitude, _):
         multiply(graph, v, result, 1, ONE_THREAD, magnitude)

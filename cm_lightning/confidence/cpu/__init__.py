@@ -1,4 +1,4 @@
-"""Confidence maps on the CPU: frames are solved in parallel on all cores, each by compiled single-threaded code."""
+"""Confidence maps on the CPU: frames, or the parts of a single large frame, are processed in parallel on all cores."""
 
 from cm_lightning.confidence.cpu.engine import gradient, solve
 from cm_lightning.confidence.cpu.memory import bytes_per_frame

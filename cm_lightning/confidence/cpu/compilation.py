@@ -31,7 +31,7 @@ def compile_once(double: bool, small: bool) -> None:
     message.daemon = True
     message.start()
     try:
-        _solve_small_system(double, small)
+        _solve_test_system(double, small)
     except (ImportError, AttributeError):
         # Compiled code of an earlier version of this package may refer to a class that has been renamed since. In this
         # case, Numba raises an error instead of compiling the code again.
@@ -40,15 +40,15 @@ def compile_once(double: bool, small: bool) -> None:
             raise
         for index_file in Path(cache).glob("*.nbi"):
             index_file.unlink(missing_ok=True)
-        _solve_small_system(double, small)
+        _solve_test_system(double, small)
     finally:
         message.cancel()
 
 
-def _solve_small_system(double: bool, small: bool) -> None:
+def _solve_test_system(double: bool, small: bool) -> None:
     """Solve a system of ones, which calls every compiled function of the elimination."""
     dtype: type[np.floating] = np.float64 if double else np.float32
-    # A large frame with several parts.
+    # The large frame has several parts.
     depth, lateral = shape = (4, 5) if small else (7 * CELL, 7 * CELL)
     factorisation = LaneFactorisation(shape, dtype) if small else TreeFactorisation(shape, dtype, 1)
     lanes = factorisation.lanes

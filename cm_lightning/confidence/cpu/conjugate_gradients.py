@@ -145,7 +145,8 @@ def conjugate_gradients(
     """Solve ``A x = b`` by preconditioned conjugate gradients, with 0 as initial solution.
 
     The preconditioned residual ``z = M^-1 r`` is equal to the error of the solution up to a relative error of about
-    1e-6. Its maximum is the error estimate, and it is added to the solution after the last step.
+    1e-6. Its maximum is the error estimate. In the end, ``z`` itself is added to the solution, so the error of the
+    returned solution is smaller than the estimate.
 
     Args:
         graph: Linear systems.
@@ -159,7 +160,8 @@ def conjugate_gradients(
         workers: Threads.
 
     Returns:
-        Number of steps, and estimated maximum error, which is infinite if the method failed, ``(lanes,)`` each.
+        Number of steps, and estimated maximum error (relative if this was requested), which is infinite if the method
+        failed, ``(lanes,)`` each.
     """
     lanes = factorisation.lanes
     width = x.shape[1]
@@ -181,7 +183,7 @@ def conjugate_gradients(
         return np.tile(values, width // lanes)
 
     for step in range(max_steps + 1):
-        correction = factorisation.substitute(residual, workers)
+        correction = factorisation.solve(residual, workers)
         with np.errstate(all="ignore"):  # lanes that failed
             rz, largest = measure(residual, correction)
             if step == 0 and relative:
@@ -222,16 +224,17 @@ def direct(
         workers: Threads.
 
     Returns:
-        Estimated maximum error, which is the largest absolute correction that one step of iterative refinement would
-        make, ``(lanes,)``.
+        Estimated maximum error (relative if this was requested), which is the largest absolute correction that one step
+        of iterative refinement would make, ``(lanes,)``.
     """
     lanes = factorisation.lanes
-    x[:] = factorisation.substitute(rhs, workers)
+    x[:] = factorisation.solve(rhs, workers)
     residual = np.empty_like(x)
     multiply(graph, x, residual, lanes, workers)
     np.subtract(rhs, residual, out=residual)
-    correction = factorisation.substitute(residual, workers)
+    correction = factorisation.solve(residual, workers)
     estimate, largest = (
         np.abs(array).reshape(len(x), -1, lanes).max(axis=(0, 1), initial=0.0) for array in (correction, x)
     )
-    return np.asarray(estimate / largest if relative and (largest > 0).all() else estimate, np.float64)
+    unit = np.where(largest > 0.0, largest, 1.0) if relative else 1.0
+    return np.asarray(estimate / unit, np.float64)

@@ -102,14 +102,14 @@ def gradient(problem: Problem, maps: torch.Tensor, upstream: torch.Tensor) -> to
 
 
 def _run(problem: Problem, work: Work) -> None:
-    """Assemble and process all frames on all cores.
+    """Assemble and process all frames.
 
-    As long as there are at least as many groups as threads, every thread processes a group at a time. The remaining
-    large frames are processed by all threads together. Results do not depend on this.
+    Each thread processes a group of small frames, or a large frame, at a time. Large frames that remain when the others
+    have been divided evenly among the threads are processed one after the other, each by all threads. Results do not
+    depend on this.
     """
     groups = list(_groups(problem))
-    threads = min(available_cores(), problem.parameters.max_batch or available_cores())
-    cores = available_cores() if problem.parameters.max_batch is None else threads
+    threads = _threads(problem)
 
     def process(members: tuple[list[int], list[tuple[slice, slice]]], workers: Workers) -> None:
         frames, rectangles = members
@@ -117,16 +117,21 @@ def _run(problem: Problem, work: Work) -> None:
         with _POOL.borrow(shape, workers.threads) as solver:
             work(assemble(problem, frames, rectangles, solver.lanes, workers), solver, workers)
 
-    together = len(groups) - len(groups) % threads
-    if len(groups) % threads and lanes_of(_shape(groups[-1][1][0])) > 1:
-        together = len(groups)
-    if together:
-        with Workers(min(threads, together)) as workers:
-            workers.run(lambda members: process(members, ONE_THREAD), groups[:together])
-    if together < len(groups):
-        with Workers(min(cores, MAX_PARTS)) as workers:
-            for members in groups[together:]:
+    separate = len(groups) - len(groups) % threads
+    if separate < len(groups) and lanes_of(_shape(groups[-1][1][0])) > 1:
+        separate = len(groups)
+    if separate:
+        with Workers(min(threads, separate)) as workers:
+            workers.run(lambda members: process(members, ONE_THREAD), groups[:separate])
+    if separate < len(groups):
+        with Workers(min(available_cores(), MAX_PARTS)) as workers:
+            for members in groups[separate:]:
                 process(members, workers)
+
+
+def _threads(problem: Problem) -> int:
+    """Return the number of groups that are processed at the same time."""
+    return min(available_cores(), problem.parameters.max_batch or available_cores())
 
 
 def _shape(rectangle: tuple[slice, slice]) -> tuple[int, int]:
@@ -152,7 +157,10 @@ def _groups(problem: Problem) -> Iterator[tuple[list[int], list[tuple[slice, sli
 
     for (_, size), entries in groupby(sorted(frames, key=shape), key=shape):
         members = list(entries)
-        lanes = min(lanes_of(size), problem.parameters.max_batch or lanes_of(size))
+        # With max_batch, the threads share the frames that are processed at the same time.
+        lanes = lanes_of(size)
+        if problem.parameters.max_batch is not None:
+            lanes = min(lanes, max(1, problem.parameters.max_batch // _threads(problem)))
         for first in range(0, len(members), lanes):
             chosen = members[first : first + lanes]
             yield [frame for frame, _ in chosen], [box for _, box in chosen]

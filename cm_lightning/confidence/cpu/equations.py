@@ -40,7 +40,8 @@ class Group:
     Attributes:
         frames: Index of every frame in the problem.
         rectangles: Bounding box of the domain of every frame, as slices of its rows and columns.
-        lanes: Number of values of a pixel; those of missing frames are not unknown.
+        lanes: Number of interleaved frames, that is, of values per pixel. ``graph.unknown`` is False for missing
+            frames.
         domain: Insonified pixels, ``(depth, lateral * lanes)``.
         values: Known values, 0 elsewhere, float64, ``(depth, lateral * lanes)``.
         graph: The linear systems, whose arrays have the shapes of :class:`RandomWalkGraph` with ``lanes`` times as many
@@ -249,7 +250,7 @@ def _weigh(
 ) -> None:
     """Compute the weights of all edges within the domain whose first end is in some rows.
 
-    ``exponent``, ``powers`` and its bits as int64 are buffers, ``(width,)``.
+    ``exponent`` and ``powers`` are buffers, ``(width,)``, and ``bits`` is a view of ``powers`` as int64.
     """
     depth, width = image.shape
     for kind in range(4):
@@ -281,8 +282,8 @@ def _weigh(
 def _exponential(exponent: Array, powers: Array, bits: Array, result: Array) -> None:
     """Compute ``exp(exponent)`` for exponents from _LOWEST to 0, with a relative error of about 2e-16.
 
-    Every loop consists of operations for which there are vector instructions. ``powers`` and its bits as
-    int64 are buffers.
+    Every loop consists of operations for which there are vector instructions. ``powers`` is a buffer, and ``bits`` is a
+    view of it as int64.
     """
     for k in range(len(exponent)):
         powers[k] = exponent[k] * _LOG2_E + _ROUND

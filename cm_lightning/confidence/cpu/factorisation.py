@@ -26,10 +26,12 @@ from cm_lightning.confidence.graph import RandomWalkGraph
 Array = NDArray[Any]
 Precision = type[np.floating]
 
-# Maximum number of pixels of a small frame. LANES of them are eliminated at a time, also if there are fewer.
+# Maximum number of pixels of a small frame. Small frames are always eliminated LANES at a time; missing frames are
+# filled
+# with zeros.
 MAX_SMALL_PIXELS = 128 * 128
-# Factor of all weights in each type. Since weights are at most 1, only the lower half of the range of float32 would be
-# used otherwise.
+# Number by which all weights are multiplied in each type. Since weights are at most 1, only the lower half of the range
+# of float32 would be used otherwise.
 SCALE = {np.float32: 2.0**96, np.float64: 1.0}
 
 
@@ -55,7 +57,7 @@ class Factorisation(Protocol):
         """
         ...
 
-    def substitute(self, rhs: Array, workers: Workers) -> Array:
+    def solve(self, rhs: Array, workers: Workers) -> Array:
         """Solve ``A x = b`` by forward and backward substitution, in the type of the factor.
 
         Args:
@@ -77,7 +79,7 @@ def lanes_of(shape: tuple[int, int]) -> int:
 
     It only depends on the shape, so that maps do not depend on the number of frames.
     """
-    return LANES if shape[0] * shape[1] <= MAX_SMALL_PIXELS or max(shape) <= CELL else 1
+    return LANES if shape[0] * shape[1] <= MAX_SMALL_PIXELS else 1
 
 
 def make_factorisation(shape: tuple[int, int], dtype: Precision, threads: int = 1) -> Factorisation:
@@ -122,8 +124,8 @@ class LaneFactorisation:
         unknown = graph.unknown.reshape(-1, LANES)
         return np.asarray((unknown & (self._inverses == 0)).sum(axis=0))
 
-    def substitute(self, rhs: Array, workers: Workers) -> Array:
-        """Solve LANES systems; see :meth:`Factorisation.substitute`."""
+    def solve(self, rhs: Array, workers: Workers) -> Array:
+        """Solve LANES systems; see :meth:`Factorisation.solve`."""
         np.multiply(rhs, self._scale, out=self._vector.reshape(rhs.shape), casting="same_kind")
         reduce_lanes(self._program, self._factor, self._inverses, self._vector, self._buffers.values)
         substitute_lanes(self._program, self._factor, self._vector, self._buffers.values)
@@ -208,8 +210,8 @@ class TreeFactorisation:
             workers.run(upper, level)
         return np.array([sum(zero_pivots)])
 
-    def substitute(self, rhs: Array, workers: Workers) -> Array:
-        """Solve a system; see :meth:`Factorisation.substitute`."""
+    def solve(self, rhs: Array, workers: Workers) -> Array:
+        """Solve a system; see :meth:`Factorisation.solve`."""
         layout, plan = self._layout, self._layout.plan
         solution = self._solution.reshape(-1)
 

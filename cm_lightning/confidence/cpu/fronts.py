@@ -1,8 +1,8 @@
 """Elimination of the pivots of a front of a large frame, a dense operation that takes most of the computation time.
 
-A front is stored as rows of weights between its pixels, starting with the pivots, of which only those right of the
-diagonal are used, followed by one column with the slack of the pixels. The length of a row in memory (stride) is a
-multiple of LANES.
+A front is stored as one row per pixel, the pivots first. A row consists of the weights to all pixels of the front, of
+which only those right of the diagonal are used, and of the slack of the pixel in the last column. The length of a row
+in memory (stride) is a multiple of LANES.
 """
 
 from typing import Any, NamedTuple
@@ -31,7 +31,8 @@ from cm_lightning.confidence.cpu.vectors import (
 
 Array = NDArray[Any]
 
-# Number of pivots that are eliminated together, and number of pivots after which the other rows of these are updated.
+# Number of pivots of a panel, after which all later rows of the front are updated, and number of pivots of a small
+# panel, after which the remaining rows of the panel are updated.
 PANEL, SMALL_PANEL = 32, 8
 # Number of vectors of columns that are updated at a time, so that their ratios stay in the fastest cache.
 STRIP = 12
@@ -41,7 +42,8 @@ class FrontBuffers(NamedTuple):
     """Buffers of the elimination of fronts.
 
     Attributes:
-        front: Current front, ``(size * stride,)`` for the largest front.
+        front: Current front, ``((size + FRONT_ROWS) * stride,)`` for the largest front. The last block of rows may
+            extend into the additional rows.
         ratios: Ratios of the current panel: vectors of columns, pivots, LANES columns, ``(stride * PANEL,)``.
         weights: Weights of the pivots of the current panel: blocks of rows, pivots, FRONT_ROWS rows, ``(size *
             PANEL,)``.
@@ -87,7 +89,8 @@ def eliminate_front(size: int, pixels: Array, pivots: int, rows: Array, inverses
         size: Number of pixels of the front.
         pixels: Pixels of the front, ``(size,)``.
         pivots: Number of pivots.
-        rows: Output, the weights of each pivot to later pixels, divided by the sum of its weights and slack.
+        rows: Output, the weights of each pivot to later pixels, divided by the sum of its weights and slack, ``(pivots
+            * (pivots - 1) / 2 + pivots * ring,)``.
         inverses: Output, the inverse of this sum, or 0 if it is not positive, by pixel, ``(frame pixels,)``.
         buffers: Buffers, with the front; changed in place.
     """
@@ -162,7 +165,10 @@ def _copy_weights(row: Array, pivot: int, size: int, weights: Array, panel_pivot
 def _update_row(
     buffers: FrontBuffers, row: int, stride: int, vector: int, end: int, panel_pivot: int, pivots: int
 ) -> None:
-    """Add the products of some pivots of the panel to the vectors from ``vector`` to ``end - 1`` of a row."""
+    """Add the products of some pivots of the panel to the vectors from ``vector`` to ``end - 1`` of a row.
+
+    These are products of weights and ratios.
+    """
     front, weights, ratios = buffers.front, buffers.weights, buffers.ratios
     weight = (row // FRONT_ROWS * PANEL + panel_pivot) * FRONT_ROWS + row % FRONT_ROWS
     step = PANEL * LANES
@@ -183,7 +189,10 @@ def _update_row(
 def _update_rows(
     buffers: FrontBuffers, block: int, stride: int, vector: int, end: int, panel_pivot: int, pivots: int
 ) -> None:
-    """Add the products of some pivots of the panel to the vectors from ``vector`` to ``end - 1`` of FRONT_ROWS rows."""
+    """Add the products of some pivots of the panel to the vectors from ``vector`` to ``end - 1`` of FRONT_ROWS rows.
+
+    These are products of weights and ratios.
+    """
     front, weights, ratios = buffers.front, buffers.weights, buffers.ratios
     weight = (block * PANEL + panel_pivot) * FRONT_ROWS
     step = PANEL * LANES
@@ -202,11 +211,11 @@ def _update_rows(
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def _update(buffers: FrontBuffers, size: int, first_row: int, end_row: int, panel_pivot: int, pivots: int) -> None:
-    """Add the products of some pivots of the panel to the rows from ``first_row`` to ``end_row - 1``.
+    """Add products of weights and ratios of some pivots of the panel to the rows from ``first_row`` to ``end_row - 1``.
 
-    Complete vectors are updated, starting with that of the diagonal. The values below the diagonal are not used. Blocks
-    of rows may start before ``first_row``, with pivots that have been eliminated and are not needed any more, and may
-    end after the last row of the front, but must not contain other rows.
+    Complete vectors are updated, starting with that of the diagonal. The values below the diagonal are not used. A
+    block may include rows before ``first_row``, whose pivots have been eliminated, and padding after the last row of
+    the front, but no rows from ``end_row`` to the end of the front.
     """
     stride = front_stride(size)
     vectors = stride // LANES

@@ -6,7 +6,9 @@ instructions for any size of the rectangles. The matrix ``A`` of a random walk i
 diagonal ``k_i + sum_j w_ij`` is not stored. The elimination of a pixel ``p`` changes the weights between its
 neighbours:
 
-    w_ij += w_pi w_pj / d_p,    k_i += w_pi k_p / d_p,    d_p = k_p + sum_j w_pj.
+    w_ij += w_pi w_pj / d_p,    k_i += w_pi k_p / d_p,    d_p = k_p + sum_j w_pj,
+
+where ``j`` runs over the pixels that are not eliminated yet.
 
 Since there are no subtractions, every entry has a small relative error for any range of the weights. The errors of maps
 are about 1e-6 in float32, compared to 0.03 to 0.5 for a Cholesky factorisation in float32, and about 1e-14 in float64.
@@ -108,8 +110,8 @@ def factorise_lanes(
     Args:
         program: The program.
         edges: Weights of the edges in the window, ``(4 * height * width, LANES)``: vertical, horizontal, down right,
-            and down left, each at the pixel in its upper left corner.
-        slack: Slack of the pixels of the rectangle, ``(height * width, LANES)``.
+            and down left, each at the upper left pixel of the square that contains the edge.
+        slack: Slack of the pixels of the window, ``(height * width, LANES)``.
         factor: Output, the weights of each eliminated pixel, divided by the sum of its weights and slack,
             ``(factor_start[-1], LANES)``.
         inverses: Output, the inverse of this sum, or 0 if it is not positive, ``(height * width, LANES)``.
@@ -190,7 +192,11 @@ def _eliminate(
 def _update_pivot(
     stack: Array, row: int, pivot: int, size: int, earlier: int, stride: int, buffers: LaneBuffers
 ) -> Any:
-    """Add the products of the earlier pivots of the panel to the row of a pivot; return the sum of the row."""
+    """Add the products of weights and ratios of the earlier pivots of the panel to the row of a pivot.
+
+    Returns:
+        Sum of the row, a vector.
+    """
     ratios, weights = buffers.ratios, buffers.weights
     total = fill(stack.dtype.type(0))
     second_total = fill(stack.dtype.type(0))
@@ -248,7 +254,7 @@ def _divide(
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def _update_rest(stack: Array, top: int, end: int, size: int, pivots: int, stride: int, buffers: LaneBuffers) -> None:
-    """Add the products of the pivots of the panel to all later rows."""
+    """Add the products of weights and ratios of the pivots of the panel to all later rows."""
     weights, ratios = buffers.weights, buffers.ratios
     row = end
     while row + BLOCK_ROWS <= size:
@@ -300,8 +306,9 @@ else:
 def reduce_lanes(program: Program, factor: Array, inverses: Array, vector: Array, values: Array) -> None:
     """Apply forward substitution to LANES rectangles.
 
-    With the factorisation ``A = L D L^T``, this computes ``z = D^-1 L^-1 b`` at the pixels of the rectangles, and adds
-    their contributions to the right-hand side at the pixels of the margin.
+    With the factorisation ``A = L D L^T``, in which the entries of ``L`` below the diagonal are the negative ratios,
+    this computes ``z = D^-1 L^-1 b`` at the pixels of the rectangles, and adds their contributions to the right-hand
+    side at the pixels of the margin.
 
     Args:
         program: The program.

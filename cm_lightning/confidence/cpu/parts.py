@@ -25,8 +25,9 @@ from cm_lightning.confidence.graph import RandomWalkGraph
 
 Array = NDArray[Any]
 
-# Side length in pixels of the window of a cell, and number of values of a row and of the whole of its update. The last
-# row is not used; complete vectors are written beyond the end of the row before it.
+# Side length in pixels of the window of a cell, which includes its margin. Each row of the update of a cell contains
+# CELL_RING weights and the slack. There is one unused row at the end, because stores of complete vectors exceed the end
+# of the row before it.
 WINDOW = CELL + 2
 UPDATE_ROW = CELL_RING + 1
 UPDATE_SIZE = UPDATE_ROW * UPDATE_ROW
@@ -36,8 +37,9 @@ class Factor(NamedTuple):
     """Factorised linear system of a large frame.
 
     Attributes:
-        cells: Factor of the cells of every batch, ``(batches, rows, LANES)``.
-        cell_inverses: Inverses of the sums of the weights and slack of their pixels, ``(batches, WINDOW**2, LANES)``.
+        cells: Factor of the cells of every batch, ``(batches, program.factor_start[-1], LANES)``.
+        cell_inverses: Inverses of the sums of the weights and slack of the pixels of the cells, ``(batches, WINDOW**2,
+            LANES)``.
         rows: Weights of each pivot, divided by the sum of its weights and slack, for all fronts,
             ``(factor_start[-1],)``.
         inverses: Inverses of these sums by pixel, ``(pixels,)``.
@@ -135,7 +137,7 @@ def eliminate_part(
         plan: Plan of the frame.
         program: Program of the cells.
         part: Number of the part.
-        scale: Factor of all weights, which shifts them to the range of the type of the factor.
+        scale: Number by which all weights are multiplied, which shifts them to the range of the type of the factor.
         factor: Output, the factor.
         work: Buffers of the thread.
         update: Output, update of the last front of the part, ``(ring * (ring + 1),)``.
@@ -197,7 +199,7 @@ def eliminate_upper_front(
         graph: Linear system of the frame.
         plan: Plan of the frame.
         front: Number of the front.
-        scale: Factor of all weights.
+        scale: Number by which all weights are multiplied.
         factor: Output, the factor.
         work: Buffers of the thread.
         first: Update of the first half, ``(ring * (ring + 1),)``.
@@ -317,8 +319,9 @@ def _add_edges(
 def _add_update(front: Array, size: int, update: Array, ring: int, runs: Array) -> None:
     """Add the update of a half, ``(ring, ring + 1)``, to a front.
 
-    The runs are in the order of the pixels of the front, so only the upper triangle of the front is changed. For the
-    update of a cell, whose pixels are in another order, they may refer to the lower triangle of the update.
+    The runs are in the order of the pixels of the front, so only the upper triangle of the front is changed. The ring
+    of a cell is in another order; the values that are added may therefore be in the lower triangle of its update, which
+    is symmetric.
     """
     stride = front_stride(size)
     for run in range(len(runs)):

@@ -1,9 +1,10 @@
 """Order and indices of the elimination of a large frame.
 
 The frame is dissected into cells of up to 31 x 31 pixels, which are eliminated LANES at a time, and the lines between
-them, whose fronts are dense. The upper levels of the tree are cut off, so that there are up to four subtrees (parts),
-which can be eliminated at the same time, followed by the fronts of the upper levels, level by level. The parts and the
-order of all operations do not depend on the number of threads, and nor do the results.
+them, whose fronts are dense (see :mod:`cm_lightning.confidence.cpu.tree`). Below the upper levels of the tree, there
+are up to four subtrees (parts), which can be eliminated at the same time. They are followed by the fronts of the upper
+levels, level by level. The parts and the order of all operations do not depend on the number of threads, and nor do the
+results.
 """
 
 from functools import lru_cache
@@ -20,7 +21,8 @@ from cm_lightning.confidence.cpu.vectors import LANES
 CELL = 31
 # Number of pixels around a cell.
 CELL_RING = 4 * CELL + 4
-# Maximum number of levels that are cut off, and minimum number of cells of a rectangle that is cut.
+# Maximum number of upper levels of the tree, which are eliminated after the parts, maximum number of parts, and minimum
+# number of cells of a node of the upper levels.
 MAX_LEVELS = 2
 MAX_PARTS = 2**MAX_LEVELS
 MIN_CELLS = 3 * LANES
@@ -36,14 +38,16 @@ class Plan(NamedTuple):
         parts: First and end batch of every part, and its rectangle (first row, end row, first column, end column),
             ``(parts, 6)``.
         pixels: Pixels of all fronts, as row-major indices; see :class:`cm_lightning.confidence.cpu.tree.NodePixels`.
-        start: First pixel of each front in ``pixels``, and their number, ``(fronts + 1,)``.
+        start: Index in ``pixels`` of the first pixel of each front, followed by the length of ``pixels``, ``(fronts +
+            1,)``.
         pivots: Number of pivots of each front, ``(fronts,)``.
         halves: Front of each half, ``-2 - slot`` for a cell, or -1 for an empty half, ``(fronts, 2)``. Slots are the
             positions in the updates of the last two batches of cells.
-        run_start: First run of each half (two per front), and their number, ``(2 * fronts + 1,)``.
+        run_start: Index in ``runs`` of the first run of each half (two per front), followed by the length of ``runs``,
+            ``(2 * fronts + 1,)``.
         runs: Runs of values that are added to a front: index in the ring of the half, index in the front, length,
             ``(runs, 3)``.
-        factor_start: First value of each front in the factor, and their number, ``(fronts + 1,)``.
+        factor_start: First value of each front in the factor, followed by the number of values, ``(fronts + 1,)``.
     """
 
     corners: NDArray[np.int64]
@@ -65,8 +69,8 @@ class Layout(NamedTuple):
         shape: Shape of the frame, ``(depth, lateral)``.
         plan: The plan.
         roots: Last front of every part; its update is needed by the upper levels.
-        levels: Fronts of the upper levels, those that are eliminated first at the beginning; fronts of the same level
-            are independent.
+        levels: Fronts of the upper levels of the tree, in the order in which the levels are eliminated; fronts of the
+            same level are independent.
         largest: Number of pixels of the largest front.
         stack_size: Maximum number of values of updates of a part that are stored at the same time.
     """
@@ -102,7 +106,7 @@ def make_layout(depth: int, lateral: int) -> Layout:
     pixels, halves, runs, run_start = _indices(tree, all_pixels, fronts, nodes, start, corners, batches, depth, lateral)
     pivots = all_pixels.pivots[nodes]
     ring = np.diff(start) - pivots
-    upper = [[int(fronts[node]) for node in np.flatnonzero(level == depth)] for depth in range(MAX_LEVELS)]
+    upper = [[int(fronts[node]) for node in np.flatnonzero(level == number)] for number in range(MAX_LEVELS)]
     plan = Plan(
         corners=corners,
         batches=batches,
@@ -126,7 +130,7 @@ def make_layout(depth: int, lateral: int) -> Layout:
 
 
 def _upper_levels(tree: Tree) -> Integers:
-    """Return the level of the nodes that are cut off, 0 for the root, and -1 for all other nodes."""
+    """Return the level of the nodes of the upper levels, 0 for the root, and -1 for all other nodes."""
     level = np.full(len(tree.leaves), -1)
     nodes = [len(level) - 1]
     for depth in range(MAX_LEVELS):
@@ -243,7 +247,10 @@ def _sort_runs(runs: Integers, first: int, end: int) -> None:
 
 @njit(cache=True, nogil=True)
 def ring_of_cell(row: int, column: int, depth: int, lateral: int, pixels: Integers) -> None:
-    """List the pixels around a cell in the order of its margin: above, below, to the left, to the right.
+    """List the pixels around a cell.
+
+    They are in the order of the margin of :func:`cm_lightning.confidence.cpu.tree.list_pixels`: the row above and the
+    row below the cell (with corners), then the column to the left and the column to the right of it.
 
     Args:
         row: First row of the cell.

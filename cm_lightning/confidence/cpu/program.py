@@ -1,8 +1,8 @@
 """Order and indices of the elimination of LANES rectangles of the same size at a time.
 
 The rectangles are whole small frames, or cells of a large frame. All leaves have up to 3 x 3 pixels, and all nodes are
-dense fronts: packed upper triangles, in which row ``i`` of a front of ``n`` pixels consists of the weights to pixels
-``i + 1`` to ``n - 1`` and the slack of pixel ``i``.
+dense fronts (see :mod:`cm_lightning.confidence.cpu.tree`): packed upper triangles, in which row ``i`` of a front of
+``n`` pixels consists of the weights to pixels ``i + 1`` to ``n - 1`` and the slack of pixel ``i``.
 """
 
 from functools import lru_cache
@@ -29,16 +29,19 @@ class Program(NamedTuple):
         width: Number of columns of the window.
         pixels: Pixels of all fronts, as row-major indices of the window; see
             :class:`cm_lightning.confidence.cpu.tree.NodePixels`.
-        start: First pixel of each front in ``pixels``, and their number, ``(fronts + 1,)``.
+        start: Index in ``pixels`` of the first pixel of each front, followed by the length of ``pixels``, ``(fronts +
+            1,)``.
         pivots: Number of pivots of each front, ``(fronts,)``.
         rings: Number of pixels of the rings of both halves of each front, 0 for an empty half, ``(fronts, 2)``.
-        edge_start: First edge of each front, and their number, ``(fronts + 1,)``.
+        edge_start: Index in ``edges`` of the first edge of each front, followed by the length of ``edges``, ``(fronts +
+            1,)``.
         edges: Index of each edge in the packed triangle, and in the weights of the window (kind of edge * pixels +
-            pixel of its upper left end), ``(edges, 2)``.
-        run_start: First run of each half (two per front), and their number, ``(2 * fronts + 1,)``.
+            pixel of the square that contains the edge), ``(edges, 2)``.
+        run_start: Index in ``runs`` of the first run of each half (two per front), followed by the length of ``runs``,
+            ``(2 * fronts + 1,)``.
         runs: Runs of values that are added to a front: index in the ring of the half, index in the front, length,
             ``(runs, 3)``.
-        factor_start: First row of each front in the factor, and their number, ``(fronts + 1,)``.
+        factor_start: First row of each front in the factor, followed by the number of rows, ``(fronts + 1,)``.
         stack_size: Maximum number of rows of fronts and updates that are stored at the same time.
         largest: Number of pixels of the largest front.
     """

@@ -32,8 +32,9 @@ class Solutions:
     Attributes:
         values: Solutions, float64, ``(depth, lateral * lanes)``, 0 outside the unknown pixels.
         iterations: Number of steps of conjugate gradients, ``(lanes,)``; 0 for direct solutions.
-        error_estimate: Estimates of the maximum errors, ``(lanes,)``.
-        error_bound: Proven upper bounds of the maximum errors, ``(lanes,)``; NaN if they were not computed.
+        error_estimate: Estimates of the maximum errors, ``(lanes,)``; infinite if the method failed.
+        error_bound: Proven upper bounds of the maximum errors, ``(lanes,)``; NaN if they were not computed, infinite if
+            no bound was found.
         fallback: Systems that were solved directly although the method is ``cg``, ``(lanes,)``.
     """
 
@@ -77,11 +78,12 @@ class CompiledSolver:
 
         Args:
             graph: Linear systems, with ``lanes`` values per pixel.
-            method: ``cg`` for conjugate gradients, and the direct solver if they fail, or ``direct``.
+            method: ``cg`` (conjugate gradients; the direct solver where they fail) or ``direct``.
             tolerance: Maximum error of a solution.
             certify: Whether to compute proven error bounds.
             rhs: Right-hand side, ``(depth, lateral * lanes)``, which replaces that of the graph. In this case, the
-                tolerance and errors are relative to the largest absolute value of the solution.
+                tolerance and error estimates are relative to the largest absolute value of the solution, but error
+                bounds are not.
             well_conditioned: Whether it is known that no system is ill-conditioned.
             workers: Threads.
 
@@ -121,7 +123,11 @@ class CompiledSolver:
                 flipped, flipped_rhs, rhs is not None, np.float64, checked, tolerance, certify, workers, mirrored
             )
             values, flipped_values = (from_lanes(solution.values, lanes) for solution in (result, mirrored))
-            result.error_estimate[checked] = difference_from_mirrored(values, flipped_values)[checked]
+            unit = np.ones(lanes)
+            if rhs is not None:
+                unit = np.maximum(np.abs(values).max(axis=(-2, -1), initial=0.0), np.finfo(np.float64).tiny)
+            estimates = difference_from_mirrored(values, flipped_values) / unit
+            result.error_estimate[checked] = estimates[checked]
         return result
 
     def _solve(
@@ -178,7 +184,7 @@ class CompiledSolver:
             product[:], magnitude[:] = from_lanes(result, lanes), from_lanes(sums, lanes)
 
         def substitute_all(vector: FloatArray, _: NDArray[np.int32]) -> NDArray[np.floating]:
-            return from_lanes(factorisation.substitute(to_lanes(vector, lanes), workers), lanes)
+            return from_lanes(factorisation.solve(to_lanes(vector, lanes), workers), lanes)
 
         failed = (~np.isfinite(estimates)).astype(np.int32)
         by_frame = RandomWalkGraph(*(from_lanes(array, lanes) for array in graph))

@@ -4,11 +4,18 @@ A rectangle of pixels is bisected by a line of pixels (separator) that is one pi
 8-neighbour graph crosses it, both halves can be eliminated independently before the line itself. Recursive bisection
 results in a tree of rectangles, whose leaves are not bisected.
 
-The pixels of a node are those that are eliminated with it (pivots: the pixels of its line, or all pixels of a leaf),
-followed by the ring of pixels around its rectangle, which are eliminated later, both in the order of elimination.
+This is the multifrontal method (Duff and Reid). The pixels of a node are its pivots, which are eliminated with it (the
+pixels of its line, or all pixels of a leaf), followed by its ring: the pixels around its rectangle, which are
+eliminated later. Pivots and ring are each sorted by the order of elimination. The front of a node is the matrix of the
+weights between these pixels. Its update is what the elimination of the pivots leaves of the front on the ring, and is
+added to the front of the parent. The two halves of a rectangle are its children in the tree.
+
+All ranges, such as the rows of a rectangle, are given by their first index and their end, which is not part of them.
 
 References:
     George, "Nested dissection of a regular finite element mesh", SIAM Journal on Numerical Analysis 1973.
+    Duff and Reid, "The multifrontal solution of indefinite sparse symmetric linear equations", ACM Transactions on
+    Mathematical Software 1983.
 """
 
 from typing import Any, NamedTuple
@@ -40,8 +47,8 @@ class Tree(NamedTuple):
 def grow_tree(top: int, bottom: int, left: int, right: int, leaf: int) -> Tree:
     """Bisect a rectangle into leaves.
 
-    Lines are at multiples of ``leaf + 1`` pixels, so that all leaves have the same size except for those at the lower
-    and right border.
+    Lines are ``leaf + 1`` pixels apart, the first possible one ``leaf`` pixels from the start of the rectangle, so that
+    all leaves have the same size except for those at the lower and right border.
 
     Args:
         top: First row.
@@ -126,7 +133,8 @@ class NodePixels(NamedTuple):
 
     Attributes:
         pixels: Pixels of all nodes: the pivots and the ring of each node, ``(total,)``.
-        start: First pixel of each node in ``pixels``, followed by their number, ``(nodes + 1,)``.
+        start: Index in ``pixels`` of the first pixel of each node, followed by the length of ``pixels``, ``(nodes +
+            1,)``.
         pivots: Number of pivots of each node, ``(nodes,)``.
     """
 
@@ -141,11 +149,11 @@ def list_pixels(tree: Tree, depth: int, lateral: int) -> NodePixels:
     Args:
         tree: Tree of a rectangle of the grid.
         depth: Number of rows of the grid.
-        lateral: Number of columns of the grid. Pixels around the rectangle are not eliminated, and come last: those
-            above, below, to the left and to the right of it.
+        lateral: Number of columns of the grid.
 
     Returns:
-        The pixels of every node.
+        The pixels of every node. Pixels around the rectangle of the tree are not eliminated, and come last: the rows
+        above it, the rows below it (both over all columns), and the columns to the left and to the right of it.
     """
     top, bottom, left, right = tree.rectangles.T
     high = np.minimum(bottom + 1, depth) - np.maximum(top - 1, 0)
@@ -219,7 +227,8 @@ def append_runs(ring: Integers, position: Integers, slack: int, runs: Integers, 
     Args:
         ring: Pixels of the ring of the half; pixels that are not in the parent are ignored.
         position: Index of each pixel of the grid in the pixels of the parent, -1 if it is not among them.
-        slack: Index of the slack in the parent if it follows the last pixel of the ring, -1 otherwise.
+        slack: Column of the slack in the parent, which is then appended to the ring as its last entry; -1 to leave it
+            out.
         runs: Output, table of runs: index in the ring, index in the parent, length, ``(runs, 3)``.
         count: Number of runs so far.
 

@@ -15,7 +15,9 @@ from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 from numba.np.arrayobj import make_array
 
-# Fast-math flags of compiled code. NaN and infinity do not occur before the solution is checked.
+# Fast-math flags of compiled code. There are no NaN and infinity: all sums have positive terms that are far below the
+# largest number, and there is no division by 0. If the input is out of range, the solution is not finite, and is
+# rejected.
 FAST = {"contract", "nsz", "arcp", "reassoc", "nnan", "ninf"}
 
 
@@ -29,8 +31,8 @@ def _has_wide_vectors() -> bool:
 
 # Number of values of a vector. In float32, a vector fills a register.
 LANES = 16 if _has_wide_vectors() else 8
-# Rows of a block of a front and of a block of lanes that are updated at a time. The processor has 32 registers of 64
-# bytes, or 16 of 32 bytes; most of them hold the block.
+# Rows of a block of a front, and rows and columns of a block of lanes, that are updated at a time. The processor has 32
+# registers of 64 bytes, or 16 of 32 bytes; most of them hold the block.
 FRONT_ROWS = 8 if _has_wide_vectors() else 4
 BLOCK_ROWS, BLOCK_COLUMNS = (4, 4) if _has_wide_vectors() else (3, 3)
 

@@ -255,8 +255,8 @@ def check_frames(frames: Frames) -> None:
         raise ValueError(f"frames must have the shape (..., depth, lateral), found {shape}.")
     if len(shape) >= 3 and shape[-1] in (3, 4) and shape[-2] > 4:
         raise ValueError(
-            f"frames must have the shape (..., depth, lateral), found {shape}, which seems to end with colours; "
-            "convert it to grey levels."
+            f"frames must have the shape (..., depth, lateral), found {shape}, whose last axis seems to contain colour "
+            "channels; convert it to grey levels."
         )
     values: NDArray[np.generic] = to_numpy(frames)
     if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():

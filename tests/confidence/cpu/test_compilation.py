@@ -18,7 +18,7 @@ def test_cached_code_with_a_missing_class_is_removed_and_compiled_again(tmp_path
 
     stats = SimpleNamespace(cache_path=str(tmp_path))
     monkeypatch.setattr(compilation, "factorise_lanes", SimpleNamespace(stats=stats))
-    monkeypatch.setattr(compilation, "_solve_small_system", solve_with_cache)
+    monkeypatch.setattr(compilation, "_solve_test_system", solve_with_cache)
     compilation.compile_once.__wrapped__(double=False, small=True)
     assert not stale.exists()
     assert unrelated.exists()
@@ -30,6 +30,6 @@ def test_errors_not_due_to_cached_code_are_raised(tmp_path, monkeypatch):
 
     stats = SimpleNamespace(cache_path=str(tmp_path))
     monkeypatch.setattr(compilation, "factorise_lanes", SimpleNamespace(stats=stats))
-    monkeypatch.setattr(compilation, "_solve_small_system", fail)
+    monkeypatch.setattr(compilation, "_solve_test_system", fail)
     with pytest.raises(ImportError, match="missing module"):
         compilation.compile_once.__wrapped__(double=False, small=True)

@@ -30,14 +30,14 @@ def test_substitution_solves_the_system(rng, shape, precision, tolerance):
     rhs = rng.random(shape)
     large = TreeFactorisation(shape, precision, 1)
     assert large.factorise(graph, ONE_THREAD) == [0]
-    x = large.substitute(rhs, ONE_THREAD)
+    x = large.solve(rhs, ONE_THREAD)
     product = np.empty(shape)
     multiply(graph, x.astype(np.float64), product, 1, ONE_THREAD)
     assert np.abs(product - rhs).max() < tolerance * np.abs(x).max()
 
     small = LaneFactorisation(shape, precision)
     assert (small.factorise(in_lanes([graph] * LANES, LANES), ONE_THREAD) == 0).all()
-    in_small = from_lanes(small.substitute(to_lanes(rhs[None], LANES), ONE_THREAD), LANES)
+    in_small = from_lanes(small.solve(to_lanes(rhs[None], LANES), ONE_THREAD), LANES)
     np.testing.assert_allclose(in_small[0], x, rtol=100 * tolerance)
     assert not in_small[1:].any()
 
@@ -55,7 +55,7 @@ def test_nothing_is_read_before_it_is_written(rng, shape, precision):
         # Entries of a panel's weights beyond the front, which do not change the front, may be read.
         with Workers(2) as workers:
             result.factorise(graph, workers)
-            results.append(result.substitute(rhs, workers).copy())
+            results.append(result.solve(rhs, workers).copy())
     for other in results[1:]:
         np.testing.assert_array_equal(other, results[0])
 
