@@ -20,7 +20,7 @@ from cm_lightning.confidence.cpu.parts import (
 from cm_lightning.confidence.cpu.plan import CELL, make_layout
 from cm_lightning.confidence.cpu.program import make_program
 from cm_lightning.confidence.cpu.threads import Workers
-from cm_lightning.confidence.cpu.vectors import LANES
+from cm_lightning.confidence.cpu.vectors import LANES, aligned_empty
 from cm_lightning.confidence.graph import RandomWalkGraph
 
 Array = NDArray[Any]
@@ -110,12 +110,13 @@ class LaneFactorisation:
         self._program = make_program(*shape, 0)
         self._scale = SCALE[dtype]
         pixels = shape[0] * shape[1]
-        self._edges = np.zeros((4 * pixels, LANES), dtype)
-        self._slack = np.empty((pixels, LANES), dtype)
-        self._factor = np.empty((int(self._program.factor_start[-1]), LANES), dtype)
-        self._inverses = np.empty((pixels, LANES), dtype)
+        self._edges = aligned_empty((4 * pixels, LANES), dtype)
+        self._edges[:] = 0
+        self._slack = aligned_empty((pixels, LANES), dtype)
+        self._factor = aligned_empty((int(self._program.factor_start[-1]), LANES), dtype)
+        self._inverses = aligned_empty((pixels, LANES), dtype)
         self._buffers = make_buffers(self._program, dtype)
-        self._vector = np.empty((pixels, LANES), dtype)
+        self._vector = aligned_empty((pixels, LANES), dtype)
 
     def factorise(self, graph: RandomWalkGraph, workers: Workers) -> Array:
         """Factorise LANES systems; see :meth:`Factorisation.factorise`."""
@@ -177,12 +178,12 @@ class TreeFactorisation:
         count = min(threads, len(layout.roots))
         self._workspaces = [make_workspace(layout, self._program, dtype) for _ in range(count)]
         self._updates = {
-            front: np.empty(layout.ring(front) * (layout.ring(front) + 1), dtype)
+            front: aligned_empty(layout.ring(front) * (layout.ring(front) + 1), dtype)
             for front in (*layout.roots, *(front for level in layout.levels for front in level))
         }
         # A vector for each part, because parts add to the same pixels of the lines between them.
-        self._vectors = [np.empty(shape, dtype) for _ in layout.roots]
-        self._solution = self._vectors[0] if len(layout.roots) == 1 else np.empty(shape, dtype)
+        self._vectors = [aligned_empty(shape, dtype) for _ in layout.roots]
+        self._solution = self._vectors[0] if len(layout.roots) == 1 else aligned_empty(shape, dtype)
         upper = [layout.plan.pixels[layout.plan.start[f] : layout.plan.start[f] + layout.plan.pivots[f]]
                  for level in layout.levels for f in level]  # fmt: skip
         self._upper_pixels = np.concatenate([np.empty(0, np.int64), *upper])

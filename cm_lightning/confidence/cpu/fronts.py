@@ -23,6 +23,7 @@ from cm_lightning.confidence.cpu.vectors import (
     add_rows_1,
     add_rows_2,
     add_rows_3,
+    aligned_empty,
     fill,
     load,
     multiply,
@@ -74,10 +75,10 @@ def make_front_buffers(largest: int, dtype: type[np.floating]) -> FrontBuffers:
     """
     stride = front_stride(largest)
     return FrontBuffers(
-        front=np.empty((largest + FRONT_ROWS) * stride, dtype),
-        ratios=np.empty(stride * PANEL, dtype),
+        front=aligned_empty((largest + FRONT_ROWS) * stride, dtype),
+        ratios=aligned_empty(stride * PANEL, dtype),
         weights=np.zeros((largest + 2 * FRONT_ROWS) * PANEL, dtype),
-        values=np.empty(stride, dtype),
+        values=aligned_empty(stride, dtype),
     )
 
 

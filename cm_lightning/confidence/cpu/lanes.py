@@ -36,6 +36,7 @@ from cm_lightning.confidence.cpu.vectors import (
     add_block_column,
     add_corner,
     add_vector,
+    aligned_empty,
     fill,
     inverse_or_zero,
     load,
@@ -81,10 +82,10 @@ def make_buffers(program: Program, dtype: type[np.floating]) -> LaneBuffers:
     """
     stride = program.largest + 2 * BLOCK_COLUMNS
     return LaneBuffers(
-        stack=np.empty((program.stack_size + LANES, LANES), dtype),
-        weights=np.zeros((PANEL * stride, LANES), dtype),
-        ratios=np.zeros((PANEL * stride, LANES), dtype),
-        values=np.empty((program.largest, LANES), dtype),
+        stack=aligned_empty((program.stack_size + LANES, LANES), dtype),
+        weights=aligned_empty((PANEL * stride, LANES), dtype),
+        ratios=aligned_empty((PANEL * stride, LANES), dtype),
+        values=aligned_empty((program.largest, LANES), dtype),
     )
 
 

@@ -20,7 +20,7 @@ from cm_lightning.confidence.cpu.lanes import (
 )
 from cm_lightning.confidence.cpu.plan import CELL, CELL_RING, Layout, Plan, ring_of_cell
 from cm_lightning.confidence.cpu.program import Program
-from cm_lightning.confidence.cpu.vectors import FAST, LANES, transpose
+from cm_lightning.confidence.cpu.vectors import FAST, LANES, aligned_empty, transpose
 from cm_lightning.confidence.graph import RandomWalkGraph
 
 Array = NDArray[Any]
@@ -89,10 +89,10 @@ def make_factor(layout: Layout, program: Program, dtype: type[np.floating]) -> F
     """
     batches = len(layout.plan.batches)
     return Factor(
-        cells=np.empty((batches, int(program.factor_start[-1]), LANES), dtype),
-        cell_inverses=np.empty((batches, WINDOW**2, LANES), dtype),
-        rows=np.empty(int(layout.plan.factor_start[-1]), dtype),
-        inverses=np.empty(layout.shape[0] * layout.shape[1], dtype),
+        cells=aligned_empty((batches, int(program.factor_start[-1]), LANES), dtype),
+        cell_inverses=aligned_empty((batches, WINDOW**2, LANES), dtype),
+        rows=aligned_empty(int(layout.plan.factor_start[-1]), dtype),
+        inverses=aligned_empty(layout.shape[0] * layout.shape[1], dtype),
     )
 
 
@@ -110,11 +110,11 @@ def make_workspace(layout: Layout, program: Program, dtype: type[np.floating]) -
     return Workspace(
         lanes=make_buffers(program, dtype),
         fronts=make_front_buffers(layout.largest, dtype),
-        edges=np.empty((4 * WINDOW**2, LANES), dtype),
-        slack=np.empty((WINDOW**2, LANES), dtype),
-        window=np.empty((WINDOW**2, LANES), dtype),
-        cell_updates=np.empty(2 * LANES * UPDATE_SIZE, dtype),
-        stack=np.empty(layout.stack_size, dtype),
+        edges=aligned_empty((4 * WINDOW**2, LANES), dtype),
+        slack=aligned_empty((WINDOW**2, LANES), dtype),
+        window=aligned_empty((WINDOW**2, LANES), dtype),
+        cell_updates=aligned_empty(2 * LANES * UPDATE_SIZE, dtype),
+        stack=aligned_empty(layout.stack_size, dtype),
         position=np.full(layout.shape[0] * layout.shape[1], -1, np.int32),
     )
 

@@ -9,11 +9,13 @@ of the first of LANES values. Indices are not checked.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils, config, types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 from numba.np.arrayobj import make_array
+from numpy.typing import NDArray
 
 # Fast-math flags of compiled code. There are no NaN and infinity: all sums have positive terms that are far below the
 # largest number, and there is no division by 0. If the input is out of range, the solution is not finite, and is
@@ -36,7 +38,26 @@ LANES = 16 if _has_wide_vectors() else 8
 FRONT_ROWS = 8 if _has_wide_vectors() else 4
 BLOCK_ROWS, BLOCK_COLUMNS = (4, 4) if _has_wide_vectors() else (3, 3)
 
+# Size of a cache line in bytes.
+CACHE_LINE = 64
+
 _INT = ir.IntType(64)
+
+
+def aligned_empty(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Allocate an array that starts at a cache line, so that no vector extends over two cache lines.
+
+    Args:
+        shape: Shape of the array.
+        dtype: Type of its values.
+
+    Returns:
+        Array with arbitrary values.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    buffer = np.empty(size + CACHE_LINE, np.uint8)
+    start = -buffer.ctypes.data % CACHE_LINE
+    return buffer[start : start + size].view(dtype).reshape(shape)
 
 
 class VectorType(types.Type):

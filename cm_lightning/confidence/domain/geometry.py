@@ -24,7 +24,7 @@ from cm_lightning.confidence.domain.sides import SIDES, Side
 
 # Version of the network and of the fit, which is part of the keys of cached maps. It must be increased if regions
 # change.
-FINDER_VERSION = 1
+FINDER_VERSION = 2
 # NumPy array, CuPy array or tensor, which is only copied to the CPU if intensities are needed.
 Frames = Any
 # User setting: frames without background, a rectangle inside a black background, a fan before a black background, or
