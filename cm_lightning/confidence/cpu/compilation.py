@@ -65,4 +65,5 @@ def _solve_test_system(double: bool, small: bool) -> None:
     factorisation.factorise(graph, ONE_THREAD)
     usable = np.ones(lanes, np.bool_)
     x = np.empty((depth, width))
-    conjugate_gradients(graph, graph.rhs, factorisation, 1e-3, False, 1, usable, x, ONE_THREAD)
+    buffers = np.empty((3, depth, width))
+    conjugate_gradients(graph, graph.rhs, factorisation, 1e-3, False, 1, usable, x, buffers, ONE_THREAD)

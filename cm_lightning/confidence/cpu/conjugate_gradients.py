@@ -140,6 +140,7 @@ def conjugate_gradients(
     max_steps: int,
     usable: Array,
     x: Array,
+    buffers: Array,
     workers: Workers,
 ) -> tuple[Array, Array]:
     """Solve ``A x = b`` by preconditioned conjugate gradients, with 0 as initial solution.
@@ -157,6 +158,7 @@ def conjugate_gradients(
         max_steps: Maximum number of steps.
         usable: Lanes that are solved, ``(lanes,)``.
         x: Output, solution, float64, ``(depth, lateral * lanes)``.
+        buffers: Three buffers, float64, ``(3, depth, lateral * lanes)``.
         workers: Threads.
 
     Returns:
@@ -165,8 +167,9 @@ def conjugate_gradients(
     """
     lanes = factorisation.lanes
     width = x.shape[1]
-    residual = rhs.copy()
-    direction, product = np.zeros_like(x), np.empty_like(x)
+    residual, direction, product = buffers
+    residual[:] = rhs
+    direction[:] = 0.0
     x[:] = 0.0
     steps = np.zeros(lanes, np.int64)
     estimates = np.full(lanes, np.inf)
@@ -193,7 +196,7 @@ def conjugate_gradients(
             steps[active] = step
             finished = active & finite & (((step > 0) & (estimates <= tolerance)) | (rz <= 0.0))
             if finished.any():
-                np.add(x, correction, out=x, where=over_columns(finished))
+                np.add(x, correction, out=x, where=True if finished.all() else over_columns(finished))
             active &= finite & ~finished
             if step == max_steps or not active.any():
                 break

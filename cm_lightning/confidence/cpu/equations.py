@@ -58,20 +58,22 @@ class Group:
     well_conditioned: bool
 
 
-def to_lanes(frames: Array, lanes: int, dtype: Any = None) -> Array:
+def to_lanes(frames: Array, lanes: int, count: int | None = None) -> Array:
     """Interleave frames.
 
     Args:
-        frames: Frames, ``(frames, depth, lateral)``.
+        frames: Frames, ``(frames, depth, lateral)``, or ``(1, depth, lateral)`` if they are equal.
         lanes: Number of lanes, at least the number of frames; the values of missing frames are 0.
-        dtype: Type of the result; that of the frames by default.
+        count: Number of frames; by default, there are as many as given.
 
     Returns:
-        Values, ``(depth, lateral * lanes)``.
+        Values, ``(depth, lateral * lanes)``; a view of the frame if possible, if there is only one lane.
     """
-    count, depth, lateral = frames.shape
-    result = np.zeros((depth, lateral, lanes), dtype or frames.dtype)
-    result[..., :count] = np.moveaxis(frames, 0, -1)
+    depth, lateral = frames.shape[1:]
+    if lanes == 1:
+        return np.ascontiguousarray(frames[0])
+    result = np.zeros((depth, lateral, lanes), frames.dtype)
+    result[..., : count or len(frames)] = np.moveaxis(frames, 0, -1)
     return result.reshape(depth, lateral * lanes)
 
 
@@ -97,22 +99,28 @@ def assemble(
         The linear systems.
     """
     weight_function = problem.weight_function
-    boundaries = [
-        problem.boundary.take(slice(frame, frame + 1)).crop(*rectangle)
-        for frame, rectangle in zip(frames, rectangles, strict=True)
-    ]
-    masks = [
-        np.concatenate([getattr(boundary, name) for boundary in boundaries]) for name in Boundary.__dataclass_fields__
-    ]
+    count = len(frames)
+    if len(problem.boundary) == 1:
+        boundary = problem.boundary.crop(*rectangles[0])
+        masks = [getattr(boundary, name) for name in Boundary.__dataclass_fields__]
+    else:
+        boundaries = [
+            problem.boundary.take(slice(frame, frame + 1)).crop(*rectangle)
+            for frame, rectangle in zip(frames, rectangles, strict=True)
+        ]
+        masks = [
+            np.concatenate([getattr(boundary, name) for boundary in boundaries])
+            for name in Boundary.__dataclass_fields__
+        ]
     parts = [problem.intensities(problem.frames[(frame, *box)]) for frame, box in zip(frames, rectangles, strict=True)]
     intensities = to_lanes(np.stack(parts), lanes)
     domain, source, sink, reaches_source, reaches_sink = masks
     virtual = weight_function.formulation == "realtime"
     conditions = boundary_conditions(domain, source, sink, reaches_source, reaches_sink, virtual)
-    values, unknown, slack, rhs = (to_lanes(array, lanes) for array in conditions)
-    inside = to_lanes(domain, lanes)
+    values, unknown, slack, rhs = (to_lanes(array, lanes, count) for array in conditions)
+    inside = to_lanes(domain, lanes, count)
     decay = np.zeros((intensities.shape[0], lanes))
-    decay[:, : len(frames)] = np.moveaxis(weight_function.decay(domain)[..., 0], 0, -1)
+    decay[:, :count] = np.moveaxis(weight_function.decay(domain)[..., 0], 0, -1)
 
     image = _scale(intensities, inside, decay, weight_function.normalise == "frame", workers)
     scale, penalties = _coefficients(problem, image, inside, lanes)

@@ -127,7 +127,7 @@ class LaneFactorisation:
 
     def solve(self, rhs: Array, workers: Workers) -> Array:
         """Solve LANES systems; see :meth:`Factorisation.solve`."""
-        np.multiply(rhs, self._scale, out=self._vector.reshape(rhs.shape), casting="same_kind")
+        _load(rhs, self._scale, np.array([0, 0, 0, len(rhs), 0, rhs.shape[1]]), self._vector.reshape(rhs.shape))
         reduce_lanes(self._program, self._factor, self._inverses, self._vector, self._buffers.values)
         substitute_lanes(self._program, self._factor, self._vector, self._buffers.values)
         return self._vector.reshape(rhs.shape)
@@ -151,6 +151,21 @@ def _convert(graph: RandomWalkGraph, scale: float, edges: Array, slack: Array) -
             _copy_row(graph.vertical[row], scale, flat[0, row])
             _copy_row(graph.down_right[row], scale, flat[2, row])
             _copy_row(graph.down_left[row], scale, flat[3, row])
+
+
+@njit(cache=True, nogil=True)
+def _load(rhs: Array, scale: float, part: Array, vector: Array) -> None:
+    """Copy the right-hand side in the rectangle of a part, times a number, and set the pixels around it to 0."""
+    depth, lateral = rhs.shape
+    top, bottom, left, right = part[2], part[3], part[4], part[5]
+    first, last = max(left - 1, 0), min(right, lateral - 1)
+    for row in range(max(top - 1, 0), min(bottom + 1, depth)):
+        if top <= row < bottom:
+            vector[row, first] = vector[row, last] = 0
+            _copy_row(rhs[row, left:right], scale, vector[row, left:right])
+        else:
+            for column in range(first, last + 1):
+                vector[row, column] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -218,10 +233,7 @@ class TreeFactorisation:
 
         def reduce(number: int) -> None:
             work, vector = self._workspaces.pop(), self._vectors[number]
-            top, bottom, left, right = plan.parts[number, 2:]
-            vector[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1] = 0
-            inside = vector[top:bottom, left:right]
-            np.multiply(rhs[top:bottom, left:right], self._scale, out=inside, casting="same_kind")
+            _load(rhs, self._scale, plan.parts[number], vector)
             reduce_part(plan, self._program, number, self._factor, work, *layout.shape, vector.reshape(-1))
             self._workspaces.append(work)
 

@@ -63,6 +63,7 @@ class CompiledSolver:
         self.lanes = lanes_of(shape)
         self.threads = threads
         self._factorisations: dict[type[np.floating], Factorisation] = {}
+        self._vectors = np.empty((3, shape[0], shape[1] * self.lanes))
 
     def __call__(
         self,
@@ -157,10 +158,9 @@ class CompiledSolver:
         else:
             stop = STOPPING_FRACTION * tolerance
             steps, estimates = conjugate_gradients(
-                graph, rhs, factorisation, stop, relative, MAX_STEPS, usable, values, workers
+                graph, rhs, factorisation, stop, relative, MAX_STEPS, usable, values, self._vectors, workers
             )
-        columns = np.tile(lanes, rhs.shape[1] // self.lanes)
-        np.copyto(result.values, values, where=columns)
+        np.copyto(result.values, values, where=True if lanes.all() else np.tile(lanes, rhs.shape[1] // self.lanes))
         result.iterations[lanes] = steps[lanes]
         result.error_estimate[lanes] = estimates[lanes]
         if certified:
@@ -196,7 +196,7 @@ class CompiledSolver:
 
     def nbytes(self) -> int:
         """Return the memory in bytes."""
-        return sum(factorisation.nbytes() for factorisation in self._factorisations.values())
+        return self._vectors.nbytes + sum(item.nbytes() for item in self._factorisations.values())
 
 
 def mirror_lanes(graph: RandomWalkGraph, lanes: int) -> RandomWalkGraph:
