@@ -143,7 +143,7 @@ def test_a_doubtful_region_causes_a_warning(rng):
 
 def test_unusable_frames_are_refused_in_one_sentence(rng):
     for frames, message in [
-        (rng.integers(0, 255, (40, 50, 3), dtype=np.uint8), r"found \(40, 50, 3\), whose last axis seems to contain colour"),
+        (rng.integers(0, 255, (40, 50, 3), dtype=np.uint8), r"\(40, 50, 3\), whose last axis seems to contain colour"),
         (rng.random(7), r"found \(7,\)"),
         (np.full((5, 6), np.nan), "must be finite"),
     ]:
