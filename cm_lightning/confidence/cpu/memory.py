@@ -72,7 +72,7 @@ def bytes_per_frame(shape: tuple[int, int], precision: type[np.float32] | type[n
         shape share.
     """
     factorisation = make_factorisation(shape, precision)
-    # Arrays in float64: four weights, slack, right-hand side, known values and the solution (twice), followed by residual,
-    # direction and product; the direct solver only needs one of them.
+    # Arrays in float64: four weights, slack, right-hand side, known values and the solution (twice), followed by
+    # residual, direction and product; the direct solver only needs one of them.
     doubles = 9 + (1 if precision is np.float64 else 3)
     return int(factorisation.nbytes() / lanes_of(shape)) + doubles * 8 * shape[0] * shape[1]
