@@ -333,7 +333,7 @@ def test_invalid_image_size_is_an_early_error(muscle_arguments):
 
 def test_phantom_command_writes_a_data_set_for_training(tmp_path, capsys):
     main(["phantom", str(tmp_path / "set"), "--patients=11", "--size=[16,16,4]", "--spacing=[3.0,3.0,24.0]"])
-    assert "Wrote 11 muscle phantoms" in capsys.readouterr().out
+    assert "contains 11 muscle phantoms" in capsys.readouterr().out
     main(
         [
             "fit",

@@ -26,7 +26,7 @@ def run(argv: Sequence[str]) -> None:
     arguments.pop("config")
     phantom = Phantom(**parser.instantiate_classes(arguments).as_dict())
     phantom.write(root)
-    print(f"Wrote {phantom.patients} {phantom.variant} phantoms to {root}.")
+    print(f"{root} contains {phantom.patients} {phantom.variant} phantoms.")
     if phantom.raters is not None:
         labels = phantom.raters.raters * phantom.raters.repeats
         print(f"Wrote {labels} simulated rater labels per image to {root / phantom.raters.folder}.")

@@ -13,7 +13,7 @@ def sync(folders: list[Path], dry_run: bool = False) -> None:
 
     Args:
         folders: Folders of folds or experiments, or folders that contain them.
-        dry_run: List the runs without uploading them.
+        dry_run: Only correct the paths in the files of the runs and list them, without uploading them.
     """
     from cm_lightning.tracking.sync import sync
 

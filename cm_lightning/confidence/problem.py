@@ -29,13 +29,15 @@ class SolverParameters:
     Args:
         alpha: Attenuation coefficient (dimensionless), relative to the depth of the insonified region.
         beta: Sensitivity of the random walk to intensity differences.
-        gamma: Penalty added to the intensity difference (0 to 1) of horizontal and diagonal edges.
+        gamma: Penalty (dimensionless, at least 0) that is added to the intensity difference, which is from 0 to 1, of
+            horizontal and diagonal edges; times sqrt(2) for diagonal edges with ``paper`` and ``realtime``.
         formulation: Formula for edge weights. ``realtime`` also uses the boundary of CAMPVis: source and sink are
             virtual nodes, which are connected to the first and last pixels by edges of weight 1.
         normalise: ``frame`` rescales the intensities of each frame. ``fixed`` uses a fixed scale from 0 to 1 (integers
-            are divided by the maximum of their type), for sequences and for gradients.
+            are divided by the maximum of their type; floats must be from 0 to 1), for sequences and for gradients.
         sink: Choice of the sink among the last insonified pixels of all columns: ``all``, the ``mid`` one, or those
-            with the ``min`` intensity. A sink mask of a call takes precedence.
+            with the ``min`` intensity, without a tenth of the columns at either side. A sink mask of a call takes
+            precedence.
         mode: ``B`` for envelopes (B-mode images), ``RF`` for radio-frequency lines, for which the envelope along depth
             is computed first. The MATLAB code and MONAI shift RF lines to the range from 0 to 1 before this, so
             the envelope contains the carrier frequency. This is not done here.

@@ -26,7 +26,8 @@ class ConfidenceMapSolver(SolverParameters):
     Every pixel of the insonified region (domain) is a node of an 8-neighbour graph with the edge weights of
     :class:`cm_lightning.confidence.weights.WeightFunction`, which describes the formulations. The map is 1 at source
     pixels (at the face of the probe), 0 at sink pixels (the deepest ones), and harmonic elsewhere. This is the
-    probability that a random walk from a pixel reaches a source before a sink.
+    probability that a random walk from a pixel reaches a source before a sink. With ``formulation="realtime"``, source
+    and sink are virtual nodes next to these pixels, so the map is below 1 at source and above 0 at sink pixels.
 
     The linear system is solved by conjugate gradients in float64. The preconditioner is a factorisation in float32
     without subtractions (:mod:`cm_lightning.confidence.cpu.lanes`), with which one or two steps are usually
@@ -81,6 +82,7 @@ class ConfidenceMapSolver(SolverParameters):
         """Compute the confidence map of every frame, independently of other frames.
 
         If ``frames`` is a tensor that requires a gradient, the map is differentiable with ``normalise="fixed"``.
+        Otherwise, there is a warning if the estimated error of a map exceeds ``tolerance``.
 
         Args:
             frames: Intensities, ``(..., depth, lateral)``, as a NumPy array, CuPy array or PyTorch tensor of any real
@@ -97,7 +99,7 @@ class ConfidenceMapSolver(SolverParameters):
             Confidence maps from 0 to 1, ``(..., depth, lateral)``, with the type and device of the frames; float64 for
             float64 frames, and float32 otherwise. Pixels outside the domain are 0, and so are connected components of
             the domain without a source. Components with a source but without a sink are 1, and so are pixels that are
-            both source and sink.
+            both source and sink (except for ``formulation="realtime"``).
 
         Raises:
             ValueError: The frames have fewer than two axes or no pixels, or are not finite (the message contains the

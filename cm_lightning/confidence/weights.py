@@ -70,8 +70,8 @@ class WeightFunction:
 
     With ``normalise="frame"``, the minimum, the maximum and the largest step are those of the domain of a frame, so
     a frame with black borders has exactly the same weights as its crop. With ``normalise="fixed"``, intensities
-    have a fixed scale from 0 to 1 (integers are divided by the maximum of their type), and neither intensities nor
-    steps are rescaled. In this case, a bright annotation has no effect on other parts of the frame, the maps of a
+    have a fixed scale from 0 to 1 (the solver divides integers by the maximum of their type), and neither intensities
+    nor steps are rescaled. In this case, a bright annotation has no effect on other parts of the frame, the maps of a
     sequence are comparable, and maps are differentiable.
 
     Attributes:
@@ -79,7 +79,8 @@ class WeightFunction:
         normalise: Whether intensities and steps are rescaled by the values of each frame.
         alpha: Attenuation coefficient (dimensionless), relative to the depth of the domain.
         beta: Sensitivity of the random walk to intensity differences.
-        gamma: Penalty added to the intensity difference (0 to 1) of horizontal and diagonal edges.
+        gamma: Penalty (dimensionless, at least 0) that is added to the intensity difference, which is from 0 to 1, of
+            horizontal and diagonal edges; times sqrt(2) for diagonal edges with ``paper`` and ``realtime``.
 
     References:
         Karamalis et al., "Ultrasound confidence maps using random walks", Medical Image Analysis 2012. Schulte zu Berge
@@ -96,7 +97,7 @@ class WeightFunction:
         """Compute the edge weights.
 
         Args:
-            frames: Intensities, float64, ``(..., depth, lateral)``.
+            frames: Intensities, float64, ``(..., depth, lateral)``, from 0 to 1 for ``normalise="fixed"``.
             domain: Insonified pixels, at least one in every frame, ``(..., depth, lateral)``.
 
         Returns:
@@ -129,7 +130,7 @@ class WeightFunction:
         """Propagate a gradient from the weights to the intensities, for ``normalise="fixed"`` only.
 
         Args:
-            frames: Intensities, float64, ``(..., depth, lateral)``.
+            frames: Intensities, float64, ``(..., depth, lateral)``, from 0 to 1 for ``normalise="fixed"``.
             domain: Insonified pixels, ``(..., depth, lateral)``.
             weight_gradients: Gradient with respect to the weights.
 

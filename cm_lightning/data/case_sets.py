@@ -74,7 +74,11 @@ class CaseSets:
 
     @cached_property
     def folds(self) -> list[Fold]:
-        """Folds of the split, which are read from their file if it exists."""
+        """Folds of the split, which are read from their file, or made and written to it if it does not exist.
+
+        Raises:
+            InputError: Patients are unknown, there are too few, or the file was made with other settings or patients.
+        """
         path = self.file or self.folder / split_file_name(self.cases, self.split, self.n_folds, self.seed)
         return load_or_make_folds(path, self.cases, self.split, self.n_folds, self.seed)
 

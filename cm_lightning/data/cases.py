@@ -68,8 +68,8 @@ def read_case(case: Case, axes: Axes, classes: dict[str, int], spacing: tuple[fl
 
     Raises:
         MissingInputError: A file does not exist.
-        InputError: The image has a wrong number of axes, is constant or is not finite, or the label has a wrong shape
-            or unknown values.
+        InputError: The image has a wrong number of axes, is constant or is not finite, the label has a wrong shape or
+            unknown values, a file cannot be read, or ``spacing`` does not have one value per axis.
     """
     file = read_image(case.image)
     expected = len(axes.names)

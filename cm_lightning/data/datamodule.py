@@ -185,7 +185,11 @@ class UltrasoundDataModule(LightningDataModule):
 
     @property
     def folds(self) -> list[Fold]:
-        """Folds of the split, which are read from their file if it exists."""
+        """Folds of the split, which are read from their file, or made and written to it if it does not exist.
+
+        Raises:
+            InputError: Patients are unknown, there are too few, or the file was made with other settings or patients.
+        """
         return self.sets.folds
 
     @property

@@ -44,7 +44,7 @@ class Axes:
 
     @property
     def order(self) -> list[int]:
-        """Indices of the file axes of depth, lateral and elevation."""
+        """Index of the file axis that is depth, lateral and (in volumes) elevation, in this order."""
         return [self.names.index(name) for name in AXIS_NAMES[: len(self.names)]]
 
     @property

@@ -154,8 +154,9 @@ class FoldFolder:
         path = {BEST: self.best_checkpoint, LAST: self.last_checkpoint}.get(name, Path(name))
         if not path.is_file():
             raise MissingInputError(
-                f"The checkpoint {path} (--ckpt_path {name}) does not exist; expected one that an earlier fit with the "
-                "same --experiment, --output_dir and --data.fold has written. Omit --ckpt_path to train from scratch."
+                f"The checkpoint {path} (--ckpt_path {name}) does not exist; expected best or last of an earlier fit "
+                "with the same --experiment, --output_dir and --data.fold, or the file of a checkpoint. For fit, omit "
+                "--ckpt_path to train from scratch."
             )
         return path
 

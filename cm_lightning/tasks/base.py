@@ -197,7 +197,7 @@ class BaseTask(LightningModule):
         return {"prediction": prediction}
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean Dice of every class over cases, and the temperature if it is fitted.
+        """Log the mean Dice over cases of every class, its mean over classes, and the temperature if it is fitted.
 
         Classes that are in no case are left out of the mean over classes.
         """

@@ -256,9 +256,9 @@ def uncertainty_table(results: Variability) -> ReportTable:
     return ReportTable(
         "doubt",
         "Confidence, predictive uncertainty and error",
-        "Rank correlation of the confidence map of the image with the entropy of the samples and with the error of the "
-        "prediction, near boundaries; negative if they are larger where confidence is low. Distance is that to the "
-        "predicted boundary.",
+        "Rank correlation of the confidence map of the image with the entropy of the mean of the MC-dropout samples "
+        "and with the error of the mean prediction, near boundaries; negative if entropy or error is larger where "
+        "confidence is low. Distance is that to the predicted boundary.",
         ["model", "with", "mean correlation", "95 % CI", "p", "patients"],
         lines,
     )

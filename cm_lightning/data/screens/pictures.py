@@ -94,12 +94,12 @@ def draw_region(
     side: Side | None = None,
     fill: bool = False,
 ) -> Region:
-    """Draw the shape of an insonified region that fills a box.
+    """Draw the shape of an insonified region in a box.
 
     Args:
         rng: Random number generator.
-        shape: Shape of the screen.
-        box: Largest extent of the region.
+        shape: Shape of the screen, ``(rows, columns)``.
+        box: Space for the region. A rectangle fills it only with ``fill``, and a sector may extend slightly below it.
         family: Family of the shape; a random one by default.
         side: Side of the probe; a random one by default.
         fill: Whether a rectangle fills the box.
