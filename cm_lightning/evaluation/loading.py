@@ -108,9 +108,9 @@ def load_runs(folders: Sequence[Path]) -> Runs:
     for column in ("unit", "grouping"):
         if rows[column].nunique() > 1:
             examples = rows.groupby(column)["model"].first()
-            found = ", ".join(f"{value!r} in {model}" for value, model in examples.items())
+            values = ", ".join(f"{value!r} in {model}" for value, model in examples.items())
             raise InputError(
-                f"The runs have different {column}s ({found}); expected the same {column} in all runs of a report."
+                f"The runs have different {column}s ({values}); expected the same {column} in all runs of a report."
             )
     measured = [table for table in calibration if len(table)]
     pooled_calibration = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame()

@@ -59,10 +59,10 @@ def test_borders_are_aligned_with_edges_in_the_pixels(rng):
 def test_regions_of_synthetic_screens_are_found_or_doubted(screens):
     scores, overlaps = [], []
     for screen in screens:
-        found = find_quietly(screen.image)
-        scores.append(found.score)
-        overlaps.append(overlap(found.domain, screen.region.inside))
-        np.testing.assert_array_equal(found.geometry.masks(screen.image.shape).domain, found.domain)
+        region = find_quietly(screen.image)
+        scores.append(region.score)
+        overlaps.append(overlap(region.domain, screen.region.inside))
+        np.testing.assert_array_equal(region.geometry.masks(screen.image.shape).domain, region.domain)
     assert np.median(overlaps) > 0.95
     assert np.corrcoef(scores, overlaps)[0, 1] > 0.3
 
@@ -72,9 +72,9 @@ def test_probes_at_all_sides_are_recognised():
     sides = []
     while len(sides) < 12:
         screen = draw_screen(rng, textures)
-        found = find_quietly(screen.image)
-        if overlap(found.domain, screen.region.inside) > 0.95:
-            sides.append(found.up == screen.region.side)
+        region = find_quietly(screen.image)
+        if overlap(region.domain, screen.region.inside) > 0.95:
+            sides.append(region.up == screen.region.side)
             given = find_quietly(screen.image, up=screen.region.side)
             assert given.up == screen.region.side
             near = screen.region.depth[given.source]
@@ -93,13 +93,13 @@ def test_probes_at_all_sides_are_recognised():
 def test_any_array_gives_a_domain_with_source_and_sink(frames):
     if frames.ndim == 3 and frames.shape[-1] in (3, 4):
         return
-    found = find_quietly(frames)
-    assert found.domain.shape == found.source.shape == found.sink.shape == frames.shape
+    region = find_quietly(frames)
+    assert region.domain.shape == region.source.shape == region.sink.shape == frames.shape
     for domain, source, sink in zip(*(mask.reshape(-1, *mask.shape[-2:]) for mask in (
-        found.domain, found.source, found.sink)), strict=True):  # fmt: skip
+        region.domain, region.source, region.sink)), strict=True):  # fmt: skip
         assert (source & domain).any()
         assert (sink & domain).any()
-    assert 0 <= found.score <= 1
+    assert 0 <= region.score <= 1
 
 
 def test_type_and_scale_of_the_frames_do_not_matter(screens):
@@ -116,10 +116,10 @@ def test_a_sequence_has_one_geometry_and_uses_the_change_over_time(rng):
     frames[:, 60:, 40:90] //= 30  # a shadow that lights up in one frame
     frames[4, 60:130, 40:90] = rng.integers(20, 120, (70, 50))
     frames[:, 5:12, 3:60] = 200  # an overlay
-    found = find_quietly(frames)
-    assert (found.domain == found.domain[0]).all()
+    region = find_quietly(frames)
+    assert (region.domain == region.domain[0]).all()
     expected = Rectangle(20, 130, 40, 160).masks((150, 200)).domain
-    assert overlap(found.domain[0], expected) > 0.9
+    assert overlap(region.domain[0], expected) > 0.9
     assert find_quietly(frames[:0]).domain.shape == (0, 150, 200)
 
 

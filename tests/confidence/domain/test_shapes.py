@@ -56,12 +56,12 @@ def test_turned_geometry_has_the_turned_masks(geometry, side):
     turned = place_geometry(geometry, side, part, (5, 7))
     assert turned.up == side
     expected = geometry.masks(turned_shape(part, side))
-    found = turned.masks((part[0] + 9, part[1] + 10))
+    masks = turned.masks((part[0] + 9, part[1] + 10))
     inner = (slice(5, 5 + part[0]), slice(7, 7 + part[1]))
-    np.testing.assert_array_equal(found.domain[inner], turn_back(expected.domain, side))
-    assert found.domain.sum() == expected.domain.sum()
+    np.testing.assert_array_equal(masks.domain[inner], turn_back(expected.domain, side))
+    assert masks.domain.sum() == expected.domain.sum()
     if geometry is not SECTOR or side in ("top", "bottom"):  # otherwise the line of one pixel has another thickness
-        np.testing.assert_array_equal(found.source[inner], turn_back(expected.source, side))
+        np.testing.assert_array_equal(masks.source[inner], turn_back(expected.source, side))
 
 
 @pytest.mark.parametrize("side", SIDES)
