@@ -9,6 +9,7 @@ import torch
 
 from cm_lightning.confidence.arrays import convert_like, to_numpy
 from cm_lightning.confidence.boundary import bounding_box
+from cm_lightning.confidence.cpu.compilation import compile_once
 from cm_lightning.confidence.cpu.equations import Group, assemble, from_lanes, to_lanes
 from cm_lightning.confidence.cpu.factorisation import lanes_of
 from cm_lightning.confidence.cpu.memory import SolverPool
@@ -110,6 +111,9 @@ def _run(problem: Problem, work: Work) -> None:
     """
     groups = list(_groups(problem))
     threads = _threads(problem)
+    # Before threads are started, so that only one of them compiles and prints a message.
+    for small in {lanes_of(_shape(rectangles[0])) > 1 for _, rectangles in groups}:
+        compile_once(problem.parameters.method == "direct", small)
 
     def process(members: tuple[list[int], list[tuple[slice, slice]]], workers: Workers) -> None:
         frames, rectangles = members
