@@ -241,6 +241,16 @@ def _largest_steps(image: Array, domain: Array, lanes: int, largest: Array, exis
                 row_largest[k] = max(row_largest[k], abs(first[k] - second[k]) if both else 0.0)
 
 
+@njit(cache=True, nogil=True)
+def _weights_of_kind(graph: RandomWalkGraph, kind: int) -> Array:
+    """Return the weights of a kind of edges; kinds are numbered as in EDGE_STEPS."""
+    if kind == 0:
+        return graph.vertical
+    if kind == 1:
+        return graph.horizontal
+    return graph.down_right if kind == 2 else graph.down_left
+
+
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def _weigh(
     image: Array,
@@ -263,13 +273,7 @@ def _weigh(
     depth, width = image.shape
     for kind in range(4):
         down, right = _STEPS[kind]
-        weights = graph.vertical
-        if kind == 1:
-            weights = graph.horizontal
-        elif kind == 2:
-            weights = graph.down_right
-        elif kind == 3:
-            weights = graph.down_left
+        weights = _weights_of_kind(graph, kind)
         count = width - abs(right) * lanes
         start, other_start = (lanes, 0) if right < 0 else (0, right * lanes)
         penalty = penalties[kind]
@@ -334,13 +338,7 @@ def _connect_known(domain: Array, values: Array, lanes: int, graph: RandomWalkGr
                 continue
             for kind in range(4):
                 down, right = _STEPS[kind]
-                weights = graph.vertical
-                if kind == 1:
-                    weights = graph.horizontal
-                elif kind == 2:
-                    weights = graph.down_right
-                elif kind == 3:
-                    weights = graph.down_left
+                weights = _weights_of_kind(graph, kind)
                 for sign in (-1, 1):
                     other_row, other_column = row + sign * down, column + sign * right * lanes
                     if 0 <= other_row < depth and 0 <= other_column < width:

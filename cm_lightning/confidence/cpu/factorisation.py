@@ -1,5 +1,7 @@
 """Factorisations of linear systems of frames of the same shape: LANES small frames at a time, or one large frame."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 
 from cm_lightning.confidence.cpu.lanes import factorise_lanes, make_buffers, reduce_lanes, substitute_lanes
 from cm_lightning.confidence.cpu.parts import (
+    Workspace,
     eliminate_part,
     eliminate_upper_front,
     make_factor,
@@ -127,7 +130,7 @@ class LaneFactorisation:
 
     def solve(self, rhs: Array, workers: Workers) -> Array:
         """Solve LANES systems; see :meth:`Factorisation.solve`."""
-        _load(rhs, self._scale, np.array([0, 0, 0, len(rhs), 0, rhs.shape[1]]), self._vector.reshape(rhs.shape))
+        _load(rhs, self._scale, 0, len(rhs), 0, rhs.shape[1], self._vector.reshape(rhs.shape))
         reduce_lanes(self._program, self._factor, self._inverses, self._vector, self._buffers.values)
         substitute_lanes(self._program, self._factor, self._vector, self._buffers.values)
         return self._vector.reshape(rhs.shape)
@@ -140,12 +143,12 @@ class LaneFactorisation:
 
 @njit(cache=True, nogil=True)
 def _convert(graph: RandomWalkGraph, scale: float, edges: Array, slack: Array) -> None:
-    """Copy the weights of LANES frames, multiplied by a factor, to arrays of vectors; see :func:`factorise_lanes`."""
+    """Copy the weights of LANES frames, multiplied by a number, to arrays of vectors; see :func:`factorise_lanes`."""
     depth, width = graph.slack.shape
     flat = edges.reshape(4, depth, width)
     slack_rows = slack.reshape(depth, width)
     for row in range(depth):
-        slack_rows[row] = graph.slack[row] * scale
+        _copy_row(graph.slack[row], scale, slack_rows[row])
         _copy_row(graph.horizontal[row], scale, flat[1, row])
         if row + 1 < depth:
             _copy_row(graph.vertical[row], scale, flat[0, row])
@@ -154,10 +157,9 @@ def _convert(graph: RandomWalkGraph, scale: float, edges: Array, slack: Array) -
 
 
 @njit(cache=True, nogil=True)
-def _load(rhs: Array, scale: float, part: Array, vector: Array) -> None:
-    """Copy the right-hand side in the rectangle of a part, times a number, and set the pixels around it to 0."""
+def _load(rhs: Array, scale: float, top: int, bottom: int, left: int, right: int, vector: Array) -> None:
+    """Copy the right-hand side in a rectangle, multiplied by a number, and set the pixels around it to 0."""
     depth, lateral = rhs.shape
-    top, bottom, left, right = part[2], part[3], part[4], part[5]
     first, last = max(left - 1, 0), min(right, lateral - 1)
     for row in range(max(top - 1, 0), min(bottom + 1, depth)):
         if top <= row < bottom:
@@ -170,6 +172,7 @@ def _load(rhs: Array, scale: float, part: Array, vector: Array) -> None:
 
 @njit(cache=True, nogil=True)
 def _copy_row(source: Array, scale: float, target: Array) -> None:
+    """Copy a row, multiplied by a number."""
     for k in range(len(source)):
         target[k] = source[k] * scale
 
@@ -194,14 +197,21 @@ class TreeFactorisation:
         self._workspaces = [make_workspace(layout, self._program, dtype) for _ in range(count)]
         self._updates = {
             front: aligned_empty(layout.ring(front) * (layout.ring(front) + 1), dtype)
-            for front in (*layout.roots, *(front for level in layout.levels for front in level))
+            for front in (*layout.roots, *layout.upper_fronts)
         }
         # A vector for each part, because parts add to the same pixels of the lines between them.
         self._vectors = [aligned_empty(shape, dtype) for _ in layout.roots]
         self._solution = self._vectors[0] if len(layout.roots) == 1 else aligned_empty(shape, dtype)
-        upper = [layout.plan.pixels[layout.plan.start[f] : layout.plan.start[f] + layout.plan.pivots[f]]
-                 for level in layout.levels for f in level]  # fmt: skip
+        start, pivots = layout.plan.start, layout.plan.pivots
+        upper = [layout.plan.pixels[start[front] : start[front] + pivots[front]] for front in layout.upper_fronts]
         self._upper_pixels = np.concatenate([np.empty(0, np.int64), *upper])
+
+    @contextmanager
+    def _workspace(self) -> Iterator[Workspace]:
+        """Provide buffers that no other thread uses."""
+        work = self._workspaces.pop()
+        yield work
+        self._workspaces.append(work)
 
     def factorise(self, graph: RandomWalkGraph, workers: Workers) -> Array:
         """Factorise a system; see :meth:`Factorisation.factorise`."""
@@ -209,17 +219,15 @@ class TreeFactorisation:
         zero_pivots: list[int] = []
 
         def part(number: int) -> None:
-            work = self._workspaces.pop()
             update = self._updates[layout.roots[number]]
-            arguments = (self._program, number, self._scale, self._factor, work, update)
-            zero_pivots.append(eliminate_part(graph, plan, *arguments))
-            self._workspaces.append(work)
+            with self._workspace() as work:
+                arguments = (self._program, number, self._scale, self._factor, work, update)
+                zero_pivots.append(eliminate_part(graph, plan, *arguments))
 
         def upper(front: int) -> None:
-            work = self._workspaces.pop()
             updates = [self._updates[index] for index in (*plan.halves[front], front)]
-            zero_pivots.append(eliminate_upper_front(graph, plan, front, self._scale, self._factor, work, *updates))
-            self._workspaces.append(work)
+            with self._workspace() as work:
+                zero_pivots.append(eliminate_upper_front(graph, plan, front, self._scale, self._factor, work, *updates))
 
         workers.run(part, range(len(layout.roots)))
         for level in layout.levels:
@@ -232,30 +240,31 @@ class TreeFactorisation:
         solution = self._solution.reshape(-1)
 
         def reduce(number: int) -> None:
-            work, vector = self._workspaces.pop(), self._vectors[number]
-            _load(rhs, self._scale, plan.parts[number], vector)
-            reduce_part(plan, self._program, number, self._factor, work, *layout.shape, vector.reshape(-1))
-            self._workspaces.append(work)
+            vector = self._vectors[number]
+            top, bottom, left, right = plan.parts[number, 2:]
+            _load(rhs, self._scale, top, bottom, left, right, vector)
+            with self._workspace() as work:
+                reduce_part(plan, self._program, number, self._factor, work, *layout.shape, vector.reshape(-1))
 
         def substitute(number: int) -> None:
-            work, vector = self._workspaces.pop(), self._vectors[number]
+            vector = self._vectors[number]
             top, bottom, left, right = plan.parts[number, 2:]
             if layout.levels:
                 vector.reshape(-1)[self._upper_pixels] = solution[self._upper_pixels]
-            substitute_part(plan, self._program, number, self._factor, work, *layout.shape, vector.reshape(-1))
+            with self._workspace() as work:
+                substitute_part(plan, self._program, number, self._factor, work, *layout.shape, vector.reshape(-1))
             if layout.levels:
                 self._solution[top:bottom, left:right] = vector[top:bottom, left:right]
-            self._workspaces.append(work)
 
         parts = range(len(layout.roots))
         workers.run(reduce, parts)
         if layout.levels:
             self._add_at_lines(rhs)
-            fronts = [front for level in layout.levels for front in level]
-            for front in fronts:
-                reduce_front(plan, front, self._factor, self._workspaces[0], solution)
-            for front in reversed(fronts):
-                substitute_front(plan, front, self._factor, self._workspaces[0], solution)
+            with self._workspace() as work:
+                for front in layout.upper_fronts:
+                    reduce_front(plan, front, self._factor, work, solution)
+                for front in reversed(layout.upper_fronts):
+                    substitute_front(plan, front, self._factor, work, solution)
         workers.run(substitute, parts)
         return self._solution
 

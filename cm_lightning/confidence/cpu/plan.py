@@ -82,6 +82,11 @@ class Layout(NamedTuple):
     largest: int
     stack_size: int
 
+    @property
+    def upper_fronts(self) -> tuple[int, ...]:
+        """Fronts of all upper levels, in the order of their elimination."""
+        return tuple(front for level in self.levels for front in level)
+
     def ring(self, front: int) -> int:
         """Return the number of pixels of the ring of a front."""
         return int(self.plan.start[front + 1] - self.plan.start[front] - self.plan.pivots[front])

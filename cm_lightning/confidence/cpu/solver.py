@@ -44,6 +44,26 @@ class Solutions:
     error_bound: FloatArray
     fallback: BoolArray
 
+    @classmethod
+    def zeros(cls, shape: tuple[int, ...], lanes: int, certify: bool) -> "Solutions":
+        """Create solutions for systems without unknown pixels, which are updated for all other systems.
+
+        Args:
+            shape: Shape of the values, ``(depth, lateral * lanes)``.
+            lanes: Number of lanes.
+            certify: Whether error bounds are computed.
+
+        Returns:
+            Solutions, steps and errors of 0.
+        """
+        return cls(
+            values=np.zeros(shape),
+            iterations=np.zeros(lanes, np.int64),
+            error_estimate=np.zeros(lanes),
+            error_bound=np.full(lanes, 0.0 if certify else np.nan),
+            fallback=np.zeros(lanes, np.bool_),
+        )
+
 
 class CompiledSolver:
     """Solver for systems of the same shape, which reuses its memory.
@@ -94,16 +114,10 @@ class CompiledSolver:
         lanes = self.lanes
         right = graph.rhs if rhs is None else rhs
         wanted = graph.unknown.reshape(self.shape[0], -1, lanes).any(axis=(0, 1))
-        result = Solutions(
-            np.zeros(right.shape),
-            np.zeros(lanes, np.int64),
-            np.zeros(lanes),
-            np.full(lanes, 0.0 if certify else np.nan),
-            np.zeros(lanes, np.bool_),
-        )
+        result = Solutions.zeros(right.shape, lanes, certify)
         ill_conditioned = np.zeros(lanes, np.bool_)
         if not well_conditioned:
-            ill_conditioned = wanted & is_ill_conditioned(RandomWalkGraph(*(from_lanes(a, lanes) for a in graph)))
+            ill_conditioned = wanted & is_ill_conditioned(_by_frame(graph, lanes))
         remaining = wanted
         if method == "cg":
             first = wanted & ~ill_conditioned
@@ -117,12 +131,10 @@ class CompiledSolver:
         self._solve(graph, right, rhs is not None, np.float64, remaining, tolerance, certify, workers, result)
         checked = remaining & ill_conditioned & np.isfinite(result.error_estimate)
         if checked.any():
-            mirrored = Solutions(np.zeros(right.shape), *(array.copy() for array in list(vars(result).values())[1:]))
-            flipped = RandomWalkGraph(*(to_lanes(a, lanes) for a in mirror_lanes(graph, lanes)))
+            mirrored = Solutions.zeros(right.shape, lanes, False)
+            flipped = RandomWalkGraph(*(to_lanes(array, lanes) for array in mirror(_by_frame(graph, lanes))))
             flipped_rhs = to_lanes(from_lanes(right, lanes)[..., ::-1], lanes)
-            self._solve(
-                flipped, flipped_rhs, rhs is not None, np.float64, checked, tolerance, certify, workers, mirrored
-            )
+            self._solve(flipped, flipped_rhs, rhs is not None, np.float64, checked, tolerance, False, workers, mirrored)
             values, flipped_values = (from_lanes(solution.values, lanes) for solution in (result, mirrored))
             unit = np.ones(lanes)
             if rhs is not None:
@@ -187,10 +199,14 @@ class CompiledSolver:
             return from_lanes(factorisation.solve(to_lanes(vector, lanes), workers), lanes)
 
         failed = (~np.isfinite(estimates)).astype(np.int32)
-        by_frame = RandomWalkGraph(*(from_lanes(array, lanes) for array in graph))
         with np.errstate(all="ignore"):  # lanes that failed
             bounds = certify(
-                by_frame, from_lanes(rhs, lanes), from_lanes(values, lanes).copy(), multiply_all, substitute_all, failed
+                _by_frame(graph, lanes),
+                from_lanes(rhs, lanes),
+                from_lanes(values, lanes).copy(),
+                multiply_all,
+                substitute_all,
+                failed,
             )
         return np.where(failed > 0, np.inf, bounds)
 
@@ -199,6 +215,6 @@ class CompiledSolver:
         return self._vectors.nbytes + sum(item.nbytes() for item in self._factorisations.values())
 
 
-def mirror_lanes(graph: RandomWalkGraph, lanes: int) -> RandomWalkGraph:
-    """Reverse the order of columns of interleaved systems; return them as ``(lanes, depth, lateral)``."""
-    return mirror(RandomWalkGraph(*(from_lanes(array, lanes) for array in graph)))
+def _by_frame(graph: RandomWalkGraph, lanes: int) -> RandomWalkGraph:
+    """Return views of interleaved systems as ``(lanes, depth, lateral)``."""
+    return RandomWalkGraph(*(from_lanes(array, lanes) for array in graph))
