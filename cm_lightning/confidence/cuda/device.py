@@ -16,7 +16,8 @@ from cm_lightning.confidence.arrays import is_cupy, to_cupy
 Array = Any
 # Up to three numbers, as in CUDA.
 Extent = tuple[int, ...]
-# Function with the arguments kernel, grid, block, and kernel arguments (arrays, ints, floats; 0 for a null pointer).
+# Function with the arguments kernel, grid, block, and kernel arguments (arrays, ints, floats; 0 for a null pointer),
+# and with the size of dynamic shared memory as keyword shared_bytes.
 Launch = Callable[..., None]
 Precision = type[np.float32] | type[np.float64]
 
@@ -81,10 +82,13 @@ class CupyDevice:
     def kernels(self, precision: Precision) -> Launch:
         """Return the function that launches kernels for a type of the factor."""
 
-        def launch(name: str, grid: Extent, block: Extent, *arguments: Any) -> None:
+        def launch(name: str, grid: Extent, block: Extent, *arguments: Any, shared_bytes: int = 0) -> None:
             # All integers in kernels.cu are long long, to which CuPy converts numpy.int64.
             _kernel(OPTIONS[precision], name)(
-                grid, block, tuple(np.int64(value) if isinstance(value, int) else value for value in arguments)
+                grid,
+                block,
+                tuple(np.int64(value) if isinstance(value, int) else value for value in arguments),
+                shared_mem=shared_bytes,
             )
 
         return launch

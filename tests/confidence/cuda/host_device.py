@@ -33,7 +33,7 @@ class HostDevice:
         self.launches: list[str] = []
         self._libraries = {}
         source = SOURCE.read_text(encoding="utf-8")
-        names = re.findall(r'extern "C" __global__ void (\w+)\(', source)
+        names = re.findall(r'extern "C" __global__ void (?:__launch_bounds__\(.*?\)\s+)?(\w+)\(', source)
         program = folder / "kernels.cpp"
         program.write_text(
             f'#include "{HEADER}"\n#include "{SOURCE}"\n' + "".join(f"MAKE_LAUNCHER({name})\n" for name in names),
@@ -48,14 +48,19 @@ class HostDevice:
     def kernels(self, precision):
         library = self._libraries[precision]
 
-        def launch(name, grid, block, *arguments):
+        def launch(name, grid, block, *arguments, shared_bytes=0):
             self.launches.append(name)
+            assert shared_bytes <= 48 * 1024  # what every GPU has without being asked
+            assert max(grid[1:], default=0) <= 65535
+            assert np.prod(block) <= 1024
             assert len(arguments) == getattr(library, f"parameters_of_{name}")(), name
             values = [_as_c(argument) for argument in arguments]
             pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
             extents = [(ctypes.c_uint * 3)(*extent, *([1] * (3 - len(extent)))) for extent in (grid, block)]
             assert min(extents[0]) > 0
-            getattr(library, f"launch_{name}")(*extents, ctypes.c_bool(self.reversed), pointers)
+            getattr(library, f"launch_{name}")(
+                *extents, ctypes.c_size_t(shared_bytes), ctypes.c_bool(self.reversed), pointers
+            )
 
         return launch
 
