@@ -2,6 +2,7 @@
 // other. Fibers take turns at __syncthreads() only; from one to the next their order is reversed if the caller wishes,
 // which changes the results of kernels that lack a synchronisation.
 #pragma once
+#include <math.h>
 #include <setjmp.h>
 #include <ucontext.h>
 
