@@ -21,10 +21,9 @@ def has_gpu() -> bool:
     return bool(cupy.cuda.is_available())
 
 
-needs_gpu = pytest.mark.skipif(not has_gpu(), reason="needs CuPy and a GPU")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not has_gpu(), reason="needs CuPy and a GPU")]
 
 
-@needs_gpu
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gpu_equals_the_cpu(rng, shape):
     frames = rng.random((3, *shape))
@@ -37,7 +36,6 @@ def test_gpu_equals_the_cpu(rng, shape):
         assert not info.fallback.any()
 
 
-@needs_gpu
 @pytest.mark.parametrize(
     "solver",
     [
@@ -59,7 +57,6 @@ def test_gpu_equals_the_cpu_with_other_parameters(rng, solver):
     np.testing.assert_allclose(maps.get(), solver(frames, **masks), rtol=0, atol=1e-5)
 
 
-@needs_gpu
 def test_gpu_result_does_not_depend_on_the_batch(rng):
     import cupy
 
@@ -72,7 +69,6 @@ def test_gpu_result_does_not_depend_on_the_batch(rng):
             np.testing.assert_array_equal(batch[index], solver(frames[index]).get())
 
 
-@needs_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
 def test_gpu_takes_tensors_on_any_stream(dtype):
     frames = torch.randint(0, 200, (4, 1, 50, 40), device="cuda")
@@ -90,7 +86,6 @@ def test_gpu_takes_tensors_on_any_stream(dtype):
     np.testing.assert_allclose(doubled.cpu().numpy() / 2, expected, rtol=0, atol=1e-5)
 
 
-@needs_gpu
 def test_gpu_takes_memory_from_torch_for_tensors(rng):
     import cupy
 
@@ -104,7 +99,6 @@ def test_gpu_takes_memory_from_torch_for_tensors(rng):
     assert torch.cuda.max_memory_allocated() > torch_before + 1e6
 
 
-@needs_gpu
 def test_gpu_gradient_equals_the_cpu():
     torch.manual_seed(0)
     solver = ConfidenceMapSolver(beta=20.0, normalise="fixed", tolerance=1e-9)
@@ -116,7 +110,6 @@ def test_gpu_gradient_equals_the_cpu():
     torch.testing.assert_close(on_gpu.grad.cpu(), frames.grad, rtol=1e-5, atol=1e-6)
 
 
-@needs_gpu
 def test_gpu_refuses_non_finite_frames(rng):
     frames = torch.from_numpy(rng.random((2, 3, 8, 6))).cuda()
     frames[1, 2, 3, 3] = torch.nan
