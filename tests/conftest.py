@@ -1,4 +1,8 @@
-"""Shared fixtures: small phantoms, small configurations, trained runs, and real data if it is available."""
+"""Shared fixtures: small phantoms, small configurations, trained runs, and real data if it is available.
+
+The fixtures import the data and the commands where they use them, since tests of the solver also run where MONAI and
+the libraries for files and configurations are not installed, such as on a machine that is only there for its GPU.
+"""
 
 import os
 import shutil
@@ -10,9 +14,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-
-from cm_lightning.data import Phantom
-from cm_lightning.main import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -40,6 +41,8 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def muscle_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return eleven small muscle phantoms in the layout of LEG-3D-US, the minimum for the split of the study."""
+    from cm_lightning.data import Phantom
+
     root = tmp_path_factory.mktemp("muscle")
     Phantom("muscle", patients=11, size=(16, 24, 16), spacing=(3.0, 2.4, 6.0)).write(root)
     return root
@@ -48,6 +51,8 @@ def muscle_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def thyroid_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return three small thyroid phantoms in the layout of SegThy."""
+    from cm_lightning.data import Phantom
+
     root = tmp_path_factory.mktemp("thyroid")
     Phantom("thyroid", patients=3, size=(16, 24, 16), spacing=(3.0, 2.4, 6.0)).write(root)
     return root
@@ -101,6 +106,8 @@ def blank_figures() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def trained_once(muscle_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the output folder of a trained run with its pictures. Tests must not change it."""
+    from cm_lightning.main import main
+
     folder = tmp_path_factory.mktemp("trained")
     main(["fit", *arguments_in(folder, muscle_set)])
     return folder / "outputs"

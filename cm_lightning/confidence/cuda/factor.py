@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cm_lightning.confidence.cuda.arena import Arena
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.pattern import FACTOR, INNER, PATTERN, RING, WEIGHTS
 from cm_lightning.confidence.cuda.schedule import (
@@ -23,7 +24,7 @@ from cm_lightning.confidence.graph import RandomWalkGraph
 
 # Number of values of the update of a cell: a weight for each pair of ring pixels, followed by their slacks.
 CELL_UPDATE = WEIGHTS - FACTOR + RING
-# This must equal the constant in kernels.cu.
+# This must equal the constant in factor.cu.
 CELLS_PER_BLOCK = 4
 # Minimum and maximum number of warps of 32 threads for a small front, and number of pixels per warp. While one of the
 # warps eliminates pivots, the others wait, so that many fronts at once are better than many warps per front.
@@ -59,7 +60,7 @@ class LargeFronts(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Schedule and pattern of the cells on the device, in the format of ``kernels.cu``.
+    """Schedule and pattern of the cells on the device, in the format of ``factor.cu``.
 
     Levels consist of small and large fronts, None if there are none. Stages consist of groups, steps and the number of
     warps per group, as in the schedule.
@@ -152,13 +153,14 @@ class BatchFactor:
         device: The device.
         graph: Linear systems on the device, C-contiguous, ``(frames, depth, lateral)``.
         precision: Type of the factor.
+        arena: Memory for all arrays.
 
     Attributes:
         underflowed: Frames in which all weights of an unknown pixel became 0 in the type of the factor, uint8,
             ``(frames,)``. They cannot be solved with this factor.
     """
 
-    def __init__(self, device: Device, graph: RandomWalkGraph, precision: Precision) -> None:
+    def __init__(self, device: Device, graph: RandomWalkGraph, precision: Precision, arena: Arena) -> None:
         self._device = device
         self._launch = device.kernels(precision)
         self._frames, depth, lateral = graph.slack.shape
@@ -167,21 +169,23 @@ class BatchFactor:
         self._plan = schedule(depth, lateral)
         self._tables = upload_tables(device, self._shape, precision().itemsize)
         self._precision = precision
+        self._arena = arena
         cells = len(self._plan.corners)
         self._cell_grid = (-(-cells // CELLS_PER_BLOCK), 1, self._frames)
         self._cell_rows = self._empty(cells * FACTOR)
         self._cell_pivots = self._empty(cells * INNER)
         self._rows = self._empty(self._plan.factor_size)
-        self.underflowed = device.xp.zeros(self._frames, np.uint8)
-        self._eliminate(graph)
+        self.underflowed = arena.zeros((self._frames,), np.uint8)
+        with arena.temporary():
+            self._eliminate(graph)
         # Memory of the substitution: contributions of cells and of fronts to their rings, and the solution.
         self._ring_contributions = self._empty(cells * RING)
         self._vectors = self._empty(len(self._plan.nodes))
         self._solution = self._empty(self._pixels).reshape(self._frames, depth, lateral)
 
     def _empty(self, size: int) -> Array:
-        """Allocate an array of the type of the factor for all frames."""
-        return self._device.xp.empty((self._frames, size), self._precision)
+        """Take an array of the type of the factor for all frames from the arena."""
+        return self._arena.take((self._frames, size), self._precision)
 
     def _eliminate(self, graph: RandomWalkGraph) -> None:
         """Eliminate the cells, and then the fronts level by level."""

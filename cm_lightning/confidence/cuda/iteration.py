@@ -13,11 +13,10 @@ from cm_lightning.confidence.accuracy import MAX_STEPS, STOPPING_FRACTION
 from cm_lightning.confidence.certificate import certify
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.factor import BatchFactor, graph_arguments
-from cm_lightning.confidence.graph import RandomWalkGraph
+from cm_lightning.confidence.cuda.memory import PIXELS_PER_BLOCK
+from cm_lightning.confidence.cuda.systems import THREADS, Batch
 
 # These must equal the constants in kernels.cu.
-THREADS = 256
-PIXELS_PER_BLOCK = 1024
 STATE_FIELDS, ESTIMATE = 5, 1
 CONVERGED, BROKEN = 1, 2
 
@@ -41,20 +40,22 @@ class BatchSystem:
 
     Args:
         device: The device.
-        graph: Linear systems on the device, C-contiguous, ``(frames, depth, lateral)``.
+        batch: Linear systems on the device.
         precision: Type of the factor: float32 for conjugate gradients, float64 for the direct solver.
     """
 
-    def __init__(self, device: Device, graph: RandomWalkGraph, precision: Precision) -> None:
+    def __init__(self, device: Device, batch: Batch, precision: Precision) -> None:
         self._xp = device.xp
         self._launch = device.kernels(precision)
-        self._graph = graph
-        self._frames, depth, lateral = graph.slack.shape
+        self._batch = batch
+        self._graph = batch.graph
+        self._frames, depth, lateral = batch.graph.slack.shape
+        self._shape = (self._frames, depth, lateral)
         self._pixels = depth * lateral
         self._blocks = -(-self._pixels // PIXELS_PER_BLOCK)
         self._grid = (self._blocks, 1, self._frames)
-        self._factor = BatchFactor(device, graph, precision)
-        self._all = device.xp.zeros(self._frames, np.int32)  # no frame is skipped
+        self._factor = BatchFactor(device, batch.graph, precision, batch.arena)
+        self._all = batch.arena.zeros((self._frames,), np.int32)  # no frame is skipped
 
     def _multiply(self, x: Array, product: Array, skipped: Array, magnitude: Array = 0, parts: Array = 0) -> None:
         """Compute ``A x``; see ``multiply`` in kernels.cu."""
@@ -73,12 +74,13 @@ class BatchSystem:
         Returns:
             The solutions, with the numbers of steps and the estimated errors.
         """
-        xp, launch = self._xp, self._launch
+        xp, launch, arena = self._xp, self._launch, self._batch.arena
         stop_at = STOPPING_FRACTION * tolerance
-        residual = (self._graph.rhs if rhs is None else rhs).copy()
-        x, direction, product = xp.zeros_like(residual), xp.zeros_like(residual), xp.empty_like(residual)
-        dots, largest = xp.empty((2, self._frames, self._blocks))
-        state = xp.zeros((self._frames, STATE_FIELDS))
+        residual, product = arena.take(self._shape), arena.take(self._shape)
+        residual[...] = self._graph.rhs if rhs is None else rhs
+        x, direction = arena.zeros(self._shape), arena.zeros(self._shape)
+        dots, largest = (arena.take((self._frames, self._blocks)) for _ in range(2))
+        state = arena.zeros((self._frames, STATE_FIELDS))
         skipped = self._factor.underflowed.astype(np.int32) * BROKEN
         steps = xp.zeros(self._frames, np.int32)
         blocks, one_each = (THREADS,), (1, 1, self._frames)
@@ -111,10 +113,10 @@ class BatchSystem:
         Returns:
             The solutions, with their estimated errors and 0 steps of conjugate gradients.
         """
-        xp = self._xp
+        xp, arena = self._xp, self._batch.arena
         right_side = self._graph.rhs if rhs is None else rhs
-        x = self._factor.substitute(right_side, self._all).astype(np.float64)
-        residual = xp.empty_like(x)
+        x, residual = arena.take(self._shape), arena.take(self._shape)
+        x[...] = self._factor.substitute(right_side, self._all)
         self._multiply(x, residual, self._all)
         xp.subtract(right_side, residual, out=residual)
         estimate = xp.abs(self._factor.substitute(residual, self._all)).max(axis=(1, 2)).astype(np.float64)
@@ -126,6 +128,36 @@ class BatchSystem:
             xp.where(underflowed[:, None, None], 0.0, x),
             xp.zeros(self._frames, np.int32),
             xp.where(underflowed, np.inf, estimate),
+        )
+
+    def store(self, x: Array, maps: Array) -> None:
+        """Write solutions and known values to the maps of all frames.
+
+        Args:
+            x: Solutions, float64, ``(frames, depth, lateral)``.
+            maps: Output on the device: maps from 0 to 1, float32 or float64, ``(all frames, depth, lateral)``.
+        """
+        batch = self._batch
+        name = "store_double_maps" if maps.dtype == np.float64 else "store_float_maps"
+        arguments = (x, batch.kinds, batch.table, *self._shape[1:], maps, *batch.rectangle_arguments(maps.shape))
+        self._launch(name, self._grid, (THREADS,), *arguments)
+
+    def propagate(self, adjoint: Array, maps: Array, gradients: Array) -> None:
+        """Propagate a gradient from maps to intensities, for a fixed scale of intensities.
+
+        Args:
+            adjoint: Solutions for the gradients with respect to the maps, float64, ``(frames, depth, lateral)``.
+            maps: Confidence maps, float64, ``(all frames, depth, lateral)``.
+            gradients: Output on the device: gradients with respect to the intensities, with the type and shape of
+                ``maps``.
+        """
+        batch = self._batch
+        self._launch(
+            "propagate_gradients",
+            self._grid,
+            (THREADS,),
+            *(batch.image, batch.kinds, batch.table, *self._shape[1:], batch.decay, batch.scales),
+            *(adjoint, maps, gradients, *batch.rectangle_arguments(maps.shape)),
         )
 
     def certify(self, x: Array) -> Array:
@@ -142,4 +174,5 @@ class BatchSystem:
             self._multiply(x, product, skipped, magnitude)
 
         underflowed = self._factor.underflowed.astype(np.int32)
-        return certify(self._graph, self._graph.rhs, x, multiply, self._factor.substitute, underflowed)
+        graph = self._graph._replace(unknown=self._graph.unknown.astype(bool))
+        return certify(graph, graph.rhs, x, multiply, self._factor.substitute, underflowed)

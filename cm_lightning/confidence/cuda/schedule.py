@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cm_lightning.confidence.cuda.dissection import Dissection, dissect
 from cm_lightning.confidence.cuda.pattern import RING, ring_pixels
 
-# These must equal the constants in kernels.cu: number of pivots that are eliminated together, number of rows that a
+# These must equal the constants in factor.cu: number of pivots that are eliminated together, number of rows that a
 # thread computes at once, side length of an updated tile, rows per block in the assembly, and columns of the table of
 # fronts.
 PANEL = 32
@@ -139,7 +139,7 @@ def schedule(depth: int, lateral: int) -> Schedule:
 
 
 def shared_values(pivots: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Compute the number of values of a panel in shared memory; see ``eliminate_fronts`` in kernels.cu.
+    """Compute the number of values of a panel in shared memory; see ``eliminate_fronts`` in factor.cu.
 
     Args:
         pivots: Numbers of pivots of fronts.

@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from cm_lightning.confidence.arrays import to_numpy
-from cm_lightning.confidence.cuda.device import OPTIONS, SOURCE
+from cm_lightning.confidence.cuda.device import OPTIONS, SOURCES
 from cm_lightning.confidence.cuda.maps import fill_maps
+from cm_lightning.confidence.envelope import envelope
 from cm_lightning.confidence.problem import Problem
 
 HEADER = Path(__file__).with_name("cuda_on_host.h")
 
 
 class HostDevice:
-    """Runs kernels.cu thread by thread.
+    """Runs the kernels thread by thread.
 
     Args:
         folder: Where to compile.
@@ -32,11 +33,12 @@ class HostDevice:
         self.reversed = False
         self.launches: list[str] = []
         self._libraries = {}
-        source = SOURCE.read_text(encoding="utf-8")
+        source = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
         names = re.findall(r'extern "C" __global__ void (?:__launch_bounds__\(.*?\)\s+)?(\w+)\(', source)
         program = folder / "kernels.cpp"
         program.write_text(
-            f'#include "{HEADER}"\n#include "{SOURCE}"\n' + "".join(f"MAKE_LAUNCHER({name})\n" for name in names),
+            "".join(f'#include "{path}"\n' for path in (HEADER, *SOURCES))
+            + "".join(f"MAKE_LAUNCHER({name})\n" for name in names),
             encoding="utf-8",
         )
         for precision, options in OPTIONS.items():
@@ -70,6 +72,12 @@ class HostDevice:
     def keep(self, array):
         return array
 
+    def view(self, buffer, begin, shape, dtype):
+        return np.ndarray(shape, dtype, buffer, begin)
+
+    def envelope(self, lines):
+        return envelope(lines)
+
     def free_bytes(self):
         return self.free
 
@@ -81,6 +89,7 @@ def _as_c(argument):
     if isinstance(argument, np.ndarray):
         assert argument.flags.c_contiguous
         return ctypes.c_void_p(argument.ctypes.data)
+    assert type(argument) in (int, float)
     return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_longlong(argument)
 
 
