@@ -1,6 +1,6 @@
-// Elimination by nested dissection without subtractions, and substitution with the factor. This file is compiled together
-// with kernels.cu. Warps have 32 lanes, which may run at different times, so that they must be synchronised before one
-// reads what another one wrote.
+// Elimination by nested dissection without subtractions, and substitution with the factor. This file is compiled
+// together with kernels.cu. The lanes of a warp may run at different times, so that they must be synchronised before one
+// of them reads what another one wrote.
 
 #define CELL_PIXELS 49    // pixels of a cell, which are all eliminated
 #define RING 32           // pixels around a cell
@@ -53,7 +53,9 @@ __device__ inline real ratio_of(const real weight, const real inverse) {
 __device__ inline int least(const int first, const int second) { return first < second ? first : second; }
 
 // Index of the weight between two ring pixels in the update of a cell, which is followed by 32 slacks.
-__device__ inline int ring_pair(int first, int second) { return first * (2 * RING - 1 - first) / 2 + second - first - 1; }
+__device__ inline int ring_pair(const int first, const int second) {
+    return first * (2 * RING - 1 - first) / 2 + second - first - 1;
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Cells, with one warp per cell. Blocks have 32 x CELLS_PER_BLOCK threads, which need no other synchronisation.
@@ -234,7 +236,8 @@ __device__ inline Half half_of(const long long child, const long long *fronts, c
                                const real *cell_updates) {
     Half half;
     const long long *front = fronts + (child >= 0 ? child : 0) * FRONT_FIELDS;
-    half.update = child >= 0 ? below + front[WORK] : cell_updates + (child == -1 ? 0 : -2 - child) * (RING_PAIRS + RING);
+    const long long cell = child <= -2 ? -2 - child : 0; // an empty half has no pixels
+    half.update = child >= 0 ? below + front[WORK] : cell_updates + cell * (RING_PAIRS + RING);
     half.stride = child >= 0 ? (int)front[STRIDE] : 0;
     half.slack = child >= 0 ? (int)front[SIZE] : RING;
     return half;
@@ -331,9 +334,9 @@ __device__ inline real block_factor(const real *block, const int width, const in
     return column > row ? block[column * width + row] : block[row * width + column];
 }
 
-// Eliminate small fronts, with one block per front of 32 x n threads for any n. Their panels fit into shared memory, and
-// their weights are assembled where they are needed: those of a panel in shared memory, and the updates of all others
-// when they are updated for the first time.
+// Eliminate small fronts, with one block per front of 32 x n threads for n up to 8. Their panels fit into shared memory,
+// and their weights are assembled where they are needed: those of a panel in shared memory, and those of later pixels
+// when they are updated for the first time, which writes them only once.
 //
 // The columns of a panel in shared memory are the `count` pivots, and from column `padded` the later pixels and the
 // slack. `shared_values` in schedule.py computes its size.
@@ -394,9 +397,10 @@ extern "C" __global__ void __launch_bounds__(256, 4)
             for (int k = 0; k < ROWS / 2; k++) {
                 const int i = part * (ROWS / 2) + k, pivot = begin + i;
                 if (i >= count || j <= i) continue;
-                real weight = to_slack ? (real)(slack[nodes[pivot]] * SCALE)
-                                       : edge_weight(vertical, horizontal, down_right, down_left, lateral,
-                                                     row + pivot * down, column + pivot * right, other_row, other_column);
+                const int own_row = row + pivot * down, own_column = column + pivot * right;
+                real weight = to_slack ? (real)(slack[own_row * lateral + own_column] * SCALE)
+                                       : edge_weight(vertical, horizontal, down_right, down_left, lateral, own_row,
+                                                     own_column, other_row, other_column);
                 if (begin == 0) {
                     weight += update_of(first, first_places[i], in_one);
                     weight += update_of(second, second_places[i], in_other);
@@ -414,7 +418,8 @@ extern "C" __global__ void __launch_bounds__(256, 4)
             if (lane == 0) beyond[i] = sum;
         }
         __syncthreads();
-        if (warp == 0) eliminate_block(panel, width, count, beyond, inverses, unknown, nodes + begin, underflowed + frame);
+        if (warp == 0)
+            eliminate_block(panel, width, count, beyond, inverses, unknown, nodes + begin, underflowed + frame);
         __syncthreads();
         real *rows = factor + begin * stride + begin;
         for (int i = warp; i < count; i += warps)
