@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from cm_lightning.confidence.arrays import is_cupy, to_cupy
+from cm_lightning.confidence.cuda.pattern import FACTOR, INNER, MOST_NEIGHBOURS, RING, WEIGHTS
+from cm_lightning.confidence.cuda.schedule import ASSEMBLED_ROWS, CELLS_PER_BLOCK, PANEL, ROWS, TILE
 from cm_lightning.confidence.envelope import envelope
 
 # A NumPy or CuPy array.
@@ -25,8 +27,26 @@ Precision = type[np.float32] | type[np.float64]
 
 # The files are compiled as one.
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cu", "factor.cu", "equations.cu"))
+# Constants of the kernels: those of the pattern of a cell, and those of the schedule.
+CONSTANTS = {
+    "CELL_PIXELS": INNER,
+    "RING": RING,
+    "RING_PAIRS": WEIGHTS - FACTOR,
+    "CELL_WEIGHTS": WEIGHTS,  # those between ring pixels are the last ones
+    "CELL_FACTOR": FACTOR,
+    "MOST_NEIGHBOURS": MOST_NEIGHBOURS,
+    "CELLS_PER_BLOCK": CELLS_PER_BLOCK,
+    "PANEL": PANEL,
+    "ROWS": ROWS,
+    "TILE": TILE,
+    "ASSEMBLED_ROWS": ASSEMBLED_ROWS,
+}
+_DEFINITIONS = tuple(f"-D{name}={value}" for name, value in CONSTANTS.items())
 # Compiler options for the type of the factor.
-OPTIONS: dict[Precision, tuple[str, ...]] = {np.float32: (), np.float64: ("-DDOUBLE_PRECISION",)}
+OPTIONS: dict[Precision, tuple[str, ...]] = {
+    np.float32: _DEFINITIONS,
+    np.float64: (*_DEFINITIONS, "-DDOUBLE_PRECISION"),
+}
 
 
 class Device(Hashable, Protocol):

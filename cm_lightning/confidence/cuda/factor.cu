@@ -2,16 +2,7 @@
 // together with kernels.cu. The lanes of a warp may run at different times, so that they must be synchronised before one
 // of them reads what another one wrote.
 
-#define CELL_PIXELS 49    // pixels of a cell, which are all eliminated
-#define RING 32           // pixels around a cell
-#define CELL_WEIGHTS 1319 // weights of a window that can be nonzero, those between ring pixels last
-#define CELL_FACTOR 823   // weights of eliminated pixels
-#define RING_PAIRS 496    // all pairs of ring pixels
-#define MOST_NEIGHBOURS 38 // of an eliminated pixel of a cell
-#define CELLS_PER_BLOCK 4 // each by one warp
-#define PANEL 32          // number of pivots of a front that are eliminated together, by one warp
-#define ROWS 8            // number of rows that a thread computes at once
-#define TILE 64           // side length of a tile of weights that one block updates
+// Constants of cells and fronts are compiler options; see device.py.
 
 // Columns of the table of fronts.
 #define FRONT_FIELDS 8
@@ -478,7 +469,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 }
 
 // Assemble the upper triangles of large fronts from the weights of their pivots and the updates of their halves. Blocks
-// have 32 x 4 threads for 16 rows.
+// have 32 x 4 threads for ASSEMBLED_ROWS rows.
 extern "C" __global__ void assemble(GRAPH_PARAMETERS, const int *__restrict__ level,
                                     const long long *__restrict__ fronts, const int *__restrict__ nodes,
                                     const int *__restrict__ in_first, const int *__restrict__ in_second,
@@ -498,7 +489,8 @@ extern "C" __global__ void assemble(GRAPH_PARAMETERS, const int *__restrict__ le
     in_second += front[START];
     const Half first = half_of(front[FIRST], fronts, below, cell_updates);
     const Half second = half_of(front[SECOND], fronts, below, cell_updates);
-    for (int i = blockIdx.y * 16 + threadIdx.y; i < size && i < (int)(blockIdx.y + 1) * 16; i += 4) {
+    const int end = least(size, (int)(blockIdx.y + 1) * ASSEMBLED_ROWS);
+    for (int i = (int)blockIdx.y * ASSEMBLED_ROWS + threadIdx.y; i < end; i += 4) {
         const int first_place = in_first[i], second_place = in_second[i];
         const int row = nodes[i] / (int)lateral, column = nodes[i] - row * (int)lateral;
         for (int j = i + 1 + threadIdx.x; j <= size; j += WARP) {
@@ -560,6 +552,7 @@ extern "C" __global__ void __launch_bounds__(256)
     // Every thread works on its own columns.
     for (int j = thread; j <= remaining && thread < CHUNK; j += least(threads, CHUNK)) {
         real *column = columns + thread;
+#pragma unroll 8
         for (int i = 0; i < count; i++) column[i * CHUNK] = work[i * stride + count + j];
         eliminate_column(block, width, column, CHUNK, count);
         for (int i = 0; i < count; i++) {
@@ -703,9 +696,9 @@ __device__ inline real substitute_block(const real *__restrict__ block, const lo
     return value;
 }
 
-// Forward substitution: computes z at the pivots of the fronts, and the contributions to their rings in `vectors`.
-// Backward substitution: computes the solution at the pivots from z and the solution at the rings. At least one of them
-// is nonzero. The ratios of large panels are the same for both.
+// Forward substitution computes z at the pivots of the fronts, and the contributions to their rings in `vectors`.
+// Backward substitution computes the solution at the pivots from z and the solution at the rings. A launch does one of
+// them, or first the one and then the other.
 extern "C" __global__ void __launch_bounds__(1024)
     substitute_fronts(const long long forward, const long long backward, const double *__restrict__ right,
                       const long long pixels, const int *__restrict__ groups, const int *__restrict__ steps,

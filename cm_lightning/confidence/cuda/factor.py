@@ -11,6 +11,7 @@ from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.pattern import FACTOR, INNER, PATTERN, RING, WEIGHTS
 from cm_lightning.confidence.cuda.schedule import (
     ASSEMBLED_ROWS,
+    CELLS_PER_BLOCK,
     PIVOTS,
     SHARED_BYTES,
     SIZE,
@@ -24,8 +25,6 @@ from cm_lightning.confidence.graph import RandomWalkGraph
 
 # Number of values of the update of a cell: a weight for each pair of ring pixels, followed by their slacks.
 CELL_UPDATE = WEIGHTS - FACTOR + RING
-# This must equal the constant in factor.cu.
-CELLS_PER_BLOCK = 4
 # Minimum and maximum number of warps of 32 threads for a small front, and number of pixels per warp. While one of the
 # warps eliminates pivots, the others wait, so that many fronts at once are better than many warps per front.
 MIN_WARPS, MAX_WARPS, PIXELS_PER_WARP = 2, 8, 24

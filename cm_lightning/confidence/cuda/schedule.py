@@ -16,13 +16,15 @@ from cm_lightning.confidence.cpu.tree import grow_tree, list_pixels
 from cm_lightning.confidence.cuda.pattern import CELL, RING, ring_pixels
 from cm_lightning.confidence.cuda.stages import Stage, group_fronts
 
-# These must equal the constants in factor.cu: number of pivots that are eliminated together, number of rows that a
-# thread computes at once, side length of an updated tile, rows per block in the assembly, and columns of the table of
-# fronts.
+# Number of cells that a block of threads processes, each by one warp of 32 threads.
+CELLS_PER_BLOCK = 4
+# Number of pivots of a front that are eliminated together, and number of rows that a thread computes at once.
 PANEL = 32
 ROWS = 8
+# Side length of a tile of weights that one block updates, and number of rows that one block assembles, in large fronts.
 TILE = 64
 ASSEMBLED_ROWS = 16
+# Columns of the table of fronts, which must equal those in factor.cu.
 START, PIVOTS, SIZE, STRIDE, WORK, FACTOR_START, FIRST, SECOND = range(8)
 
 # Maximum shared memory of small fronts. Every GPU has 48 KB per block, of which a little is used otherwise.
