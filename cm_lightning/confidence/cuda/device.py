@@ -18,7 +18,8 @@ from cm_lightning.confidence.envelope import envelope
 Array = Any
 # Up to three numbers, as in CUDA.
 Extent = tuple[int, ...]
-# Function with the arguments kernel, grid, block, and kernel arguments (arrays, ints, floats; 0 for a null pointer).
+# Function with the arguments kernel, grid, block, and kernel arguments (arrays, ints, floats; 0 for a null pointer),
+# and with the size of dynamic shared memory as keyword shared_bytes.
 Launch = Callable[..., None]
 Precision = type[np.float32] | type[np.float64]
 
@@ -91,9 +92,9 @@ class CupyDevice:
         """Return the function that launches kernels for a type of the factor."""
         kernel = partial(_kernel, OPTIONS[precision])
 
-        def launch(name: str, grid: Extent, block: Extent, *arguments: Any) -> None:
+        def launch(name: str, grid: Extent, block: Extent, *arguments: Any, shared_bytes: int = 0) -> None:
             # CuPy passes an int as long long and a float as double, as the kernels expect.
-            kernel(name)(grid, block, arguments)
+            kernel(name)(grid, block, arguments, shared_mem=shared_bytes)
 
         return launch
 

@@ -1,9 +1,9 @@
 // Subtraction-free nested dissection and conjugate gradients on batches of frames.
 //
 // The algorithm and the names are those of cm_lightning/confidence/cpu/elimination.py. This file is compiled with and
-// without DOUBLE_PRECISION, which determines the type of the factor. It needs no headers, and uses no warp intrinsics
-// and no atomics: every value is written by one thread, and the order of sums depends only on the shape of the frame,
-// so that the result for a frame is bit-identical in all batches.
+// without DOUBLE_PRECISION, which determines the type of the factor. It needs no headers, and uses no atomics: every
+// value is written by one thread, and the order of sums depends only on the shape of the frame, so that the result for a
+// frame is bit-identical in all batches.
 //
 // The last axis of every grid and the first axis of every array is the frame. Integer arguments are long long.
 
@@ -14,8 +14,8 @@ typedef double real;
 #define NEGLIGIBLE 2.2250738585072014e-300
 #else
 typedef float real;
-// Weights are at most 1. They are scaled by 2^96 to use the entire range of float. Inverses of blocks, which have the
-// scale 2^-96, and right-hand sides are scaled by 2^48, so that their products have no scale.
+// Weights are at most 1. They are scaled by 2^96 to use the entire range of float. Inverses of their sums, which have
+// the scale 2^-96, and right-hand sides are scaled by 2^48, so that their products have no scale.
 #define SCALE 79228162514264337593543950336.0
 #define ROOT_SCALE 281474976710656.0
 // Smaller ratios are set to 0. They are far below rounding errors, and would lead to underflow.
@@ -27,7 +27,10 @@ typedef float real;
 #define CELL_WEIGHTS 1319 // weights of a window that can be nonzero, those between ring pixels last
 #define CELL_FACTOR 823   // weights of eliminated pixels
 #define RING_PAIRS 496    // all pairs of ring pixels
-#define PANEL 32          // number of pivots of a front that are eliminated together
+#define MOST_NEIGHBOURS 38 // of an eliminated pixel of a cell
+#define CELLS_PER_BLOCK 4 // each by one warp
+#define PANEL 32          // number of pivots of a front that are eliminated together, by one warp
+#define ROWS 8            // number of rows that a thread computes at once
 #define TILE 64           // side length of a tile of weights that one block updates
 #define PIXELS_PER_BLOCK 1024
 
@@ -55,22 +58,56 @@ typedef float real;
     slack += (frame) * depth * lateral;                                                                               \
     unknown += (frame) * depth * lateral;
 
+#define WARP 32
+#define ALL_LANES 0xffffffffu
+
+// 16 bytes of a row in shared memory, which are loaded at once.
+#define VECTOR (16 / (int)sizeof(real))
+struct alignas(16) Vector {
+    real values[VECTOR];
+};
+
+// Memory of a block whose size is given at the launch.
+#ifndef DYNAMIC_SHARED
+#define DYNAMIC_SHARED(name) extern __shared__ Vector name[];
+#endif
+
+// Sum of the values of a warp. All lanes add the same pairs, so that they obtain the same result.
+__device__ inline real warp_sum(real value) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(ALL_LANES, value, distance);
+    return value;
+}
+
+__device__ inline real ratio_of(const real weight, const real inverse) {
+    const real ratio = weight * inverse;
+    return ratio > NEGLIGIBLE ? ratio : 0;
+}
+
+__device__ inline int smaller(const int first, const int second) { return first < second ? first : second; }
+
 // Index of the weight between two ring pixels in the update of a cell, which is followed by 32 slacks.
 __device__ inline int ring_pair(int first, int second) { return first * (2 * RING - 1 - first) / 2 + second - first - 1; }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Cells, with one block of 32 threads per cell.
+// Cells, with one warp per cell. Blocks have 32 x CELLS_PER_BLOCK threads, which need no other synchronisation.
 
-extern "C" __global__ void eliminate_cells(GRAPH_PARAMETERS, const long long cells, const int *corners,
-                                           const int *rows, const int *columns, const int *row_start,
-                                           const int *neighbours, const int *target_start, const short *targets,
-                                           const int *edges, const long long edge_count, real *factor, real *pivots,
-                                           real *updates, unsigned char *underflowed) {
-    __shared__ real weights[CELL_WEIGHTS];
-    __shared__ real ratios[RING + CELL_PIXELS];
-    __shared__ real slacks[CELL_PIXELS + RING];
+// Each pair consists of the index of the weight that changes (11 bits), and of the indices of the two neighbours of the
+// eliminated pixel (6 bits each).
+extern "C" __global__ void __launch_bounds__(WARP *CELLS_PER_BLOCK)
+    eliminate_cells(GRAPH_PARAMETERS, const long long cells, const int *__restrict__ corners,
+                    const int *__restrict__ rows, const int *__restrict__ columns, const int *__restrict__ row_start,
+                    const int *__restrict__ neighbours, const int *__restrict__ pair_start,
+                    const int *__restrict__ pairs, const int *__restrict__ edges, const long long edge_count,
+                    real *factor, real *pivots, real *updates, unsigned char *underflowed) {
+    __shared__ real weights_of_cells[CELLS_PER_BLOCK][CELL_WEIGHTS];
+    __shared__ real ratios_of_cells[CELLS_PER_BLOCK][MOST_NEIGHBOURS];
+    __shared__ real slacks_of_cells[CELLS_PER_BLOCK][CELL_PIXELS + RING];
     const int lane = threadIdx.x;
-    const long long cell = blockIdx.x, frame = blockIdx.z;
+    const long long cell = (long long)blockIdx.x * CELLS_PER_BLOCK + threadIdx.y, frame = blockIdx.z;
+    if (cell >= cells) return;
+    real *weights = weights_of_cells[threadIdx.y], *ratios = ratios_of_cells[threadIdx.y];
+    real *slacks = slacks_of_cells[threadIdx.y];
     SELECT_GRAPH(frame)
     const long long place = frame * cells + cell;
     factor += place * CELL_FACTOR;
@@ -78,14 +115,14 @@ extern "C" __global__ void eliminate_cells(GRAPH_PARAMETERS, const long long cel
     updates += place * (RING_PAIRS + RING);
     const int top = corners[2 * cell] - 1, left = corners[2 * cell + 1] - 1;
 
-    for (int index = lane; index < CELL_WEIGHTS; index += 32) weights[index] = 0;
-    for (int pixel = lane; pixel < CELL_PIXELS + RING; pixel += 32) {
+    for (int index = lane; index < CELL_WEIGHTS; index += WARP) weights[index] = 0;
+    for (int pixel = lane; pixel < CELL_PIXELS + RING; pixel += WARP) {
         const int row = top + rows[pixel], column = left + columns[pixel];
         const bool own = pixel < CELL_PIXELS && row < depth && column < lateral;
         slacks[pixel] = own ? (real)(slack[row * lateral + column] * SCALE) : 0;
     }
-    __syncthreads();
-    for (int edge = lane; edge < edge_count; edge += 32) {
+    __syncwarp();
+    for (int edge = lane; edge < edge_count; edge += WARP) {
         const int kind = edges[4 * edge + 1];
         const int row = top + edges[4 * edge + 2], column = left + edges[4 * edge + 3];
         double weight = 0;
@@ -100,19 +137,20 @@ extern "C" __global__ void eliminate_cells(GRAPH_PARAMETERS, const long long cel
         }
         weights[edges[4 * edge]] = (real)(weight * SCALE);
     }
-    __syncthreads();
+    __syncwarp();
 
     for (int pixel = 0; pixel < CELL_PIXELS; pixel++) {
         const int begin = row_start[pixel], count = row_start[pixel + 1] - begin;
-        // All threads compute this sum, which is as fast as a single thread.
-        real total = slacks[pixel];
-        for (int index = 0; index < count; index++) total += weights[begin + index];
+        const real own_slack = slacks[pixel];
+        real sum = 0;
+        for (int index = lane; index < count; index += WARP) sum += weights[begin + index];
+        const real total = own_slack + warp_sum(sum);
         const real inverse = total > 0 ? 1 / total : 0;
-        for (int index = lane; index < count; index += 32) {
-            const real ratio = weights[begin + index] * inverse;
-            ratios[index] = ratio > NEGLIGIBLE ? ratio : 0;
-            factor[begin + index] = ratios[index];
-            slacks[neighbours[begin + index]] += ratios[index] * slacks[pixel];
+        for (int index = lane; index < count; index += WARP) {
+            const real ratio = ratio_of(weights[begin + index], inverse);
+            ratios[index] = ratio;
+            factor[begin + index] = ratio;
+            slacks[neighbours[begin + index]] += ratio * own_slack;
         }
         if (lane == 0) {
             pivots[pixel] = total > 0 ? (real)(ROOT_SCALE / total) : 0;
@@ -120,49 +158,53 @@ extern "C" __global__ void eliminate_cells(GRAPH_PARAMETERS, const long long cel
             if (!(total > 0) && row < depth && column < lateral && unknown[row * lateral + column])
                 underflowed[frame] = 1;
         }
-        __syncthreads();
-        int target = target_start[pixel];
-        for (int first = 0; first < count; first++) {
-            const real weight = weights[begin + first];
-            for (int second = lane; second < count; second += 32)
-                if (second > first) weights[targets[target + second - first - 1]] += weight * ratios[second];
-            target += count - first - 1;
+        __syncwarp();
+        const int end = pair_start[pixel + 1];
+        for (int index = pair_start[pixel] + lane; index < end; index += WARP) {
+            const int pair = pairs[index];
+            weights[pair & 2047] += weights[begin + (pair >> 11 & 63)] * ratios[pair >> 17];
         }
-        __syncthreads();
+        __syncwarp();
     }
-    for (int index = lane; index < RING_PAIRS; index += 32) updates[index] = weights[CELL_FACTOR + index];
+    for (int index = lane; index < RING_PAIRS; index += WARP) updates[index] = weights[CELL_FACTOR + index];
     updates[RING_PAIRS + lane] = slacks[CELL_PIXELS + lane];
 }
 
 // Forward substitution: computes z at the pixels of cells, and their contributions to the rings.
-extern "C" __global__ void reduce_cells(const double *right, const long long depth, const long long lateral,
-                                        const long long cells, const int *corners, const int *rows, const int *columns,
-                                        const int *row_start, const int *neighbours, const real *factor,
-                                        const real *pivots, const int *skipped, real *solution,
-                                        real *ring_contributions) {
-    __shared__ real window[CELL_PIXELS + RING];
+extern "C" __global__ void __launch_bounds__(WARP *CELLS_PER_BLOCK)
+    reduce_cells(const double *__restrict__ right, const long long depth, const long long lateral,
+                 const long long cells, const int *__restrict__ corners, const int *__restrict__ rows,
+                 const int *__restrict__ columns, const int *__restrict__ row_start,
+                 const int *__restrict__ neighbours, const real *__restrict__ factor,
+                 const real *__restrict__ pivots, const int *__restrict__ skipped, real *__restrict__ solution,
+                 real *__restrict__ ring_contributions) {
+    __shared__ real windows[CELLS_PER_BLOCK][CELL_PIXELS + RING];
+    __shared__ real held_of_cells[CELLS_PER_BLOCK][CELL_FACTOR];
     const int lane = threadIdx.x;
-    const long long cell = blockIdx.x, frame = blockIdx.z;
-    if (skipped[frame]) return;
+    const long long cell = (long long)blockIdx.x * CELLS_PER_BLOCK + threadIdx.y, frame = blockIdx.z;
+    if (cell >= cells || skipped[frame]) return;
+    real *window = windows[threadIdx.y], *held = held_of_cells[threadIdx.y];
     const long long place = frame * cells + cell;
     factor += place * CELL_FACTOR;
     pivots += place * CELL_PIXELS;
     right += frame * depth * lateral;
     solution += frame * depth * lateral;
     const int top = corners[2 * cell] - 1, left = corners[2 * cell + 1] - 1;
-    for (int pixel = lane; pixel < CELL_PIXELS + RING; pixel += 32) {
+    for (int index = lane; index < CELL_FACTOR; index += WARP) held[index] = factor[index];
+    for (int pixel = lane; pixel < CELL_PIXELS + RING; pixel += WARP) {
         const int row = top + rows[pixel], column = left + columns[pixel];
         const bool own = pixel < CELL_PIXELS && row < depth && column < lateral;
         window[pixel] = own ? (real)(right[row * lateral + column] * ROOT_SCALE) : 0;
     }
-    __syncthreads();
+    __syncwarp();
     for (int pixel = 0; pixel < CELL_PIXELS; pixel++) {
         const int end = row_start[pixel + 1];
-        for (int index = row_start[pixel] + lane; index < end; index += 32)
-            window[neighbours[index]] += factor[index] * window[pixel];
-        __syncthreads();
+        const real value = window[pixel];
+        for (int index = row_start[pixel] + lane; index < end; index += WARP)
+            window[neighbours[index]] += held[index] * value;
+        __syncwarp();
     }
-    for (int pixel = lane; pixel < CELL_PIXELS; pixel += 32) {
+    for (int pixel = lane; pixel < CELL_PIXELS; pixel += WARP) {
         const int row = top + rows[pixel], column = left + columns[pixel];
         if (row < depth && column < lateral) solution[row * lateral + column] = window[pixel] * pivots[pixel];
     }
@@ -170,234 +212,415 @@ extern "C" __global__ void reduce_cells(const double *right, const long long dep
 }
 
 // Backward substitution, after the rings have been solved.
-extern "C" __global__ void substitute_cells(const long long depth, const long long lateral, const long long cells,
-                                            const int *corners, const int *rows, const int *columns,
-                                            const int *row_start, const int *neighbours, const real *factor,
-                                            const int *skipped, real *solution) {
-    __shared__ real window[CELL_PIXELS + RING];
-    __shared__ real held[CELL_FACTOR];
+extern "C" __global__ void __launch_bounds__(WARP *CELLS_PER_BLOCK)
+    substitute_cells(const long long depth, const long long lateral, const long long cells,
+                     const int *__restrict__ corners, const int *__restrict__ rows, const int *__restrict__ columns,
+                     const int *__restrict__ row_start, const int *__restrict__ neighbours,
+                     const real *__restrict__ factor, const int *__restrict__ skipped, real *solution) {
+    __shared__ real windows[CELLS_PER_BLOCK][CELL_PIXELS + RING];
+    __shared__ real held_of_cells[CELLS_PER_BLOCK][CELL_FACTOR];
     const int lane = threadIdx.x;
-    const long long cell = blockIdx.x, frame = blockIdx.z;
-    if (skipped[frame]) return;
+    const long long cell = (long long)blockIdx.x * CELLS_PER_BLOCK + threadIdx.y, frame = blockIdx.z;
+    if (cell >= cells || skipped[frame]) return;
+    real *window = windows[threadIdx.y], *held = held_of_cells[threadIdx.y];
     factor += (frame * cells + cell) * CELL_FACTOR;
     solution += frame * depth * lateral;
     const int top = corners[2 * cell] - 1, left = corners[2 * cell + 1] - 1;
-    for (int pixel = lane; pixel < CELL_PIXELS + RING; pixel += 32) {
+    for (int index = lane; index < CELL_FACTOR; index += WARP) held[index] = factor[index];
+    for (int pixel = lane; pixel < CELL_PIXELS + RING; pixel += WARP) {
         const int row = top + rows[pixel], column = left + columns[pixel];
         const bool inside = row >= 0 && column >= 0 && row < depth && column < lateral;
         window[pixel] = inside ? solution[row * lateral + column] : 0;
     }
-    for (int index = lane; index < CELL_FACTOR; index += 32) held[index] = factor[index];
-    __syncthreads();
+    __syncwarp();
     for (int pixel = CELL_PIXELS - 1; pixel >= 0; pixel--) {
-        real total = window[pixel];
-        for (int index = row_start[pixel]; index < row_start[pixel + 1]; index++)
-            total += held[index] * window[neighbours[index]];
-        __syncthreads();
-        if (lane == 0) window[pixel] = total;
-        __syncthreads();
+        const int end = row_start[pixel + 1];
+        real sum = 0;
+        for (int index = row_start[pixel] + lane; index < end; index += WARP)
+            sum += held[index] * window[neighbours[index]];
+        sum = warp_sum(sum);
+        if (lane == 0) window[pixel] += sum;
+        __syncwarp();
     }
-    for (int pixel = lane; pixel < CELL_PIXELS; pixel += 32) {
+    for (int pixel = lane; pixel < CELL_PIXELS; pixel += WARP) {
         const int row = top + rows[pixel], column = left + columns[pixel];
         if (row < depth && column < lateral) solution[row * lateral + column] = window[pixel];
     }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Fronts, which are processed level by level.
+// Elimination of fronts, which are processed level by level.
+//
+// The pivots of a panel are eliminated one after another: the weights w of the row of a pivot are divided by their sum,
+// which results in ratios r, and w_ij += w_pi r_pj for all later pixels i and j. The factor contains the ratios of each
+// pivot, and ROOT_SCALE divided by the sum on the diagonal, all of which are 0 for a pivot without weights, which is a
+// known or missing pixel. Within a panel, it also contains the ratios below the diagonal, as a symmetric matrix.
 
-// Update of a finished half: the weight between two pixels of its ring, or the slack of the first pixel.
-__device__ inline real update_of(const long long child, const int first, const int second, const bool to_slack,
-                                 const long long *fronts, const real *below, const real *cell_updates) {
-    if (child >= 0) {
-        const long long *half = fronts + child * FRONT_FIELDS;
-        return below[half[WORK] + first * half[STRIDE] + (to_slack ? half[SIZE] : (long long)second)];
-    }
-    const real *update = cell_updates + (-2 - child) * (RING_PAIRS + RING);
-    if (to_slack) return update[RING_PAIRS + first];
-    return first < second ? update[ring_pair(first, second)] : update[ring_pair(second, first)];
+// Update of a finished half of a front, a cell or a front.
+struct Half {
+    const real *update;
+    long long stride; // 0 for a cell
+    int slack;        // index of the slack in its ring
+};
+
+__device__ inline Half half_of(const long long child, const long long *fronts, const real *below,
+                               const real *cell_updates) {
+    Half half;
+    const long long *front = fronts + (child >= 0 ? child : 0) * FRONT_FIELDS;
+    half.update = child >= 0 ? below + front[WORK] : cell_updates + (child == -1 ? 0 : -2 - child) * (RING_PAIRS + RING);
+    half.stride = child >= 0 ? front[STRIDE] : 0;
+    half.slack = child >= 0 ? (int)front[SIZE] : RING;
+    return half;
 }
 
-// Assemble the upper triangles of the fronts of a level from the weights of their pivots and the updates of their
-// halves. Blocks have 32 x 4 threads for 16 rows.
-extern "C" __global__ void assemble(GRAPH_PARAMETERS, const int *level, const long long *fronts, const int *nodes,
-                                    const int *in_first, const int *in_second, const real *below,
-                                    const long long below_size, const real *cell_updates, const long long cells,
-                                    real *work, const long long work_size) {
+// Weight between two pixels of the ring of a half, or a pixel and the slack; 0 if one of them is not in this half.
+__device__ inline real update_of(const Half &half, const int first, const int second) {
+    if (first < 0 || second < 0) return 0;
+    if (half.stride) return half.update[first * half.stride + second];
+    if (second == RING) return half.update[RING_PAIRS + first];
+    return half.update[first < second ? ring_pair(first, second) : ring_pair(second, first)];
+}
+
+// Weight of the edge between two pixels of the grid, 0 if they are not neighbours.
+__device__ inline real edge_weight(const double *vertical, const double *horizontal, const double *down_right,
+                                   const double *down_left, const long long lateral, const int row, const int column,
+                                   const int other_row, const int other_column) {
+    const int down = other_row - row, right = other_column - column;
+    if (down < -1 || down > 1 || right < -1 || right > 1) return 0;
+    const long long upper = down < 0 ? other_row : row, leftmost = right < 0 ? other_column : column;
+    if (right == 0) return (real)(vertical[upper * lateral + leftmost] * SCALE);
+    if (down == 0) return (real)(horizontal[upper * (lateral - 1) + leftmost] * SCALE);
+    return (real)((down == right ? down_right : down_left)[upper * (lateral - 1) + leftmost] * SCALE);
+}
+
+// Eliminate the pivots of a panel within their block, by one warp. Weights are above the diagonal of the block, and are
+// replaced by those at the time of the elimination. Ratios are written below the diagonal, and ROOT_SCALE divided by
+// the sum of the weights of each pivot on the diagonal. `beyond` contains the sums of the weights to pixels outside the
+// block, and `inverses` receives the inverses of the sums.
+__device__ inline void eliminate_block(real *block, const int width, const int count, const real *beyond,
+                                       real *inverses, const unsigned char *unknown, const int *nodes,
+                                       unsigned char *underflowed) {
+    const int lane = threadIdx.x;
+    real outside = lane < count ? beyond[lane] : 0, inverse_of_lane = 0;
+    for (int pivot = 0; pivot < count; pivot++) {
+        real *row = block + pivot * width;
+        const bool later = lane > pivot && lane < count;
+        real weight = later ? row[lane] : 0;
+#pragma unroll 4
+        for (int before = 0; before < pivot; before++)
+            if (later) weight += row[before] * block[before * width + lane];
+        // The earlier pivots lead to the outside, too.
+        real part = lane == pivot ? outside : 0;
+        if (lane < pivot) part = row[lane] * outside;
+        part = warp_sum(part);
+        const real total = part + warp_sum(weight);
+        const real inverse = total > 0 ? 1 / total : 0;
+        if (later) {
+            row[lane] = weight;
+            block[lane * width + pivot] = ratio_of(weight, inverse);
+        }
+        if (lane == pivot) {
+            outside = part;
+            inverse_of_lane = inverse;
+            row[pivot] = total > 0 ? (real)(ROOT_SCALE / total) : 0;
+            if (!(total > 0) && unknown[nodes[pivot]]) *underflowed = 1;
+        }
+        __syncwarp();
+    }
+    inverses[lane] = inverse_of_lane;
+}
+
+// Eliminate the pivots of a panel in one column of weights to later pixels, by one thread. The ratios of the block are
+// below the diagonal of `block`. Both arrays have a multiple of ROWS rows, whose contents after `count` do not matter.
+__device__ inline void eliminate_column(const real *block, const int width, real *column, const int column_width,
+                                        const int count) {
+    for (int begin = 0; begin < count; begin += ROWS) {
+        real sums[ROWS];
+        const real *ratios = block + begin * width;
+#pragma unroll
+        for (int k = 0; k < ROWS; k++) sums[k] = column[(begin + k) * column_width];
+        for (int before = 0; before < begin; before += VECTOR) {
+            real weights[VECTOR];
+#pragma unroll
+            for (int v = 0; v < VECTOR; v++) weights[v] = column[(before + v) * column_width];
+#pragma unroll
+            for (int k = 0; k < ROWS; k++) {
+                const Vector ratio = *(const Vector *)(ratios + k * width + before);
+#pragma unroll
+                for (int v = 0; v < VECTOR; v++) sums[k] += ratio.values[v] * weights[v];
+            }
+        }
+#pragma unroll
+        for (int k = 1; k < ROWS; k++)
+#pragma unroll
+            for (int before = 0; before < k; before++) sums[k] += ratios[k * width + begin + before] * sums[before];
+#pragma unroll
+        for (int k = 0; k < ROWS; k++) column[(begin + k) * column_width] = sums[k];
+    }
+}
+
+// Entry of the factor in the block of the pivots of a panel.
+__device__ inline real block_factor(const real *block, const int width, const int row, const int column) {
+    return column > row ? block[column * width + row] : block[row * width + column];
+}
+
+// Eliminate small fronts, with one block per front of 32 x n threads for any n. Their panels fit into shared memory, and
+// their weights are assembled where they are needed: those of a panel in shared memory, and the updates of all others
+// when they are updated for the first time.
+//
+// The columns of a panel in shared memory are the `count` pivots, and from column `padded` the later pixels and the
+// slack. `shared_values` in schedule.py computes its size.
+extern "C" __global__ void __launch_bounds__(256)
+    eliminate_fronts(GRAPH_PARAMETERS, const int *__restrict__ level, const long long *__restrict__ fronts,
+                     const int *__restrict__ nodes, const int *__restrict__ in_first,
+                     const int *__restrict__ in_second, const real *__restrict__ below, const long long below_size,
+                     const real *__restrict__ cell_updates, const long long cells, real *work,
+                     const long long work_size, real *__restrict__ factor, const long long factor_size,
+                     unsigned char *underflowed) {
+    DYNAMIC_SHARED(shared)
+    __shared__ real beyond[PANEL], inverses[PANEL];
+    const int lane = threadIdx.x, warp = threadIdx.y, warps = blockDim.y;
+    const int thread = warp * WARP + lane, threads = warps * WARP;
     const long long frame = blockIdx.z;
     SELECT_GRAPH(frame)
     const long long *front = fronts + level[blockIdx.x] * FRONT_FIELDS;
-    const int size = (int)front[SIZE];
+    const int size = (int)front[SIZE], eliminated = (int)front[PIVOTS];
+    const long long stride = front[STRIDE];
+    below += frame * below_size;
+    cell_updates += frame * cells * (RING_PAIRS + RING);
+    work += frame * work_size + front[WORK];
+    factor += frame * factor_size + front[FACTOR_START];
+    nodes += front[START];
+    in_first += front[START];
+    in_second += front[START];
+    const Half first = half_of(front[FIRST], fronts, below, cell_updates);
+    const Half second = half_of(front[SECOND], fronts, below, cell_updates);
+
+    const int most_rows = (smaller(eliminated, PANEL) + ROWS - 1) / ROWS * ROWS;
+    const int width = (most_rows + size - smaller(eliminated, PANEL) + 1 + 7) / 16 * 16 + 8;
+    real *panel = (real *)shared;
+    // Indices of all pixels and the slack in the halves.
+    short *first_places = (short *)(panel + most_rows * width), *second_places = first_places + size + 1;
+    for (int j = thread; j <= size; j += threads) {
+        first_places[j] = (short)(j < size ? in_first[j] : first.slack);
+        second_places[j] = (short)(j < size ? in_second[j] : second.slack);
+    }
+    __syncthreads();
+
+    // The pivots are on a line.
+    const int row = nodes[0] / (int)lateral, column = nodes[0] - row * (int)lateral;
+    const int down = eliminated > 1 && nodes[1] / (int)lateral > row, right = 1 - down;
+    for (int begin = 0; begin < eliminated; begin += PANEL) {
+        const int count = smaller(eliminated - begin, PANEL), padded = (count + ROWS - 1) / ROWS * ROWS;
+        const int after = begin + count, remaining = size - after;
+        // Each warp assembles ROWS / 2 rows of 32 columns.
+        const int columns = size - begin + 1, strips = (columns + WARP - 1) / WARP, parts = padded / (ROWS / 2);
+        for (int item = warp; item < strips * parts; item += warps) {
+            const int part = item / strips, j = (item - part * strips) * WARP + lane;
+            if (j >= columns) continue;
+            const bool to_slack = begin + j == size;
+            const int node = to_slack ? 0 : nodes[begin + j], other_row = node / (int)lateral;
+            const int other_column = node - other_row * (int)lateral;
+            const int in_one = first_places[begin + j], in_other = second_places[begin + j];
+            real *target = panel + (j < count ? j : j - count + padded);
+#pragma unroll
+            for (int k = 0; k < ROWS / 2; k++) {
+                const int i = part * (ROWS / 2) + k, pivot = begin + i;
+                if (i >= count || j <= i) continue;
+                real weight = to_slack ? (real)(slack[nodes[pivot]] * SCALE)
+                                       : edge_weight(vertical, horizontal, down_right, down_left, lateral,
+                                                     row + pivot * down, column + pivot * right, other_row, other_column);
+                if (begin == 0) {
+                    weight += update_of(first, first_places[i], in_one);
+                    weight += update_of(second, second_places[i], in_other);
+                } else {
+                    weight += work[pivot * stride + begin + j];
+                }
+                target[i * width] = weight;
+            }
+        }
+        __syncthreads();
+        for (int i = warp; i < count; i += warps) {
+            real sum = 0;
+            for (int j = lane; j <= remaining; j += WARP) sum += panel[i * width + padded + j];
+            sum = warp_sum(sum);
+            if (lane == 0) beyond[i] = sum;
+        }
+        __syncthreads();
+        if (warp == 0) eliminate_block(panel, width, count, beyond, inverses, unknown, nodes + begin, underflowed + frame);
+        __syncthreads();
+        real *rows = factor + begin * stride + begin;
+        for (int i = warp; i < count; i += warps)
+            if (lane < count) rows[i * stride + lane] = block_factor(panel, width, i, lane);
+        for (int j = thread; j <= remaining; j += threads) {
+            real *column = panel + padded + j;
+            eliminate_column(panel, width, column, width, count);
+            for (int i = 0; i < count; i++) rows[i * stride + count + j] = ratio_of(column[i * width], inverses[i]);
+        }
+        __syncthreads();
+
+        // Each warp updates ROWS rows of 32 columns at once, which are above the diagonal at least in part.
+        const int later_strips = (remaining + WARP) / WARP;
+        int turn = warp;
+        for (int top = 0; top < remaining; top += ROWS) {
+            const int skipped_strips = top / WARP;
+            for (int strip = skipped_strips + turn; strip < later_strips; strip += warps) {
+                const int j = smaller(strip * WARP + lane, remaining);
+                real sums[ROWS];
+#pragma unroll
+                for (int k = 0; k < ROWS; k++) sums[k] = 0;
+#pragma unroll 2
+                for (int pivot = 0; pivot < count; pivot++) {
+                    const real *row = panel + pivot * width + padded;
+                    const real ratio = row[j] * inverses[pivot];
+#pragma unroll
+                    for (int k = 0; k < ROWS; k += VECTOR) {
+                        const Vector weights = *(const Vector *)(row + top + k);
+#pragma unroll
+                        for (int v = 0; v < VECTOR; v++) sums[k + v] += weights.values[v] * ratio;
+                    }
+                }
+                if (strip * WARP + lane > remaining) continue;
+                real *target = work + (after + top) * stride + after + j;
+                if (begin == 0) {
+                    const int in_one = first_places[after + j], in_other = second_places[after + j];
+#pragma unroll
+                    for (int k = 0; k < ROWS; k++) {
+                        if (top + k >= j || top + k >= remaining) continue;
+                        const int i = after + top + k;
+                        real weight = update_of(first, first_places[i], in_one);
+                        weight += update_of(second, second_places[i], in_other);
+                        target[k * stride] = weight + sums[k];
+                    }
+                } else {
+#pragma unroll
+                    for (int k = 0; k < ROWS; k++)
+                        if (top + k < j && top + k < remaining) target[k * stride] += sums[k];
+                }
+            }
+            // The next strip is the turn of the warp after the one that had the last strip.
+            turn = (turn + (later_strips - skipped_strips) * (warps - 1)) % warps;
+        }
+        __syncthreads();
+    }
+}
+
+// Assemble the upper triangles of large fronts from the weights of their pivots and the updates of their halves. Blocks
+// have 32 x 4 threads for 16 rows.
+extern "C" __global__ void assemble(GRAPH_PARAMETERS, const int *__restrict__ level,
+                                    const long long *__restrict__ fronts, const int *__restrict__ nodes,
+                                    const int *__restrict__ in_first, const int *__restrict__ in_second,
+                                    const real *__restrict__ below, const long long below_size,
+                                    const real *__restrict__ cell_updates, const long long cells,
+                                    real *__restrict__ work, const long long work_size) {
+    const long long frame = blockIdx.z;
+    SELECT_GRAPH(frame)
+    const long long *front = fronts + level[blockIdx.x] * FRONT_FIELDS;
+    const int size = (int)front[SIZE], eliminated = (int)front[PIVOTS];
+    const long long stride = front[STRIDE];
     below += frame * below_size;
     cell_updates += frame * cells * (RING_PAIRS + RING);
     work += frame * work_size + front[WORK];
     nodes += front[START];
     in_first += front[START];
     in_second += front[START];
+    const Half first = half_of(front[FIRST], fronts, below, cell_updates);
+    const Half second = half_of(front[SECOND], fronts, below, cell_updates);
     for (int i = blockIdx.y * 16 + threadIdx.y; i < size && i < (int)(blockIdx.y + 1) * 16; i += 4) {
-        const int first = in_first[i], second = in_second[i];
-        const bool pivot = i < front[PIVOTS];
-        const int row = nodes[i] / (int)lateral, column = nodes[i] % (int)lateral;
-        for (int j = i + 1 + threadIdx.x; j <= size; j += 32) {
-            const bool to_slack = j == size;
-            double own = 0;
-            if (pivot && to_slack) {
-                own = slack[nodes[i]];
-            } else if (pivot) {
-                const int other_row = nodes[j] / (int)lateral, other_column = nodes[j] % (int)lateral;
-                const int down = other_row - row, right = other_column - column;
-                if (down >= -1 && down <= 1 && right >= -1 && right <= 1) {
-                    const int upper = down < 0 ? other_row : row, leftmost = right < 0 ? other_column : column;
-                    if (right == 0) own = vertical[upper * lateral + leftmost];
-                    else if (down == 0) own = horizontal[upper * (lateral - 1) + leftmost];
-                    else own = (down == right ? down_right : down_left)[upper * (lateral - 1) + leftmost];
+        const int first_place = in_first[i], second_place = in_second[i];
+        const int row = nodes[i] / (int)lateral, column = nodes[i] - row * (int)lateral;
+        for (int j = i + 1 + threadIdx.x; j <= size; j += WARP) {
+            real weight = 0;
+            if (i < eliminated) {
+                if (j == size) {
+                    weight = (real)(slack[nodes[i]] * SCALE);
+                } else {
+                    const int other_row = nodes[j] / (int)lateral, other_column = nodes[j] - other_row * (int)lateral;
+                    weight = edge_weight(vertical, horizontal, down_right, down_left, lateral, row, column, other_row,
+                                         other_column);
                 }
             }
-            real weight = (real)(own * SCALE);
-            if (first >= 0 && (to_slack || in_first[j] >= 0))
-                weight += update_of(front[FIRST], first, to_slack ? 0 : in_first[j], to_slack, fronts, below,
-                                    cell_updates);
-            if (second >= 0 && (to_slack || in_second[j] >= 0))
-                weight += update_of(front[SECOND], second, to_slack ? 0 : in_second[j], to_slack, fronts, below,
-                                    cell_updates);
-            work[i * front[STRIDE] + j] = weight;
+            weight += update_of(first, first_place, j < size ? in_first[j] : first.slack);
+            weight += update_of(second, second_place, j < size ? in_second[j] : second.slack);
+            work[i * stride + j] = weight;
         }
     }
 }
 
-// Invert the block of the pivots of a panel without subtractions (Grassmann, Taksar and Heyman 1985). The weights of
-// the block are replaced by ROOT_SCALE times the inverse. The factor contains the weights of each pivot divided by
-// their sum, and ROOT_SCALE divided by this sum on the diagonal. Both are 0 for a pivot without weights, which is a
-// known or missing pixel. Blocks have 32 x 4 threads.
-extern "C" __global__ void invert_pivots(const unsigned char *unknown, const long long pixels, const int *level,
-                                         const long long *fronts, const int *nodes, const long long panel,
-                                         real *work, const long long work_size, real *factor,
-                                         const long long factor_size, unsigned char *underflowed) {
-    __shared__ real block[PANEL][PANEL + 1];  // weights during the elimination, then the inverse
-    __shared__ real ratios[PANEL][PANEL + 1]; // weights of each pivot divided by their sum; initially partial sums
-    __shared__ real beyond[PANEL];            // sum of the weights to pixels outside the block
-    __shared__ real inverses[PANEL];
-    const int lane = threadIdx.x, group = threadIdx.y;
+// Eliminate a panel of large fronts in the rows of its pivots, with one block per front. Blocks have 32 x 8 threads.
+#ifdef DOUBLE_PRECISION
+#define CHUNK 128 // number of columns in shared memory
+#else
+#define CHUNK 256
+#endif
+extern "C" __global__ void __launch_bounds__(256)
+    eliminate_panel(const unsigned char *__restrict__ unknown, const long long pixels, const int *__restrict__ level,
+                    const long long *__restrict__ fronts, const int *__restrict__ nodes, const long long panel,
+                    real *work, const long long work_size, real *__restrict__ factor, const long long factor_size,
+                    unsigned char *underflowed) {
+    alignas(16) __shared__ real block[PANEL * (PANEL + VECTOR)]; // aligned for vector loads
+    __shared__ real columns[PANEL * CHUNK];
+    __shared__ real beyond[PANEL], inverses[PANEL];
+    const int lane = threadIdx.x, warp = threadIdx.y, warps = blockDim.y;
+    const int thread = warp * WARP + lane, threads = warps * WARP, width = PANEL + VECTOR;
     const long long frame = blockIdx.z;
     const long long *front = fronts + level[blockIdx.x] * FRONT_FIELDS;
-    const int begin = (int)panel * PANEL, size = (int)front[SIZE];
-    if (begin >= front[PIVOTS]) return;
-    const int count = front[PIVOTS] - begin < PANEL ? (int)front[PIVOTS] - begin : PANEL;
+    const int begin = (int)panel * PANEL, eliminated = (int)front[PIVOTS];
+    if (begin >= eliminated) return;
+    const int count = smaller(eliminated - begin, PANEL), remaining = (int)front[SIZE] - begin - count;
     const long long stride = front[STRIDE];
-    work += frame * work_size + front[WORK] + begin * stride;
-    factor += frame * factor_size + front[FACTOR_START] + begin * stride;
-
-    for (int i = group; i < count; i += 4) {
+    work += frame * work_size + front[WORK] + begin * stride + begin;
+    factor += frame * factor_size + front[FACTOR_START] + begin * stride + begin;
+    for (int i = warp; i < count; i += warps) {
+        if (lane > i && lane < count) block[i * width + lane] = work[i * stride + lane];
         real sum = 0;
-        for (int j = begin + count + lane; j <= size; j += 32) sum += work[i * stride + j];
-        ratios[i][lane] = sum;
-        block[i][lane] = lane > i && lane < count ? work[i * stride + begin + lane] : 0;
+        for (int j = lane; j <= remaining; j += WARP) sum += work[i * stride + count + j];
+        sum = warp_sum(sum);
+        if (lane == 0) beyond[i] = sum;
     }
     __syncthreads();
-    if (group == 0 && lane < count) {
-        real sum = 0;
-        for (int part = 0; part < 32; part++) sum += ratios[lane][part];
-        beyond[lane] = sum;
-    }
+    if (warp == 0)
+        eliminate_block(block, width, count, beyond, inverses, unknown + frame * pixels, nodes + front[START] + begin,
+                        underflowed + frame);
     __syncthreads();
-
-    for (int pivot = 0; pivot < count; pivot++) {
-        if (group == 0) {
-            real total = beyond[pivot];
-            for (int j = pivot + 1; j < count; j++) total += block[pivot][j];
-            const real inverse = total > 0 ? 1 / total : 0;
-            ratios[pivot][lane] = lane > pivot && lane < count ? block[pivot][lane] * inverse : 0;
-            if (lane == 0) {
-                inverses[pivot] = total > 0 ? (real)(ROOT_SCALE / total) : 0;
-                if (!(total > 0) && unknown[frame * pixels + nodes[front[START] + begin + pivot]])
-                    underflowed[frame] = 1;
-            }
+    for (int i = warp; i < count; i += warps)
+        if (lane < count) factor[i * stride + lane] = block_factor(block, width, i, lane);
+    // Every thread works on its own columns.
+    for (int j = thread; j <= remaining && thread < CHUNK; j += smaller(threads, CHUNK)) {
+        real *column = columns + thread;
+        for (int i = 0; i < count; i++) column[i * CHUNK] = work[i * stride + count + j];
+        eliminate_column(block, width, column, CHUNK, count);
+        for (int i = 0; i < count; i++) {
+            work[i * stride + count + j] = column[i * CHUNK];
+            factor[i * stride + count + j] = ratio_of(column[i * CHUNK], inverses[i]);
         }
-        __syncthreads();
-        for (int i = pivot + 1 + group; i < count; i += 4) {
-            const real weight = block[pivot][i];
-            if (lane > i && lane < count) block[i][lane] += weight * ratios[pivot][lane];
-            if (lane == i) beyond[i] += ratios[pivot][i] * beyond[pivot];
-        }
-        __syncthreads();
-    }
-    // Backwards from the last pivot: the ratios are the probabilities of steps from a pivot to later ones.
-    for (int pivot = count - 1; pivot >= 0; pivot--) {
-        real entry = 0;
-        if (group == 0 && lane > pivot && lane < count)
-            for (int j = pivot + 1; j < count; j++) entry += ratios[pivot][j] * block[j][lane];
-        if (group == 0 && lane > pivot && lane < count) {
-            block[pivot][lane] = entry;
-            block[lane][pivot] = entry;
-        }
-        __syncthreads();
-        if (group == 0 && lane == 0) {
-            real diagonal = inverses[pivot];
-            for (int j = pivot + 1; j < count; j++) diagonal += ratios[pivot][j] * block[pivot][j];
-            block[pivot][pivot] = diagonal;
-        }
-        __syncthreads();
-    }
-    for (int i = group; i < count; i += 4) {
-        if (lane >= count) continue;
-        work[i * stride + begin + lane] = block[i][lane];
-        factor[i * stride + begin + lane] = lane == i ? inverses[i] : ratios[i][lane];
     }
 }
 
-// Multiply the inverse of the panel with its weights to later pixels. The results are the probabilities that a random
-// walk from a pivot leaves the panel at these pixels. Blocks have 64 x 4 threads for 64 columns.
-extern "C" __global__ void multiply_rows(const int *level, const long long *fronts, const long long panel,
-                                         const real *work, const long long work_size, real *factor,
-                                         const long long factor_size) {
-    __shared__ real inverse[PANEL][PANEL];
-    __shared__ real weights[PANEL][TILE];
-    const int x = threadIdx.x, y = threadIdx.y;
-    const long long frame = blockIdx.z;
-    const long long *front = fronts + level[blockIdx.x] * FRONT_FIELDS;
-    const int begin = (int)panel * PANEL;
-    if (begin >= front[PIVOTS]) return;
-    const int count = front[PIVOTS] - begin < PANEL ? (int)front[PIVOTS] - begin : PANEL;
-    const int left = begin + count + blockIdx.y * TILE, column = left + x;
-    const int last = (int)front[SIZE];
-    if (left > last) return;
-    const long long stride = front[STRIDE];
-    work += frame * work_size + front[WORK] + begin * stride;
-    factor += frame * factor_size + front[FACTOR_START] + begin * stride;
-    for (int i = y; i < PANEL; i += 4) {
-        weights[i][x] = i < count && column <= last ? work[i * stride + column] * (real)(1 / ROOT_SCALE) : 0;
-        if (x < PANEL) inverse[i][x] = i < count && x < count ? work[i * stride + begin + x] : 0;
-    }
-    __syncthreads();
-    real sums[PANEL / 4];
-    for (int k = 0; k < PANEL / 4; k++) sums[k] = 0;
-    for (int j = 0; j < count; j++) {
-        const real weight = weights[j][x];
-#pragma unroll
-        for (int k = 0; k < PANEL / 4; k++) sums[k] += inverse[4 * k + y][j] * weight;
-    }
-    for (int k = 0; k < PANEL / 4; k++)
-        if (4 * k + y < count && column <= last)
-            factor[(4 * k + y) * stride + column] = sums[k] > NEGLIGIBLE ? sums[k] : 0;
-}
-
-// Update the weights between the remaining pixels: w_ij += sum_p w_pi x_pj. Blocks have 16 x 8 threads for a tile of 64
+// Update the weights between the remaining pixels: w_ij += sum_p w_pi r_pj. Blocks have 16 x 8 threads for a tile of 64
 // x 64 weights. Each thread computes 8 rows and every sixteenth column.
-extern "C" __global__ void update(const int *level, const long long *fronts, const long long panel,
-                                  const long long tiles, real *work, const long long work_size, const real *factor,
-                                  const long long factor_size) {
+extern "C" __global__ void __launch_bounds__(128)
+    update(const int *__restrict__ level, const long long *__restrict__ fronts, const long long panel,
+           const long long tiles, real *work, const long long work_size, const real *__restrict__ factor,
+           const long long factor_size) {
     alignas(16) __shared__ real weights[PANEL][TILE]; // aligned for vector loads
     __shared__ real ratios[PANEL][TILE];
     const int x = threadIdx.x, y = threadIdx.y, thread = y * 16 + x;
     const long long frame = blockIdx.z;
     const long long *front = fronts + level[blockIdx.x] * FRONT_FIELDS;
-    const int begin = (int)panel * PANEL;
-    if (begin >= front[PIVOTS]) return;
-    const int count = front[PIVOTS] - begin < PANEL ? (int)front[PIVOTS] - begin : PANEL;
-    const int tile_row = blockIdx.y / (int)tiles, tile_column = blockIdx.y % (int)tiles;
+    const int begin = (int)panel * PANEL, eliminated = (int)front[PIVOTS];
+    if (begin >= eliminated) return;
+    const int count = smaller(eliminated - begin, PANEL);
+    // The blocks are those of the upper triangle of tiles, row by row.
+    int tile_row = 0, tile_column = blockIdx.y;
+    for (int length = (int)tiles; tile_column >= length; length--) {
+        tile_column -= length;
+        tile_row++;
+    }
+    tile_column += tile_row;
     const int size = (int)front[SIZE];
     const int top = begin + count + tile_row * TILE, left = begin + count + tile_column * TILE;
-    if (tile_column < tile_row || left >= size) return;
+    if (left >= size) return;
     const long long stride = front[STRIDE];
     work += frame * work_size + front[WORK];
     factor += frame * factor_size + front[FACTOR_START];
@@ -442,109 +665,198 @@ extern "C" __global__ void update(const int *level, const long long *fronts, con
     }
 }
 
-// Contribution of a half to a pixel of its ring in the forward substitution.
-__device__ inline real ring_contribution(const long long child, const int place, const long long *fronts,
-                                         const real *vectors, const real *ring_contributions) {
-    return child >= 0 ? vectors[fronts[child * FRONT_FIELDS + START] + place]
-                      : ring_contributions[(-2 - child) * RING + place];
+// ---------------------------------------------------------------------------------------------------------------------
+// Substitution in fronts. Blocks have 32 x n threads for any n. Each block processes a group of fronts, step by step;
+// no front of a step depends on another one of the same step. The fronts of each step are spread over all warps.
+
+// Columns of the table of steps.
+#define STEP_FIELDS 4
+#define STEP_BEGIN 0  // index of its first front in the order of fronts
+#define STEP_END 1    // index after its last front
+#define STEP_PANELS 2 // maximum number of panels of its fronts
+#define STEP_STRIPS 3 // maximum size of its fronts, in strips of 32 pixels
+
+// Right-hand side of a pixel of a front, with the contributions of the halves of its rectangle.
+__device__ inline real gather_right(const int i, const long long *front, const long long *fronts, const double *right,
+                                    const int *nodes, const int *in_first, const int *in_second, const real *vectors,
+                                    const real *ring_contributions) {
+    const long long place = front[START] + i;
+    real value = i < front[PIVOTS] ? (real)(right[nodes[place]] * ROOT_SCALE) : 0;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const int in_half = (half ? in_second : in_first)[place];
+        if (in_half < 0) continue;
+        const long long child = front[FIRST + half];
+        value += child >= 0 ? vectors[fronts[child * FRONT_FIELDS + START] + in_half]
+                            : ring_contributions[(-2 - child) * RING + in_half];
+    }
+    return value;
 }
 
-// Forward substitution for a level: computes z at the pivots of the fronts, and the contributions to their rings in
-// `vectors`. There is one block per front with any number of threads from 32.
-extern "C" __global__ void reduce_fronts(const double *right, const long long pixels, const int *level,
-                                         const long long *fronts, const int *nodes, const int *in_first,
-                                         const int *in_second, const real *factor, const long long factor_size,
-                                         const real *ring_contributions, const long long cells, const int *skipped,
-                                         real *vectors, const long long vectors_size, real *solution) {
-    __shared__ real pivots[PANEL];  // right-hand side of the panel
-    __shared__ real sweep[PANEL];   // z of the panel
-    __shared__ real block[PANEL][PANEL + 1];
-    const int thread = threadIdx.x;
+#define BATCH 8 // number of independent loads that a thread issues before it uses the values
+
+// Forward substitution in a panel within the block of its pivots, by one warp: right-hand sides `value` to those at the
+// time of the elimination of each pivot.
+__device__ inline real reduce_block(const real *__restrict__ block, const long long stride, const int count,
+                                    real value) {
+    const int lane = threadIdx.x, column = smaller(lane, count - 1);
+    for (int begin = 0; begin < count; begin += BATCH) {
+        real ratios[BATCH];
+#pragma unroll
+        for (int k = 0; k < BATCH; k++) ratios[k] = block[smaller(begin + k, count - 1) * stride + column];
+#pragma unroll
+        for (int k = 0; k < BATCH; k++) {
+            const real other = __shfl_sync(ALL_LANES, value, begin + k);
+            if (lane > begin + k && lane < count) value += ratios[k] * other;
+        }
+    }
+    return value;
+}
+
+// Backward substitution in a panel within the block of its pivots, by one warp.
+__device__ inline real substitute_block(const real *__restrict__ block, const long long stride, const int count,
+                                        real value) {
+    const int lane = threadIdx.x, column = smaller(lane, count - 1);
+    for (int begin = count - 1; begin > 0; begin -= BATCH) {
+        real ratios[BATCH];
+#pragma unroll
+        for (int k = 0; k < BATCH; k++) ratios[k] = block[(begin > k ? begin - k : 0) * stride + column];
+#pragma unroll
+        for (int k = 0; k < BATCH; k++) {
+            const int pivot = begin > k ? begin - k : 0;
+            const real other = __shfl_sync(ALL_LANES, value, pivot);
+            if (lane < pivot) value += ratios[k] * other;
+        }
+    }
+    return value;
+}
+
+// Forward substitution: computes z at the pivots of the fronts, and the contributions to their rings in `vectors`.
+// Backward substitution: computes the solution at the pivots from z and the solution at the rings. At least one of them
+// is nonzero. The ratios of large panels are the same for both.
+extern "C" __global__ void __launch_bounds__(1024)
+    substitute_fronts(const long long forward, const long long backward, const double *__restrict__ right,
+                      const long long pixels, const int *__restrict__ groups, const int *__restrict__ steps,
+                      const int *__restrict__ order, const long long *__restrict__ fronts,
+                      const int *__restrict__ nodes, const int *__restrict__ in_first,
+                      const int *__restrict__ in_second, const real *__restrict__ factor, const long long factor_size,
+                      const real *__restrict__ ring_contributions, const long long cells,
+                      const int *__restrict__ skipped, real *vectors, const long long vectors_size, real *solution) {
+    const int lane = threadIdx.x, warp = threadIdx.y, warps = blockDim.y;
     const long long frame = blockIdx.z;
     if (skipped[frame]) return;
-    const long long *front = fronts + level[blockIdx.x] * FRONT_FIELDS;
-    const int size = (int)front[SIZE], eliminated = (int)front[PIVOTS];
-    const long long stride = front[STRIDE], start = front[START];
     right += frame * pixels;
     solution += frame * pixels;
-    factor += frame * factor_size + front[FACTOR_START];
+    factor += frame * factor_size;
     ring_contributions += frame * cells * RING;
     vectors += frame * vectors_size;
-    real *vector = vectors + start;
-    for (int i = thread; i < size; i += blockDim.x) {
-        real value = i < eliminated ? (real)(right[nodes[start + i]] * ROOT_SCALE) : 0;
-        const int first = in_first[start + i], second = in_second[start + i];
-        if (first >= 0) value += ring_contribution(front[FIRST], first, fronts, vectors, ring_contributions);
-        if (second >= 0) value += ring_contribution(front[SECOND], second, fronts, vectors, ring_contributions);
-        vector[i] = value;
-    }
-    __syncthreads();
-    for (int begin = 0; begin < eliminated; begin += PANEL) {
-        const int count = eliminated - begin < PANEL ? eliminated - begin : PANEL;
-        const real *rows = factor + begin * stride;
-        if (thread < count) pivots[thread] = sweep[thread] = vector[begin + thread];
-        for (int index = thread; index < count * PANEL; index += blockDim.x) {
-            const int column = index % PANEL;
-            if (column < count) block[index / PANEL][column] = rows[index / PANEL * stride + begin + column];
-        }
-        __syncthreads();
-        for (int j = begin + count + thread; j < size; j += blockDim.x) {
-            real value = vector[j];
-            for (int pivot = 0; pivot < count; pivot++) value += rows[pivot * stride + j] * pivots[pivot];
-            vector[j] = value;
-        }
-        // The block is solved by forward and backward substitution rather than with its inverse. Strongly connected
-        // pixels have almost equal values, for which a multiplication with the inverse would have independent rounding
-        // errors.
-        for (int pivot = 0; pivot < count; pivot++) {
-            if (thread > pivot && thread < count) sweep[thread] += block[pivot][thread] * sweep[pivot];
-            __syncthreads();
-        }
-        if (thread < count) sweep[thread] *= block[thread][thread];
-        __syncthreads();
-        for (int pivot = count - 1; pivot > 0; pivot--) {
-            if (thread < pivot) sweep[thread] += block[thread][pivot] * sweep[pivot];
-            __syncthreads();
-        }
-        if (thread < count) solution[nodes[start + begin + thread]] = sweep[thread];
-        __syncthreads();
-    }
-}
+    const int first_step = groups[blockIdx.x], last_step = groups[blockIdx.x + 1] - 1;
 
-// Backward substitution for a level. Blocks have 32 x n threads for any n.
-extern "C" __global__ void substitute_fronts(const long long pixels, const int *level, const long long *fronts,
-                                             const int *nodes, const real *factor, const long long factor_size,
-                                             const int *skipped, real *vectors, const long long vectors_size,
-                                             real *solution) {
-    __shared__ real parts[PANEL][33];
-    const int lane = threadIdx.x, group = threadIdx.y;
-    const long long frame = blockIdx.z;
-    if (skipped[frame]) return;
-    const long long *front = fronts + level[blockIdx.x] * FRONT_FIELDS;
-    const int size = (int)front[SIZE], eliminated = (int)front[PIVOTS];
-    const long long stride = front[STRIDE];
-    solution += frame * pixels;
-    factor += frame * factor_size + front[FACTOR_START];
-    nodes += front[START];
-    real *vector = vectors + frame * vectors_size + front[START];
-    for (int j = group * 32 + lane; j < size; j += 32 * blockDim.y) vector[j] = solution[nodes[j]];
-    __syncthreads();
-    for (int begin = (eliminated - 1) / PANEL * PANEL; begin >= 0; begin -= PANEL) {
-        const int count = eliminated - begin < PANEL ? eliminated - begin : PANEL;
-        for (int pivot = group; pivot < count; pivot += blockDim.y) {
-            const real *row = factor + (begin + pivot) * stride;
-            real sum = 0;
-            for (int j = begin + count + lane; j < size; j += 32) sum += row[j] * vector[j];
-            parts[pivot][lane] = sum;
+    for (int number = first_step; forward && number <= last_step; number++) {
+        const int *step = steps + number * STEP_FIELDS;
+        const int members = step[STEP_END] - step[STEP_BEGIN], panels = step[STEP_PANELS], strips = step[STEP_STRIPS];
+        for (int begin = 0; begin < panels * PANEL; begin += PANEL) {
+            for (int member = warp; member < members; member += warps) {
+                const long long *front = fronts + order[step[STEP_BEGIN] + member] * FRONT_FIELDS;
+                const int count = smaller((int)front[PIVOTS] - begin, PANEL);
+                if (count <= 0) continue;
+                const real *block = factor + front[FACTOR_START] + begin * front[STRIDE] + begin;
+                real *vector = vectors + front[START] + begin;
+                real value = 0;
+                if (lane < count)
+                    value = begin > 0 ? vector[lane]
+                                      : gather_right(lane, front, fronts, right, nodes, in_first, in_second, vectors,
+                                                     ring_contributions);
+                value = reduce_block(block, front[STRIDE], count, value);
+                if (lane < count) {
+                    vector[lane] = value;
+                    solution[nodes[front[START] + begin + lane]] = value * block[lane * front[STRIDE] + lane];
+                }
+            }
+            __syncthreads();
+            for (int item = warp; item < members * strips; item += warps) {
+                const int member = item / strips, strip = item - member * strips;
+                const long long *front = fronts + order[step[STEP_BEGIN] + member] * FRONT_FIELDS;
+                const int size = (int)front[SIZE], count = smaller((int)front[PIVOTS] - begin, PANEL);
+                const int left = begin + count + strip * WARP;
+                if (count <= 0 || left >= size) continue;
+                const int j = smaller(left + lane, size - 1);
+                const long long stride = front[STRIDE];
+                const real *rows = factor + front[FACTOR_START] + begin * stride + j;
+                real *vector = vectors + front[START];
+                const real reduced = lane < count ? vector[begin + lane] : 0;
+                real value = begin > 0 ? vector[j]
+                                       : gather_right(j, front, fronts, right, nodes, in_first, in_second, vectors,
+                                                      ring_contributions);
+                for (int pivot = 0; pivot < count; pivot += BATCH) {
+                    real ratios[BATCH];
+#pragma unroll
+                    for (int k = 0; k < BATCH; k++) ratios[k] = rows[smaller(pivot + k, count - 1) * stride];
+#pragma unroll
+                    for (int k = 0; k < BATCH; k++)
+                        value += ratios[k] * __shfl_sync(ALL_LANES, reduced, pivot + k); // 0 after the last pivot
+                }
+                if (left + lane < size) vector[j] = value;
+            }
+            __syncthreads();
+        }
+    }
+
+    for (int number = last_step; backward && number >= first_step; number--) {
+        const int *step = steps + number * STEP_FIELDS;
+        const int members = step[STEP_END] - step[STEP_BEGIN], panels = step[STEP_PANELS], strips = step[STEP_STRIPS];
+        for (int item = warp; item < members * strips; item += warps) {
+            const int member = item / strips;
+            const long long *front = fronts + order[step[STEP_BEGIN] + member] * FRONT_FIELDS;
+            const long long j = front[PIVOTS] + (item - member * strips) * WARP + lane;
+            if (j < front[SIZE]) vectors[front[START] + j] = solution[nodes[front[START] + j]];
         }
         __syncthreads();
-        if (group == 0 && lane < count) {
-            real value = vector[begin + lane];
-            for (int part = 0; part < 32; part++) value += parts[lane][part];
-            vector[begin + lane] = value;
-            solution[nodes[begin + lane]] = value;
+        for (int begin = (panels - 1) * PANEL; begin >= 0; begin -= PANEL) {
+            // Each warp computes four pivots at once.
+            const int parts = PANEL / 4;
+            for (int item = warp; item < members * parts; item += warps) {
+                const long long *front = fronts + order[step[STEP_BEGIN] + item / parts] * FRONT_FIELDS;
+                const int size = (int)front[SIZE], count = smaller((int)front[PIVOTS] - begin, PANEL);
+                const int pivot = item % parts * 4;
+                if (pivot >= count) continue;
+                const long long stride = front[STRIDE];
+                const real *rows = factor + front[FACTOR_START] + (begin + pivot) * stride;
+                real *vector = vectors + front[START];
+                real sums[4] = {0, 0, 0, 0};
+#pragma unroll 2
+                for (int j = begin + count + lane; j < size; j += WARP) {
+                    const real value = vector[j];
+#pragma unroll
+                    for (int k = 0; k < 4; k++) sums[k] += rows[smaller(k, count - 1 - pivot) * stride + j] * value;
+                }
+                real sum_of_lane = 0;
+#pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    const real sum = warp_sum(sums[k]);
+                    if (lane == k) sum_of_lane = sum;
+                }
+                if (lane < 4 && pivot + lane < count) {
+                    const int place = begin + pivot + lane;
+                    vector[place] = solution[nodes[front[START] + place]] + sum_of_lane;
+                }
+            }
+            __syncthreads();
+            for (int member = warp; member < members; member += warps) {
+                const long long *front = fronts + order[step[STEP_BEGIN] + member] * FRONT_FIELDS;
+                const int count = smaller((int)front[PIVOTS] - begin, PANEL);
+                if (count <= 0) continue;
+                const real *block = factor + front[FACTOR_START] + begin * front[STRIDE] + begin;
+                real *vector = vectors + front[START] + begin;
+                real value = lane < count ? vector[lane] : 0;
+                value = substitute_block(block, front[STRIDE], count, value);
+                if (lane < count) {
+                    vector[lane] = value;
+                    solution[nodes[front[START] + begin + lane]] = value;
+                }
+            }
+            __syncthreads();
         }
-        __syncthreads();
     }
 }
 

@@ -1,7 +1,12 @@
-"""Schedule of the elimination on a GPU: fronts level by level, with precomputed indices."""
+"""Schedule of the elimination on a GPU: fronts level by level, with precomputed indices.
+
+The elimination processes all fronts at one depth of the tree of the dissection together, which are independent. Forward
+and backward substitution need fewer launches of kernels: each block processes a group of fronts, which is a subtree.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -10,29 +15,40 @@ from numpy.typing import NDArray
 from cm_lightning.confidence.cuda.dissection import Dissection, dissect
 from cm_lightning.confidence.cuda.pattern import RING, ring_pixels
 
-# These must equal the constants in kernels.cu: number of pivots that are eliminated together, side length of an updated
-# tile, rows per block in the assembly, and columns of the table of fronts.
+# These must equal the constants in kernels.cu: number of pivots that are eliminated together, number of rows that a
+# thread computes at once, side length of an updated tile, rows per block in the assembly, and columns of the table of
+# fronts.
 PANEL = 32
+ROWS = 8
 TILE = 64
 ASSEMBLED_ROWS = 16
 START, PIVOTS, SIZE, STRIDE, WORK, FACTOR_START, FIRST, SECOND = range(8)
 
+# Maximum shared memory of small fronts. Every GPU has 48 KB per block, of which a little is used otherwise.
+SHARED_BYTES = 47 * 1024
+# If there are at most this many fronts, they are one group in the substitution. Since a block is then alone with a
+# frame, this is only faster if the time to launch kernels dominates.
+FRONTS_OF_SMALL_GRIDS = 300
+# Maximum number of fronts of the groups of larger grids.
+FRONTS_OF_GROUPS = 32
+# Number of warps of 32 threads for such groups.
+WARPS_OF_SMALL_GRIDS, WARPS_OF_GROUPS = 32, 8
 
-@dataclass(frozen=True, eq=False)
-class Level:
-    """Fronts at one depth of the tree of the dissection, which are eliminated together.
+
+class Stage(NamedTuple):
+    """Groups of fronts that are independent in the substitution, after those of earlier stages.
 
     Attributes:
-        fronts: Indices of the fronts, int32, ``(fronts,)``.
-        largest: Number of pixels of the largest front.
-        remaining: For each panel of PANEL pivots, the maximum number of pixels of a front after these pivots.
-        work_size: Number of values of their weights.
+        groups: First step of each group, followed by the end of the steps, int32, ``(groups + 1,)``.
+        steps: First and end of the fronts of each step in the order of the substitution, the maximum number of their
+            panels, and the maximum number of strips of 32 pixels, int32, ``(steps, 4)``. Fronts of a step are
+            independent.
+        warps: Number of warps per group.
     """
 
-    fronts: NDArray[np.int32]
-    largest: int
-    remaining: tuple[int, ...]
-    work_size: int
+    groups: NDArray[np.int32]
+    steps: NDArray[np.int32]
+    warps: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +63,9 @@ class Schedule:
         in_first: Index of each of these pixels in the first half of the rectangle (in its front, or in the ring of its
             cell); -1 if it is not in this half.
         in_second: Index of each of these pixels in the second half.
-        levels: Levels, the deepest first.
+        levels: Indices of the fronts at each depth of the tree, int32, the deepest first.
+        order: Indices of the fronts in the order of the substitution, int32, ``(fronts,)``.
+        stages: Stages of the substitution.
         factor_size: Number of values of all fronts in the factor.
         work_sizes: Maximum number of values of the weights of a level, for the deepest and every other level, and for
             all other levels. Weights of a level are needed until the next level is assembled.
@@ -59,7 +77,9 @@ class Schedule:
     nodes: NDArray[np.int32]
     in_first: NDArray[np.int32]
     in_second: NDArray[np.int32]
-    levels: tuple[Level, ...]
+    levels: tuple[NDArray[np.int32], ...]
+    order: NDArray[np.int32]
+    stages: tuple[Stage, ...]
     factor_size: int
     work_sizes: tuple[int, int]
 
@@ -87,19 +107,15 @@ def schedule(depth: int, lateral: int) -> Schedule:
     fronts[:, FIRST:] = children
 
     tree_depth = _tree_depth(children)
-    levels = []
+    levels: list[NDArray[np.int32]] = []
+    work_sizes = [0, 0]
     for number in range(tree_depth.max(initial=-1), -1, -1):
         members = np.flatnonzero(tree_depth == number)
         work_start = np.concatenate([[0], np.cumsum(fronts[members, SIZE] * fronts[members, STRIDE])])
         fronts[members, WORK] = work_start[:-1]
-        levels.append(
-            Level(
-                fronts=members.astype(np.int32),
-                largest=int(fronts[members, SIZE].max()),
-                remaining=_most_remaining(fronts[members, PIVOTS], fronts[members, SIZE]),
-                work_size=int(work_start[-1]),
-            )
-        )
+        work_sizes[len(levels) % 2] = max(work_sizes[len(levels) % 2], int(work_start[-1]))
+        levels.append(members.astype(np.int32))
+    order, stages = _stages(fronts, tree_depth)
     in_first, in_second = _places(
         dissection.nodes,
         fronts,
@@ -115,12 +131,43 @@ def schedule(depth: int, lateral: int) -> Schedule:
         in_first=in_first,
         in_second=in_second,
         levels=tuple(levels),
+        order=order,
+        stages=stages,
         factor_size=int(factor_start[-1]),
-        work_sizes=(
-            max((level.work_size for level in levels[::2]), default=0),
-            max((level.work_size for level in levels[1::2]), default=0),
-        ),
+        work_sizes=(work_sizes[0], work_sizes[1]),
     )
+
+
+def shared_values(pivots: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Compute the number of values of a panel in shared memory; see ``eliminate_fronts`` in kernels.cu.
+
+    Args:
+        pivots: Numbers of pivots of fronts.
+        sizes: Numbers of pixels of fronts.
+
+    Returns:
+        Numbers of values.
+    """
+    count = np.minimum(pivots, PANEL)
+    rows = -(-count // ROWS) * ROWS
+    return rows * ((rows + sizes - count + 1 + 7) // 16 * 16 + 8)
+
+
+def most_remaining(pivots: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[int, ...]:
+    """Compute the maximum number of pixels of a front after the pivots of each panel.
+
+    Args:
+        pivots: Numbers of pivots of fronts.
+        sizes: Numbers of pixels of fronts.
+
+    Returns:
+        Maximum number for each panel.
+    """
+    remaining = []
+    for begin in range(0, int(pivots.max()), PANEL):
+        reached = pivots > begin
+        remaining.append(int((sizes - np.minimum(pivots, begin + PANEL))[reached].max()))
+    return tuple(remaining)
 
 
 def _children(dissection: Dissection) -> NDArray[np.int64]:
@@ -141,13 +188,46 @@ def _tree_depth(children: NDArray[np.int64]) -> NDArray[np.int64]:
     return distance
 
 
-def _most_remaining(pivots: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[int, ...]:
-    """Return the maximum number of pixels of a front after the pivots of each panel."""
-    remaining = []
-    for begin in range(0, int(pivots.max()), PANEL):
-        reached = pivots > begin
-        remaining.append(int((sizes - np.minimum(pivots, begin + PANEL))[reached].max()))
-    return tuple(remaining)
+def _stages(fronts: NDArray[np.int64], tree_depth: NDArray[np.int64]) -> tuple[NDArray[np.int32], tuple[Stage, ...]]:
+    """Group the fronts for the substitution.
+
+    Subtrees with few fronts are the groups of the first stage. The fronts above are groups of their own, in one stage
+    per level.
+    """
+    if len(fronts) == 0:
+        return np.empty(0, np.int32), ()
+    small_grid = len(fronts) <= FRONTS_OF_SMALL_GRIDS
+    limit = FRONTS_OF_SMALL_GRIDS if small_grid else FRONTS_OF_GROUPS
+    subtree = np.ones(len(fronts), np.int64)  # number of fronts
+    root = np.arange(len(fronts))  # of the group
+    for front in range(len(fronts)):
+        subtree[front] += sum(subtree[child] for child in fronts[front, FIRST:] if child >= 0)
+    for front in range(len(fronts) - 1, -1, -1):
+        if subtree[front] <= limit:
+            for child in fronts[front, FIRST:]:
+                if child >= 0:
+                    root[child] = root[front]
+    deepest = tree_depth.max() + 1
+    stage = np.where(subtree <= limit, 0, deepest - tree_depth)
+    order = np.lexsort((-tree_depth, root, stage))
+
+    stages = []
+    step = np.stack([stage, root, tree_depth], axis=1)[order]
+    starts = np.flatnonzero(np.any(step != np.roll(step, 1, axis=0), axis=1) | (np.arange(len(step)) == 0))
+    ends = np.append(starts[1:], len(order))
+    panels = -(-fronts[order, PIVOTS] // PANEL)
+    strips = -(-fronts[order, SIZE] // 32)
+    steps = np.zeros((len(starts), 4), np.int32)
+    for number, (begin, end) in enumerate(zip(starts, ends, strict=True)):
+        steps[number] = begin, end, panels[begin:end].max(), strips[begin:end].max()
+    for number in np.unique(stage):
+        members = np.flatnonzero(step[starts, 0] == number)
+        roots = step[starts[members], 1]
+        groups = np.append(np.flatnonzero(np.diff(roots, prepend=-1)), len(members))
+        stages.append(
+            Stage(groups.astype(np.int32), steps[members], WARPS_OF_SMALL_GRIDS if small_grid else WARPS_OF_GROUPS)
+        )
+    return order.astype(np.int32), tuple(stages)
 
 
 @njit(cache=True, nogil=True)

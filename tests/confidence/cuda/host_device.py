@@ -34,7 +34,7 @@ class HostDevice:
         self.launches: list[str] = []
         self._libraries = {}
         source = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
-        names = re.findall(r'extern "C" __global__ void (\w+)\(', source)
+        names = re.findall(r'extern "C" __global__ void (?:__launch_bounds__\(.*?\)\s+)?(\w+)\(', source)
         program = folder / "kernels.cpp"
         program.write_text(
             "".join(f'#include "{path}"\n' for path in (HEADER, *SOURCES))
@@ -50,14 +50,19 @@ class HostDevice:
     def kernels(self, precision):
         library = self._libraries[precision]
 
-        def launch(name, grid, block, *arguments):
+        def launch(name, grid, block, *arguments, shared_bytes=0):
             self.launches.append(name)
+            assert shared_bytes <= 48 * 1024  # what every GPU has without being asked
+            assert max(grid[1:], default=0) <= 65535
+            assert np.prod(block) <= 1024
             assert len(arguments) == getattr(library, f"parameters_of_{name}")(), name
             values = [_as_c(argument) for argument in arguments]
             pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
             extents = [(ctypes.c_uint * 3)(*extent, *([1] * (3 - len(extent)))) for extent in (grid, block)]
             assert min(extents[0]) > 0
-            getattr(library, f"launch_{name}")(*extents, ctypes.c_bool(self.reversed), pointers)
+            getattr(library, f"launch_{name}")(
+                *extents, ctypes.c_size_t(shared_bytes), ctypes.c_bool(self.reversed), pointers
+            )
 
         return launch
 
