@@ -26,9 +26,9 @@ from cm_lightning.confidence.graph import RandomWalkGraph
 CELL_UPDATE = WEIGHTS - FACTOR + RING
 # This must equal the constant in kernels.cu.
 CELLS_PER_BLOCK = 4
-# Number of warps of 32 threads for a small front, and for one with at most FEW_PIXELS pixels.
-WARPS, WARPS_FOR_FEW_PIXELS = 8, 4
-FEW_PIXELS = 64
+# Minimum and maximum number of warps of 32 threads for a small front, and number of pixels per warp. While one of the
+# warps eliminates pivots, the others wait, so that many fronts at once are better than many warps per front.
+MIN_WARPS, MAX_WARPS, PIXELS_PER_WARP = 2, 8, 24
 
 
 class SmallFronts(NamedTuple):
@@ -129,7 +129,7 @@ def _split_level(
     small = shared_bytes <= SHARED_BYTES
     small_fronts = large_fronts = None
     if small.any():
-        warps = WARPS_FOR_FEW_PIXELS if sizes[small].max() <= FEW_PIXELS else WARPS
+        warps = min(max(round(float(sizes[small].mean()) / PIXELS_PER_WARP), MIN_WARPS), MAX_WARPS)
         small_fronts = SmallFronts(device.keep(members[small]), warps, int(shared_bytes[small].max()))
     if not small.all():
         remaining = most_remaining(pivots[~small], sizes[~small])

@@ -160,6 +160,7 @@ extern "C" __global__ void __launch_bounds__(WARP *CELLS_PER_BLOCK)
         }
         __syncwarp();
         const int end = pair_start[pixel + 1];
+#pragma unroll 4
         for (int index = pair_start[pixel] + lane; index < end; index += WARP) {
             const int pair = pairs[index];
             weights[pair & 2047] += weights[begin + (pair >> 11 & 63)] * ratios[pair >> 17];
@@ -259,8 +260,8 @@ extern "C" __global__ void __launch_bounds__(WARP *CELLS_PER_BLOCK)
 // Update of a finished half of a front, a cell or a front.
 struct Half {
     const real *update;
-    long long stride; // 0 for a cell
-    int slack;        // index of the slack in its ring
+    int stride; // 0 for a cell
+    int slack;  // index of the slack in its ring
 };
 
 __device__ inline Half half_of(const long long child, const long long *fronts, const real *below,
@@ -268,7 +269,7 @@ __device__ inline Half half_of(const long long child, const long long *fronts, c
     Half half;
     const long long *front = fronts + (child >= 0 ? child : 0) * FRONT_FIELDS;
     half.update = child >= 0 ? below + front[WORK] : cell_updates + (child == -1 ? 0 : -2 - child) * (RING_PAIRS + RING);
-    half.stride = child >= 0 ? front[STRIDE] : 0;
+    half.stride = child >= 0 ? (int)front[STRIDE] : 0;
     half.slack = child >= 0 ? (int)front[SIZE] : RING;
     return half;
 }
@@ -276,7 +277,7 @@ __device__ inline Half half_of(const long long child, const long long *fronts, c
 // Weight between two pixels of the ring of a half, or a pixel and the slack; 0 if one of them is not in this half.
 __device__ inline real update_of(const Half &half, const int first, const int second) {
     if (first < 0 || second < 0) return 0;
-    if (half.stride) return half.update[first * half.stride + second];
+    if (half.stride) return half.update[(long long)first * half.stride + second];
     if (second == RING) return half.update[RING_PAIRS + first];
     return half.update[first < second ? ring_pair(first, second) : ring_pair(second, first)];
 }
@@ -370,7 +371,7 @@ __device__ inline real block_factor(const real *block, const int width, const in
 //
 // The columns of a panel in shared memory are the `count` pivots, and from column `padded` the later pixels and the
 // slack. `shared_values` in schedule.py computes its size.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
     eliminate_fronts(GRAPH_PARAMETERS, const int *__restrict__ level, const long long *__restrict__ fronts,
                      const int *__restrict__ nodes, const int *__restrict__ in_first,
                      const int *__restrict__ in_second, const real *__restrict__ below, const long long below_size,
