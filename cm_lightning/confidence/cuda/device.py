@@ -24,7 +24,7 @@ Launch = Callable[..., None]
 Precision = type[np.float32] | type[np.float64]
 
 # The files are compiled as one.
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cu", "equations.cu"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cu", "factor.cu", "equations.cu"))
 # Compiler options for the type of the factor.
 OPTIONS: dict[Precision, tuple[str, ...]] = {np.float32: (), np.float64: ("-DDOUBLE_PRECISION",)}
 

@@ -24,7 +24,7 @@ from cm_lightning.confidence.graph import RandomWalkGraph
 
 # Number of values of the update of a cell: a weight for each pair of ring pixels, followed by their slacks.
 CELL_UPDATE = WEIGHTS - FACTOR + RING
-# This must equal the constant in kernels.cu.
+# This must equal the constant in factor.cu.
 CELLS_PER_BLOCK = 4
 # Minimum and maximum number of warps of 32 threads for a small front, and number of pixels per warp. While one of the
 # warps eliminates pivots, the others wait, so that many fronts at once are better than many warps per front.
@@ -60,7 +60,7 @@ class LargeFronts(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Schedule and pattern of the cells on the device, in the format of ``kernels.cu``.
+    """Schedule and pattern of the cells on the device, in the format of ``factor.cu``.
 
     Levels consist of small and large fronts, None if there are none. Stages consist of groups, steps and the number of
     warps per group, as in the schedule.

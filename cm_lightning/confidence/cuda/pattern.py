@@ -12,9 +12,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.cuda.dissection import CELL
 from cm_lightning.confidence.weights import EDGE_STEPS
 
+# Side length of a cell in pixels.
+CELL = 7
 WINDOW = CELL + 2
 
 

@@ -1,6 +1,6 @@
-// Just enough of CUDA for kernels.cu to run on the host: every thread of a block is a fiber, and blocks run one after the
-// other. Fibers take turns at synchronisations only: a warp runs up to the next __syncthreads() before the next warp
-// does, and its threads take turns at __syncwarp() and shuffles. From one turn to the next, the orders of warps and
+// Just enough of CUDA for the kernels to run on the host: every thread of a block is a fiber, and blocks run one after
+// the other. Fibers take turns at synchronisations only: a warp runs up to the next __syncthreads() before the next
+// warp does, and its threads take turns at __syncwarp() and shuffles. From one turn to the next, the orders of warps and
 // threads are reversed if the caller wishes, which changes the results of kernels that lack a synchronisation.
 // A warp whose threads wait at different places, and accesses after the end of dynamic shared memory, are fatal.
 #pragma once

@@ -18,7 +18,7 @@ HEADER = Path(__file__).with_name("cuda_on_host.h")
 
 
 class HostDevice:
-    """Runs kernels.cu thread by thread.
+    """Runs the kernels thread by thread.
 
     Args:
         folder: Where to compile.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cm_lightning.confidence import ConfidenceMapSolver
-from cm_lightning.confidence.cuda import factor, schedule
+from cm_lightning.confidence.cuda import factor, schedule, stages
 from cm_lightning.confidence.cuda.schedule import PIVOTS, SIZE
 from tests.confidence.cuda.host_device import solve_on_host
 
@@ -17,7 +17,7 @@ def solve(device, rng, monkeypatch):
 
     def solve_with(method, **constants):
         for name, value in constants.items():
-            monkeypatch.setattr(factor if name == "SHARED_BYTES" else schedule, name, value)
+            monkeypatch.setattr(factor if name == "SHARED_BYTES" else stages, name, value)
         clear_caches()
         device.launches.clear()
         maps, info = solve_on_host(device, ConfidenceMapSolver(method=method), frames, certify=True)
@@ -42,7 +42,7 @@ def test_small_and_large_fronts_are_eliminated_alike(device, solve, shared_bytes
     assert ("eliminate_fronts" in device.launches) == (shared_bytes > 0)
     # Weights are added in another order.
     np.testing.assert_allclose(with_large, maps, rtol=0, atol=1e-6 if method == "cg" else 1e-13)
-    np.testing.assert_allclose(bounds_with_large, bounds, rtol=0.1)
+    assert max(bounds.max(), bounds_with_large.max()) < 1e-8
 
 
 @pytest.mark.parametrize("shared_bytes", [6_000, 15_000])
@@ -87,6 +87,7 @@ def test_fronts_are_substituted_after_those_that_they_contain(shape):
     assert finished.all()
 
 
-@pytest.mark.parametrize(("shape", "stages"), [((96, 96), 1), ((128, 128), 1), ((512, 476), 9)])
-def test_substitution_takes_few_launches(shape, stages):
-    assert len(schedule.schedule(*shape).stages) == stages
+@pytest.mark.parametrize(("shape", "launches"), [((96, 96), 3), ((128, 128), 3), ((512, 476), 19)])
+def test_substitution_takes_few_launches(shape, launches):
+    # Those of the fronts, forward and backward except for the last stage, and two of the cells.
+    assert 2 * len(schedule.schedule(*shape).stages) - 1 + 2 == launches
