@@ -60,8 +60,12 @@ class Boundary:
         ]
         if all(place == places[0] for place in places):
             places = places[:1]
-        masks = (self.domain, self.source, self.sink, self.reaches_source, self.reaches_sink)
-        return [np.stack([mask[place] for place in places]) for mask in masks]
+        return [np.stack([mask[place] for place in places]) for mask in self.masks]
+
+    @property
+    def masks(self) -> tuple[BoolArray, BoolArray, BoolArray, BoolArray, BoolArray]:
+        """Domain, source, sink, and pixels that reach source and sink."""
+        return self.domain, self.source, self.sink, self.reaches_source, self.reaches_sink
 
 
 def find_boundary(
@@ -146,37 +150,36 @@ class _Scan(NamedTuple):
         first_rows: First row of the domain in each column, ``(masks, lateral)``; -1 in empty columns.
         last_rows: Last row of the domain in each column, ``(masks, lateral)``; -1 in empty columns.
         boxes: Bounding boxes as in :class:`Boundary`, ``(masks, 4)``.
-        connected: Whether the domain is certainly connected, ``(masks,)``: in each column (or in each row), it is an
-            interval that touches those of the adjacent columns (or rows).
+        connected: Whether the domain is certainly connected, ``(masks,)``: in each column, it is an interval that
+            touches those of the adjacent columns.
     """
 
-    first_rows: NDArray[np.int64]
-    last_rows: NDArray[np.int64]
+    first_rows: NDArray[np.int32]
+    last_rows: NDArray[np.int32]
     boxes: NDArray[np.int64]
     connected: BoolArray
 
 
 def _scan(domain: BoolArray) -> _Scan:
     """Find the shapes of domains, ``(masks, depth, lateral)``."""
-    masks, _, lateral = domain.shape
-    scan = _Scan(
-        np.full((masks, lateral), -1),
-        np.full((masks, lateral), -1),
-        np.zeros((masks, 4), np.int64),
-        np.zeros(masks, bool),
-    )
+    count, depth, lateral = domain.shape
     if domain.all():  # This is the usual case, and does not need compiled code.
-        scan.first_rows[:], scan.last_rows[:], scan.connected[:] = 0, domain.shape[1] - 1, True
-        scan.boxes[:] = 0, domain.shape[1], 0, lateral
-    else:
-        # The import takes time, and is only needed here.
-        from cm_lightning.confidence.scanning import scan_masks
+        first_rows, last_rows = np.zeros((count, lateral), np.int32), np.full((count, lateral), depth - 1, np.int32)
+        return _Scan(first_rows, last_rows, np.tile([0, depth, 0, lateral], (count, 1)), np.ones(count, dtype=bool))
+    # The import takes time, and is only needed here.
+    from cm_lightning.confidence.scanning import scan_masks
 
-        scan_masks(domain, *scan)
+    scan = _Scan(
+        np.empty((count, lateral), np.int32),
+        np.empty((count, lateral), np.int32),
+        np.empty((count, 4), np.int64),
+        np.empty(count, dtype=bool),
+    )
+    scan_masks(domain.view(np.uint8), *scan)
     return scan
 
 
-def _at_rows(rows: NDArray[np.int64], depth: int) -> BoolArray:
+def _at_rows(rows: NDArray[np.int32], depth: int) -> BoolArray:
     """Return masks ``(masks, depth, lateral)`` of one pixel in each column, at the given rows; -1 for none."""
     mask = np.zeros((len(rows), depth, rows.shape[1]), dtype=bool)
     number, column = np.nonzero(rows >= 0)

@@ -69,7 +69,7 @@ extern "C" __global__ void measure_extremes(const double *image, const unsigned 
     const int rows = entry[LAST_ROW] > entry[FIRST_ROW] ? entry[LAST_ROW] - entry[FIRST_ROW] : 1;
     for (int row = threadIdx.x; row < depth; row += 256) {
         const double relative = (row - entry[FIRST_ROW]) / (double)rows;
-        const double factor = exp(-alpha * larger(0, smaller(1, relative)));
+        const double factor = exp(-alpha * larger(0.0, smaller(1.0, relative)));
         decay[frame * depth + row] = complement ? 1 - factor : factor;
     }
 }
@@ -150,7 +150,7 @@ extern "C" __global__ void find_scales(const long long parts, const double *step
     if (rescale) {
         double overall = larger(larger(largest[0], largest[1]), larger(largest[2], largest[3]));
         if (!(overall > 0)) overall = 1;
-        double penalised = larger(largest[0], 0) / overall;
+        double penalised = larger(largest[0], 0.0) / overall;
         for (int kind = 1; kind < 4; kind++)
             if (largest[kind] >= 0) penalised = larger(penalised, largest[kind] / overall + gamma);
         if (!(penalised > 0)) penalised = 1;
@@ -258,7 +258,7 @@ extern "C" __global__ void assemble_systems(const double *image, const unsigned 
         const long long row = pixel / lateral, column = pixel - row * lateral;                                        \
         const double known = kinds[pixel] & VALUE_ONE ? 1 : 0;                                                        \
         maps[row * width + column] =                                                                                  \
-            (type)(kinds[pixel] & UNKNOWN ? smaller(1, larger(0, solution[pixel])) : known);                          \
+            (type)(kinds[pixel] & UNKNOWN ? smaller(1.0, larger(0.0, solution[pixel])) : known);                          \
     }
 
 extern "C" __global__ void store_float_maps(const double *solution, const unsigned char *kinds, const int *table,

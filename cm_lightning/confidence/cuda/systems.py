@@ -15,6 +15,7 @@ from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.memory import PIXELS_PER_BLOCK, arena_bytes, bytes_per_frame, in_chunks
 from cm_lightning.confidence.graph import RandomWalkGraph
 from cm_lightning.confidence.problem import Problem
+from cm_lightning.confidence.scanning import mark_pixels
 from cm_lightning.confidence.weights import EDGE_FLOOR
 
 # Frames whose bounding boxes differ are solved together on their union if it has at most this many times as many pixels
@@ -23,7 +24,7 @@ MAX_GROWTH = 1.25
 # These must equal the constants in equations.cu: threads per block, fields of the scales, and bits of pixel kinds.
 THREADS = 256
 SCALE_FIELDS = 5
-INSIDE, UNKNOWN, VALUE_ONE, VIRTUAL_SOURCE, VIRTUAL_SINK = 1, 2, 4, 8, 16
+KIND_BITS = (np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8), np.uint8(16))
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,22 +232,15 @@ def _boundary(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Return the kinds of pixels, ``(masks, depth, lateral)``, and the table of frames; see :class:`Batch`."""
     boundary = problem.boundary
-    numbers, examples, masks = np.unique(boundary.numbers[list(frames)], return_index=True, return_inverse=True)
-    examples = np.asarray(frames)[examples]
-    domain, source, sink, reaches_source, reaches_sink = boundary.crop(examples.tolist(), [rectangle] * len(examples))
-    unknown = domain & reaches_source & reaches_sink
-    kinds = domain * np.uint8(INSIDE)
-    if problem.parameters.formulation == "realtime":
-        kinds |= (unknown & source) * np.uint8(VIRTUAL_SOURCE)
-        kinds |= (unknown & sink) * np.uint8(VIRTUAL_SINK)
-    else:
-        unknown &= ~source
-        unknown &= ~sink
-        kinds |= source * np.uint8(VALUE_ONE)
-    kinds |= unknown * np.uint8(UNKNOWN)
-    kinds |= (domain & reaches_source & ~reaches_sink) * np.uint8(VALUE_ONE)
+    numbers, masks = np.unique(boundary.numbers[list(frames)], return_inverse=True)
+    depth, lateral = (part.stop - part.start for part in rectangle)
+    kinds = np.empty((len(numbers), depth, lateral), np.uint8)
+    virtual = problem.parameters.formulation == "realtime"
+    for number, kind in zip(numbers.tolist(), kinds, strict=True):
+        domain, source, sink, reaches_source, reaches_sink = (mask[number, *rectangle] for mask in boundary.masks)
+        mark_pixels(domain, source, sink, reaches_source, reaches_sink, KIND_BITS, virtual, kind)
     rows = boundary.boxes[numbers, :2][masks] - rectangle[0].start
-    table = np.column_stack([frames, masks if len(kinds) > 1 else np.zeros_like(masks), rows[:, 0], rows[:, 1] - 1])
+    table = np.column_stack([frames, masks, rows[:, 0], rows[:, 1] - 1])
     return kinds, table.astype(np.int32)
 
 
