@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 # the time to launch kernels dominates.
 FRONTS_OF_SMALL_GRIDS = 300
 # Maximum number of fronts of the groups of larger grids.
-FRONTS_OF_GROUPS = 32
+FRONTS_OF_GROUPS = 40
 # Number of warps of 32 threads for such groups.
 WARPS_OF_SMALL_GRIDS, WARPS_OF_GROUPS = 32, 8
 
