@@ -56,7 +56,9 @@ def main() -> None:
     if not arguments.emulated and not gpu_is_present():
         sys.exit("This benchmark needs CuPy and a GPU with CUDA; --emulated runs the kernels on the host instead.")
     machine = arguments.machine or ("the kernels on the host" if arguments.emulated else gpu_name())
-    command = " ".join(["python", "benchmarks/gpu.py", *(part for part in sys.argv[1:] if "/" not in part)])
+    chosen = [] if arguments.steps == list(STEPS) else ["--steps", *arguments.steps]
+    emulated = ["--emulated"] if arguments.emulated else []
+    command = " ".join(["python", "benchmarks/gpu.py", *emulated, *chosen])
 
     start = time.perf_counter()
     facts: list[Fact] = []
@@ -86,9 +88,9 @@ def gpu_is_present() -> bool:
 
 def gpu_name() -> str:
     """Return the name of the GPU."""
-    import torch
+    import cupy
 
-    return torch.cuda.get_device_name()
+    return str(cupy.cuda.runtime.getDeviceProperties(0)["name"].decode())
 
 
 class Runner:
