@@ -42,6 +42,8 @@ GPU_TOOLS = ("sanitizer", "ncu")
 # The tests compile the solver for the CPU, which takes longest. This is done while other steps run.
 NEEDS_CPU_SOLVER = ("tests", "checks")
 LONGEST_PREPARATION = 100.0
+# A step is not started if less time is left, in seconds.
+SHORTEST_STEP = 10.0
 
 
 def main() -> None:
@@ -128,7 +130,7 @@ class Runner:
             self._preparation = None
             prepared = read_facts(self._facts_file("prepare"))
         limit = min(STEPS[step], self._deadline - time.perf_counter())
-        if limit < 10.0:
+        if limit < SHORTEST_STEP:
             return [*prepared, Fact(step, "not run", "no time was left for this step", failed=True)]
         begin = time.perf_counter()
         errors = self._folder / f"{step}.log"

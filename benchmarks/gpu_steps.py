@@ -170,8 +170,8 @@ def watch_compiler(compilations: list[tuple[bool, float]]) -> Iterator[None]:
         try:
             return original(self, *arguments, **options)
         finally:
-            own = any(is_own(name) for name in re.findall(r"__global__ void\s+(\w+)\s*\(", str(self.src)))
-            compilations.append((own, time.perf_counter() - start))
+            names = re.findall(r"__global__ void\s+(\w+)\s*\(", str(self.src))
+            compilations.append((any(is_own(name) for name in names), time.perf_counter() - start))
 
     program.compile = compile_program
     try:

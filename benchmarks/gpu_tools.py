@@ -1,7 +1,6 @@
 """Readers of what tools write: pytest, torch.profiler, Nsight Compute and Compute Sanitizer."""
 
 import csv
-import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -160,7 +159,7 @@ def read_metrics(output: str) -> list[KernelMetrics]:
     lines = output.splitlines()
     first = next((number for number, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
     launches: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for row in csv.DictReader(io.StringIO("\n".join(line for line in lines[first:] if line.startswith('"')))):
+    for row in csv.DictReader(lines[first:]):
         metric = METRICS.get(row["Metric Name"])
         if metric is not None:
             # Older versions print thousands separators.
