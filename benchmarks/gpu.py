@@ -42,6 +42,8 @@ GPU_TOOLS = ("sanitizer", "ncu")
 # The tests compile the solver for the CPU, which takes longest. This is done while other steps run.
 NEEDS_CPU_SOLVER = ("tests", "checks")
 LONGEST_PREPARATION = 100.0
+# A step is not started if less time is left, in seconds.
+SHORTEST_STEP = 10.0
 
 
 def main() -> None:
@@ -56,7 +58,9 @@ def main() -> None:
     if not arguments.emulated and not gpu_is_present():
         sys.exit("This benchmark needs CuPy and a GPU with CUDA; --emulated runs the kernels on the host instead.")
     machine = arguments.machine or ("the kernels on the host" if arguments.emulated else gpu_name())
-    command = " ".join(["python", "benchmarks/gpu.py", *(part for part in sys.argv[1:] if "/" not in part)])
+    chosen = [] if arguments.steps == list(STEPS) else ["--steps", *arguments.steps]
+    emulated = ["--emulated"] if arguments.emulated else []
+    command = " ".join(["python", "benchmarks/gpu.py", *emulated, *chosen])
 
     start = time.perf_counter()
     facts: list[Fact] = []
@@ -86,9 +90,9 @@ def gpu_is_present() -> bool:
 
 def gpu_name() -> str:
     """Return the name of the GPU."""
-    import torch
+    import cupy
 
-    return torch.cuda.get_device_name()
+    return str(cupy.cuda.runtime.getDeviceProperties(0)["name"].decode())
 
 
 class Runner:
@@ -126,7 +130,7 @@ class Runner:
             self._preparation = None
             prepared = read_facts(self._facts_file("prepare"))
         limit = min(STEPS[step], self._deadline - time.perf_counter())
-        if limit < 10.0:
+        if limit < SHORTEST_STEP:
             return [*prepared, Fact(step, "not run", "no time was left for this step", failed=True)]
         begin = time.perf_counter()
         errors = self._folder / f"{step}.log"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # Longest message of a failure in the table, in characters.
-LONGEST_MESSAGE = 600
+LONGEST_MESSAGE = 500
 
 
 @dataclass(frozen=True)

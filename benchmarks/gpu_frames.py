@@ -1,7 +1,5 @@
 """Frames and masks for the GPU benchmark, from NumPy and SciPy only."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -42,7 +40,7 @@ def speckle(count: int, depth: int, lateral: int, seed: int = 0) -> NDArray[np.f
     return frames
 
 
-def masks_for(kind: str, count: int, depth: int, lateral: int, seed: int = 0) -> dict[str, Any]:
+def masks_for(kind: str, count: int, depth: int, lateral: int, seed: int = 0) -> Masks:
     """Create one domain, source and sink for each frame, as the data module does for training.
 
     Args:
@@ -56,38 +54,37 @@ def masks_for(kind: str, count: int, depth: int, lateral: int, seed: int = 0) ->
     Returns:
         Keyword arguments of the solver, ``(count, depth, lateral)`` each.
     """
-    from cm_lightning.confidence import column_sink, column_source
-
     if kind == "no mask":
         return {}
     rng = np.random.default_rng(seed)
     moves = rng.integers(4, size=(count, 4)) if kind.startswith("moving") else np.zeros((count, 4), int)
+    create = band if kind.endswith("band") else fan
     masks: dict[tuple[int, ...], Masks] = {}
-    stacks: dict[str, list[NDArray[np.bool_]]] = {"domain": [], "source": [], "sink": []}
-    for move in moves:
-        key = tuple(int(value) for value in move)
-        if key not in masks:
-            domain = (band if kind.endswith("band") else fan)(depth, lateral, *key)
-            masks[key] = {"domain": domain, "source": column_source(domain), "sink": column_sink(domain)}
-        for name, stack in stacks.items():
-            stack.append(masks[key][name])
-    return {name: np.stack(stack) for name, stack in stacks.items()}
+    for move in map(tuple, moves.tolist()):
+        if move not in masks:
+            masks[move] = create(depth, lateral, *move)
+    return {
+        name: np.stack([masks[move][name] for move in map(tuple, moves.tolist())])
+        for name in ("domain", "source", "sink")
+    }
 
 
-def band(depth: int, lateral: int, top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
-    """Return a rectangle, whose edges are moved inwards by the given numbers of pixels."""
-    mask = np.zeros((depth, lateral), bool)
-    mask[depth // 50 + top : depth - depth // 50 - bottom, lateral // 20 + left : lateral - lateral // 20 - right] = (
-        True
-    )
-    return mask
+def band(depth: int, lateral: int, top: int, bottom: int, left: int, right: int) -> Masks:
+    """Return the masks of a linear probe: a rectangle, whose edges are moved inwards by some pixels."""
+    first, last = depth // 50 + top, depth - depth // 50 - bottom
+    columns = slice(lateral // 20 + left, lateral - lateral // 20 - right)
+    masks = {name: np.zeros((depth, lateral), bool) for name in ("domain", "source", "sink")}
+    masks["domain"][first:last, columns] = masks["source"][first, columns] = masks["sink"][last - 1, columns] = True
+    return masks
 
 
-def fan(depth: int, lateral: int, top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
-    """Return the field of view of a convex probe, whose edges are moved inwards by the given numbers of pixels."""
+def fan(depth: int, lateral: int, top: int, bottom: int, left: int, right: int) -> Masks:
+    """Return the masks of a convex probe: a part of a ring, whose edges are moved inwards by some pixels."""
     rows, columns = np.indices((depth, lateral))
     apex = depth / 3
     radius = np.hypot(rows + apex, columns - lateral / 2)
     reach = (rows + apex) * (lateral / 2) / (depth + apex)
-    inside = (columns - lateral / 2 > left - reach) & (columns - lateral / 2 < reach - right)
-    return inside & (radius > apex + depth / 12 + top) & (radius < depth + apex - 1 - bottom)
+    inner, outer = apex + depth / 12 + top, depth + apex - 1 - bottom
+    domain = (columns - lateral / 2 > left - reach) & (columns - lateral / 2 < reach - right)
+    domain &= (radius > inner) & (radius < outer)
+    return {"domain": domain, "source": domain & (radius < inner + 1.5), "sink": domain & (radius > outer - 1.5)}

@@ -14,25 +14,24 @@ import os
 import platform
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from gpu_card import Card, EmulatedCard, Size, describe, measure, release_memory
 from gpu_facts import Recorder, last_lines
 from gpu_frames import masks_for, speckle
-from gpu_tools import Profile, is_own, read_metrics, read_sanitizer, read_trace
+from gpu_tools import Profile, is_own, read_metrics, read_sanitizer, read_tests, read_trace
 
 from cm_lightning.confidence import ConfidenceMapSolver
 
@@ -40,111 +39,6 @@ ROOT = Path(__file__).resolve().parents[1]
 WHEELS = ROOT / ".wheels"
 PARAMETERS = [(0.5, 100.0), (0.2, 400.0), (0.2, 100.0), (0.5, 400.0)]
 MASKS = ["band", "moving band", "fan", "moving fan"]
-# Time for the measurement of one call, in seconds. Slower calls are repeated less often, but at least three times.
-ALLOWANCE = 3.0
-Size = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Numbers, depths and widths of frames.
-
-    Args:
-        volume: Frames of a training volume, which is profiled.
-        frame: One frame.
-        few: Some of these frames, of which the memory is measured.
-        many: Many of these frames, which are profiled.
-        largest: A part of a volume at its full resolution.
-        side: Side of a volume for a training step.
-    """
-
-    volume: Size = (96, 96, 96)
-    frame: Size = (1, 512, 476)
-    few: Size = (8, 512, 476)
-    many: Size = (64, 512, 476)
-    largest: Size = (340, 564, 632)
-    side: int = 96
-
-
-TINY = Sizes((3, 24, 20), (1, 33, 30), (2, 33, 30), (3, 33, 30), (2, 40, 33), 32)
-
-
-class Card:
-    """A GPU with the frames on it."""
-
-    kind = "tensors"
-    sizes = Sizes()
-    rounds, warm_ups = 20, 3
-
-    def frames(self, size: Size, kind: str = "tensors") -> Any:
-        """Create frames as tensors on the GPU, or as NumPy or CuPy arrays."""
-        return self.upload(speckle(*size), kind)
-
-    def masks(self, name: str, size: Size, kind: str = "tensors") -> dict[str, Any]:
-        """Create masks as tensors on the GPU, or as NumPy or CuPy arrays."""
-        return {key: self.upload(mask, kind) for key, mask in masks_for(name, *size).items()}
-
-    def upload(self, array: Any, kind: str) -> Any:
-        """Convert a NumPy array."""
-        if kind == "CuPy":
-            import cupy
-
-            return cupy.asarray(array)
-        return torch.from_numpy(array).cuda() if kind == "tensors" else array
-
-    def solve(self, solver: ConfidenceMapSolver, frames: Any, certify: bool = False, **masks: Any) -> tuple[Any, Any]:
-        """Compute maps on the GPU."""
-        return replace(solver, backend="cuda").solve(frames, certify=certify, **masks)
-
-    def synchronize(self) -> None:
-        """Wait for the GPU."""
-        torch.cuda.synchronize()
-
-    def timer(self) -> Callable[[], float]:
-        """Start to measure with events of CUDA; the result returns the milliseconds up to its call."""
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-
-        def stop() -> float:
-            end.record()
-            end.synchronize()
-            return begin.elapsed_time(end)
-
-        return stop
-
-
-class EmulatedCard(Card):
-    """The kernels on the host."""
-
-    kind = "NumPy"
-    sizes = TINY
-    rounds, warm_ups = 1, 1
-
-    @cached_property
-    def device(self) -> Any:
-        """The device of the tests, for which the kernels are compiled now."""
-        from tests.confidence.cuda.host_device import HostDevice
-
-        with tempfile.TemporaryDirectory() as folder:
-            return HostDevice(Path(folder))
-
-    def upload(self, array: Any, kind: str) -> Any:
-        """Return a NumPy array as it is."""
-        return array
-
-    def solve(self, solver: ConfidenceMapSolver, frames: Any, certify: bool = False, **masks: Any) -> tuple[Any, Any]:
-        """Compute maps with the kernels on the host."""
-        from tests.confidence.cuda.host_device import solve_on_host
-
-        return solve_on_host(self.device, solver, frames, certify=certify, **masks)
-
-    def synchronize(self) -> None:
-        """Do nothing, since the host waits for its own work."""
-
-    def timer(self) -> Callable[[], float]:
-        """Measure with the clock of the host."""
-        begin = time.perf_counter()
-        return lambda: 1000 * (time.perf_counter() - begin)
 
 
 @dataclass(frozen=True)
@@ -167,15 +61,19 @@ class Task:
 def main() -> None:
     """Run one step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=STEPS)
+    parser.add_argument("step", choices=[*STEPS, *WATCHED])
     parser.add_argument("facts", type=Path)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--emulated", action="store_true")
     arguments = parser.parse_args()
     record = Recorder(arguments.facts, arguments.step)
     card = EmulatedCard() if arguments.emulated else Card()
+    task = Task(card, record, arguments.emulated, arguments.seconds)
+    if arguments.step in WATCHED:  # whoever watches notices a failure by the exit status
+        WATCHED[arguments.step](task)
+        return
     try:
-        STEPS[arguments.step](Task(card, record, arguments.emulated, arguments.seconds))
+        STEPS[arguments.step](task)
     except Exception:
         record.fail("the step", last_lines(traceback.format_exc(), 6))
 
@@ -225,55 +123,55 @@ def prepare(task: Task) -> None:
 
 def compile_kernels(task: Task) -> None:
     """Measure the first solves of a process without and with a cache of compiled kernels."""
-    compilations: list[tuple[bool, bool, float]] = []
+    compilations: list[tuple[bool, float]] = []
     frames = task.card.frames(task.card.sizes.few)
-    start = time.perf_counter()
-    if task.emulated:
-        _ = task.card.device  # type: ignore[attr-defined]  # compiles
+    if isinstance(task.card, EmulatedCard):
+        start = time.perf_counter()
+        _ = task.card.device  # compiles
         task.record.add("both precisions, by the host's compiler", f"{time.perf_counter() - start:.1f} s")
-    with watch_compiler(compilations):
-        for method in ("cg", "direct"):
-            solver = ConfidenceMapSolver(method=method)
-            seconds = []
+    for method in ("cg", "direct"):
+        seconds = []
+        with contextlib.nullcontext() if task.emulated else watch_compiler(compilations):
             for _ in range(3):
                 start = time.perf_counter()
-                task.card.solve(solver, frames)
+                task.card.solve(ConfidenceMapSolver(method=method), frames)
                 task.card.synchronize()
                 seconds.append(time.perf_counter() - start)
-            values = [f"{seconds[0]:.2f} s, then {1000 * seconds[1]:.0f} and {1000 * seconds[2]:.0f} ms"]
-            own = [time for mine, double, time in compilations if mine and double == (method == "direct")]
-            others = [time for mine, _, time in compilations if not mine]
-            if own or others:
-                values.append(f"own kernels {sum(own):.2f} s, {len(others)} of CuPy {sum(others):.2f} s")
-                compilations.clear()
-            task.record.add(f"first {method} solve, no cache of kernels", "; ".join(values))
+        value = f"{seconds[0]:.2f} s, then {1000 * seconds[1]:.0f} and {1000 * seconds[2]:.0f} ms"
+        if compilations:
+            own = [duration for mine, duration in compilations if mine]
+            others = [duration for mine, duration in compilations if not mine]
+            value += f"; own kernels {sum(own):.2f} s, {len(others)} others {sum(others):.2f} s"
+            compilations.clear()
+        task.record.add(f"first {method} solve, no cache of kernels", value)
     if not task.emulated:
+        what = "first cg solve of a process, with a cache of kernels"
         command = [sys.executable, __file__, "solve_few", os.devnull]
         output = subprocess.run(command, capture_output=True, text=True, timeout=task.seconds)
-        if output.returncode != 0:
-            task.record.fail("first solve with a cache of kernels", last_lines(output.stderr, 6))
-        for line in output.stdout.splitlines():
-            if line.startswith("FACT"):
-                task.record.add(*line.removeprefix("FACT ").split(": ", 1))
+        if output.returncode == 0:
+            task.record.add(what, last_lines(output.stdout, 1))
+        else:
+            task.record.fail(what, last_lines(output.stderr, 6))
 
 
 @contextlib.contextmanager
-def watch_compiler(compilations: list[tuple[bool, bool, float]]) -> Iterator[None]:
-    """Note for each compilation whether it is of this package, in double precision, and how long it took."""
-    try:
-        from cupy.cuda.compiler import _NVRTCProgram as program
-    except ImportError:
+def watch_compiler(compilations: list[tuple[bool, float]]) -> Iterator[None]:
+    """Note for each compilation by CuPy whether it is of this package, and how long it took in seconds."""
+    from cupy.cuda import compiler
+
+    program: Any = getattr(compiler, "_NVRTCProgram", None)  # not a part of the public interface
+    if program is None:
         yield
         return
     original = program.compile
 
-    def compile_program(self: Any, options: Any = (), log_stream: Any = None) -> Any:
+    def compile_program(self: Any, *arguments: Any, **options: Any) -> Any:
         start = time.perf_counter()
         try:
-            return original(self, options, log_stream)
+            return original(self, *arguments, **options)
         finally:
-            own = any(is_own(name) for name in re.findall(r"__global__ void\s+(\w+)\s*\(", self.src))
-            compilations.append((own, "-DDOUBLE_PRECISION" in options, time.perf_counter() - start))
+            names = re.findall(r"__global__ void\s+(\w+)\s*\(", str(self.src))
+            compilations.append((any(is_own(name) for name in names), time.perf_counter() - start))
 
     program.compile = compile_program
     try:
@@ -300,65 +198,13 @@ def run_tests(task: Task) -> None:
             status = "none (time limit)"
         log.seek(0)
         output = log.read()
-    counts = Counter(re.findall(r"::\S+.* (PASSED|FAILED|SKIPPED|ERROR)\s", output))
-    task.record.add(
-        "pytest -m gpu", ", ".join(f"{counts[key]} {key.lower()}" for key in ("PASSED", "FAILED", "SKIPPED"))
-    )
-    for test, message in re.findall(r"^(?:FAILED|ERROR) \S+?::(\S+)(?: - (.*))?$", output, re.MULTILINE):
-        task.record.fail(test, _reason(output, test) or message or "failed")
+    counts, failures = read_tests(output)
+    results = ("PASSED", "FAILED", "ERROR", "SKIPPED")
+    task.record.add("pytest -m gpu", ", ".join(f"{counts[result]} {result.lower()}" for result in results))
+    for test, message in failures.items():
+        task.record.fail(test, message)
     if status not in (0, 1):
         task.record.fail(f"pytest ended with exit status {status}", last_lines(output, 8))
-
-
-def _reason(output: str, test: str) -> str:
-    """Return the lines of an error (marked with E) in pytest's output."""
-    section = re.search(rf"^_+ {re.escape(test)} _+$(.*?)(?=^_+ .* _+$|^=+ )", output, re.MULTILINE | re.DOTALL)
-    lines = [line for line in section[1].splitlines() if re.match(r"E  |\S+:\d+:", line)] if section else []
-    return "\n".join(lines[-6:])
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Medians in milliseconds.
-
-    Args:
-        wall: Time of the call until the GPU is ready.
-        events: The same, measured with events on the GPU.
-        rounds: Number of measurements.
-    """
-
-    wall: float
-    events: float
-    rounds: int
-
-    def describe(self, frames: int) -> str:
-        """Describe the time for a number of frames."""
-        text = f"{self.wall:.2f} ms, events {self.events:.2f}"
-        if frames > 1:
-            text += f", {self.wall / frames:.3f} per frame"
-        return text if self.rounds == Card.rounds else f"{text} (rounds: {self.rounds})"
-
-
-def measure(card: Card, call: Callable[[], object]) -> Timing:
-    """Measure a call repeatedly, after a warm-up."""
-    card.synchronize()
-    start = time.perf_counter()
-    call()
-    card.synchronize()
-    first = time.perf_counter() - start
-    for _ in range(card.warm_ups - 1 if first < ALLOWANCE / 10 else 0):
-        call()
-    card.synchronize()
-    start = time.perf_counter()
-    wall: list[float] = []
-    events: list[float] = []
-    while len(wall) < card.rounds and (len(wall) < 3 or time.perf_counter() - start < ALLOWANCE):
-        timer, begin = card.timer(), time.perf_counter()
-        call()
-        events.append(timer())
-        card.synchronize()
-        wall.append(1000 * (time.perf_counter() - begin))
-    return Timing(statistics.median(wall), statistics.median(events), len(wall))
 
 
 def timings(task: Task) -> None:
@@ -415,31 +261,17 @@ def memory(task: Task) -> None:
             )
 
 
-def release_memory() -> None:
-    """Return unused memory of both allocators to the GPU."""
-    import cupy
-
-    torch.cuda.synchronize()
-    torch.cuda.empty_cache()
-    cupy.get_default_memory_pool().free_all_blocks()
-
-
-def describe(size: Size) -> str:
-    """Return the name of a size."""
-    return f"{size[0]} x ({size[1]} x {size[2]})"
-
-
 def profile(task: Task) -> None:
     """Record which kernels take the time of a solve."""
     for size in (task.card.sizes.many, task.card.sizes.volume):
         frames = task.card.frames(size)
         name = describe(size)
         solve = partial(task.card.solve, ConfidenceMapSolver(), frames)
-        if task.emulated:
-            task.card.device.launches.clear()  # type: ignore[attr-defined]
+        if isinstance(task.card, EmulatedCard):
+            task.card.device.launches.clear()
             solve()
-            launches = Counter(task.card.device.launches)  # type: ignore[attr-defined]
-            task.record.add(f"{name}: own kernels", f"{launches.total()} launches; the time needs a GPU")
+            launches = len(task.card.device.launches)
+            task.record.add(f"{name}: own kernels", f"{launches} launches; their time needs a GPU")
             continue
         with task.record.attempt(name):
             wall = measure(task.card, solve).wall
@@ -541,10 +373,10 @@ def sanitizer(task: Task) -> None:
         running = {}
         for tool in ("memcheck", "racecheck", "synccheck"):
             with (Path(folder) / tool).open("w") as log:
-                command = [program, "--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no"]
-                if tool != "memcheck":
-                    command = command[:-2]
-                running[tool] = subprocess.Popen([*command, *solve], env=environment, stdout=log, stderr=log)
+                options = ["--tool", tool, "--error-exitcode", "9"]
+                if tool == "memcheck":  # the libraries try calls that may fail
+                    options += ["--report-api-errors", "no"]
+                running[tool] = subprocess.Popen([program, *options, *solve], env=environment, stdout=log, stderr=log)
         waiting = dict(running)
         while waiting and time.perf_counter() - start < task.seconds - 8:
             time.sleep(0.2)
@@ -584,7 +416,7 @@ def solve_few(task: Task) -> None:
     start = time.perf_counter()
     task.card.solve(ConfidenceMapSolver(), frames)
     task.card.synchronize()
-    print(f"FACT first cg solve of a process, with a cache of kernels: {time.perf_counter() - start:.2f} s", flush=True)
+    print(f"{time.perf_counter() - start:.2f} s", flush=True)
     with torch.cuda.profiler.profile():
         task.card.solve(ConfidenceMapSolver(), frames)
         task.card.synchronize()
@@ -599,7 +431,9 @@ def nsight(task: Task) -> None:
     frames = task.card.frames(task.card.sizes.few)
     kernels = profile_solves(task.card, partial(task.card.solve, ConfidenceMapSolver(), frames), 2).kernels
     names = [kernel.name for kernel in kernels if is_own(kernel.name)][:5]
-    task.record.add("kernels", ", ".join(names))
+    if not names:
+        task.record.fail("ncu", "torch.profiler found no kernels of the package")
+        return
     del frames
     release_memory()
     options = ["--set", "basic", "--csv", "--print-units", "base", "--profile-from-start", "off"]
@@ -624,11 +458,8 @@ def training(task: Task) -> None:
     """Compare a training step of the 3D U-Net with and without maps on the fly."""
     with tempfile.TemporaryDirectory() as folder:
         if WHEELS.is_dir():
-            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", folder]
-            files = [str(file) for file in sorted(WHEELS.glob("*.whl"))]
-            installed = subprocess.run([*command, *files], capture_output=True, text=True)
-            if installed.returncode != 0:
-                task.record.fail("installation of the wheels", last_lines(installed.stderr, 4))
+            for wheel in WHEELS.glob("*.whl"):  # a wheel is an archive of what has to be on the path
+                shutil.unpack_archive(wheel, folder, "zip")
             sys.path.append(folder)
         try:
             with contextlib.redirect_stderr(io.StringIO()):
@@ -676,9 +507,9 @@ STEPS: dict[str, Callable[[Task], None]] = {
     "sanitizer": sanitizer,
     "training": training,
     "ncu": nsight,
-    "solve_small": solve_small,
-    "solve_few": solve_few,
 }
+# What other steps run in a process of its own, under a tool or for the first call of a process.
+WATCHED: dict[str, Callable[[Task], None]] = {"solve_small": solve_small, "solve_few": solve_few}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Readers of what the tools for GPUs write: traces of torch.profiler, Nsight Compute and Compute Sanitizer."""
+"""Readers of what tools write: pytest, torch.profiler, Nsight Compute and Compute Sanitizer."""
 
 import csv
-import io
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,7 +159,7 @@ def read_metrics(output: str) -> list[KernelMetrics]:
     lines = output.splitlines()
     first = next((number for number, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
     launches: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for row in csv.DictReader(io.StringIO("\n".join(line for line in lines[first:] if line.startswith('"')))):
+    for row in csv.DictReader(lines[first:]):
         metric = METRICS.get(row["Metric Name"])
         if metric is not None:
             # Older versions print thousands separators.
@@ -186,3 +185,24 @@ def read_sanitizer(output: str) -> tuple[str, list[str]]:
     summaries = [line for line in lines if "SUMMARY" in line]
     problems = [line for line in lines if re.search(r"\b(Invalid|Error|Warning|hazard|Barrier)\b", line)]
     return (summaries[-1] if summaries else ""), [line for line in problems if line not in summaries][:4]
+
+
+def read_tests(output: str) -> tuple[Counter[str], dict[str, str]]:
+    """Read the output of ``pytest -v --tb=short``, which may be incomplete.
+
+    Args:
+        output: Output of pytest.
+
+    Returns:
+        Number of tests with each result (``PASSED``, ``FAILED``, ``ERROR``, ``SKIPPED``), and the message of each test
+        that failed.
+    """
+    results = re.findall(r"^\S+?::(\S.*?) (PASSED|FAILED|SKIPPED|ERROR)\b", output, re.MULTILINE)
+    failures = {}
+    for test, result in results:
+        if result in ("FAILED", "ERROR"):
+            pattern = rf"^_+ .*{re.escape(test)} _+$(.*?)(?=^_+ .* _+$|^=+ )"
+            section = re.search(pattern, output, re.MULTILINE | re.DOTALL)
+            lines = [line for line in section[1].splitlines() if re.match(r"E  |\S+:\d+:", line)] if section else []
+            failures[test] = "\n".join(lines[-5:]) or "failed"
+    return Counter(result for _, result in results), failures

@@ -299,8 +299,8 @@ def test_gpu_refuses_to_be_captured_as_a_graph(rng):
     frames = gpu_frames(rng, 2, 40, 33)
     expected = ConfidenceMapSolver()(frames)
     torch.cuda.synchronize()
-    with torch.cuda.graph(torch.cuda.CUDAGraph()):
-        with pytest.raises((ValueError, RuntimeError), match="captur") as caught:
-            ConfidenceMapSolver()(frames)
+    refused = pytest.raises((ValueError, RuntimeError), match="captur")
+    with torch.cuda.graph(torch.cuda.CUDAGraph()), refused as caught:
+        ConfidenceMapSolver()(frames)
     assert type(caught.value) in (ValueError, RuntimeError)  # not an error of CUDA, which ends the capture
     assert torch.equal(ConfidenceMapSolver()(frames), expected)
