@@ -42,6 +42,34 @@ __device__ inline double block_maximum(double value, double *shared) {
     return shared[0];
 }
 
+// Copy the rectangle of frames whose first pixel is at `top` and `left`, optionally with reversed columns. Rows of frames
+// have `width` pixels, and frames have `size` pixels. Frames with NaN or infinity, also outside the rectangle, are noted.
+#define LOAD_FRAMES                                                                                                   \
+    const long long frame = blockIdx.z;                                                                               \
+    for (int k = 0; k < PIXELS_PER_BLOCK / 256; k++) {                                                                \
+        const long long pixel = (long long)blockIdx.x * PIXELS_PER_BLOCK + k * 256 + threadIdx.x;                     \
+        if (pixel >= size) break;                                                                                     \
+        const double value = frames[frame * size + pixel];                                                            \
+        if (!(value - value == 0)) invalid[frame] = 1;                                                                \
+        const long long row = pixel / width - top, column = pixel % width - left;                                     \
+        if (row >= 0 && row < depth && column >= 0 && column < lateral)                                               \
+            image[(frame * depth + row) * lateral + (mirrored ? lateral - 1 - column : column)] = value;              \
+    }
+
+extern "C" __global__ void load_float_frames(const float *frames, const long long size, const long long width,
+                                             const long long top, const long long left, const long long depth,
+                                             const long long lateral, const long long mirrored, double *image,
+                                             int *invalid) {
+    LOAD_FRAMES
+}
+
+extern "C" __global__ void load_double_frames(const double *frames, const long long size, const long long width,
+                                              const long long top, const long long left, const long long depth,
+                                              const long long lateral, const long long mirrored, double *image,
+                                              int *invalid) {
+    LOAD_FRAMES
+}
+
 // Compute the smallest and the largest intensity of each block of pixels, and the attenuation of every row.
 extern "C" __global__ void measure_extremes(const double *image, const unsigned char *kinds, const int *table,
                                             const long long depth, const long long lateral, const double alpha,

@@ -58,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(WARP *CELLS_PER_BLOCK)
                     const int *__restrict__ rows, const int *__restrict__ columns, const int *__restrict__ row_start,
                     const int *__restrict__ neighbours, const int *__restrict__ pair_start,
                     const int *__restrict__ pairs, const int *__restrict__ edges, const long long edge_count,
-                    real *factor, real *pivots, real *updates, unsigned char *underflowed) {
+                    real *factor, real *pivots, real *updates, int *underflowed) {
     __shared__ real weights_of_cells[CELLS_PER_BLOCK][CELL_WEIGHTS];
     __shared__ real ratios_of_cells[CELLS_PER_BLOCK][MOST_NEIGHBOURS];
     __shared__ real slacks_of_cells[CELLS_PER_BLOCK][CELL_PIXELS + RING];
@@ -260,7 +260,7 @@ __device__ inline real edge_weight(const double *vertical, const double *horizon
 // block, and `inverses` receives the inverses of the sums.
 __device__ inline void eliminate_block(real *block, const int width, const int count, const real *beyond,
                                        real *inverses, const unsigned char *unknown, const int *nodes,
-                                       unsigned char *underflowed) {
+                                       int *underflowed) {
     const int lane = threadIdx.x;
     real outside = lane < count ? beyond[lane] : 0, inverse_of_lane = 0;
     for (int pivot = 0; pivot < count; pivot++) {
@@ -337,7 +337,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
                      const int *__restrict__ in_second, const real *__restrict__ below, const long long below_size,
                      const real *__restrict__ cell_updates, const long long cells, real *work,
                      const long long work_size, real *__restrict__ factor, const long long factor_size,
-                     unsigned char *underflowed) {
+                     int *underflowed) {
     DYNAMIC_SHARED(shared)
     __shared__ real beyond[PANEL], inverses[PANEL];
     const int lane = threadIdx.x, warp = threadIdx.y, warps = blockDim.y;
@@ -521,7 +521,7 @@ extern "C" __global__ void __launch_bounds__(256)
     eliminate_panel(const unsigned char *__restrict__ unknown, const long long pixels, const int *__restrict__ level,
                     const long long *__restrict__ fronts, const int *__restrict__ nodes, const long long panel,
                     real *work, const long long work_size, real *__restrict__ factor, const long long factor_size,
-                    unsigned char *underflowed) {
+                    int *underflowed) {
     alignas(16) __shared__ real block[PANEL * (PANEL + VECTOR)]; // aligned for vector loads
     __shared__ real columns[PANEL * CHUNK];
     __shared__ real beyond[PANEL], inverses[PANEL];

@@ -153,13 +153,13 @@ class BatchFactor:
         graph: Linear systems on the device, C-contiguous, ``(frames, depth, lateral)``.
         precision: Type of the factor.
         arena: Memory for all arrays.
-
-    Attributes:
-        underflowed: Frames in which all weights of an unknown pixel became 0 in the type of the factor, uint8,
-            ``(frames,)``. They cannot be solved with this factor.
+        underflowed: Output, initially 0: nonzero for frames in which all weights of an unknown pixel became 0 in the
+            type of the factor, int32, ``(frames,)``. They cannot be solved with this factor.
     """
 
-    def __init__(self, device: Device, graph: RandomWalkGraph, precision: Precision, arena: Arena) -> None:
+    def __init__(
+        self, device: Device, graph: RandomWalkGraph, precision: Precision, arena: Arena, underflowed: Array
+    ) -> None:
         self._device = device
         self._launch = device.kernels(precision)
         self._frames, depth, lateral = graph.slack.shape
@@ -174,7 +174,7 @@ class BatchFactor:
         self._cell_rows = self._empty(cells * FACTOR)
         self._cell_pivots = self._empty(cells * INNER)
         self._rows = self._empty(self._plan.factor_size)
-        self.underflowed = arena.zeros((self._frames,), np.uint8)
+        self._underflowed = underflowed
         with arena.temporary():
             self._eliminate(graph)
         # Memory of the substitution: contributions of cells and of fronts to their rings, and the solution.
@@ -200,7 +200,7 @@ class BatchFactor:
             cells,
             *(tables.corners, tables.rows, tables.columns, tables.row_start, tables.neighbours),
             *(tables.pair_start, tables.pairs, tables.edges, len(tables.edges)),
-            *(self._cell_rows, self._cell_pivots, updates, self.underflowed),
+            *(self._cell_rows, self._cell_pivots, updates, self._underflowed),
         )
         # The weights of a level are only needed for the next level, so two buffers are used alternately.
         buffers = [self._empty(size) for size in plan.work_sizes]
@@ -214,7 +214,7 @@ class BatchFactor:
                     "eliminate_fronts",
                     (len(small.fronts), 1, self._frames),
                     (32, small.warps),
-                    *(*arguments, small.fronts, tables.fronts, *pixels, *halves, *work, *factor, self.underflowed),
+                    *(*arguments, small.fronts, tables.fronts, *pixels, *halves, *work, *factor, self._underflowed),
                     shared_bytes=small.shared_bytes,
                 )
             if large is not None:
@@ -232,7 +232,7 @@ class BatchFactor:
                         (count, 1, self._frames),
                         (32, 8),
                         *(graph.unknown, self._pixels, *members, tables.nodes, panel, *work, *factor),
-                        self.underflowed,
+                        self._underflowed,
                     )
                     if remaining > 0:  # not after the last pivots of the root
                         tiles = -(-remaining // TILE)

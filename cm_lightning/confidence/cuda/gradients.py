@@ -1,11 +1,8 @@
 """Gradients on the GPU: the same linear systems with another right-hand side."""
 
-from typing import Any
-
 import numpy as np
 
 from cm_lightning.confidence.accuracy import is_accepted
-from cm_lightning.confidence.arrays import to_numpy
 from cm_lightning.confidence.boundary import BoolArray
 from cm_lightning.confidence.cuda.device import Array, Device
 from cm_lightning.confidence.cuda.iteration import BatchSystem
@@ -35,7 +32,7 @@ def fill_gradients(device: Device, problem: Problem, maps: Array, upstream: Arra
         system = BatchSystem(device, batch, np.float32)
         solution = system.conjugate_gradients(tolerance, right_of(batch))
         system.propagate(solution.values, maps, result)
-        estimate: Any = to_numpy(solution.error_estimate)
+        _, estimate, _ = solution.report()
         return batch.ill_conditioned | ~is_accepted(estimate, np.nan, tolerance)
 
     def solve_directly(batch: Batch) -> None:

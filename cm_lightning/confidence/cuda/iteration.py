@@ -8,8 +8,11 @@ batch, and maxima do not depend on the order.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cm_lightning.confidence.accuracy import MAX_STEPS, STOPPING_FRACTION
+from cm_lightning.confidence.arrays import to_numpy
+from cm_lightning.confidence.boundary import BoolArray
 from cm_lightning.confidence.certificate import certify
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.factor import BatchFactor, graph_arguments
@@ -17,8 +20,8 @@ from cm_lightning.confidence.cuda.memory import PIXELS_PER_BLOCK
 from cm_lightning.confidence.cuda.systems import THREADS, Batch
 
 # These must equal the constants in kernels.cu.
-STATE_FIELDS, ESTIMATE = 5, 1
-CONVERGED, BROKEN = 1, 2
+STATE_FIELDS, ITERATIONS, ESTIMATE, CONTAINS_INVALID = 7, 0, 1, 2
+FAILED = -1.0
 
 
 class BatchSolution(NamedTuple):
@@ -26,13 +29,23 @@ class BatchSolution(NamedTuple):
 
     Attributes:
         values: Solutions, float64, ``(frames, depth, lateral)``, 0 outside the unknown pixels.
-        iterations: Numbers of steps of conjugate gradients, ``(frames,)``.
-        error_estimate: Estimated maximum errors, ``(frames,)``; infinite if the method failed.
+        facts: For each frame, the number of steps of conjugate gradients, the estimated maximum error (FAILED if there
+            is no solution), and whether it contains NaN or infinity, float64, ``(frames, 3)``.
     """
 
     values: Array
-    iterations: Array
-    error_estimate: Array
+    facts: Array
+
+    def report(self) -> tuple[NDArray[np.int64], NDArray[np.float64], BoolArray]:
+        """Wait for the solutions, and copy what is known about them to the CPU.
+
+        Returns:
+            Numbers of steps, estimated maximum errors (infinite if there is no solution), and which frames are finite,
+            ``(frames,)`` each.
+        """
+        facts = np.asarray(to_numpy(self.facts), np.float64)
+        estimates = np.where(facts[:, ESTIMATE] == FAILED, np.inf, facts[:, ESTIMATE])
+        return facts[:, ITERATIONS].astype(np.int64), estimates, facts[:, CONTAINS_INVALID] == 0.0
 
 
 class BatchSystem:
@@ -54,8 +67,7 @@ class BatchSystem:
         self._pixels = depth * lateral
         self._blocks = -(-self._pixels // PIXELS_PER_BLOCK)
         self._grid = (self._blocks, 1, self._frames)
-        self._factor = BatchFactor(device, batch.graph, precision, batch.arena)
-        self._all = batch.arena.zeros((self._frames,), np.int32)  # no frame is skipped
+        self._factor = BatchFactor(device, batch.graph, precision, batch.arena, batch.underflowed)
 
     def _multiply(self, x: Array, product: Array, skipped: Array, magnitude: Array = 0, parts: Array = 0) -> None:
         """Compute ``A x``; see ``multiply`` in kernels.cu."""
@@ -74,31 +86,30 @@ class BatchSystem:
         Returns:
             The solutions, with the numbers of steps and the estimated errors.
         """
-        xp, launch, arena = self._xp, self._launch, self._batch.arena
+        launch, batch, arena = self._launch, self._batch, self._batch.arena
         stop_at = STOPPING_FRACTION * tolerance
-        residual, product = arena.take(self._shape), arena.take(self._shape)
-        residual[...] = self._graph.rhs if rhs is None else rhs
-        x, direction = arena.zeros(self._shape), arena.zeros(self._shape)
+        previous = self._graph.rhs if rhs is None else rhs
+        x, direction, product, residual = (arena.take(self._shape) for _ in range(4))
         dots, largest = (arena.take((self._frames, self._blocks)) for _ in range(2))
-        state = arena.zeros((self._frames, STATE_FIELDS))
-        skipped = self._factor.underflowed.astype(np.int32) * BROKEN
-        steps = xp.zeros(self._frames, np.int32)
-        blocks, one_each = (THREADS,), (1, 1, self._frames)
+        state, status = arena.take((self._frames, STATE_FIELDS)), arena.take((self._frames,), np.int32)
+        grid, block, one_each = self._grid, (THREADS,), (1, 1, self._frames)
+        skipped = batch.underflowed
         for step in range(MAX_STEPS + 1):
-            correction = self._factor.substitute(residual, skipped)
-            launch("measure_correction", self._grid, blocks, self._pixels, skipped, residual, correction, dots, largest)
-            convergence = (self._blocks, dots, largest, step, stop_at, int(rhs is not None), state, skipped, steps)
-            launch("check_convergence", one_each, blocks, *convergence)
-            direction_arguments = (self._pixels, step, state, skipped, steps, correction, direction, x)
-            launch("update_direction", self._grid, blocks, *direction_arguments)
+            correction = self._factor.substitute(previous, skipped)
+            launch("measure_correction", grid, block, self._pixels, skipped, previous, correction, dots, largest)
+            limits = (step, stop_at, int(rhs is not None))
+            flags = (batch.invalid, batch.underflowed)
+            launch("check_convergence", one_each, block, self._blocks, dots, largest, *limits, *flags, state, status)
+            skipped = status
+            launch("update_direction", grid, block, self._pixels, step, state, status, correction, direction, x)
             # This is the only synchronisation of a step. In the first step, only frames with the solution 0 stop.
-            if step == MAX_STEPS or (step > 0 and bool(skipped.all())):
+            if step == MAX_STEPS or (step > 0 and bool(to_numpy(status).all())):
                 break
-            self._multiply(direction, product, skipped, parts=dots)
-            launch("measure_step", one_each, blocks, self._blocks, dots, state, skipped)
-            launch("take_step", self._grid, blocks, self._pixels, state, skipped, direction, product, x, residual)
-        estimate = xp.where(skipped == BROKEN, np.inf, state[:, ESTIMATE])
-        return BatchSolution(x, steps, estimate)
+            self._multiply(direction, product, status, parts=dots)
+            launch("measure_step", one_each, block, self._blocks, dots, state, status)
+            launch("take_step", grid, block, self._pixels, state, status, direction, product, previous, x, residual)
+            previous = residual
+        return BatchSolution(x, state[:, : CONTAINS_INVALID + 1])
 
     def direct(self, rhs: Array | None = None) -> BatchSolution:
         """Solve by forward and backward substitution with the factor.
@@ -113,22 +124,21 @@ class BatchSystem:
         Returns:
             The solutions, with their estimated errors and 0 steps of conjugate gradients.
         """
-        xp, arena = self._xp, self._batch.arena
+        xp, batch = self._xp, self._batch
         right_side = self._graph.rhs if rhs is None else rhs
-        x, residual = arena.take(self._shape), arena.take(self._shape)
-        x[...] = self._factor.substitute(right_side, self._all)
-        self._multiply(x, residual, self._all)
+        x, residual = batch.arena.take(self._shape), batch.arena.take(self._shape)
+        x[...] = self._factor.substitute(right_side, batch.no_skips)
+        self._multiply(x, residual, batch.no_skips)
         xp.subtract(right_side, residual, out=residual)
-        estimate = xp.abs(self._factor.substitute(residual, self._all)).max(axis=(1, 2)).astype(np.float64)
+        estimate = xp.abs(self._factor.substitute(residual, batch.no_skips)).max(axis=(1, 2)).astype(np.float64)
         if rhs is not None:
             largest = xp.abs(x).max(axis=(1, 2))
             estimate /= xp.where(largest > 0.0, largest, 1.0)
-        underflowed = self._factor.underflowed > 0
-        return BatchSolution(
-            xp.where(underflowed[:, None, None], 0.0, x),
-            xp.zeros(self._frames, np.int32),
-            xp.where(underflowed, np.inf, estimate),
-        )
+        underflowed = batch.underflowed > 0
+        values = xp.where(underflowed[:, None, None], 0.0, x)
+        estimate = xp.where(underflowed, FAILED, estimate)
+        facts = xp.stack([xp.zeros_like(estimate), estimate, batch.invalid.astype(np.float64)], axis=1)
+        return BatchSolution(values, facts)
 
     def store(self, x: Array, maps: Array) -> None:
         """Write solutions and known values to the maps of all frames.
@@ -173,6 +183,5 @@ class BatchSystem:
         def multiply(x: Array, product: Array, magnitude: Array, skipped: Array) -> None:
             self._multiply(x, product, skipped, magnitude)
 
-        underflowed = self._factor.underflowed.astype(np.int32)
         graph = self._graph._replace(unknown=self._graph.unknown.astype(bool))
-        return certify(graph, graph.rhs, x, multiply, self._factor.substitute, underflowed)
+        return certify(graph, graph.rhs, x, multiply, self._factor.substitute, self._batch.underflowed)

@@ -124,85 +124,106 @@ extern "C" __global__ void measure_correction(const long long pixels, const int 
 }
 
 // Columns of the state of the iteration of a frame.
-#define STATE_FIELDS 5
-#define BEFORE 0   // dot product of residual and correction, of this step and then of the previous one
-#define ESTIMATE 1 // estimate of the maximum error
-#define KEEP 2     // factor of the previous direction in the next one
-#define LENGTH 3   // length of the step
-#define UNIT 4     // unit of errors
+#define STATE_FIELDS 7
+#define ITERATIONS 0
+#define ESTIMATE 1         // estimate of the maximum error, or FAILED
+#define CONTAINS_INVALID 2 // whether the frame contains NaN or infinity
+#define BEFORE 3           // dot product of residual and correction, of this step and then of the previous one
+#define KEEP 4             // factor of the previous direction in the next one
+#define LENGTH 5           // length of the step
+#define UNIT 6             // unit of errors
+
+#define FAILED -1
 
 #define RUNNING 0
 #define CONVERGED 1 // the last correction must still be added
 #define BROKEN 2
 
-// Check the convergence of every frame. There is one block per frame.
+// Check the convergence of every frame. There is one block per frame. The first step initialises state and status.
 extern "C" __global__ void check_convergence(const long long parts, const double *dots, const double *largest,
-                                 const long long step, const double tolerance, const long long relative, double *state,
-                                 int *skipped, int *steps) {
+                                             const long long step, const double tolerance, const long long relative,
+                                             const int *invalid, const int *underflowed, double *state, int *status) {
     __shared__ double shared[256];
     const long long frame = blockIdx.z;
-    if (skipped[frame]) return;
-    double dot = 0, most = 0;
-    for (long long part = threadIdx.x; part < parts; part += 256) dot += dots[frame * parts + part];
-    dot = block_sum(dot, shared);
-    if (threadIdx.x > 0) return;
-    for (long long part = 0; part < parts; part++) most = larger(most, largest[frame * parts + part]);
+    if (step > 0 && status[frame]) return;
     state += frame * STATE_FIELDS;
-    steps[frame] = (int)step;
-    if (!(dot - dot == 0)) { // infinite or not a number
-        skipped[frame] = BROKEN;
+    double dot = 0, most = 0;
+    if (step > 0 || !underflowed[frame]) { // the same for all threads of the block
+        for (long long part = threadIdx.x; part < parts; part += 256) dot += dots[frame * parts + part];
+        dot = block_sum(dot, shared);
+    }
+    if (threadIdx.x > 0) return;
+    if (step == 0) {
+        status[frame] = RUNNING;
+        state[CONTAINS_INVALID] = invalid[frame];
+    }
+    state[ITERATIONS] = step;
+    if ((step == 0 && underflowed[frame]) || !(dot - dot == 0)) { // no factor, or infinite or not a number
+        status[frame] = BROKEN;
+        state[ESTIMATE] = FAILED;
         return;
     }
+    for (long long part = 0; part < parts; part++) most = larger(most, largest[frame * parts + part]);
     if (step == 0) state[UNIT] = relative && most > 0 ? most : 1;
     most /= state[UNIT];
     state[ESTIMATE] = most;
     if ((step > 0 && most <= tolerance) || dot <= 0) {
-        skipped[frame] = CONVERGED;
+        status[frame] = CONVERGED;
         return;
     }
     state[KEEP] = step > 0 ? dot / state[BEFORE] : 0;
     state[BEFORE] = dot;
 }
 
-// Compute the next direction, or add the last correction if the frame has converged in this step.
-extern "C" __global__ void update_direction(const long long pixels, const long long step, const double *state, const int *skipped,
-                                const int *steps, const real *correction, double *direction, double *x) {
+// Compute the next direction, or add the last correction if the frame has converged in this step. The first step
+// initialises both vectors.
+extern "C" __global__ void update_direction(const long long pixels, const long long step, const double *state,
+                                            const int *status, const real *correction, double *direction, double *x) {
     const long long frame = blockIdx.z;
-    if (skipped[frame] == BROKEN || (skipped[frame] == CONVERGED && steps[frame] != step)) return;
-    const double keep = state[frame * STATE_FIELDS + KEEP];
+    state += frame * STATE_FIELDS;
+    const bool running = status[frame] == RUNNING;
+    const bool last = status[frame] == CONVERGED && state[ITERATIONS] == step;
+    if (step > 0 && !running && !last) return;
     for (int k = 0; k < PIXELS_PER_BLOCK / 256; k++) {
         const long long pixel = (long long)blockIdx.x * PIXELS_PER_BLOCK + k * 256 + threadIdx.x;
         if (pixel >= pixels) break;
         const long long place = frame * pixels + pixel;
-        if (skipped[frame] == CONVERGED) x[place] += correction[place];
-        else direction[place] = correction[place] + keep * direction[place];
+        if (step == 0) x[place] = last ? correction[place] : 0;
+        else if (last) x[place] += correction[place];
+        if (running) direction[place] = step == 0 ? correction[place] : correction[place] + state[KEEP] * direction[place];
     }
 }
 
 // Compute the length of the step. There is one block per frame.
-extern "C" __global__ void measure_step(const long long parts, const double *dots, double *state, int *skipped) {
+extern "C" __global__ void measure_step(const long long parts, const double *dots, double *state, int *status) {
     __shared__ double shared[256];
     const long long frame = blockIdx.z;
-    if (skipped[frame]) return;
+    if (status[frame]) return;
+    state += frame * STATE_FIELDS;
     double dot = 0;
     for (long long part = threadIdx.x; part < parts; part += 256) dot += dots[frame * parts + part];
     dot = block_sum(dot, shared);
     if (threadIdx.x > 0) return;
-    if (dot > 0) state[frame * STATE_FIELDS + LENGTH] = state[frame * STATE_FIELDS + BEFORE] / dot;
-    else skipped[frame] = BROKEN;
+    if (dot > 0) {
+        state[LENGTH] = state[BEFORE] / dot;
+    } else {
+        status[frame] = BROKEN;
+        state[ESTIMATE] = FAILED;
+    }
 }
 
-// Update the solution and the residual.
-extern "C" __global__ void take_step(const long long pixels, const double *state, const int *skipped, const double *direction,
-                              const double *product, double *x, double *residual) {
+// Update the solution and the residual, of which the previous one may be the right-hand side.
+extern "C" __global__ void take_step(const long long pixels, const double *state, const int *status,
+                                     const double *direction, const double *product, const double *previous, double *x,
+                                     double *residual) {
     const long long frame = blockIdx.z;
-    if (skipped[frame]) return;
+    if (status[frame]) return;
     const double length = state[frame * STATE_FIELDS + LENGTH];
     for (int k = 0; k < PIXELS_PER_BLOCK / 256; k++) {
         const long long pixel = (long long)blockIdx.x * PIXELS_PER_BLOCK + k * 256 + threadIdx.x;
         if (pixel >= pixels) break;
         const long long place = frame * pixels + pixel;
         x[place] += length * direction[place];
-        residual[place] -= length * product[place];
+        residual[place] = previous[place] - length * product[place];
     }
 }

@@ -85,21 +85,15 @@ class _Maps:
 
     def _store(self, batch: Batch, solution: BatchSolution, system: BatchSystem) -> tuple[FloatArray, FloatArray]:
         """Store the maps of a batch with their information, and return the error estimates and bounds."""
-        xp = self._device.xp
         system.store(solution.values, self._maps)
-        facts = [solution.iterations.astype(np.float64), solution.error_estimate]
+        bound = np.full(len(batch.frames), np.nan)
         if self._certify:
-            facts.append(xp.where(xp.isfinite(solution.error_estimate), system.certify(solution.values), np.inf))
-        if batch.finite is not None:
-            facts.append(batch.finite.astype(np.float64))
-        # This is the only copy to the CPU, which waits for all kernels.
-        on_cpu = to_numpy(xp.stack(facts)).astype(np.float64)
-        if batch.finite is not None:
-            self._problem.check_finite(on_cpu[-1] > 0.0, batch.frames)
-        iterations, estimate = on_cpu[:2]
-        bound = on_cpu[2] if self._certify else np.full(len(estimate), np.nan)
+            bound = np.asarray(to_numpy(system.certify(solution.values)), np.float64)
+        iterations, estimate, finite = solution.report()
+        self._problem.check_finite(finite, batch.frames)
+        bound = np.where(np.isfinite(estimate), bound, np.inf) if self._certify else bound
         frames = list(batch.frames)
-        self.info.iterations[frames] = iterations.astype(np.int64)
+        self.info.iterations[frames] = iterations
         self.info.error_estimate[frames] = estimate
         self.info.error_bound[frames] = bound + self._problem.rounding
         return estimate, bound

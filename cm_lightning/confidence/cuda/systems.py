@@ -11,7 +11,7 @@ from cm_lightning.confidence.accuracy import MIN_WEIGHT_RATIO
 from cm_lightning.confidence.arrays import intensity_unit, to_numpy
 from cm_lightning.confidence.boundary import BoolArray, Boundary, Rectangle
 from cm_lightning.confidence.cuda.arena import Arena
-from cm_lightning.confidence.cuda.device import Array, Device, Precision
+from cm_lightning.confidence.cuda.device import Array, Device, Launch, Precision
 from cm_lightning.confidence.cuda.memory import PIXELS_PER_BLOCK, arena_bytes, bytes_per_frame, in_chunks
 from cm_lightning.confidence.graph import RandomWalkGraph
 from cm_lightning.confidence.problem import Problem
@@ -40,7 +40,9 @@ class Batch:
         decay: Factors by which intensities are multiplied, ``(frames, depth)``.
         scales: Scales of intensities and steps, ``(frames, 5)``; see equations.cu.
         graph: The linear systems.
-        finite: Which frames are finite, on the device, ``(frames,)``; None if all of them are.
+        invalid: Nonzero for frames with NaN or infinity, int32, on the device, ``(frames,)``.
+        underflowed: Nonzero for frames that cannot be solved with the factor, int32, on the device, ``(frames,)``.
+        no_skips: Zeros, for kernels that can skip frames, int32, on the device, ``(frames,)``.
         ill_conditioned: Frames with weights that differ too much for conjugate gradients, on the CPU, ``(frames,)``.
         arena: Memory of these arrays and of the solution.
     """
@@ -53,7 +55,9 @@ class Batch:
     decay: Array
     scales: Array
     graph: RandomWalkGraph
-    finite: Array | None
+    invalid: Array
+    underflowed: Array
+    no_skips: Array
     ill_conditioned: BoolArray
     arena: Arena
 
@@ -164,7 +168,9 @@ def set_up(
     count = len(frames)
     depth, lateral = (part.stop - part.start for part in rectangle)
     arena = Arena(device, count * arena_bytes((depth, lateral), precision))
-    image, finite = _intensities(device, problem, rectangle, frames, mirrored, arena)
+    invalid, underflowed, no_skips = arena.zeros((3, count), np.int32)
+    launch = device.kernels(precision)
+    image = _intensities(device, launch, problem, rectangle, frames, mirrored, arena, invalid)
     kinds, table = _boundary(problem, rectangle, frames)
     if mirrored:
         kinds = kinds[..., ::-1]
@@ -187,7 +193,6 @@ def set_up(
     )
     # The sum of eight weights is at most 8 (1 + floor), and virtual nodes add 2.
     may_be_ill_conditioned = weight_floor / (10.0 * (1.0 + weight_floor)) < MIN_WEIGHT_RATIO
-    launch = device.kernels(precision)
     grid, threads = (blocks, 1, count), (THREADS,)
     pixels = (image, kinds, table, depth, lateral)
     with arena.temporary():
@@ -204,27 +209,43 @@ def set_up(
         if may_be_ill_conditioned:
             least, most = to_numpy(device.xp.stack([contrast[..., 0].min(axis=1), contrast[..., 1].max(axis=1)]))
             ill_conditioned = np.asarray(least < MIN_WEIGHT_RATIO * most)
-    return Batch(frames, rectangle, image, kinds, table, decay, scales, graph, finite, ill_conditioned, arena)
+    boundary = (frames, rectangle, image, kinds, table)
+    return Batch(*boundary, decay, scales, graph, invalid, underflowed, no_skips, ill_conditioned, arena)
 
 
 def _intensities(
-    device: Device, problem: Problem, rectangle: Rectangle, frames: Sequence[int], mirrored: bool, arena: Arena
-) -> tuple[Array, Array | None]:
-    """Return the intensities of frames on the device, ``(frames, depth, lateral)``, and which frames are finite."""
+    device: Device,
+    launch: Launch,
+    problem: Problem,
+    rectangle: Rectangle,
+    frames: Sequence[int],
+    mirrored: bool,
+    arena: Arena,
+    invalid: Array,
+) -> Array:
+    """Return the intensities of frames on the device, and note which frames contain NaN or infinity."""
     contiguous = frames[-1] - frames[0] + 1 == len(frames)
     given = device.upload(problem.frames[slice(frames[0], frames[-1] + 1) if contiguous else list(frames)])
-    xp = device.xp
-    finite = xp.isfinite(given).all(axis=(1, 2)) if given.dtype.kind == "f" else None
-    part = given[:, rectangle[0], rectangle[1]]
-    if mirrored:
-        part = part[..., ::-1]
+    rows, columns = rectangle
+    shape = (rows.stop - rows.start, columns.stop - columns.start)
+    image = arena.take((len(frames), *shape))
+    if given.dtype.kind == "f":
+        if given.dtype not in (np.float32, np.float64):
+            given = given.astype(np.float32)
+        _, depth, width = given.shape
+        launch(
+            "load_double_frames" if given.dtype == np.float64 else "load_float_frames",
+            (-(-depth * width // PIXELS_PER_BLOCK), 1, len(frames)),
+            (THREADS,),
+            *(device.xp.ascontiguousarray(given), depth * width, width, rows.start, columns.start),
+            *(*shape, int(mirrored), image, invalid),
+        )
+    else:
+        part = given[:, rows, columns]
+        image[...] = part[..., ::-1] if mirrored else part
     if problem.parameters.mode == "RF":
-        part = device.envelope(part.astype(np.float64))
-    elif part.dtype == np.float64 and part.flags.c_contiguous:
-        return part, finite
-    image = arena.take(part.shape)
-    image[...] = part
-    return image, finite
+        image[...] = device.envelope(image)
+    return image
 
 
 def _boundary(
