@@ -1,8 +1,8 @@
 """Schedule of the elimination on a GPU: fronts level by level, with precomputed indices.
 
-The tree is that of the CPU (see :mod:`cm_lightning.confidence.cpu.tree`), with cells of 7 x 7 pixels as leaves: every
-eighth row and column is a line of pivots. All cells have the same structure; those at the lower and right border only
-have fewer pixels. All other nodes have dense fronts, and those at one depth of the tree are eliminated together.
+The tree is that of :mod:`cm_lightning.confidence.tree`, with cells of 7 x 7 pixels as leaves: every eighth row and
+column is a line of pivots. All cells have the same structure; those at the lower and right border only have fewer
+pixels. All other nodes have dense fronts, and those at one depth of the tree are eliminated together.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.cpu.tree import grow_tree, list_pixels
 from cm_lightning.confidence.cuda.pattern import CELL, RING, ring_pixels
 from cm_lightning.confidence.cuda.stages import Stage, group_fronts
+from cm_lightning.confidence.tree import grow_tree, list_pixels
 
 # Number of cells that a block of threads processes, each by one warp of 32 threads.
 CELLS_PER_BLOCK = 4

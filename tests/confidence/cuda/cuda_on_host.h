@@ -7,6 +7,9 @@
 #include <math.h>
 #include <setjmp.h>
 #include <ucontext.h>
+#ifdef FLUSH_TO_ZERO
+#include <xmmintrin.h>
+#endif
 
 #include <cstddef>
 #include <cstdio>
@@ -137,6 +140,10 @@ static void launch(void (*thread)(void **), const unsigned *grid, const unsigned
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {block[0], block[1], block[2]};
     const size_t threads = (size_t)block[0] * block[1] * block[2];
+#ifdef FLUSH_TO_ZERO
+    const unsigned status = _mm_getcsr();
+    _mm_setcsr(status | 0x8040); // denormal results and arguments are 0
+#endif
     fiber_number(threads - 1);
     for (unsigned z = 0; z < grid[2]; z++)
         for (unsigned y = 0; y < grid[1]; y++)
@@ -152,6 +159,9 @@ static void launch(void (*thread)(void **), const unsigned *grid, const unsigned
                 }
                 run_block(threads, shared_bytes, reversed);
             }
+#ifdef FLUSH_TO_ZERO
+    _mm_setcsr(status);
+#endif
 }
 
 template <typename... Arguments, size_t... Numbers>

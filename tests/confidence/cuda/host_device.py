@@ -23,12 +23,14 @@ class HostDevice:
     Args:
         folder: Where to compile.
         free: Bytes to claim as free.
+        like_cupy: Whether to fuse multiplications with additions and to flush denormal numbers to zero, as kernels
+            that CuPy compiles do. The processor must support FMA.
     """
 
     xp = np
     out_of_memory = (MemoryError,)
 
-    def __init__(self, folder: Path, free: int = 2**40) -> None:
+    def __init__(self, folder: Path, free: int = 2**40, like_cupy: bool = False) -> None:
         self.free = free
         self.reversed = False
         self.launches: list[str] = []
@@ -43,8 +45,9 @@ class HostDevice:
         )
         for precision, options in OPTIONS.items():
             library = folder / f"{precision.__name__}.so"
-            flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-w"]
-            subprocess.run(["g++", *flags, *options, str(program), "-o", str(library)], check=True)
+            flags = ["-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-w"]
+            rounding = ["-mfma", "-ffp-contract=fast", "-DFLUSH_TO_ZERO"] if like_cupy else ["-ffp-contract=off"]
+            subprocess.run(["g++", *flags, *rounding, *options, str(program), "-o", str(library)], check=True)
             self._libraries[precision] = ctypes.CDLL(str(library))
 
     def kernels(self, precision):

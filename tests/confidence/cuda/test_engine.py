@@ -100,6 +100,24 @@ def test_result_does_not_depend_on_the_batch(device, rng):
         np.testing.assert_array_equal(batch, chunked)
 
 
+@pytest.mark.parametrize("formulation", ["reference", "paper", "realtime"])
+def test_rounding_as_on_a_gpu(device_like_cupy, rng, formulation):
+    device = device_like_cupy
+    frames = rng.random((2, 45, 50))
+    # With these steps, weights of the paper's formulation are far below the smallest normal float32.
+    solver = ConfidenceMapSolver(formulation=formulation, beta=200.0)
+    exact = replace(solver, method="direct")(frames)
+    for method in ("cg", "direct"):
+        maps, info = solve_on_host(device, replace(solver, method=method), frames, certify=True)
+        np.testing.assert_allclose(maps, exact, rtol=0, atol=1e-8)
+        assert info.fallback.all() == (formulation == "paper" and method == "cg")
+        single, _ = solve_on_host(device, replace(solver, method=method), frames[1])
+        np.testing.assert_array_equal(single, maps[1])
+        if formulation != "paper":
+            assert (np.abs(maps - exact).max(axis=(1, 2)) <= info.error_bound + 1e-12).all()
+            assert (info.error_bound < 1e-7).all()
+
+
 def test_similar_boxes_are_solved_together(device, rng):
     frames = rng.random((6, 40, 36))
     domain = np.zeros(frames.shape, dtype=bool)
