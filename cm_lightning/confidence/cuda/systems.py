@@ -116,6 +116,9 @@ def group_frames(boundary: Boundary, max_growth: float) -> list[tuple[Rectangle,
     Returns:
         Rectangles that contain the domains of a group, and the frames of the group in ascending order.
     """
+    if len(boundary.boxes) == 1:
+        only = boundary.rectangle(0) if len(boundary.numbers) else None
+        return [(only, list(range(len(boundary.numbers))))] if only else []
     boxes, members = np.unique(boundary.boxes, axis=0, return_inverse=True)
     members = members.reshape(-1)[boundary.numbers]
     areas = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
