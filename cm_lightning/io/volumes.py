@@ -66,7 +66,8 @@ def volume_image(
     spacing: tuple[float, ...] | None = None
     if geometry.spacing is not None:
         step[:world] = geometry.spacing[:world]
-        sizes = [*geometry.spacing, *[1.0] * (len(shape) - len(geometry.spacing))]
+        # Frames are as far apart as slices, since the distance of the third axis is kept where it is removed.
+        sizes = [*geometry.spacing[:3], *[float(step[2])] * max(0, len(shape) - world)]
         spacing = tuple(sizes[axis] for axis in kept)
     affine = np.eye(4)
     affine[:3, :3] = directions * step
