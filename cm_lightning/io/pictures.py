@@ -11,7 +11,7 @@ from cm_lightning.errors import InputError
 from cm_lightning.io.file_image import FileImage, library_errors, picture_image
 from cm_lightning.io.grey import label_channel, to_grey
 
-FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF", "MPO")
+FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF")
 # Formats whose further pages are frames of a sequence. Those of JPEG files are previews.
 SEQUENCES = ("PNG", "TIFF", "GIF")
 # Modes whose pixels are single numbers.
