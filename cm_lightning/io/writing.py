@@ -86,11 +86,16 @@ class FrameWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        is_finished = False
         try:
             if kind is None:
                 self._finish()
+                is_finished = True
         finally:
-            self._discard()
+            if not is_finished:
+                with suppress(Exception):  # the file is incomplete, and removed anyway
+                    self._sink.close()
+                self._temporary.unlink(missing_ok=True)
 
     def write(self, frames: NDArray[Any]) -> None:
         """Write the next frames.
@@ -121,13 +126,6 @@ class FrameWriter:
                 self._sink.write(self._whole[:, :, index])
         self._sink.close()
         self._temporary.replace(self.path)
-
-    def _discard(self) -> None:
-        """Remove the temporary file, if it was not renamed."""
-        if self._temporary.exists():
-            with suppress(Exception):  # the file is incomplete, and removed anyway
-                self._sink.close()
-            self._temporary.unlink(missing_ok=True)
 
     def _open(self, template: FileImage, display_range: tuple[float, float] | None) -> Sink:
         shape = self._shape

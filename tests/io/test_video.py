@@ -53,7 +53,9 @@ def test_damaged_videos_raise_one_sentence(frames, tmp_path):
     data = save(tmp_path / "a.mp4", frames, "libx264", "yuv420p").read_bytes()
     for name, content in {"cut.mp4": data[: len(data) // 2], "text.avi": b"text" * 99, "nothing.mkv": b""}.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=rf"{name} (cannot be read as a video|is empty)") as error:
+        with pytest.raises(
+            InputError, match=rf"{name} (cannot be read as a video|is empty|contains no video)"
+        ) as error:
             read_image(tmp_path / name)
         assert "\n" not in str(error.value)
     data = save(tmp_path / "b.avi", np.repeat(frames, 20, axis=0)).read_bytes()
@@ -64,9 +66,8 @@ def test_damaged_videos_raise_one_sentence(frames, tmp_path):
 
 def test_files_without_a_video_are_refused(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
-        stream = container.add_stream("flac", rate=8000)
-        stream.layout = "mono"
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.int16), format="s16", layout="mono")
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -146,7 +146,7 @@ def test_videos_are_read_as_written(suffix, tolerance, shape, tmp_path):
     result = (rows / 80 + columns / 100 + frames / 50).astype(np.float32)
     image = read_image(write(tmp_path / f"a.{suffix}", template, template.axes, "uint8", result, parts=5))
     assert image.frames_per_second == 12.5
-    np.testing.assert_allclose(image.array.astype(float), np.rint(result * 255), atol=tolerance)
+    np.testing.assert_allclose(image.array.astype(float), np.rint(result.astype(float) * 255), atol=tolerance)
 
 
 @pytest.mark.parametrize("axes", ["lateral depth elevation", "elevation depth lateral"])
@@ -208,7 +208,7 @@ def test_after_an_error_the_earlier_file_remains(suffix, tmp_path):
     def interrupted(count):
         with FrameWriter(path, volume((5, 6, 4)), Axes("lateral depth elevation"), "uint8") as writer:
             writer.write(frames[:count])
-            assert len(list(tmp_path.iterdir())) == 2
+            assert path.read_bytes() == b"earlier"
             raise KeyboardInterrupt
 
     for count in (0, 2, 4):
@@ -224,8 +224,7 @@ def test_after_an_error_the_earlier_file_remains(suffix, tmp_path):
         pytest.raises(ValueError, match=r"5 frames were written to .*, not 4"),
         FrameWriter(path, volume((5, 6, 4)), Axes("lateral depth elevation"), "uint8") as writer,
     ):
-        writer.write(frames)
-        writer.write(frames[:1])
+        writer.write(np.concatenate([frames, frames[:1]]))
     with (
         pytest.raises(ValueError, match=r"The frames have the shape \(4, 5, 6\); expected"),
         FrameWriter(path, volume((5, 6, 4)), Axes("lateral depth elevation"), "uint8") as writer,
