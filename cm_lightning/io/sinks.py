@@ -14,7 +14,8 @@ from PIL import Image
 from cm_lightning.io.video import import_av
 from cm_lightning.io.volume_headers import COMPRESSED_SIZE, SIZE_DIGITS
 
-# Fast compression: confidence maps shrink little, and higher levels take as long as computing them.
+Compression = Literal["none", "gzip", "zlib", "all"]
+
 COMPRESSION_LEVEL = 1
 GZIP_BITS, ZLIB_BITS = 31, 15
 DEFAULT_RATE = 25.0
@@ -22,6 +23,11 @@ DEFAULT_RATE = 25.0
 MAX_DENOMINATOR = 30000
 # Quality of H.264, from 0 (lossless) to 51.
 VIDEO_QUALITY = "14"
+
+
+def is_worth_compressing(dtype: np.dtype[Any]) -> bool:
+    """Return whether maps of a type shrink much; floating-point numbers lose a fifth, which takes half a solve."""
+    return np.issubdtype(dtype, np.integer)
 
 
 class Sink(Protocol):
@@ -40,13 +46,18 @@ class VolumeSink:
     Args:
         path: File to write.
         header: Bytes before the voxels.
+        dtype: Type of the voxels.
         compression: "none", "gzip" or "zlib" for the voxels, or "all" for header and voxels as gzip.
     """
 
-    def __init__(self, path: Path, header: bytes, compression: Literal["none", "gzip", "zlib", "all"]) -> None:
+    def __init__(self, path: Path, header: bytes, dtype: np.dtype[Any], compression: Compression) -> None:
         self._file = path.open("wb")
         bits = ZLIB_BITS if compression == "zlib" else GZIP_BITS
-        self._stream = None if compression == "none" else zlib.compressobj(COMPRESSION_LEVEL, wbits=bits)
+        # The search for repetitions takes most of the time, and finds none in floating-point numbers.
+        strategy = zlib.Z_DEFAULT_STRATEGY if is_worth_compressing(dtype) else zlib.Z_RLE
+        self._stream = None
+        if compression != "none":
+            self._stream = zlib.compressobj(COMPRESSION_LEVEL, wbits=bits, strategy=strategy)
         self._compressed_bytes = 0
         gap = header.find(COMPRESSED_SIZE.encode())
         self._gap = None if gap < 0 or compression != "zlib" else gap + len(COMPRESSED_SIZE)
@@ -93,7 +104,8 @@ class ArchiveSink:
     def __init__(
         self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], others: dict[str, NDArray[Any]]
     ) -> None:
-        self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION_LEVEL)
+        compression = zipfile.ZIP_DEFLATED if is_worth_compressing(dtype) else zipfile.ZIP_STORED
+        self._archive = zipfile.ZipFile(path, "w", compression, compresslevel=COMPRESSION_LEVEL)
         for name, array in others.items():
             with self._archive.open(f"{name}.npy", "w") as entry:
                 np.lib.format.write_array(entry, array)
@@ -127,9 +139,8 @@ class PagesSink:
         self._writer.write(
             np.ascontiguousarray(frame),
             photometric="minisblack",
-            compression="zlib",
-            compressionargs={"level": COMPRESSION_LEVEL},
-            predictor=False,
+            compression="zlib" if is_worth_compressing(frame.dtype) else None,
+            compressionargs={"level": COMPRESSION_LEVEL} if is_worth_compressing(frame.dtype) else None,
             metadata=None,
         )
 
@@ -152,7 +163,9 @@ class PictureSink:
 
     def write(self, frame: NDArray[Any]) -> None:
         """Write the picture."""
-        options: dict[str, Any] = {"PNG": {"compress_level": 3}, "JPEG": {"quality": 95}}.get(self._format, {})
+        options: dict[str, Any] = {"PNG": {"compress_level": COMPRESSION_LEVEL}, "JPEG": {"quality": 95}}.get(
+            self._format, {}
+        )
         Image.fromarray(np.ascontiguousarray(frame)).save(self._file, self._format, **options)
 
     def close(self) -> None:

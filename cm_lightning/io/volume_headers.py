@@ -37,6 +37,7 @@ class VolumeDescription:
         tags: Other fields.
         display_range: Values that viewers show as black and as white; None leaves the choice to them.
         slope: Factor of the stored values, for formats that have one.
+        is_compressed: Whether the voxels are compressed, for formats that allow both.
     """
 
     shape: tuple[int, ...]
@@ -47,6 +48,7 @@ class VolumeDescription:
     tags: Mapping[str, str] = field(default_factory=dict)
     display_range: tuple[float, float] | None = None
     slope: float = 1.0
+    is_compressed: bool = False
 
     @property
     def spacing(self) -> NDArray[np.float64]:
@@ -89,15 +91,15 @@ def nifti_header(volume: VolumeDescription) -> bytes:
 
 
 def meta_image_header(volume: VolumeDescription) -> bytes:
-    """Return the header of a compressed MetaImage file, with a gap for the compressed size."""
+    """Return the header of a MetaImage file, with a gap for the compressed size if it is compressed."""
     number = len(volume.shape)
+    compressed = ["CompressedData = True", COMPRESSED_SIZE + " " * SIZE_DIGITS]
     lines = [
         "ObjectType = Image",
         f"NDims = {number}",
         "BinaryData = True",
         "BinaryDataByteOrderMSB = False",
-        "CompressedData = True",
-        COMPRESSED_SIZE + " " * SIZE_DIGITS,
+        *(compressed if volume.is_compressed else ["CompressedData = False"]),
         f"TransformMatrix = {_numbers(volume.directions(number).T)}",
         f"Offset = {_numbers(volume.lps[:number, 3])}",
         f"CenterOfRotation = {_numbers(np.zeros(number))}",
@@ -117,7 +119,7 @@ def meta_image_header(volume: VolumeDescription) -> bytes:
 
 
 def nrrd_header(volume: VolumeDescription) -> bytes:
-    """Return the header of a compressed NRRD file; the frames of a tracked sequence are a list of volumes."""
+    """Return the header of an NRRD file; the frames of a tracked sequence are a list of volumes."""
     number = min(len(volume.shape), 3)
     is_list = volume.tags.get(KINDS, "").endswith("list") and number == 3
     shape = (*volume.shape[:2], 1, volume.shape[2]) if is_list else volume.shape
@@ -128,7 +130,7 @@ def nrrd_header(volume: VolumeDescription) -> bytes:
         f"sizes: {' '.join(str(side) for side in shape)}",
         f"kinds: {' '.join(['domain'] * number + ['list'] * is_list)}",
         "endian: little",
-        "encoding: gzip",
+        f"encoding: {'gzip' if volume.is_compressed else 'raw'}",
     ]
     if volume.is_spacing_known:
         steps = volume.directions(number) * volume.spacing[:number]

@@ -13,7 +13,16 @@ from cm_lightning.errors import InputError
 from cm_lightning.io.axes import AXIS_NAMES, Axes
 from cm_lightning.io.file_image import FileImage
 from cm_lightning.io.sequences import KINDS, ORIENTATION, axes_orientation, frame_rate, timestamps
-from cm_lightning.io.sinks import ArchiveSink, PagesSink, PictureSink, Sink, VideoSink, VolumeSink
+from cm_lightning.io.sinks import (
+    ArchiveSink,
+    Compression,
+    PagesSink,
+    PictureSink,
+    Sink,
+    VideoSink,
+    VolumeSink,
+    is_worth_compressing,
+)
 from cm_lightning.io.volume_headers import VolumeDescription, meta_image_header, nifti_header, nrrd_header
 
 VOLUMES = (".nii.gz", ".nii", ".mha", ".nrrd")
@@ -141,14 +150,15 @@ class FrameWriter:
                 others["spacing"] = np.array(template.spacing)
             return ArchiveSink(self._temporary, shape, self.dtype, others)
         volume = _describe(template, self._axes, shape, self.dtype, display_range)
+        compression: Compression = "none"
         match self._suffix:
             case ".mha":
-                return VolumeSink(self._temporary, meta_image_header(volume), "zlib")
+                header, compression = meta_image_header(volume), "zlib" if volume.is_compressed else "none"
             case ".nrrd":
-                return VolumeSink(self._temporary, nrrd_header(volume), "gzip")
+                header, compression = nrrd_header(volume), "gzip" if volume.is_compressed else "none"
             case _:
-                is_compressed = self._suffix == ".nii.gz"
-                return VolumeSink(self._temporary, nifti_header(volume), "all" if is_compressed else "none")
+                header, compression = nifti_header(volume), "all" if self._suffix == ".nii.gz" else "none"
+        return VolumeSink(self._temporary, header, self.dtype, compression)
 
 
 def _suffix(path: Path) -> str:
@@ -218,4 +228,5 @@ def _describe(
         tags,
         display_range,
         slope=1 / np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1.0,
+        is_compressed=is_worth_compressing(dtype),
     )
