@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from cm_lightning.errors import InputError
 from cm_lightning.io.file_image import FileImage, library_errors, picture_image
 from cm_lightning.io.grey import label_channel, to_grey
+from cm_lightning.io.tiff import read_special_tiff
 
 FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF")
 # Formats whose further pages are frames of a sequence. Those of JPEG files are previews.
@@ -19,6 +20,8 @@ NUMBERS = ("L", "I;16", "I;16L", "I;16B", "I", "F")
 COLOURS = ("RGB", "RGBA", "LA")
 # Modes that Pillow converts to RGB without a loss of meaning.
 CONVERTED = ("CMYK", "YCbCr", "RGBX", "RGBa", "La", "P", "PA", "HSV")
+# Names of Pillow for the stored colours of PNG files with 16 bits.
+DEEP_COLOURS = ("RGB;16B", "RGBA;16B", "LA;16B")
 # Factors by which Pillow multiplies the values of PNG files with 2 and 4 bits.
 SMALL_BITS = {"L;2": 85, "L;4": 17}
 
@@ -27,7 +30,7 @@ def read_picture(path: Path, is_label: bool = False) -> FileImage:
     """Read a picture, or the frames of a TIFF file with several pages, an animated GIF or an animated PNG file.
 
     Pictures are turned as their EXIF orientation states. Palettes and colours become grey, and alpha is ignored; see
-    :func:`cm_lightning.io.grey.to_grey`. Pillow reduces colours of 16 bits to 8.
+    :func:`cm_lightning.io.grey.to_grey`. PNG files with colours of 16 bits are refused, since Pillow reduces them to 8.
 
     Args:
         path: The file.
@@ -40,6 +43,9 @@ def read_picture(path: Path, is_label: bool = False) -> FileImage:
     Raises:
         InputError: The file is damaged, its pages have different sizes, or its colours are not supported.
     """
+    special = read_special_tiff(path, is_label)
+    if special is not None:
+        return special
     # Pillow maps files that it opens itself into memory, and then confuses rows and columns of turned TIFF files.
     with (
         library_errors(path, "a picture (PNG, TIFF, JPEG, BMP or GIF)"),
@@ -71,6 +77,11 @@ def _read_page(path: Path, picture: Image.Image, is_label: bool) -> NDArray[Any]
     tile: Any = getattr(picture, "tile", None)
     rawmode = tile[0][3] if tile else None
     factor = SMALL_BITS.get(rawmode, 1) if isinstance(rawmode, str) and picture.format == "PNG" else 1
+    if picture.format == "PNG" and isinstance(rawmode, str) and rawmode in DEEP_COLOURS:
+        raise InputError(
+            f"{path} has colours of 16 bits, which are not supported in PNG files; expected grey values of 16 bits, or "
+            "colours of 8 bits."
+        )
     picture.load()
     turned = ImageOps.exif_transpose(picture)
     mode = turned.mode

@@ -18,6 +18,11 @@ Compression = Literal["none", "gzip", "zlib", "all"]
 
 COMPRESSION_LEVEL = 1
 GZIP_BITS, ZLIB_BITS = 31, 15
+PICTURE_OPTIONS: dict[str, dict[str, Any]] = {
+    "PNG": {"compress_type": zlib.Z_RLE},  # faster than the lowest level, and smaller
+    "JPEG": {"quality": 95},
+    "BMP": {},
+}
 DEFAULT_RATE = 25.0
 # Denominators of frame rates that all containers can store.
 MAX_DENOMINATOR = 30000
@@ -163,10 +168,7 @@ class PictureSink:
 
     def write(self, frame: NDArray[Any]) -> None:
         """Write the picture."""
-        options: dict[str, Any] = {"PNG": {"compress_level": COMPRESSION_LEVEL}, "JPEG": {"quality": 95}}.get(
-            self._format, {}
-        )
-        Image.fromarray(np.ascontiguousarray(frame)).save(self._file, self._format, **options)
+        Image.fromarray(np.ascontiguousarray(frame)).save(self._file, self._format, **PICTURE_OPTIONS[self._format])
 
     def close(self) -> None:
         """Close the file."""

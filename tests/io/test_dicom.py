@@ -1,7 +1,10 @@
 """DICOM files of scanners, written by pydicom."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from cm_lightning.confidence import Rectangle
 from cm_lightning.errors import InputError
@@ -182,4 +185,28 @@ def test_without_pydicom_the_extra_is_named(frames, tmp_path, monkeypatch):
     path = save(tmp_path / "a.dcm", frames)
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     with pytest.raises(InputError, match=r"needs pydicom; install cm_lightning\[dicom\]"):
+        read_image(path)
+
+
+def test_jpeg_loops_are_read(tmp_path):
+    rows, columns = np.mgrid[:16, :24]
+    frames = np.stack([rows * 4 + columns * 3 + 10 * index for index in range(3)]).astype(np.uint8)
+    encoded = []
+    for frame in frames:
+        buffer = io.BytesIO()
+        Image.fromarray(np.dstack([frame] * 3)).save(buffer, "JPEG", quality=95)
+        encoded.append(buffer.getvalue())
+    path = save(tmp_path / "a.dcm", np.stack([frames] * 3, axis=-1), "RGB")
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = "YBR_FULL_422"
+    dataset.PixelData = pydicom.encaps.encapsulate(encoded)
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    dataset.save_as(path)
+    image = read_image(path)
+    np.testing.assert_allclose(image.array, np.moveaxis(frames, 0, -1), atol=3)
+    # A frame less than announced.
+    dataset.NumberOfFrames = 4
+    dataset.save_as(path)
+    with pytest.raises(InputError, match=r"a.dcm"):
         read_image(path)

@@ -1,6 +1,7 @@
 """Pictures as different programs write them."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -100,8 +101,6 @@ def test_labels_with_few_bits_keep_their_stored_values(tmp_path):
         if kind == b"IHDR":
             body = body[:9] + b"\0" + body[10:]
         if kind != b"PLTE":
-            import zlib
-
             chunks.append(struct.pack(">I", length) + kind + body + struct.pack(">I", zlib.crc32(kind + body)))
         position += 12 + length
     (tmp_path / "grey.png").write_bytes(b"".join(chunks))
@@ -194,3 +193,50 @@ def test_damaged_pictures_raise_an_input_error_or_keep_their_size(suffix, share,
     assert not cut
     if suffix == "png" and result.shape == array.shape:
         np.testing.assert_array_equal(result, array)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "f2", "f8", "u8", "i8"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_types_that_pillow_does_not_know_are_read(dtype, orientation, grey, tmp_path):
+    values = (grey // 2).astype(dtype) - (np.array(5, dtype) if dtype != "u8" else 0)
+    tags = [(274, 3, 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", extratags=tags)
+    image = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image.array, np.rot90(values, {1: 0, 3: 2, 6: -1}[orientation]))
+    assert image.axes == "depth lateral"
+    # Pillow has no type for signed numbers of 16 bits, and widens them.
+    assert image.array.dtype == dtype
+
+
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_colours_of_16_bits_keep_their_precision_in_tiff_files(planes, tmp_path):
+    colours = np.full((2, 4, 3), (200, 100, 50), np.uint16)
+    data = colours if planes == "contig" else np.moveaxis(colours, 2, 0)
+    tifffile.imwrite(tmp_path / "a.tif", data, photometric="rgb", planarconfig=planes)
+    array = read(tmp_path / "a.tif")
+    assert array.dtype == np.uint16
+    np.testing.assert_array_equal(array, np.full((2, 4), 124))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_white_is_large_in_every_tiff_file(dtype, grey, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", grey.astype(dtype), photometric="miniswhite")
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), np.iinfo(dtype).max - grey.astype(dtype))
+
+
+def test_pages_of_doubles_are_frames(rng, tmp_path):
+    frames = rng.random((4, 6, 9))
+    tifffile.imwrite(tmp_path / "a.tif", frames, photometric="minisblack")
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), np.moveaxis(frames, 0, -1))
+
+
+def test_png_colours_of_16_bits_are_refused(tmp_path):
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" + bytes(12))
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(InputError, match=r"a.png has colours of 16 bits, which are not supported in PNG files"):
+        read(tmp_path / "a.png")
