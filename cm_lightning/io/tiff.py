@@ -56,6 +56,7 @@ def read_special_tiff(path: Path, is_label: bool = False) -> FileImage | None:
     except Exception:  # Pillow says what is wrong
         return None
     with tiff, library_errors(path, "a TIFF file"):
+        _check_last_page(path, tiff)
         if number == 1 < images:
             raise InputError(f"{path} has {images} frames of ImageJ in a single page; save it as a TIFF with pages.")
         if not is_special:
@@ -64,6 +65,17 @@ def read_special_tiff(path: Path, is_label: bool = False) -> FileImage | None:
         if len({(frame.shape, frame.dtype) for frame in frames}) > 1:
             raise InputError(f"{path} has pages of different sizes or types; expected frames of one size.")
         return picture_image(frames[0] if number == 1 else np.stack(frames, axis=-1))
+
+
+def _check_last_page(path: Path, tiff: Any) -> None:
+    """Check that no page follows the last one that can be read, as in truncated files."""
+    form, handle = tiff.tiff, tiff.filehandle
+    handle.seek(tiff.pages[-1].offset)
+    count = int.from_bytes(handle.read(form.tagnosize), "little" if form.byteorder == "<" else "big")
+    handle.seek(count * form.tagsize, 1)
+    following = handle.read(form.offsetsize)
+    if len(following) < form.offsetsize or following.strip(b"\0"):
+        raise InputError(f"{path} is damaged: it ends after {len(tiff.pages)} pages, although another one follows.")
 
 
 def _is_special(page: Any) -> bool:

@@ -11,7 +11,7 @@ from cm_lightning.errors import InputError
 from cm_lightning.io.file_image import FileImage, library_errors, picture_image
 from cm_lightning.io.grey import label_channel, to_grey
 
-# Frames that a decoder may lack at the end of a file although its header counts them.
+# Frames that a decoder may lack at the end of a film, whose header may contain an edit list or a rounded duration.
 MISSING_FRAMES = 1
 
 
@@ -55,6 +55,10 @@ def read_video(path: Path, is_label: bool = False) -> FileImage:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         rate, announced = stream.average_rate, stream.frames
+        if not announced and rate and container.duration:  # Matroska does not count frames
+            announced = round(container.duration * 1e-6 * float(rate)) - MISSING_FRAMES
+        elif container.format.name != "avi":
+            announced -= MISSING_FRAMES
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise InputError(f"{path} is damaged: its frame {len(frames)} cannot be decoded completely.")
@@ -64,8 +68,8 @@ def read_video(path: Path, is_label: bool = False) -> FileImage:
                     f"{path} has frames of different sizes ({frames[0].shape} and {pixels.shape}); expected one size."
                 )
             frames.append(pixels)
-    if not frames or len(frames) < announced - MISSING_FRAMES:
-        total = f"its {announced} frames" if announced else "an unknown number of frames"
+    if not frames or len(frames) < announced:
+        total = f"at least {announced} frames" if announced > 0 else "its frames"
         raise InputError(f"{path} is damaged: only {len(frames)} of {total} can be decoded.")
     array = np.moveaxis(np.stack(frames), 0, -1)
     return picture_image(array, frames_per_second=float(rate) if rate else None)

@@ -240,3 +240,17 @@ def test_png_colours_of_16_bits_are_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(InputError, match=r"a.png has colours of 16 bits, which are not supported in PNG files"):
         read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_truncated_pages_are_found_everywhere(byteorder, rng, tmp_path):
+    frames = rng.integers(0, 256, (5, 12, 16)).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif", byteorder=byteorder) as writer:
+        for frame in frames:
+            writer.write(frame, compression="zlib", metadata=None)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), np.moveaxis(frames, 0, -1))
+    data = (tmp_path / "a.tif").read_bytes()
+    for length in range(8, len(data) - 8, 41):
+        (tmp_path / "b.tif").write_bytes(data[:length])
+        with pytest.raises(InputError, match=r"b.tif"):
+            read(tmp_path / "b.tif")

@@ -58,10 +58,11 @@ def test_damaged_videos_raise_one_sentence(frames, tmp_path):
         ) as error:
             read_image(tmp_path / name)
         assert "\n" not in str(error.value)
-    data = save(tmp_path / "b.avi", np.repeat(frames, 20, axis=0)).read_bytes()
-    (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match=r"cut.avi (is damaged|cannot be read)"):
-        read_image(tmp_path / "cut.avi")
+    for suffix in ("avi", "mkv"):
+        data = save(tmp_path / f"b.{suffix}", np.repeat(frames, 20, axis=0)).read_bytes()
+        (tmp_path / f"cut.{suffix}").write_bytes(data[: len(data) // 2])
+        with pytest.raises(InputError, match=rf"cut.{suffix} (is damaged|cannot be read)"):
+            read_image(tmp_path / f"cut.{suffix}")
 
 
 def test_files_without_a_video_are_refused(tmp_path):
