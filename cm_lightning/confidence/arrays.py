@@ -103,7 +103,8 @@ def convert_like(result: Any, frames: FrameArray) -> FrameArray:
     converted: Any
     if isinstance(frames, torch.Tensor):
         if is_cupy(result):
-            result = torch.utils.dlpack.from_dlpack(result)
+            # PyTorch may have been built without CUDA.
+            result = torch.utils.dlpack.from_dlpack(result) if frames.is_cuda else torch.from_numpy(result.get())
         elif not isinstance(result, torch.Tensor):
             result = torch.from_numpy(np.ascontiguousarray(result))
         converted = result.to(frames.device)

@@ -86,30 +86,6 @@ def boundary_conditions(
     return BoundaryConditions(values, unknown, slack, rhs)
 
 
-def make_graph(weights: EdgeWeights, conditions: BoundaryConditions) -> RandomWalkGraph:
-    """Assemble the linear systems.
-
-    Args:
-        weights: Edge weights of the frames.
-        conditions: Boundary conditions, whose arrays ``slack`` and ``rhs`` are changed in place.
-
-    Returns:
-        The linear systems.
-    """
-    values, unknown, slack, rhs = conditions
-    between = {}
-    for name, (start, end) in EDGE_ENDS.items():
-        weight = getattr(weights, name)
-        both = unknown[start] & unknown[end]
-        between[name] = weight * both
-        outward = weight - between[name]
-        for pixel, neighbour in ((start, end), (end, start)):
-            flow = outward * unknown[pixel]
-            slack[pixel] += flow
-            rhs[pixel] += flow * values[neighbour]
-    return RandomWalkGraph(**between, slack=slack, unknown=unknown, rhs=rhs)
-
-
 def mirror(graph: RandomWalkGraph) -> RandomWalkGraph:
     """Reverse the order of columns.
 

@@ -1,15 +1,24 @@
 """Parameters, checked input, linear systems, and information about solutions, for all engines."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.arrays import Backend, choose_backend, convert_like, intensity_unit, result_dtype, to_numpy
-from cm_lightning.confidence.boundary import BoolArray, SinkMode, find_boundary
+from cm_lightning.confidence.arrays import (
+    Backend,
+    array_namespace,
+    choose_backend,
+    convert_like,
+    intensity_unit,
+    result_dtype,
+    to_numpy,
+)
+from cm_lightning.confidence.boundary import BoolArray, SinkMode, distinct_masks, find_boundary
 from cm_lightning.confidence.envelope import envelope
-from cm_lightning.confidence.graph import RandomWalkGraph
 from cm_lightning.confidence.weights import Formulation, Normalise, WeightFunction
 
 SignalMode = Literal["B", "RF"]
@@ -65,7 +74,11 @@ class SolverParameters:
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        """Check the parameters."""
+        """Check the parameters, and convert numbers of NumPy to those of Python, since compiled code needs these."""
+        for name in ("alpha", "beta", "gamma", "tolerance"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if self.max_batch is not None:
+            object.__setattr__(self, "max_batch", int(self.max_batch))
         for name in ("alpha", "beta", "gamma"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
@@ -135,25 +148,6 @@ class SolveInfo:
         return SolveInfo(*(getattr(self, name).reshape(leading) for name in self.__dataclass_fields__))
 
 
-@dataclass(frozen=True, eq=False)
-class System:
-    """Linear systems on the bounding box of a domain, for one frame (CPU) or several frames (GPU).
-
-    Attributes:
-        index: Index in arrays of shape ``(frames, depth, lateral)``: frame or frames, rows, columns.
-        image: Intensities after scaling and computation of the envelope, float64, ``(..., depth, lateral)``.
-        domain: Insonified pixels, broadcastable to ``image``.
-        values: Known values, 0 elsewhere, float64, ``(..., depth, lateral)``.
-        graph: The linear systems.
-    """
-
-    index: tuple[Any, slice, slice]
-    image: Array
-    domain: Array
-    values: Array
-    graph: RandomWalkGraph
-
-
 class Problem:
     """Checked input of a call of the solver.
 
@@ -202,27 +196,29 @@ class Problem:
             self.frames = to_numpy(self.frames)
             self.check_finite(np.isfinite(self.frames).all(axis=(-2, -1)))
         full_shape = tuple(frames.shape)
+        given = {"domain": domain, "source": source, "sink": sink}
+        masks, numbers = distinct_masks(
+            [_flat_mask(name, mask, full_shape) for name, mask in given.items()], self.shape[0]
+        )
+        on_cpu = [None if mask is None else to_numpy(mask).astype(bool) for mask in masks]
         intensities = to_numpy(self.frames) if parameters.sink == "min" and sink is None else None
         self.boundary = find_boundary(
-            self.shape[1:],
-            intensities,
-            _flat_mask("domain", domain, full_shape),
-            _flat_mask("source", source, full_shape),
-            _flat_mask("sink", sink, full_shape),
-            parameters.sink,
+            self.shape[0], self.shape[1:], intensities, (on_cpu[0], on_cpu[1], on_cpu[2]), numbers, parameters.sink
         )
 
-    def check_finite(self, finite: BoolArray) -> None:
-        """Check that all frames are finite.
+    def check_finite(self, finite: BoolArray, frames: Sequence[int] | None = None) -> None:
+        """Check that frames are finite.
 
         Args:
-            finite: Whether each frame is finite, ``(frames,)``.
+            finite: Whether each of these frames is finite, ``(frames,)``.
+            frames: Indices of the frames; by default, all frames.
 
         Raises:
             ValueError: A frame contains NaN or infinity; the message contains the index of the first one.
         """
         if not finite.all():
-            first = int(np.argmin(finite))
+            number = int(np.argmin(finite))
+            first = number if frames is None else frames[number]
             index = tuple(int(i) for i in np.unravel_index(first, self.leading)) if self.leading else ()
             name = f"frame {index}" if index else "the frame"
             raise ValueError(f"frames must be finite, found NaN or infinity in {name}.")
@@ -254,19 +250,17 @@ class Problem:
         return convert_like(maps.reshape(*self.leading, *self.shape[1:]), self._given)
 
 
-def _flat_mask(name: str, mask: Any, shape: tuple[int, ...]) -> BoolArray | None:
-    """Convert a mask to NumPy with the shape ``(frames, depth, lateral)`` or ``(1, depth, lateral)``."""
+def _flat_mask(name: str, mask: Any, shape: tuple[int, ...]) -> Any:
+    """Convert a mask to bool on its device, with the shape ``(frames, depth, lateral)`` or ``(1, depth, lateral)``."""
     if mask is None:
         return None
-    host = to_numpy(mask).astype(bool)
+    flags = mask.detach().bool() if isinstance(mask, torch.Tensor) else array_namespace(mask).asarray(mask).astype(bool)
+    broadcast = torch.broadcast_to if isinstance(mask, torch.Tensor) else array_namespace(mask).broadcast_to
     try:
-        if host.ndim <= 2 or all(side == 1 for side in host.shape[:-2]):
-            flat = np.broadcast_to(host.reshape(host.shape[-2:]), shape[-2:])[None]
-        else:
-            flat = np.broadcast_to(host, shape).reshape(-1, *shape[-2:])
-    except ValueError:
+        if flags.ndim <= 2 or all(side == 1 for side in flags.shape[:-2]):
+            return broadcast(flags.reshape(flags.shape[-2:]), shape[-2:])[None]
+        return broadcast(flags, shape).reshape(-1, *shape[-2:])
+    except (ValueError, RuntimeError):  # from NumPy and CuPy, and from PyTorch
         raise ValueError(
-            f"{name} has the shape {host.shape}, which cannot be broadcast to the shape {shape} of the frames."
+            f"{name} has the shape {tuple(flags.shape)}, which cannot be broadcast to the shape {shape} of the frames."
         ) from None
-    result: BoolArray = flat
-    return result

@@ -159,6 +159,11 @@ class WeightFunction:
         image /= np.where(highest > lowest, highest - lowest, 1.0)
         return image
 
+    @property
+    def diagonal_gamma(self) -> float:
+        """Penalty of diagonal edges."""
+        return self.gamma if self.formulation == "reference" else float(np.sqrt(2.0)) * self.gamma
+
     def decay(self, domain: Array) -> Array:
         """Compute the factor by which intensities are multiplied at each depth.
 
@@ -187,13 +192,10 @@ class WeightFunction:
         Returns:
             The scale, and the penalties by kind of edge, as numbers or ``(..., 1, 1)``.
         """
-        if self.formulation != "reference":
-            diagonal = float(np.sqrt(2.0)) * self.beta * self.gamma
+        if self.formulation != "reference" or self.normalise == "fixed":
+            diagonal = self.beta * self.diagonal_gamma
             penalties = {"vertical": 0.0, "horizontal": self.beta * self.gamma}
             return self.beta, {**penalties, "down_right": diagonal, "down_left": diagonal}
-        if self.normalise == "fixed":
-            penalty = self.beta * self.gamma
-            return self.beta, {name: 0.0 if name == "vertical" else penalty for name in largest}
         overall = np.maximum(
             np.maximum(largest["vertical"], largest["horizontal"]),
             np.maximum(largest["down_right"], largest["down_left"]),

@@ -5,6 +5,7 @@ import numpy as np
 from cm_lightning.confidence.cpu.equations import from_lanes, to_lanes
 from cm_lightning.confidence.cpu.solver import CompiledSolver
 from cm_lightning.confidence.graph import RandomWalkGraph
+from cm_lightning.confidence.weights import EDGE_ENDS
 
 
 def in_lanes(graphs, lanes):
@@ -39,3 +40,19 @@ def random_graph(rng, shape, decades):
         np.ones(shape, dtype=bool),
         right,
     )
+
+
+def make_graph(weights, conditions):
+    """Assemble the linear systems from edge weights and boundary conditions, with arrays."""
+    values, unknown, slack, rhs = conditions
+    between = {}
+    for name, (start, end) in EDGE_ENDS.items():
+        weight = getattr(weights, name)
+        both = unknown[start] & unknown[end]
+        between[name] = weight * both
+        outward = weight - between[name]
+        for pixel, neighbour in ((start, end), (end, start)):
+            flow = outward * unknown[pixel]
+            slack[pixel] += flow
+            rhs[pixel] += flow * values[neighbour]
+    return RandomWalkGraph(**between, slack=slack, unknown=unknown, rhs=rhs)

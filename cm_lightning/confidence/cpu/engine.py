@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cm_lightning.confidence.arrays import convert_like, to_numpy
-from cm_lightning.confidence.boundary import bounding_box
+from cm_lightning.confidence.boundary import Rectangle
 from cm_lightning.confidence.cpu.compilation import compile_once
 from cm_lightning.confidence.cpu.equations import Group, assemble, from_lanes, to_lanes
 from cm_lightning.confidence.cpu.factorisation import lanes_of
@@ -115,7 +115,7 @@ def _run(problem: Problem, work: Work) -> None:
     for small in {lanes_of(_shape(rectangles[0])) > 1 for _, rectangles in groups}:
         compile_once(problem.parameters.method == "direct", small)
 
-    def process(members: tuple[list[int], list[tuple[slice, slice]]], workers: Workers) -> None:
+    def process(members: tuple[list[int], list[Rectangle]], workers: Workers) -> None:
         frames, rectangles = members
         shape = _shape(rectangles[0])
         with _POOL.borrow(shape, workers.threads) as solver:
@@ -138,24 +138,21 @@ def _threads(problem: Problem) -> int:
     return min(available_cores(), problem.parameters.max_batch or available_cores())
 
 
-def _shape(rectangle: tuple[slice, slice]) -> tuple[int, int]:
+def _shape(rectangle: Rectangle) -> tuple[int, int]:
     rows, columns = rectangle
     return rows.stop - rows.start, columns.stop - columns.start
 
 
-def _groups(problem: Problem) -> Iterator[tuple[list[int], list[tuple[slice, slice]]]]:
+def _groups(problem: Problem) -> Iterator[tuple[list[int], list[Rectangle]]]:
     """Divide the frames whose domain is not empty into groups of the same shape; small shapes come first.
 
     Yields:
         Frames, and bounding boxes of their domains.
     """
-    boundary = problem.boundary
-    boxes = [bounding_box(domain) if domain.any() else None for domain in boundary.domain]
-    if len(boxes) == 1:
-        boxes *= problem.shape[0]
-    frames = [(frame, box) for frame, box in enumerate(boxes) if box is not None]
+    rectangles = [problem.boundary.rectangle(frame) for frame in range(problem.shape[0])]
+    frames = [(frame, rectangle) for frame, rectangle in enumerate(rectangles) if rectangle is not None]
 
-    def shape(entry: tuple[int, tuple[slice, slice]]) -> tuple[int, tuple[int, int]]:
+    def shape(entry: tuple[int, Rectangle]) -> tuple[int, tuple[int, int]]:
         size = _shape(entry[1])
         return size[0] * size[1], size
 
@@ -167,4 +164,4 @@ def _groups(problem: Problem) -> Iterator[tuple[list[int], list[tuple[slice, sli
             lanes = min(lanes, max(1, problem.parameters.max_batch // _threads(problem)))
         for first in range(0, len(members), lanes):
             chosen = members[first : first + lanes]
-            yield [frame for frame, _ in chosen], [box for _, box in chosen]
+            yield [frame for frame, _ in chosen], [rectangle for _, rectangle in chosen]

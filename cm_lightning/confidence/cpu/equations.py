@@ -1,9 +1,8 @@
 """Assembly of the linear systems of frames by compiled functions, for the CPU.
 
-The result is the same as that of :class:`cm_lightning.confidence.weights.WeightFunction` and
-:func:`cm_lightning.confidence.graph.make_graph`, up to rounding errors. Frames are processed in groups of the same
-shape as arrays of shape ``(depth, lateral * lanes)``: ``lanes`` values of the same pixel of different frames are next
-to each other. For a single frame, ``lanes`` is 1, and these are ordinary frames.
+Edge weights are those of :class:`cm_lightning.confidence.weights.WeightFunction`, up to rounding errors. Frames are
+processed in groups of the same shape as arrays of shape ``(depth, lateral * lanes)``: ``lanes`` values of the same
+pixel of different frames are next to each other. For a single frame, ``lanes`` is 1, and these are ordinary frames.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cm_lightning.confidence.accuracy import MIN_WEIGHT_RATIO
-from cm_lightning.confidence.boundary import Boundary
+from cm_lightning.confidence.boundary import Rectangle
 from cm_lightning.confidence.cpu.threads import Workers, row_blocks
 from cm_lightning.confidence.graph import RandomWalkGraph, boundary_conditions
 from cm_lightning.confidence.problem import Problem
@@ -50,7 +49,7 @@ class Group:
     """
 
     frames: tuple[int, ...]
-    rectangles: tuple[tuple[slice, slice], ...]
+    rectangles: tuple[Rectangle, ...]
     lanes: int
     domain: Array
     values: Array
@@ -84,7 +83,7 @@ def from_lanes(values: Array, lanes: int) -> Array:
 
 
 def assemble(
-    problem: Problem, frames: Sequence[int], rectangles: Sequence[tuple[slice, slice]], lanes: int, workers: Workers
+    problem: Problem, frames: Sequence[int], rectangles: Sequence[Rectangle], lanes: int, workers: Workers
 ) -> Group:
     """Assemble the linear systems of frames on the bounding boxes of their domains, which have the same shape.
 
@@ -100,21 +99,9 @@ def assemble(
     """
     weight_function = problem.weight_function
     count = len(frames)
-    if len(problem.boundary) == 1:
-        boundary = problem.boundary.crop(*rectangles[0])
-        masks = [getattr(boundary, name) for name in Boundary.__dataclass_fields__]
-    else:
-        boundaries = [
-            problem.boundary.take(slice(frame, frame + 1)).crop(*rectangle)
-            for frame, rectangle in zip(frames, rectangles, strict=True)
-        ]
-        masks = [
-            np.concatenate([getattr(boundary, name) for boundary in boundaries])
-            for name in Boundary.__dataclass_fields__
-        ]
     parts = [problem.intensities(problem.frames[(frame, *box)]) for frame, box in zip(frames, rectangles, strict=True)]
     intensities = to_lanes(np.stack(parts), lanes)
-    domain, source, sink, reaches_source, reaches_sink = masks
+    domain, source, sink, reaches_source, reaches_sink = problem.boundary.crop(frames, rectangles)
     virtual = weight_function.formulation == "realtime"
     conditions = boundary_conditions(domain, source, sink, reaches_source, reaches_sink, virtual)
     values, unknown, slack, rhs = (to_lanes(array, lanes, count) for array in conditions)

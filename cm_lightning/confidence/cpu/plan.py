@@ -1,7 +1,7 @@
 """Order and indices of the elimination of a large frame.
 
 The frame is dissected into cells of up to 31 x 31 pixels, which are eliminated LANES at a time, and the lines between
-them, whose fronts are dense (see :mod:`cm_lightning.confidence.cpu.tree`). Below the upper levels of the tree, there
+them, whose fronts are dense (see :mod:`cm_lightning.confidence.tree`). Below the upper levels of the tree, there
 are up to four subtrees (parts), which can be eliminated at the same time. They are followed by the fronts of the upper
 levels, level by level. The parts and the order of all operations do not depend on the number of threads, and nor do the
 results.
@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.cpu.tree import Integers, NodePixels, Tree, append_runs, grow_tree, list_pixels
 from cm_lightning.confidence.cpu.vectors import LANES
+from cm_lightning.confidence.tree import Integers, NodePixels, Tree, append_runs, grow_tree, list_pixels
 
 # Maximum side length of a cell in pixels.
 CELL = 31
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
             ``(batches, 4)``.
         parts: First and end batch of every part, and its rectangle (first row, end row, first column, end column),
             ``(parts, 6)``.
-        pixels: Pixels of all fronts, as row-major indices; see :class:`cm_lightning.confidence.cpu.tree.NodePixels`.
+        pixels: Pixels of all fronts, as row-major indices; see :class:`cm_lightning.confidence.tree.NodePixels`.
         start: Index in ``pixels`` of the first pixel of each front, followed by the length of ``pixels``, ``(fronts +
             1,)``.
         pivots: Number of pivots of each front, ``(fronts,)``.
@@ -254,7 +254,7 @@ def _sort_runs(runs: Integers, first: int, end: int) -> None:
 def ring_of_cell(row: int, column: int, depth: int, lateral: int, pixels: Integers) -> None:
     """List the pixels around a cell.
 
-    They are in the order of the margin of :func:`cm_lightning.confidence.cpu.tree.list_pixels`: the row above and the
+    They are in the order of the margin of :func:`cm_lightning.confidence.tree.list_pixels`: the row above and the
     row below the cell (with corners), then the column to the left and the column to the right of it.
 
     Args:

@@ -1,7 +1,7 @@
 """Order and indices of the elimination of LANES rectangles of the same size at a time.
 
 The rectangles are whole small frames, or cells of a large frame. All leaves have up to 3 x 3 pixels, and all nodes are
-dense fronts (see :mod:`cm_lightning.confidence.cpu.tree`): packed upper triangles, in which row ``i`` of a front of
+dense fronts (see :mod:`cm_lightning.confidence.tree`): packed upper triangles, in which row ``i`` of a front of
 ``n`` pixels consists of the weights to pixels ``i + 1`` to ``n - 1`` and the slack of pixel ``i``.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.cpu.tree import Integers, Tree, append_runs, grow_tree, list_pixels
+from cm_lightning.confidence.tree import Integers, Tree, append_runs, grow_tree, list_pixels
 from cm_lightning.confidence.weights import EDGE_STEPS
 
 # Maximum side length of a leaf in pixels.
@@ -28,7 +28,7 @@ class Program(NamedTuple):
         height: Number of rows of the window.
         width: Number of columns of the window.
         pixels: Pixels of all fronts, as row-major indices of the window; see
-            :class:`cm_lightning.confidence.cpu.tree.NodePixels`.
+            :class:`cm_lightning.confidence.tree.NodePixels`.
         start: Index in ``pixels`` of the first pixel of each front, followed by the length of ``pixels``, ``(fronts +
             1,)``.
         pivots: Number of pivots of each front, ``(fronts,)``.

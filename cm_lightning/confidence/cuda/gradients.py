@@ -1,16 +1,12 @@
 """Gradients on the GPU: the same linear systems with another right-hand side."""
 
-from typing import Any
-
 import numpy as np
 
 from cm_lightning.confidence.accuracy import is_accepted
-from cm_lightning.confidence.arrays import to_numpy
 from cm_lightning.confidence.boundary import BoolArray
 from cm_lightning.confidence.cuda.device import Array, Device
 from cm_lightning.confidence.cuda.iteration import BatchSystem
 from cm_lightning.confidence.cuda.systems import Batch, for_all_frames
-from cm_lightning.confidence.graph import weight_gradients
 from cm_lightning.confidence.problem import Problem
 
 
@@ -27,23 +23,20 @@ def fill_gradients(device: Device, problem: Problem, maps: Array, upstream: Arra
     tolerance = problem.parameters.tolerance
 
     def right_of(batch: Batch) -> Array:
-        return device.xp.ascontiguousarray(upstream[batch.index]) * batch.graph.unknown
-
-    def store(batch: Batch, adjoint: Array) -> None:
-        by_weight = weight_gradients(adjoint, maps[batch.index])
-        result[batch.index] = problem.weight_function.gradient(batch.image, batch.domain, by_weight)
+        frames = device.xp.ascontiguousarray(upstream[list(batch.frames)][:, *batch.rectangle])
+        return frames * batch.graph.unknown
 
     def iterate(batch: Batch) -> BoolArray:
         if batch.ill_conditioned.all():
             return batch.ill_conditioned
-        system = BatchSystem(device, batch.graph, np.float32)
+        system = BatchSystem(device, batch, np.float32)
         solution = system.conjugate_gradients(tolerance, right_of(batch))
-        del system  # This releases its memory.
-        store(batch, solution.values)
-        estimate: Any = to_numpy(solution.error_estimate)
+        system.propagate(solution.values, maps, result)
+        _, estimate, _ = solution.report()
         return batch.ill_conditioned | ~is_accepted(estimate, np.nan, tolerance)
 
     def solve_directly(batch: Batch) -> None:
-        store(batch, BatchSystem(device, batch.graph, np.float64).direct(right_of(batch)).values)
+        system = BatchSystem(device, batch, np.float64)
+        system.propagate(system.direct(right_of(batch)).values, maps, result)
 
     for_all_frames(device, problem, False, iterate, solve_directly)

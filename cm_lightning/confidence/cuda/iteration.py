@@ -8,18 +8,20 @@ batch, and maxima do not depend on the order.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cm_lightning.confidence.accuracy import MAX_STEPS, STOPPING_FRACTION
+from cm_lightning.confidence.arrays import to_numpy
+from cm_lightning.confidence.boundary import BoolArray
 from cm_lightning.confidence.certificate import certify
 from cm_lightning.confidence.cuda.device import Array, Device, Precision
 from cm_lightning.confidence.cuda.factor import BatchFactor, graph_arguments
-from cm_lightning.confidence.graph import RandomWalkGraph
+from cm_lightning.confidence.cuda.memory import PIXELS_PER_BLOCK
+from cm_lightning.confidence.cuda.systems import THREADS, Batch
 
 # These must equal the constants in kernels.cu.
-THREADS = 256
-PIXELS_PER_BLOCK = 1024
-STATE_FIELDS, ESTIMATE = 5, 1
-CONVERGED, BROKEN = 1, 2
+STATE_FIELDS, ITERATIONS, ESTIMATE, CONTAINS_INVALID = 7, 0, 1, 2
+FAILED = -1.0
 
 
 class BatchSolution(NamedTuple):
@@ -27,13 +29,23 @@ class BatchSolution(NamedTuple):
 
     Attributes:
         values: Solutions, float64, ``(frames, depth, lateral)``, 0 outside the unknown pixels.
-        iterations: Numbers of steps of conjugate gradients, ``(frames,)``.
-        error_estimate: Estimated maximum errors, ``(frames,)``; infinite if the method failed.
+        facts: For each frame, the number of steps of conjugate gradients, the estimated maximum error (FAILED if there
+            is no solution), and whether it contains NaN or infinity, float64, ``(frames, 3)``.
     """
 
     values: Array
-    iterations: Array
-    error_estimate: Array
+    facts: Array
+
+    def report(self) -> tuple[NDArray[np.int64], NDArray[np.float64], BoolArray]:
+        """Wait for the solutions, and copy what is known about them to the CPU.
+
+        Returns:
+            Numbers of steps, estimated maximum errors (infinite if there is no solution), and which frames are finite,
+            ``(frames,)`` each.
+        """
+        facts = np.asarray(to_numpy(self.facts), np.float64)
+        estimates = np.where(facts[:, ESTIMATE] == FAILED, np.inf, facts[:, ESTIMATE])
+        return facts[:, ITERATIONS].astype(np.int64), estimates, facts[:, CONTAINS_INVALID] == 0.0
 
 
 class BatchSystem:
@@ -41,20 +53,21 @@ class BatchSystem:
 
     Args:
         device: The device.
-        graph: Linear systems on the device, C-contiguous, ``(frames, depth, lateral)``.
+        batch: Linear systems on the device.
         precision: Type of the factor: float32 for conjugate gradients, float64 for the direct solver.
     """
 
-    def __init__(self, device: Device, graph: RandomWalkGraph, precision: Precision) -> None:
+    def __init__(self, device: Device, batch: Batch, precision: Precision) -> None:
         self._xp = device.xp
         self._launch = device.kernels(precision)
-        self._graph = graph
-        self._frames, depth, lateral = graph.slack.shape
+        self._batch = batch
+        self._graph = batch.graph
+        self._frames, depth, lateral = batch.graph.slack.shape
+        self._shape = (self._frames, depth, lateral)
         self._pixels = depth * lateral
         self._blocks = -(-self._pixels // PIXELS_PER_BLOCK)
         self._grid = (self._blocks, 1, self._frames)
-        self._factor = BatchFactor(device, graph, precision)
-        self._all = device.xp.zeros(self._frames, np.int32)  # no frame is skipped
+        self._factor = BatchFactor(device, batch.graph, precision, batch.arena, batch.underflowed)
 
     def _multiply(self, x: Array, product: Array, skipped: Array, magnitude: Array = 0, parts: Array = 0) -> None:
         """Compute ``A x``; see ``multiply`` in kernels.cu."""
@@ -73,30 +86,30 @@ class BatchSystem:
         Returns:
             The solutions, with the numbers of steps and the estimated errors.
         """
-        xp, launch = self._xp, self._launch
+        launch, batch, arena = self._launch, self._batch, self._batch.arena
         stop_at = STOPPING_FRACTION * tolerance
-        residual = (self._graph.rhs if rhs is None else rhs).copy()
-        x, direction, product = xp.zeros_like(residual), xp.zeros_like(residual), xp.empty_like(residual)
-        dots, largest = xp.empty((2, self._frames, self._blocks))
-        state = xp.zeros((self._frames, STATE_FIELDS))
-        skipped = self._factor.underflowed.astype(np.int32) * BROKEN
-        steps = xp.zeros(self._frames, np.int32)
-        blocks, one_each = (THREADS,), (1, 1, self._frames)
+        previous = self._graph.rhs if rhs is None else rhs
+        x, direction, product, residual = (arena.take(self._shape) for _ in range(4))
+        dots, largest = (arena.take((self._frames, self._blocks)) for _ in range(2))
+        state, status = arena.take((self._frames, STATE_FIELDS)), arena.take((self._frames,), np.int32)
+        grid, block, one_each = self._grid, (THREADS,), (1, 1, self._frames)
+        skipped = batch.underflowed
         for step in range(MAX_STEPS + 1):
-            correction = self._factor.substitute(residual, skipped)
-            launch("measure_correction", self._grid, blocks, self._pixels, skipped, residual, correction, dots, largest)
-            convergence = (self._blocks, dots, largest, step, stop_at, int(rhs is not None), state, skipped, steps)
-            launch("check_convergence", one_each, blocks, *convergence)
-            direction_arguments = (self._pixels, step, state, skipped, steps, correction, direction, x)
-            launch("update_direction", self._grid, blocks, *direction_arguments)
+            correction = self._factor.substitute(previous, skipped)
+            launch("measure_correction", grid, block, self._pixels, skipped, previous, correction, dots, largest)
+            limits = (step, stop_at, int(rhs is not None))
+            flags = (batch.invalid, batch.underflowed)
+            launch("check_convergence", one_each, block, self._blocks, dots, largest, *limits, *flags, state, status)
+            skipped = status
+            launch("update_direction", grid, block, self._pixels, step, state, status, correction, direction, x)
             # This is the only synchronisation of a step. In the first step, only frames with the solution 0 stop.
-            if step == MAX_STEPS or (step > 0 and bool(skipped.all())):
+            if step == MAX_STEPS or (step > 0 and bool(to_numpy(status).all())):
                 break
-            self._multiply(direction, product, skipped, parts=dots)
-            launch("measure_step", one_each, blocks, self._blocks, dots, state, skipped)
-            launch("take_step", self._grid, blocks, self._pixels, state, skipped, direction, product, x, residual)
-        estimate = xp.where(skipped == BROKEN, np.inf, state[:, ESTIMATE])
-        return BatchSolution(x, steps, estimate)
+            self._multiply(direction, product, status, parts=dots)
+            launch("measure_step", one_each, block, self._blocks, dots, state, status)
+            launch("take_step", grid, block, self._pixels, state, status, direction, product, previous, x, residual)
+            previous = residual
+        return BatchSolution(x, state[:, : CONTAINS_INVALID + 1])
 
     def direct(self, rhs: Array | None = None) -> BatchSolution:
         """Solve by forward and backward substitution with the factor.
@@ -111,21 +124,50 @@ class BatchSystem:
         Returns:
             The solutions, with their estimated errors and 0 steps of conjugate gradients.
         """
-        xp = self._xp
+        xp, batch = self._xp, self._batch
         right_side = self._graph.rhs if rhs is None else rhs
-        x = self._factor.substitute(right_side, self._all).astype(np.float64)
-        residual = xp.empty_like(x)
-        self._multiply(x, residual, self._all)
+        x, residual = batch.arena.take(self._shape), batch.arena.take(self._shape)
+        x[...] = self._factor.substitute(right_side, batch.no_skips)
+        self._multiply(x, residual, batch.no_skips)
         xp.subtract(right_side, residual, out=residual)
-        estimate = xp.abs(self._factor.substitute(residual, self._all)).max(axis=(1, 2)).astype(np.float64)
+        estimate = xp.abs(self._factor.substitute(residual, batch.no_skips)).max(axis=(1, 2)).astype(np.float64)
         if rhs is not None:
             largest = xp.abs(x).max(axis=(1, 2))
             estimate /= xp.where(largest > 0.0, largest, 1.0)
-        underflowed = self._factor.underflowed > 0
-        return BatchSolution(
-            xp.where(underflowed[:, None, None], 0.0, x),
-            xp.zeros(self._frames, np.int32),
-            xp.where(underflowed, np.inf, estimate),
+        underflowed = batch.underflowed > 0
+        values = xp.where(underflowed[:, None, None], 0.0, x)
+        estimate = xp.where(underflowed, FAILED, estimate)
+        facts = xp.stack([xp.zeros_like(estimate), estimate, batch.invalid.astype(np.float64)], axis=1)
+        return BatchSolution(values, facts)
+
+    def store(self, x: Array, maps: Array) -> None:
+        """Write solutions and known values to the maps of all frames.
+
+        Args:
+            x: Solutions, float64, ``(frames, depth, lateral)``.
+            maps: Output on the device: maps from 0 to 1, float32 or float64, ``(all frames, depth, lateral)``.
+        """
+        batch = self._batch
+        name = "store_double_maps" if maps.dtype == np.float64 else "store_float_maps"
+        arguments = (x, batch.kinds, batch.table, *self._shape[1:], maps, *batch.rectangle_arguments(maps.shape))
+        self._launch(name, self._grid, (THREADS,), *arguments)
+
+    def propagate(self, adjoint: Array, maps: Array, gradients: Array) -> None:
+        """Propagate a gradient from maps to intensities, for a fixed scale of intensities.
+
+        Args:
+            adjoint: Solutions for the gradients with respect to the maps, float64, ``(frames, depth, lateral)``.
+            maps: Confidence maps, float64, ``(all frames, depth, lateral)``.
+            gradients: Output on the device: gradients with respect to the intensities, with the type and shape of
+                ``maps``.
+        """
+        batch = self._batch
+        self._launch(
+            "propagate_gradients",
+            self._grid,
+            (THREADS,),
+            *(batch.image, batch.kinds, batch.table, *self._shape[1:], batch.decay, batch.scales),
+            *(adjoint, maps, gradients, *batch.rectangle_arguments(maps.shape)),
         )
 
     def certify(self, x: Array) -> Array:
@@ -141,5 +183,5 @@ class BatchSystem:
         def multiply(x: Array, product: Array, magnitude: Array, skipped: Array) -> None:
             self._multiply(x, product, skipped, magnitude)
 
-        underflowed = self._factor.underflowed.astype(np.int32)
-        return certify(self._graph, self._graph.rhs, x, multiply, self._factor.substitute, underflowed)
+        graph = self._graph._replace(unknown=self._graph.unknown.astype(bool))
+        return certify(graph, graph.rhs, x, multiply, self._factor.substitute, self._batch.underflowed)

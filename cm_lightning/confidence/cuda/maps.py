@@ -8,8 +8,7 @@ from cm_lightning.confidence.arrays import to_numpy
 from cm_lightning.confidence.boundary import BoolArray
 from cm_lightning.confidence.cuda.device import Array, Device
 from cm_lightning.confidence.cuda.iteration import BatchSolution, BatchSystem
-from cm_lightning.confidence.cuda.systems import Batch, finite_frames, for_all_frames
-from cm_lightning.confidence.graph import mirror
+from cm_lightning.confidence.cuda.systems import Batch, for_all_frames, set_up
 from cm_lightning.confidence.problem import Problem, SolveInfo
 
 FloatArray = NDArray[np.float64]
@@ -30,7 +29,10 @@ def fill_maps(device: Device, problem: Problem, certify: bool, maps: Array) -> S
     Raises:
         ValueError: A frame contains NaN or infinity.
     """
-    problem.check_finite(finite_frames(problem.frames))
+    without_domain = [frame for frame in range(len(maps)) if problem.boundary.rectangle(frame) is None]
+    if without_domain:
+        finite = np.isfinite(to_numpy(problem.frames[without_domain])).all(axis=(1, 2))
+        problem.check_finite(finite, without_domain)
     work = _Maps(device, problem, certify, maps)
     for_all_frames(device, problem, certify, work.iterate, work.solve_directly)
     return work.info.reshape(problem.leading)
@@ -61,35 +63,37 @@ class _Maps:
         if batch.ill_conditioned.all():
             return batch.ill_conditioned
         tolerance = self._problem.parameters.tolerance
-        system = BatchSystem(self._device, batch.graph, np.float32)
+        system = BatchSystem(self._device, batch, np.float32)
         estimate, bound = self._store(batch, system.conjugate_gradients(tolerance), system)
         return batch.ill_conditioned | ~is_accepted(estimate, bound, tolerance)
 
     def solve_directly(self, batch: Batch) -> None:
         """Solve directly in float64."""
-        system = BatchSystem(self._device, batch.graph, np.float64)
+        frames = list(batch.frames)
+        system = BatchSystem(self._device, batch, np.float64)
         solution = system.direct()
         estimate, _ = self._store(batch, solution, system)
-        frames = batch.index[0]
         self.info.fallback[frames] = self._problem.parameters.method == "cg"
         if batch.ill_conditioned.any():
-            del system  # This releases its memory.
-            mirrored = BatchSystem(self._device, mirror(batch.graph), np.float64).direct()
-            difference = to_numpy(difference_from_mirrored(solution.values, mirrored.values))
-            compared = batch.ill_conditioned & np.isfinite(estimate)
+            del system
+            ill_conditioned, values = batch.ill_conditioned, solution.values.copy()
+            mirrored = set_up(self._device, self._problem, batch.rectangle, frames, np.float64, mirrored=True)
+            flipped = BatchSystem(self._device, mirrored, np.float64).direct()
+            difference = to_numpy(difference_from_mirrored(values, flipped.values))
+            compared = ill_conditioned & np.isfinite(estimate)
             self.info.error_estimate[frames] = np.where(compared, difference, estimate)
 
     def _store(self, batch: Batch, solution: BatchSolution, system: BatchSystem) -> tuple[FloatArray, FloatArray]:
         """Store the maps of a batch with their information, and return the error estimates and bounds."""
-        xp = self._device.xp
-        self._maps[batch.index] = xp.clip(solution.values, 0.0, 1.0) + batch.values
-        facts = [solution.iterations.astype(np.float64), solution.error_estimate]
+        system.store(solution.values, self._maps)
+        bound = np.full(len(batch.frames), np.nan)
         if self._certify:
-            facts.append(xp.where(xp.isfinite(solution.error_estimate), system.certify(solution.values), np.inf))
-        iterations, estimate, *bounds = to_numpy(xp.stack(facts)).astype(np.float64)
-        bound = bounds[0] if bounds else np.full(len(estimate), np.nan)
-        frames = batch.index[0]
-        self.info.iterations[frames] = iterations.astype(np.int64)
+            bound = np.asarray(to_numpy(system.certify(solution.values)), np.float64)
+        iterations, estimate, finite = solution.report()
+        self._problem.check_finite(finite, batch.frames)
+        bound = np.where(np.isfinite(estimate), bound, np.inf) if self._certify else bound
+        frames = list(batch.frames)
+        self.info.iterations[frames] = iterations
         self.info.error_estimate[frames] = estimate
         self.info.error_bound[frames] = bound + self._problem.rounding
         return estimate, bound

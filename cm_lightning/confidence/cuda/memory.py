@@ -9,23 +9,30 @@ from cm_lightning.confidence.cuda.schedule import schedule
 
 # Fraction of the free memory that is used, since allocators round sizes up and leave gaps.
 MEMORY_FRACTION = 0.8
+# Maximum memory of the frames that are processed at once, in bytes. More frames at once are not faster, and allocators
+# keep memory that was used once.
+MAX_CHUNK_BYTES = 8 * 2**30
 # Maximum number of blocks along the last axis of a CUDA grid, which is the number of frames.
 MAX_FRAMES = 65535
 # Numbers of arrays with 8 bytes per pixel: a system (four kinds of weights, slack and right-hand side) with its
-# intensities and known values, and additional arrays during assembly, iteration and certification.
-SYSTEM_ARRAYS = 8
-SET_UP_ARRAYS = 9
-ITERATION_ARRAYS = 5
+# intensities, and additional arrays during iteration and certification.
+SYSTEM_ARRAYS = 7
+ITERATION_ARRAYS = 4
 CERTIFICATE_ARRAYS = 10
+# Numbers of values with 8 bytes per block of pixels, per row and per frame: partial sums and extremes, the attenuation,
+# and the scales and the state of the iteration.
+VALUES_PER_BLOCK = 10
+VALUES_PER_FRAME = 16
+# Number of pixels that a block of threads processes, which must equal the constant in kernels.cu.
+PIXELS_PER_BLOCK = 1024
 
 
-def bytes_per_frame(shape: tuple[int, int], precision: Precision, certify: bool = False) -> int:
-    """Compute the memory of one frame on the GPU, without its intensities and its map.
+def arena_bytes(shape: tuple[int, int], precision: Precision) -> int:
+    """Compute the memory of the arrays of one frame in an arena.
 
     Args:
-        shape: Shape of the bounding box of the domain, ``(depth, lateral)``.
+        shape: Shape of the linear system, ``(depth, lateral)``.
         precision: Type of the factor: float32 for conjugate gradients, float64 for the direct solver.
-        certify: Whether error bounds are computed.
 
     Returns:
         Maximum memory in bytes.
@@ -36,9 +43,27 @@ def bytes_per_frame(shape: tuple[int, int], precision: Precision, certify: bool 
     factor = number * (cells * (FACTOR + INNER) + plan.factor_size)
     elimination = number * (cells * CELL_UPDATE + sum(plan.work_sizes))
     substitution = number * (cells * RING + len(plan.nodes) + pixels)
-    iteration = substitution + 8 * pixels * (ITERATION_ARRAYS + (CERTIFICATE_ARRAYS if certify else 0))
+    iteration = substitution + 8 * pixels * ITERATION_ARRAYS
     system = pixels * (8 * SYSTEM_ARRAYS + 1)
-    return system + max(8 * pixels * SET_UP_ARRAYS, factor + max(elimination, iteration))
+    small = 8 * (VALUES_PER_BLOCK * -(-pixels // PIXELS_PER_BLOCK) + shape[0] + VALUES_PER_FRAME)
+    return system + small + factor + max(elimination, iteration)
+
+
+def bytes_per_frame(shape: tuple[int, int], precision: Precision, certify: bool = False) -> int:
+    """Compute the memory of one frame on the GPU, without its intensities and its map.
+
+    Args:
+        shape: Shape of the linear system, ``(depth, lateral)``.
+        precision: Type of the factor: float32 for conjugate gradients, float64 for the direct solver.
+        certify: Whether error bounds are computed.
+
+    Returns:
+        Maximum memory in bytes.
+    """
+    pixels = shape[0] * shape[1]
+    mask = pixels
+    certificate = 8 * pixels * CERTIFICATE_ARRAYS if certify else 0
+    return arena_bytes(shape, precision) + mask + certificate
 
 
 def in_chunks(
@@ -60,7 +85,8 @@ def in_chunks(
     """
     if not frames:
         return
-    size = max_frames or max(1, int(MEMORY_FRACTION * device.free_bytes() / frame_bytes))
+    available = min(MEMORY_FRACTION * device.free_bytes(), MAX_CHUNK_BYTES)
+    size = max_frames or max(1, int(available / frame_bytes))
     chunks = -(-len(frames) // min(size, MAX_FRAMES))
     size = -(-len(frames) // chunks)
     begin = 0

@@ -12,9 +12,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.cuda.dissection import CELL
 from cm_lightning.confidence.weights import EDGE_STEPS
 
+# Side length of a cell in pixels.
+CELL = 7
 WINDOW = CELL + 2
 
 
@@ -121,6 +122,8 @@ RING = WINDOW * WINDOW - INNER
 # Number of weights of a window, and number of weights of the eliminated pixels, which form the factor of the cell.
 WEIGHTS = len(PATTERN.neighbours)
 FACTOR = int(PATTERN.row_start[-1])
+# Maximum number of neighbours of an eliminated pixel that are eliminated later.
+MOST_NEIGHBOURS = int(np.diff(PATTERN.row_start).max())
 
 # Numba supports global arrays, but not the fields of a global named tuple.
 _ROWS, _COLUMNS = PATTERN.rows, PATTERN.columns

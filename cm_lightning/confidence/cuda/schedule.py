@@ -1,4 +1,9 @@
-"""Schedule of the elimination on a GPU: fronts level by level, with precomputed indices."""
+"""Schedule of the elimination on a GPU: fronts level by level, with precomputed indices.
+
+The tree is that of :mod:`cm_lightning.confidence.tree`, with cells of 7 x 7 pixels as leaves: every eighth row and
+column is a line of pivots. All cells have the same structure; those at the lower and right border only have fewer
+pixels. All other nodes have dense fronts, and those at one depth of the tree are eliminated together.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,32 +12,23 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cm_lightning.confidence.cuda.dissection import Dissection, dissect
-from cm_lightning.confidence.cuda.pattern import RING, ring_pixels
+from cm_lightning.confidence.cuda.pattern import CELL, RING, ring_pixels
+from cm_lightning.confidence.cuda.stages import Stage, group_fronts
+from cm_lightning.confidence.tree import grow_tree, list_pixels
 
-# These must equal the constants in kernels.cu: number of pivots that are eliminated together, side length of an updated
-# tile, rows per block in the assembly, and columns of the table of fronts.
+# Number of cells that a block of threads processes, each by one warp of 32 threads.
+CELLS_PER_BLOCK = 4
+# Number of pivots of a front that are eliminated together, and number of rows that a thread computes at once.
 PANEL = 32
+ROWS = 8
+# Side length of a tile of weights that one block updates, and number of rows that one block assembles, in large fronts.
 TILE = 64
 ASSEMBLED_ROWS = 16
+# Columns of the table of fronts, which must equal those in factor.cu.
 START, PIVOTS, SIZE, STRIDE, WORK, FACTOR_START, FIRST, SECOND = range(8)
 
-
-@dataclass(frozen=True, eq=False)
-class Level:
-    """Fronts at one depth of the tree of the dissection, which are eliminated together.
-
-    Attributes:
-        fronts: Indices of the fronts, int32, ``(fronts,)``.
-        largest: Number of pixels of the largest front.
-        remaining: For each panel of PANEL pivots, the maximum number of pixels of a front after these pivots.
-        work_size: Number of values of their weights.
-    """
-
-    fronts: NDArray[np.int32]
-    largest: int
-    remaining: tuple[int, ...]
-    work_size: int
+# Maximum shared memory of small fronts. Every GPU has 48 KB per block, of which a little is used otherwise.
+SHARED_BYTES = 47 * 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +39,14 @@ class Schedule:
         shape: Shape of the grid, ``(depth, lateral)``.
         corners: First row and column of every cell, int32, ``(cells, 2)``.
         fronts: Table of fronts with the columns above, int64, ``(fronts, 8)``.
-        nodes: Pixels of every front, as in :class:`cm_lightning.confidence.cuda.dissection.Dissection`.
+        nodes: Row-major indices of the pixels of all fronts, int32. Each front starts with its pivots, followed by its
+            ring, both in the order of elimination.
         in_first: Index of each of these pixels in the first half of the rectangle (in its front, or in the ring of its
             cell); -1 if it is not in this half.
         in_second: Index of each of these pixels in the second half.
-        levels: Levels, the deepest first.
+        levels: Indices of the fronts at each depth of the tree, int32, the deepest first.
+        order: Indices of the fronts in the order of the substitution, int32, ``(fronts,)``.
+        stages: Stages of the substitution.
         factor_size: Number of values of all fronts in the factor.
         work_sizes: Maximum number of values of the weights of a level, for the deepest and every other level, and for
             all other levels. Weights of a level are needed until the next level is assembled.
@@ -59,7 +58,9 @@ class Schedule:
     nodes: NDArray[np.int32]
     in_first: NDArray[np.int32]
     in_second: NDArray[np.int32]
-    levels: tuple[Level, ...]
+    levels: tuple[NDArray[np.int32], ...]
+    order: NDArray[np.int32]
+    stages: tuple[Stage, ...]
     factor_size: int
     work_sizes: tuple[int, int]
 
@@ -75,60 +76,81 @@ def schedule(depth: int, lateral: int) -> Schedule:
     Returns:
         The schedule.
     """
-    dissection = dissect(depth, lateral)
-    children = _children(dissection)
-    fronts = np.zeros((len(dissection.pivots), 8), np.int64)
-    fronts[:, START] = dissection.start[:-1]
-    fronts[:, PIVOTS] = dissection.pivots
-    fronts[:, SIZE] = np.diff(dissection.start)
+    tree = grow_tree(0, depth, 0, lateral, CELL)
+    pixels = list_pixels(tree, depth, lateral)
+    cell = (tree.halves < 0).all(axis=1)
+    corners = tree.rectangles[cell][:, [0, 2]]
+    sizes = np.diff(pixels.start)
+    nodes = pixels.pixels[np.repeat(~cell, sizes)].astype(np.int32)
+    # Numbers of fronts, and -2 - cell for cells.
+    number = np.where(cell, -1 - np.cumsum(cell), np.cumsum(~cell) - 1)
+    children = np.where(tree.halves >= 0, number[tree.halves], -1)[~cell]
+
+    fronts = np.zeros((len(children), 8), np.int64)
+    fronts[:, PIVOTS] = pixels.pivots[~cell]
+    fronts[:, SIZE] = sizes[~cell]
+    fronts[:, START] = np.cumsum(fronts[:, SIZE]) - fronts[:, SIZE]
     fronts[:, STRIDE] = (fronts[:, SIZE] + 8) // 8 * 8  # with the slack, and rows aligned to 32 bytes
-    factor_start = np.concatenate([[0], np.cumsum(fronts[:, PIVOTS] * fronts[:, STRIDE])])
-    fronts[:, FACTOR_START] = factor_start[:-1]
+    factor_sizes = fronts[:, PIVOTS] * fronts[:, STRIDE]
+    fronts[:, FACTOR_START] = np.cumsum(factor_sizes) - factor_sizes
     fronts[:, FIRST:] = children
 
     tree_depth = _tree_depth(children)
-    levels = []
-    for number in range(tree_depth.max(initial=-1), -1, -1):
-        members = np.flatnonzero(tree_depth == number)
+    levels: list[NDArray[np.int32]] = []
+    work_sizes = [0, 0]
+    for level in range(tree_depth.max(initial=-1), -1, -1):
+        members = np.flatnonzero(tree_depth == level)
         work_start = np.concatenate([[0], np.cumsum(fronts[members, SIZE] * fronts[members, STRIDE])])
         fronts[members, WORK] = work_start[:-1]
-        levels.append(
-            Level(
-                fronts=members.astype(np.int32),
-                largest=int(fronts[members, SIZE].max()),
-                remaining=_most_remaining(fronts[members, PIVOTS], fronts[members, SIZE]),
-                work_size=int(work_start[-1]),
-            )
-        )
-    in_first, in_second = _places(
-        dissection.nodes,
-        fronts,
-        dissection.corners,
-        depth,
-        lateral,
-    )
+        work_sizes[len(levels) % 2] = max(work_sizes[len(levels) % 2], int(work_start[-1]))
+        levels.append(members.astype(np.int32))
+    order, stages = group_fronts(children, tree_depth, -(-fronts[:, PIVOTS] // PANEL), -(-fronts[:, SIZE] // 32))
+    in_first, in_second = _places(nodes, fronts, corners, depth, lateral)
     return Schedule(
         shape=(depth, lateral),
-        corners=dissection.corners.astype(np.int32),
+        corners=np.ascontiguousarray(corners, np.int32),
         fronts=fronts,
-        nodes=dissection.nodes,
+        nodes=nodes,
         in_first=in_first,
         in_second=in_second,
         levels=tuple(levels),
-        factor_size=int(factor_start[-1]),
-        work_sizes=(
-            max((level.work_size for level in levels[::2]), default=0),
-            max((level.work_size for level in levels[1::2]), default=0),
-        ),
+        order=order,
+        stages=stages,
+        factor_size=int(factor_sizes.sum()),
+        work_sizes=(work_sizes[0], work_sizes[1]),
     )
 
 
-def _children(dissection: Dissection) -> NDArray[np.int64]:
-    """Return the halves of all fronts, with ``-2 - cell`` for a cell, where ``cell`` is its index in the grid."""
-    children = dissection.children.copy()
-    batch = np.searchsorted(dissection.fronts_until, np.arange(len(children)), side="right")
-    first_cell = np.concatenate([[0], dissection.cells_until])[batch]
-    return np.where(children <= -2, children - first_cell[:, None], children)
+def shared_values(pivots: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Compute the number of values of a panel in shared memory; see ``eliminate_fronts`` in factor.cu.
+
+    Args:
+        pivots: Numbers of pivots of fronts.
+        sizes: Numbers of pixels of fronts.
+
+    Returns:
+        Numbers of values.
+    """
+    count = np.minimum(pivots, PANEL)
+    rows = -(-count // ROWS) * ROWS
+    return rows * ((rows + sizes - count + 1 + 7) // 16 * 16 + 8)
+
+
+def most_remaining(pivots: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[int, ...]:
+    """Compute the maximum number of pixels of a front after the pivots of each panel.
+
+    Args:
+        pivots: Numbers of pivots of fronts.
+        sizes: Numbers of pixels of fronts.
+
+    Returns:
+        Maximum number for each panel.
+    """
+    remaining = []
+    for begin in range(0, int(pivots.max()), PANEL):
+        reached = pivots > begin
+        remaining.append(int((sizes - np.minimum(pivots, begin + PANEL))[reached].max()))
+    return tuple(remaining)
 
 
 def _tree_depth(children: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -139,15 +161,6 @@ def _tree_depth(children: NDArray[np.int64]) -> NDArray[np.int64]:
             if child >= 0:
                 distance[child] = distance[front] + 1
     return distance
-
-
-def _most_remaining(pivots: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[int, ...]:
-    """Return the maximum number of pixels of a front after the pivots of each panel."""
-    remaining = []
-    for begin in range(0, int(pivots.max()), PANEL):
-        reached = pivots > begin
-        remaining.append(int((sizes - np.minimum(pivots, begin + PANEL))[reached].max()))
-    return tuple(remaining)
 
 
 @njit(cache=True, nogil=True)

@@ -7,8 +7,9 @@ from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.confidence.cpu.equations import assemble, from_lanes
 from cm_lightning.confidence.cpu.threads import ONE_THREAD, Workers
 from cm_lightning.confidence.cpu.vectors import LANES
-from cm_lightning.confidence.graph import boundary_conditions, make_graph
+from cm_lightning.confidence.graph import boundary_conditions
 from cm_lightning.confidence.problem import Problem
+from tests.confidence.graphs import make_graph
 
 BOX = (slice(0, 70), slice(0, 33))
 
@@ -25,9 +26,10 @@ def test_equations_equal_those_of_arrays(rng, formulation, normalise, lanes):
     solver = ConfidenceMapSolver(formulation=formulation, normalise=normalise, beta=90.0)
     problem = Problem(solver, frames, np.broadcast_to(domain, frames.shape), None, None)
     boundary = problem.boundary
-    masks = [getattr(boundary, name) for name in boundary.__dataclass_fields__]
+    names = ("domain", "source", "sink", "reaches_source", "reaches_sink")
+    masks = [np.broadcast_to(getattr(boundary, name), frames.shape) for name in names]
     expected = make_graph(
-        problem.weight_function(frames, boundary.domain), boundary_conditions(*masks, formulation == "realtime")
+        problem.weight_function(frames, masks[0]), boundary_conditions(*masks, formulation == "realtime")
     )
     with Workers(2) as workers:
         group = assemble(problem, list(range(count)), [BOX] * count, lanes, workers)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from cm_lightning.confidence.cpu.plan import CELL, CELL_RING, MIN_CELLS, make_layout, ring_of_cell
 from cm_lightning.confidence.cpu.program import make_program
-from cm_lightning.confidence.cpu.tree import grow_tree, list_pixels
 from cm_lightning.confidence.cpu.vectors import LANES
+from cm_lightning.confidence.tree import grow_tree, list_pixels
 
 SHAPES = [(33, 20), (20, 64), (100, 97), (1, 400), (400, 1), (300, 301), (512, 476), (128, 33)]
 

@@ -86,8 +86,10 @@ def test_result_does_not_depend_on_the_batch(device, rng):
     frames = np.concatenate([rng.random((3, 35, 30)), np.ones((1, 35, 30)), rng.random((1, 35, 30)) > 0.5])
     frames = frames.astype(np.float32)
     domain = np.ones(frames.shape, dtype=bool)
-    domain[1, :4] = domain[3, :, 25:] = False  # three groups of frames, one with gaps
+    domain[1, :4] = domain[3, :, 20:] = False  # three groups of frames, one with gaps
     for solver in (ConfidenceMapSolver(mode="RF"), ConfidenceMapSolver(method="direct")):
+        if solver.method == "direct":
+            domain[1] = domain[3]
         batch, info = solve_on_host(device, solver, frames, domain, certify=True)
         for index in range(len(frames)):
             single, single_info = solve_on_host(device, solver, frames[index], domain[index], certify=True)
@@ -96,6 +98,38 @@ def test_result_does_not_depend_on_the_batch(device, rng):
             assert info.iterations[index] == single_info.iterations
         chunked, _ = solve_on_host(device, replace(solver, max_batch=2), frames, domain)
         np.testing.assert_array_equal(batch, chunked)
+
+
+@pytest.mark.parametrize("formulation", ["reference", "paper", "realtime"])
+def test_rounding_as_on_a_gpu(device_like_cupy, rng, formulation):
+    device = device_like_cupy
+    frames = rng.random((2, 45, 50))
+    # With these steps, weights of the paper's formulation are far below the smallest normal float32.
+    solver = ConfidenceMapSolver(formulation=formulation, beta=200.0)
+    exact = replace(solver, method="direct")(frames)
+    for method in ("cg", "direct"):
+        maps, info = solve_on_host(device, replace(solver, method=method), frames, certify=True)
+        np.testing.assert_allclose(maps, exact, rtol=0, atol=1e-8)
+        assert info.fallback.all() == (formulation == "paper" and method == "cg")
+        single, _ = solve_on_host(device, replace(solver, method=method), frames[1])
+        np.testing.assert_array_equal(single, maps[1])
+        if formulation != "paper":
+            assert (np.abs(maps - exact).max(axis=(1, 2)) <= info.error_bound + 1e-12).all()
+            assert (info.error_bound < 1e-7).all()
+
+
+def test_similar_boxes_are_solved_together(device, rng):
+    frames = rng.random((6, 40, 36))
+    domain = np.zeros(frames.shape, dtype=bool)
+    for index, mask in enumerate(domain):
+        mask[index % 3 : 38 - index % 2, 1 + index % 2 :] = True
+    domain[4] = domain[3]
+    domain[5, :, :20] = False
+    solver = ConfidenceMapSolver()
+    device.launches.clear()
+    maps, _ = solve_on_host(device, solver, frames, domain)
+    assert device.launches.count("eliminate_cells") == 2
+    np.testing.assert_allclose(maps, replace(solver, method="direct")(frames, domain), rtol=0, atol=1e-6)
 
 
 def test_threads_wait_for_each_other(device, rng):
@@ -112,15 +146,14 @@ def test_threads_wait_for_each_other(device, rng):
 
 def test_nothing_is_read_before_it_is_written(device, rng, monkeypatch):
     class Poisoned:
-        """NumPy whose fresh memory holds NaN, with more NaN before and after it."""
+        """NumPy whose fresh memory consists of bytes that are NaN as float32 and float64."""
 
         def __getattr__(self, name):
             return getattr(np, name)
 
         @staticmethod
         def empty(shape, dtype=np.float64):
-            size = int(np.prod(shape))
-            return np.full(size + 2000, np.nan, dtype)[1000 : 1000 + size].reshape(shape)
+            return np.full(np.prod(shape) * np.dtype(dtype).itemsize, 0xFF, np.uint8).view(dtype).reshape(shape)
 
         def empty_like(self, array):
             return self.empty(array.shape, array.dtype)
@@ -130,6 +163,7 @@ def test_nothing_is_read_before_it_is_written(device, rng, monkeypatch):
         maps, info = solve_on_host(device, solver, frames, certify=True)
         with monkeypatch.context() as patch:
             patch.setattr(device, "xp", Poisoned(), raising=False)
+            patch.setattr("cm_lightning.confidence.cuda.arena.ALIGNMENT", 8192)  # with gaps between arrays
             poisoned_maps, poisoned_info = solve_on_host(device, solver, frames, certify=True)
         np.testing.assert_array_equal(maps, poisoned_maps)
         np.testing.assert_array_equal(info.error_bound, poisoned_info.error_bound)
