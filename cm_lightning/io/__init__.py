@@ -11,11 +11,13 @@ from cm_lightning.io.images import (
     write_meta_image,
     write_nifti,
 )
+from cm_lightning.io.writing import FrameWriter
 
 __all__ = [
     "AXIS_NAMES",
     "Axes",
     "FileImage",
+    "FrameWriter",
     "dicom_region",
     "is_image",
     "is_picture",
