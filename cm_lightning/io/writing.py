@@ -35,7 +35,7 @@ MAX_TIFF_BYTES = 2**32 - 2**28
 # Names of header lines that would change how readers understand the values of a MetaImage file.
 RESERVED_TAGS = re.compile(
     r"(ITK_|NRRD_|Element|Header).*|ObjectType|ObjectSubType|NDims|DimSize|BinaryData.*|CompressedData.*|Offset|Position|"
-    r"Origin|Rotation|Orientation|TransformMatrix|CenterOfRotation|AnatomicalOrientation"
+    r"Origin|Rotation|Orientation|TransformMatrix|CenterOfRotation|AnatomicalOrientation|DistanceUnits"
 )
 
 
@@ -83,7 +83,7 @@ class FrameWriter:
         self._shape = template.array.shape
         if len(self._shape) != len(axes.names):
             raise InputError(
-                f"{path} cannot be written since the axes {axes.text!r} do not fit the shape {self._shape} of the input."
+                f"{path} cannot be written since the axes {axes.text!r} do not fit the input's shape {self._shape}."
             )
         depth, lateral, *elevation = (self._shape[axis] for axis in axes.order)
         self._frame_shape = (depth, lateral)
