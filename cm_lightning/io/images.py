@@ -1,6 +1,7 @@
 """Reading and writing of image files."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel
@@ -10,6 +11,7 @@ from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from PIL import Image
 
+from cm_lightning.confidence import Geometry
 from cm_lightning.errors import InputError, MissingInputError
 
 PICTURE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -26,11 +28,20 @@ class FileImage:
         spacing: Voxel size along every file axis in mm, or None if the file contains none.
         affine: Affine matrix from voxel to world coordinates (RAS, in mm), ``(4, 4)``; the identity if the file
             contains none.
+        axes: Meaning of the axes in the notation of :class:`cm_lightning.io.Axes`, or None if the file does not state
+            it. Successive frames of a sequence count as elevation.
+        frames_per_second: Rate of a sequence, or None if it is unknown.
+        region: Insonified region that the file states, in pixels of the frames, or None.
+        tags: Metadata that a copy of the file should keep.
     """
 
     array: NDArray[np.generic]
     spacing: tuple[float, ...] | None
     affine: NDArray[np.float64]
+    axes: str | None = None
+    frames_per_second: float | None = None
+    region: Geometry | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def stem(path: Path) -> str:
@@ -119,7 +130,7 @@ def _read_picture(path: Path, is_label: bool) -> FileImage:
     modes = ("1", "L", "I;16", "I", "F") + (("P",) if is_label else ())
     with Image.open(path) as picture:
         array = np.asarray(picture if picture.mode in modes else picture.convert("L"))
-    return FileImage(array, None, np.eye(4))
+    return FileImage(array, None, np.eye(4), axes="depth lateral")
 
 
 def _read_nifti(path: Path) -> FileImage:

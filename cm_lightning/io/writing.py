@@ -404,10 +404,10 @@ def _words(values: NDArray[np.float64]) -> list[str]:
 
 def _tags(template: FileImage) -> dict[str, str]:
     """Return tags as lines of a header: without line breaks, separators in names, and names with another meaning."""
-    rate = getattr(template, "frames_per_second", None)
-    tags: dict[str, str] = {} if rate is None else {"FramesPerSecond": f"{rate:.17g}"}
-    for key, value in getattr(template, "tags", {}).items():
-        name, text = re.sub(r"[\s=:#]+", "_", key.strip()), " ".join(str(value).split())
+    rate = template.frames_per_second
+    tags = {} if rate is None else {"FramesPerSecond": f"{rate:.17g}"}
+    for key, value in template.tags.items():
+        name, text = re.sub(r"[\s=:#]+", "_", key.strip()), " ".join(value.split())
         if name and text and not RESERVED_TAGS.fullmatch(name):
             tags[name] = text
     return tags

@@ -1,8 +1,6 @@
 """Results that are written frame by frame: values, geometry, tags, memory, and what remains after an error."""
 
 import tracemalloc
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import nibabel
 import numpy as np
@@ -34,12 +32,6 @@ CASES = [
 ]
 
 
-@dataclass(frozen=True)
-class TaggedImage(FileImage):
-    tags: Mapping[str, str] = field(default_factory=dict)
-    frames_per_second: float | None = None
-
-
 def make_template(shape, **tags):
     """Return an input of a shape that is turned in the world, 2D images around the third axis."""
     number = len(shape)
@@ -48,7 +40,7 @@ def make_template(shape, **tags):
     affine[:3, :3] = turn * (*SPACING[:number], *[1.0] * (3 - number))
     affine[:number, 3] = (-30.0, 12.5, 4.0)[:number]
     # No memory for the values, which have no meaning for results.
-    return TaggedImage(np.broadcast_to(np.uint8(0), shape), SPACING[:number], affine, **tags)
+    return FileImage(np.broadcast_to(np.uint8(0), shape), SPACING[:number], affine, **tags)
 
 
 def write(path, template, text, frames, dtype="float32", size=2):
@@ -349,3 +341,11 @@ def test_a_sheared_affine_is_kept_without_a_contradicting_qform(tmp_path, rng):
     np.testing.assert_allclose(image.affine, affine, atol=1e-6)
     np.testing.assert_allclose(image.header.get_zooms(), template.spacing, rtol=1e-6)
     assert image.get_qform(coded=True)[1] == 0
+
+
+def test_large_tiff_files_have_64_bit_offsets(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr("cm_lightning.io.writing.MAX_TIFF_BYTES", 100)
+    frames, expected = make_case("lateral depth elevation", rng)
+    write(tmp_path / "map.tif", make_template(expected.shape), "lateral depth elevation", frames)
+    assert (tmp_path / "map.tif").read_bytes()[:4] == b"II\x2b\x00"
+    np.testing.assert_array_equal(read_stored(tmp_path / "map.tif"), expected)
