@@ -1,15 +1,20 @@
-"""Results in the format and with the geometry of their input, written frame by frame."""
+"""Results with the format and the geometry of their input, written frame by frame."""
 
-import gzip
+import os
+import re
+import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 import nibabel
 import numpy as np
+import tifffile
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,29 +22,50 @@ from cm_lightning.errors import InputError
 from cm_lightning.io.axes import Axes
 from cm_lightning.io.images import FileImage
 
-WRITTEN_SUFFIXES = (".png", ".tif", ".nii", ".nii.gz", ".mha", ".nrrd", ".npz")
-# Level of zlib for volumes; higher levels take much longer and hardly save space for float32.
+# .nii.gz is first, so that the first suffix that matches is the right one.
+WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".npz", ".tif", ".png")
+# Higher levels take several times as long, but hardly make files of float32 values smaller.
 COMPRESSION = 1
+# Parameter wbits of zlib for its own format and for that of gzip, without a name and a time.
+ZLIB_BITS, GZIP_BITS = 15, 31
 META_IMAGE_TYPES = {"float32": "MET_FLOAT", "uint8": "MET_UCHAR", "uint16": "MET_USHORT"}
 NRRD_TYPES = {"float32": "float", "uint8": "uint8", "uint16": "uint16"}
+# Larger TIFF files need offsets of 64 bits; the difference to 4 GiB leaves space for the tags of the pages.
+MAX_TIFF_BYTES = 2**32 - 2**28
+# Names of header lines that would change how readers understand the values of a MetaImage file.
+RESERVED_TAGS = re.compile(
+    r"(ITK_|NRRD_|Element|Header).*|ObjectType|ObjectSubType|NDims|DimSize|BinaryData.*|CompressedData.*|Offset|Position|"
+    r"Origin|Rotation|Orientation|TransformMatrix|CenterOfRotation|AnatomicalOrientation|DistanceUnits"
+)
 
 
 class FrameWriter:
-    """Writer of the frames of a result, one after another, in the format given by the suffix of the path.
+    """Writes the frames of a result one after another, in the format given by the suffix of the path.
 
-    The file has the geometry and the tags of the input. If successive frames are successive in the file, they are
-    written as they come, so that the result is never in memory as a whole. The file is complete at the end of the
-    ``with`` block, and then replaces an existing one; after an exception, there is no file.
+    The file has the axes, the geometry and the tags of the input. If successive frames are successive in the file, they
+    are written as they come, so that the result as a whole is never in memory. All frames go to a temporary file beside
+    the path. At the end of the ``with`` block, it replaces the file at the path; after an exception, it is removed.
+
+    PNG and TIFF files have no world coordinates; the first axis becomes the rows, the second one the columns, and the
+    third one the pages. NIfTI files of integers are read as values from 0 to 1. MetaImage and NRRD files contain the
+    tags and, if it is known, the rate ``FramesPerSecond``. NPZ files contain the arrays ``confidence``, ``spacing``
+    (empty if it is unknown) and ``affine``.
 
     Args:
         path: File with one of the suffixes ``.png``, ``.tif``, ``.nii``, ``.nii.gz``, ``.mha``, ``.nrrd`` and ``.npz``.
-        template: The input; its shape, affine matrix, spacing and tags are those of the result.
-        axes: Meaning of the axes of the input.
-        dtype: float32, or uint8 or uint16 for fractions of the maximum of the type.
-        display_range: Values that viewers show as black and as white, for NIfTI.
+        template: The input. A 2D image has a single frame.
+        axes: Meaning of the axes of the input; successive frames of a sequence count as elevation.
+        dtype: float32, or uint8 or uint16 for values as fractions of the maximum of the type.
+        display_range: Values that viewers of NIfTI files show as black and as white.
 
     Raises:
-        InputError: The format is not supported, or does not support the type or several frames.
+        InputError: The suffix is unknown, the axes are not those of the input, or the format does not support the type
+            or the shape.
+
+    Example:
+        >>> with FrameWriter(path, image, Axes("lateral depth elevation"), np.dtype("float32")) as writer:
+        ...     for maps in solutions:
+        ...         writer.write(maps)
     """
 
     def __init__(
@@ -51,23 +77,37 @@ class FrameWriter:
         display_range: tuple[float, float] | None = None,
     ) -> None:
         self._path = path
-        self._partial = path.with_name(f".{path.name}.partial")
+        # The process id separates simultaneous runs; files with a leading dot are no inputs of a later run.
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._axes = axes
         self._shape = template.array.shape
-        self._dtype = np.dtype(dtype)
-        self._written = 0
+        if len(self._shape) != len(axes.names):
+            raise InputError(
+                f"{path} cannot be written since the axes {axes.text!r} do not fit the input's shape {self._shape}."
+            )
         depth, lateral, *elevation = (self._shape[axis] for axis in axes.order)
         self._frame_shape = (depth, lateral)
         self._frames = elevation[0] if elevation else 1
-        if self._dtype.name not in META_IMAGE_TYPES:
-            raise InputError(f"{path} cannot be written as {self._dtype}; expected float32, uint8 or uint16.")
-        self._format = _choose_format(path, template, self._dtype, display_range)
-        in_order = not elevation or (axes.order[2] == len(self._shape) - 1 and 2 not in axes.reversed)
-        self._buffer = None if in_order and self._format.streams else np.zeros(self._shape, self._dtype)
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._open_sink = _choose_format(path, template, axes, self._dtype, display_range)
+        self._is_in_order = not elevation or (axes.names[-1] == "elevation" and 2 not in axes.reversed)
+        self._written = 0
+        self._buffer: NDArray[Any] | None = None
+        self._file: BinaryIO | None = None
+        self._sink: _Sink | None = None
 
     def __enter__(self) -> Self:
-        """Open the file."""
-        self._format.open(self._partial)
+        """Create the temporary file."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._written = 0
+        self._file = self._temporary.open("wb")
+        try:
+            self._sink = self._open_sink(self._file)
+            if not self._is_in_order:
+                self._buffer = np.zeros(self._shape, self._dtype, order="F")
+        except BaseException:
+            self._remove()
+            raise
         return self
 
     def write(self, frames: NDArray[Any]) -> None:
@@ -77,238 +117,305 @@ class FrameWriter:
             frames: Values from 0 to 1, ``(frames, depth, lateral)``.
 
         Raises:
-            ValueError: The frames have another shape than those of the input, or there are too many.
+            ValueError: The frames have another shape than those of the input, or are too many, or this is not inside
+                the ``with`` block.
         """
-        start, self._written = self._written, self._written + len(frames)
-        if frames.shape[1:] != self._frame_shape or self._written > self._frames:
+        if self._sink is None:
+            raise ValueError(f"Frames of {self._path} can only be written inside of a with block.")
+        if frames.ndim != 3 or frames.shape[1:] != self._frame_shape:
+            depth, lateral = self._frame_shape
             raise ValueError(
-                f"{self._path} needs {self._frames} frames of {self._frame_shape}, found {self._written} of "
-                f"{frames.shape[1:]}."
+                f"{self._path} needs frames of the shape (frames, {depth}, {lateral}), found {frames.shape}."
             )
-        if self._dtype.kind == "u":
-            frames = np.round(np.asarray(frames, np.float64) * np.iinfo(self._dtype).max)
-        frames = frames.astype(self._dtype, copy=False)
-        volume = frames[0] if len(self._shape) == 2 else np.moveaxis(frames, 0, 2)
-        if self._buffer is None:
-            self._format.append(self._axes.to_file(volume))
-        elif len(self._shape) == 2:
-            self._axes.from_file(self._buffer)[...] = volume
-        else:
-            self._axes.from_file(self._buffer)[:, :, start : self._written] = volume
+        if self._written + len(frames) > self._frames:
+            raise ValueError(f"{self._path} needs {self._frames} frames, found {self._written + len(frames)}.")
+        # One frame after another, so that neither the file nor the memory depends on the number of frames per call.
+        for frame in frames:
+            values = self._convert(frame)
+            volume = values if len(self._shape) == 2 else values[:, :, None]
+            if self._buffer is None:
+                self._sink.append(self._axes.to_file(volume))
+            else:
+                self._axes.from_file(self._buffer)[:, :, self._written] = values
+            self._written += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Complete the file, or remove it after an exception."""
+        """Complete the file, or remove the temporary file after an exception."""
+        if kind is not None:
+            self._remove()
+            return
         try:
-            if kind is None:
-                if self._written != self._frames:
-                    raise ValueError(f"{self._path} needs {self._frames} frames, found {self._written}.")
-                if self._buffer is not None:
-                    self._format.append(self._buffer)
-            self._format.close()
-            if kind is None:
-                self._partial.replace(self._path)
-        finally:
-            with suppress(OSError):
-                self._partial.unlink()
+            self._complete()
+        except BaseException:
+            self._remove()
+            raise
+
+    def _convert(self, frame: NDArray[Any]) -> NDArray[Any]:
+        if self._dtype.kind != "u":
+            return frame.astype(self._dtype, copy=False)
+        # Rounding errors may lead to values slightly above 1, which would become small integers.
+        fractions = np.clip(frame.astype(np.float64), 0.0, 1.0)
+        return np.rint(fractions * np.iinfo(self._dtype).max).astype(self._dtype)
+
+    def _complete(self) -> None:
+        assert self._sink is not None
+        assert self._file is not None
+        if self._written != self._frames:
+            raise ValueError(f"{self._path} needs {self._frames} frames, found {self._written}.")
+        if self._buffer is not None:
+            # In slices, of which each is converted to bytes without a copy of the whole.
+            for index in range(self._shape[-1]):
+                self._sink.append(self._buffer[..., index : index + 1])
+            self._buffer = None
+        self._sink.close()
+        self._file.close()
+        self._temporary.replace(self._path)
+        self._sink = None
+
+    def _remove(self) -> None:
+        """Close and remove the temporary file; errors on the way would only hide the first one."""
+        sink, self._sink, self._buffer = self._sink, None, None
+        with suppress(Exception):
+            if sink is not None:
+                sink.close()
+        with suppress(OSError):
+            if self._file is not None:
+                self._file.close()
+        with suppress(OSError):
+            self._temporary.unlink()
 
 
-class _Format:
-    """Format of a file. Arrays have the axes of the file, of which the last one may be shorter.
-
-    Attributes:
-        streams: Whether parts of the file can be appended one after another.
-    """
-
-    streams = True
-
-    def open(self, path: Path) -> None:
-        """Create the file."""
-
-    def append(self, array: NDArray[Any]) -> None:
-        """Append a part of the array."""
-
-    def close(self) -> None:
-        """Close the file."""
-
-
-class _Pictures(_Format):
-    """PNG file of one frame, or TIFF file with one page per frame."""
-
-    def __init__(self, suffix: str) -> None:
-        self._suffix = suffix
-        self._file: Any = None
-
-    def open(self, path: Path) -> None:
-        """Create the file."""
-        if self._suffix == ".tif":
-            import tifffile
-
-            self._file = tifffile.TiffWriter(path)
-        else:
-            self._file = path
+class _Sink(Protocol):
+    """Open file to which arrays with the axes of the file are appended along the last one."""
 
     def append(self, array: NDArray[Any]) -> None:
-        """Write the frame, or append pages."""
-        if self._suffix == ".tif":
-            for page in [array] if array.ndim == 2 else np.moveaxis(array, 2, 0):
-                self._file.write(np.ascontiguousarray(page), contiguous=True, photometric="minisblack", metadata=None)
-        else:
-            Image.fromarray(np.ascontiguousarray(array)).save(self._file, format="PNG", compress_level=3)
+        """Append the next slice of the last axis of a volume, or all of a 2D image."""
 
     def close(self) -> None:
-        """Close the file."""
-        if self._suffix == ".tif":
-            self._file.close()
+        """Write what remains; the file itself stays open."""
 
 
-class _Raw(_Format):
-    """Header followed by the values in Fortran order, which may be compressed.
+_OpenSink = Callable[[BinaryIO], _Sink]
+
+
+class _RawSink:
+    """Header and values in Fortran order, which may be compressed.
 
     Args:
-        header: Function that returns the header for a number of bytes after it. Its length must not depend on this
-            number.
-        compression: ``gzip``, ``zlib``, or None. The header of NIfTI files is compressed as well.
-        is_header_compressed: Whether the header is compressed as well.
+        file: File to write.
+        header: Function from the number of bytes after the header to the header, whose length must not depend on it.
+        bits: Parameter ``wbits`` of zlib for the compression of the values, or None.
+        is_header_compressed: Whether the header is the beginning of the compressed data.
     """
 
     def __init__(
-        self, header: Callable[[int], bytes], compression: str | None, is_header_compressed: bool = False
+        self, file: BinaryIO, header: Callable[[int], bytes], bits: int | None, is_header_compressed: bool = False
     ) -> None:
+        self._file = file
         self._header = header
-        self._compression = compression
         self._is_header_compressed = is_header_compressed
-        self._file: BinaryIO | None = None
-        self._gzip: gzip.GzipFile | None = None
-        self._zlib: Any = None
-
-    def open(self, path: Path) -> None:
-        """Create the file and write the header."""
-        self._file = path.open("wb")
-        if not self._is_header_compressed:
-            self._file.write(self._header(0))
-        match self._compression:
-            case "gzip":  # without a name and a time, so that equal results are equal files
-                self._gzip = gzip.GzipFile("", "wb", COMPRESSION, self._file, mtime=0)
-            case "zlib":
-                self._zlib = zlib.compressobj(COMPRESSION)
-        if self._is_header_compressed:
-            self._put(self._header(0))
+        self._compressor = None if bits is None else zlib.compressobj(COMPRESSION, zlib.DEFLATED, bits)
+        if is_header_compressed:
+            self._put(header(0))
+        else:
+            file.write(header(0))
 
     def append(self, array: NDArray[Any]) -> None:
         """Append values."""
-        self._put(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(order="F"))
+        self._put(array.tobytes(order="F"))
 
     def close(self) -> None:
-        """Complete the compressed data, and the number of bytes in the header."""
-        if self._file is None:
-            return
-        with self._file as file:
-            if self._gzip is not None:
-                self._gzip.close()
-            if self._zlib is not None:
-                file.write(self._zlib.flush())
-            if not self._is_header_compressed:
-                size = file.tell() - len(self._header(0))
-                file.seek(0)
-                file.write(self._header(size))
+        """Complete the compressed data, and the size in the header."""
+        if self._compressor is not None:
+            self._file.write(self._compressor.flush())
+        if not self._is_header_compressed:
+            size = self._file.tell() - len(self._header(0))
+            self._file.seek(0)
+            self._file.write(self._header(size))
 
     def _put(self, data: bytes) -> None:
-        assert self._file is not None
-        if self._gzip is not None:
-            self._gzip.write(data)
-        elif self._zlib is not None:
-            self._file.write(self._zlib.compress(data))
-        else:
-            self._file.write(data)
+        self._file.write(data if self._compressor is None else self._compressor.compress(data))
 
 
-class _Archive(_Format):
-    """NPZ file with the arrays ``confidence``, ``spacing`` and ``affine``."""
+class _PngSink:
+    """PNG file of one frame; a volume with a single frame loses its elevation axis."""
 
-    streams = False
-
-    def __init__(self, template: FileImage) -> None:
-        self._template = template
-        self._path: Path | None = None
-
-    def open(self, path: Path) -> None:
-        """Remember the path."""
-        self._path = path
+    def __init__(self, file: BinaryIO, elevation: int | None) -> None:
+        self._file = file
+        self._elevation = elevation
+        self._parts: list[NDArray[Any]] = []
 
     def append(self, array: NDArray[Any]) -> None:
-        """Write the file."""
-        assert self._path is not None
-        spacing = np.asarray(self._template.spacing or (), np.float64)
-        with self._path.open("wb") as file:
-            np.savez_compressed(file, confidence=array, spacing=spacing, affine=self._template.affine)
+        """Keep a part of the picture."""
+        self._parts.append(array)
+
+    def close(self) -> None:
+        """Write the picture."""
+        picture = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts, axis=-1)
+        if self._elevation is not None:
+            picture = picture.squeeze(self._elevation)
+        Image.fromarray(np.ascontiguousarray(picture)).save(self._file, format="PNG")
+
+
+class _TiffSink:
+    """TIFF file with one page per index of the last axis."""
+
+    def __init__(self, file: BinaryIO, is_large: bool) -> None:
+        self._writer = tifffile.TiffWriter(file, bigtiff=is_large, byteorder="<")
+
+    def append(self, array: NDArray[Any]) -> None:
+        """Append pages."""
+        for page in [array] if array.ndim == 2 else np.moveaxis(array, 2, 0):
+            self._writer.write(
+                np.ascontiguousarray(page), contiguous=True, photometric="minisblack", metadata=None, software=False
+            )
+
+    def close(self) -> None:
+        """Write the tags of the pages."""
+        self._writer.close()
+
+
+class _NpzSink:
+    """NPZ file with the arrays ``confidence``, ``spacing`` and ``affine``.
+
+    ``numpy.savez_compressed`` needs the whole array, so the members of the archive are written here.
+    """
+
+    def __init__(self, file: BinaryIO, template: FileImage, dtype: np.dtype[Any]) -> None:
+        self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION)
+        for name, values in (("spacing", template.spacing or ()), ("affine", template.affine)):
+            with self._archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, np.asarray(values, np.float64), allow_pickle=False)
+        self._values = self._archive.open("confidence.npy", "w", force_zip64=True)
+        description = {
+            "descr": np.lib.format.dtype_to_descr(dtype),
+            "fortran_order": True,
+            "shape": template.array.shape,
+        }
+        np.lib.format.write_array_header_1_0(self._values, description)
+
+    def append(self, array: NDArray[Any]) -> None:
+        """Append values."""
+        self._values.write(array.tobytes(order="F"))
+
+    def close(self) -> None:
+        """Write the table of contents."""
+        self._values.close()
+        self._archive.close()
 
 
 def _choose_format(
-    path: Path, template: FileImage, dtype: np.dtype[Any], display_range: tuple[float, float] | None
-) -> _Format:
-    name = path.name.lower()
-    suffix = next((suffix for suffix in sorted(WRITTEN_SUFFIXES, key=len)[::-1] if name.endswith(suffix)), None)
+    path: Path,
+    template: FileImage,
+    axes: Axes,
+    dtype: np.dtype[Any],
+    display_range: tuple[float, float] | None,
+) -> _OpenSink:
+    """Return the function that starts a file in the format given by its suffix.
+
+    Raises:
+        InputError: The format is unknown, or does not support the type or the shape.
+    """
+    suffix = next((suffix for suffix in WRITTEN_SUFFIXES if path.name.lower().endswith(suffix)), None)
+    if suffix is None:
+        raise InputError(f"The format of {path} is not supported; expected one of {', '.join(WRITTEN_SUFFIXES)}.")
+    supported = ("uint8", "uint16") if suffix == ".png" else ("uint8", "uint16", "float32")
+    if dtype.name not in supported:
+        raise InputError(f"{path} cannot contain values of type {dtype.name}; expected {' or '.join(supported)}.")
     match suffix:
         case ".png":
-            if template.array.ndim > 2:
-                raise InputError(f"{path} cannot contain several frames; use one of .tif, .nii.gz, .mha and .nrrd.")
-            if dtype.kind != "u":
-                raise InputError(f"{path} cannot contain {dtype}; expected uint8 or uint16.")
-            return _Pictures(".png")
+            elevation = axes.order[2] if len(axes.order) == 3 else None
+            if elevation is not None and template.array.shape[elevation] != 1:
+                raise InputError(
+                    f"{path} can only contain one frame, but the input has {template.array.shape[elevation]}; expected "
+                    f"one of the suffixes {', '.join(WRITTEN_SUFFIXES[:-1])}."
+                )
+            return partial(_PngSink, elevation=elevation)
         case ".tif":
-            return _Pictures(".tif")
-        case ".nii" | ".nii.gz":
-            header = _nifti_header(template, dtype, display_range)
-            return _Raw(lambda _: header, "gzip" if suffix == ".nii.gz" else None, is_header_compressed=True)
+            return partial(_TiffSink, is_large=template.array.size * dtype.itemsize > MAX_TIFF_BYTES)
+        case ".npz":
+            return partial(_NpzSink, template=template, dtype=dtype)
         case ".mha":
-            return _Raw(lambda size: _meta_image_header(template, dtype, size), "zlib")
+            return partial(_RawSink, header=partial(_meta_image_header, template, dtype), bits=ZLIB_BITS)
         case ".nrrd":
             text = _nrrd_header(template, dtype)
-            return _Raw(lambda _: text, "gzip")
-        case ".npz":
-            return _Archive(template)
+            return partial(_RawSink, header=lambda _: text, bits=GZIP_BITS)
         case _:
-            raise InputError(f"{path} cannot be written; expected one of {', '.join(WRITTEN_SUFFIXES)}.")
+            block = _nifti_header(path, template, dtype, display_range)
+            bits = GZIP_BITS if suffix == ".nii.gz" else None
+            return partial(_RawSink, header=lambda _: block, bits=bits, is_header_compressed=True)
 
 
-def _nifti_header(template: FileImage, dtype: np.dtype[Any], display_range: tuple[float, float] | None) -> bytes:
+def _nifti_header(
+    path: Path, template: FileImage, dtype: np.dtype[Any], display_range: tuple[float, float] | None
+) -> bytes:
     """Return the header of a NIfTI file, with which integers are read as values from 0 to 1."""
-    empty = np.broadcast_to(np.zeros((), dtype.newbyteorder("<")), template.array.shape)
-    header = nibabel.Nifti1Image(empty, template.affine).header
+    affine = _affine(template)
+    header = nibabel.Nifti1Header(endianness="<")
+    try:
+        header.set_data_shape(template.array.shape)
+    except HeaderDataError as error:
+        raise InputError(
+            f"{path} cannot be written since NIfTI files do not support the shape {template.array.shape}."
+        ) from error
+    header.set_data_dtype(dtype)
     header.set_xyzt_units("mm")
-    header["vox_offset"] = 352
-    header["magic"] = b"n+1"
+    header.set_sform(affine, "aligned")
+    header.set_qform(affine, "aligned")
+    if not np.allclose(header.get_qform(), affine, rtol=1e-4, atol=1e-4):
+        header.set_qform(affine, "unknown")  # it contains no shears, and would contradict the sform
+    if template.spacing is not None and not np.allclose(header.get_zooms(), template.spacing, rtol=1e-4):
+        header.set_qform(affine, "unknown")
+        header.set_zooms(template.spacing)
     if dtype.kind == "u":
         header.set_slope_inter(1.0 / np.iinfo(dtype).max, 0.0)
     if display_range is not None:
         header["cal_min"], header["cal_max"] = display_range
+    header["vox_offset"] = 352
     return bytes(header.binaryblock) + bytes(4)  # there are no extensions
 
 
-def _directions(template: FileImage) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return spacing, axis directions (rows) and origin in world coordinates of ITK (LPS)."""
+def _affine(template: FileImage) -> NDArray[np.float64]:
+    """Return the affine matrix, or one with the spacing if the input only states its spacing."""
+    if template.spacing is not None and np.array_equal(template.affine, np.eye(4)):
+        sides = list(template.spacing) + [1.0] * (3 - len(template.spacing))
+        return np.diag([*sides, 1.0])
+    return template.affine
+
+
+def _itk_geometry(template: FileImage) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return spacing, directions of the axes (rows) and origin in the world coordinates of ITK (LPS)."""
     number = template.array.ndim
-    to_world = (np.diag([-1.0, -1.0, 1.0, 1.0]) @ template.affine)[:number]
-    steps = to_world[:, :number].T
-    spacing = np.linalg.norm(steps, axis=1)
-    if template.spacing is None:
-        spacing = np.where(spacing > 0, spacing, 1.0)
-    return spacing, steps / spacing[:, None], to_world[:, 3]
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ _affine(template)
+    spacing = np.linalg.norm(affine[:3, :number], axis=0)
+    spacing[spacing == 0] = 1.0
+    directions = (affine[:number, :number] / spacing).T
+    # The plane of a 2D image in a patient need not be that of the first two coordinates, but ITK only knows these.
+    if abs(np.linalg.det(directions)) < 1e-3:
+        directions = np.eye(number)
+    return spacing, directions, affine[:number, 3]
 
 
-def _words(values: NDArray[np.float64]) -> str:
-    return " ".join(f"{value:.17g}" for value in (values + 0.0).ravel())  # + 0.0 turns -0 into 0
+def _words(values: NDArray[np.float64]) -> list[str]:
+    return [f"{value + 0.0:.17g}" for value in values.ravel()]  # + 0.0 turns -0 into 0
 
 
-def _tags(template: FileImage) -> Mapping[str, str]:
-    return {key: " ".join(str(value).split()) for key, value in template.tags.items()}
+def _tags(template: FileImage) -> dict[str, str]:
+    """Return tags as lines of a header: without line breaks, separators in names, and names with another meaning."""
+    rate = template.frames_per_second
+    tags = {} if rate is None else {"FramesPerSecond": f"{rate:.17g}"}
+    for key, value in template.tags.items():
+        name, text = re.sub(r"[\s=:#]+", "_", key.strip()), " ".join(value.split())
+        if name and text and not RESERVED_TAGS.fullmatch(name):
+            tags[name] = text
+    return tags
 
 
 def _meta_image_header(template: FileImage, dtype: np.dtype[Any], data_size: int) -> bytes:
-    """Return the header of a MetaImage file, whose length does not depend on the size of the data."""
-    spacing, directions, origin = _directions(template)
+    """Return the header of a MetaImage file, whose length does not depend on the size of the compressed data."""
+    spacing, directions, origin = _itk_geometry(template)
     fields = {
         "ObjectType": "Image",
         "NDims": str(template.array.ndim),
@@ -316,34 +423,35 @@ def _meta_image_header(template: FileImage, dtype: np.dtype[Any], data_size: int
         "BinaryDataByteOrderMSB": "False",
         "CompressedData": "True",
         "CompressedDataSize": f"{data_size:020d}",
-        "TransformMatrix": _words(directions),
-        "Offset": _words(origin),
-        "CenterOfRotation": _words(np.zeros(len(origin))),
-        "ElementSpacing": _words(spacing),
+        "TransformMatrix": " ".join(_words(directions)),
+        "Offset": " ".join(_words(origin)),
+        "CenterOfRotation": " ".join(["0"] * len(origin)),
+        "ElementSpacing": " ".join(_words(spacing)),
         "DimSize": " ".join(str(side) for side in template.array.shape),
         "ElementType": META_IMAGE_TYPES[dtype.name],
+        **_tags(template),
+        "ElementDataFile": "LOCAL",  # must be last
     }
-    lines = [*fields.items(), *((key, text) for key, text in _tags(template).items() if key not in fields)]
-    return "".join(f"{key} = {text}\n" for key, text in [*lines, ("ElementDataFile", "LOCAL")]).encode()
+    return "".join(f"{key} = {text}\n" for key, text in fields.items()).encode()
 
 
 def _nrrd_header(template: FileImage, dtype: np.dtype[Any]) -> bytes:
     """Return the header of an NRRD file."""
-    spacing, directions, origin = _directions(template)
+    spacing, directions, origin = _itk_geometry(template)
     number = template.array.ndim
-    vectors = [f"({','.join(f'{value:.17g}' for value in row + 0.0)})" for row in directions * spacing[:, None]]
-    space = "space: left-posterior-superior" if number == 3 else f"space dimension: {number}"
+    vectors = [f"({','.join(_words(step))})" for step in directions * spacing[:, None]]
     lines = [
         "NRRD0005",
         f"type: {NRRD_TYPES[dtype.name]}",
         f"dimension: {number}",
-        space,
+        # The named space has three coordinates; ITK reads an unnamed one in the same way.
+        "space: left-posterior-superior" if number == 3 else f"space dimension: {number}",
         f"sizes: {' '.join(str(side) for side in template.array.shape)}",
         f"space directions: {' '.join(vectors)}",
         f"kinds: {' '.join(['domain'] * number)}",
         "endian: little",
         "encoding: gzip",
-        f"space origin: ({','.join(f'{value:.17g}' for value in origin + 0.0)})",
+        f"space origin: ({','.join(_words(origin))})",
         *(f"{key}:={text}" for key, text in _tags(template).items()),
     ]
     return ("\n".join(lines) + "\n\n").encode()
