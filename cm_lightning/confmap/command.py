@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from cm_lightning.confmap.files import InputFile, find_inputs, map_file, preview
 from cm_lightning.confmap.recording import MapSettings, Recording, chunks, open_recording
 from cm_lightning.confmap.solving import Totals, can_be_solved_together, solve_frames, solve_pictures
 from cm_lightning.confmap.table import ResultTable, Row
-from cm_lightning.io import FrameWriter
+from cm_lightning.io import Axes, FrameWriter
 
 # Number of frames that are solved in one call, and of files that are read ahead.
 FRAMES_AT_ONCE = 32
@@ -162,7 +162,14 @@ class _Run:
     def _writer(self, path: Path, recording: Recording) -> FrameWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         name = self._settings.dtype or ("uint16" if path.suffix == ".png" else "float32")
-        return FrameWriter(path, recording.image, recording.axes, np.dtype(name), display_range=(0.0, 1.0))
+        image, axes = recording.image, recording.axes
+        if path.suffix in (".png", ".tif"):  # the rows of pictures are depth, whatever the axes of the input are
+            upright = np.moveaxis(recording.frames, 0, 2)
+            axes = Axes("depth lateral elevation")
+            if image.array.ndim == 2:
+                upright, axes = upright[:, :, 0], Axes("depth lateral")
+            image = replace(image, array=upright)
+        return FrameWriter(path, image, axes, np.dtype(name), display_range=(0.0, 1.0))
 
     def _finish(
         self, recording: Recording, path: Path, totals: Totals, previewed: NDArray[np.int64], maps: NDArray[Any]

@@ -156,8 +156,9 @@ class FrameWriter:
         if self._dtype.kind != "u":
             return frame.astype(self._dtype, copy=False)
         # Rounding errors may lead to values slightly above 1, which would become small integers.
-        fractions = np.clip(frame.astype(np.float64), 0.0, 1.0)
-        return np.rint(fractions * np.iinfo(self._dtype).max).astype(self._dtype)
+        values = np.clip(frame.astype(np.float32), 0.0, 1.0)  # has more than 16 bits
+        values *= np.iinfo(self._dtype).max
+        return np.rint(values, out=values).astype(self._dtype)
 
     def _complete(self) -> None:
         assert self._sink is not None
@@ -256,7 +257,7 @@ class _PngSink:
         picture = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts, axis=-1)
         if self._elevation is not None:
             picture = picture.squeeze(self._elevation)
-        Image.fromarray(np.ascontiguousarray(picture)).save(self._file, format="PNG")
+        Image.fromarray(np.ascontiguousarray(picture)).save(self._file, format="PNG", compress_level=COMPRESSION)
 
 
 class _TiffSink:

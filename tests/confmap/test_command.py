@@ -7,6 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from PIL import Image
 
 from cm_lightning.confidence import ConfidenceMapSolver, Sector, find_insonified
@@ -73,6 +74,10 @@ def test_volume_keeps_its_geometry(folder, frames, tmp_path, capsys):
     assert "taken as 'lateral depth elevation'; --axes changes this" in capsys.readouterr().out
     with Image.open(output / "scan_preview.gif") as preview:
         assert preview.n_frames == 5
+
+    confmap(folder / "scan.nii.gz", "--output", tmp_path / "pages", "--domain", "whole", "--format", "tif")
+    pages = tifffile.imread(tmp_path / "pages" / "scan.tif")
+    np.testing.assert_allclose(pages, expected, rtol=0, atol=1e-5)
 
     # The same frames with other axes and the probe at the bottom.
     turned = np.transpose(frames[:, ::-1], (1, 2, 0))
