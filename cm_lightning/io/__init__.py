@@ -1,8 +1,10 @@
 """Reading and writing of image files with named axes."""
 
 from cm_lightning.io.axes import AXIS_NAMES, Axes
-from cm_lightning.io.geometry import dicom_region, read_geometry, write_geometry
+from cm_lightning.io.dicom import dicom_region
+from cm_lightning.io.geometry import read_geometry, write_geometry
 from cm_lightning.io.images import (
+    SUFFIXES,
     FileImage,
     is_image,
     is_picture,
@@ -15,6 +17,7 @@ from cm_lightning.io.writing import FrameWriter
 
 __all__ = [
     "AXIS_NAMES",
+    "SUFFIXES",
     "Axes",
     "FileImage",
     "FrameWriter",

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,9 +10,10 @@ from cm_lightning.confidence import Geometry, MaskRegion, Rectangle, geometry_fr
 from cm_lightning.confidence.domain.shapes import place_geometry
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.io.axes import Axes
-from cm_lightning.io.images import SUFFIXES, is_image, read_image
+from cm_lightning.io.dicom import dicom_region, read_dicom_header
+from cm_lightning.io.formats import DICOM_SUFFIXES, SUFFIXES, is_dicom, is_image
+from cm_lightning.io.images import read_image
 
-DICOM_SUFFIXES = (".dcm", ".dicom")
 # Largest relative difference between the aspect ratios of two frames that have the same geometry at different sizes.
 MAX_ASPECT_DIFFERENCE = 0.01
 
@@ -38,7 +38,7 @@ def read_geometry(path: Path, shape: tuple[int, int]) -> Geometry:
         raise MissingInputError(f"The geometry file {path} does not exist.")
     if path.suffix.lower() == ".json":
         geometry, measured = _read_numbers(path)
-    elif path.suffix.lower() in DICOM_SUFFIXES:
+    elif is_dicom(path):
         geometry, measured = _read_dicom(path)
     elif is_image(path):
         geometry, measured = _read_mask(path)
@@ -111,28 +111,6 @@ def write_geometry(path: Path, geometry: Geometry, shape: tuple[int, int]) -> No
     path.write_text(json.dumps({**geometry_to_dict(geometry), "shape": list(shape)}, indent=2) + "\n")
 
 
-def dicom_region(dataset: Any) -> tuple[Geometry, tuple[int, int]] | None:
-    """Return the region of tissue of a DICOM image.
-
-    Args:
-        dataset: Dataset of pydicom.
-
-    Returns:
-        Rectangle around the first two-dimensional region of tissue in the Sequence of Ultrasound Regions (0018,6011),
-        whose corners are the first and last pixels, and the shape of the frames; None if there is no such region.
-    """
-    for region in getattr(dataset, "SequenceOfUltrasoundRegions", None) or ():
-        if region.RegionSpatialFormat == 1 and region.RegionDataType == 1:
-            geometry = Rectangle(
-                float(region.RegionLocationMinY0),
-                float(region.RegionLocationMaxY1) + 1,
-                float(region.RegionLocationMinX0),
-                float(region.RegionLocationMaxX1) + 1,
-            )
-            return geometry, (int(dataset.Rows), int(dataset.Columns))
-    return None
-
-
 def _read_numbers(path: Path) -> tuple[Geometry, tuple[int, int] | None]:
     try:
         values = json.loads(path.read_text())
@@ -160,15 +138,7 @@ def _read_mask(path: Path) -> tuple[Geometry, tuple[int, int]]:
 
 
 def _read_dicom(path: Path) -> tuple[Geometry, tuple[int, int]]:
-    try:
-        import pydicom
-    except ImportError as error:
-        raise InputError(f"Reading {path} needs pydicom; install cm_lightning[dicom].") from error
-    try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-    except (pydicom.errors.InvalidDicomError, OSError) as error:
-        raise InputError(f"The DICOM file {path} cannot be read: {error}") from error
-    region = dicom_region(dataset)
+    region = dicom_region(read_dicom_header(path))
     if region is None:
         raise InputError(f"The DICOM file {path} has no two-dimensional ultrasound region of tissue.")
     return region
