@@ -45,8 +45,9 @@ class InputFile:
 def find_inputs(paths: Sequence[Path], output: Path) -> list[InputFile]:
     """List the image files among files and in folders, and name their maps.
 
-    Maps have the name and the subfolder of their input. If several inputs would have the same name, the suffix of the
-    input becomes a part of it, for example ``scan_png`` and ``scan_mha``.
+    Maps have the name and the subfolder of their input, below the name of the given folder if there are several
+    arguments. If several inputs would have the same name, the suffix of the input becomes a part of it, for example
+    ``scan_png`` and ``scan_mha``.
 
     Args:
         paths: Files, which may have any suffix, and folders, which are searched with their subfolders.
@@ -56,7 +57,7 @@ def find_inputs(paths: Sequence[Path], output: Path) -> list[InputFile]:
         The files in the order of the arguments, those of a folder in alphabetical order, each only once.
 
     Raises:
-        InputError: A folder contains no image files.
+        InputError: A folder contains no image files, or two inputs would have the same map.
     """
     found: dict[Path, Path] = {}
     folder_of_maps = output.resolve()
@@ -70,13 +71,18 @@ def find_inputs(paths: Sequence[Path], output: Path) -> list[InputFile]:
         if not inside:
             raise InputError(f"The folder {path} contains no image files.")
         for file in inside:
-            found.setdefault(file, file.relative_to(path))
+            name = file.relative_to(path)
+            found.setdefault(file, path.resolve().name / name if len(paths) > 1 else name)
     names = Counter(str(name.with_name(stem(name))) for name in found.values())
-    inputs = []
+    inputs: list[InputFile] = []
+    targets: dict[Path, Path] = {}
     for file, name in found.items():
         base = name.with_name(stem(name))
         if names[str(base)] > 1:
             base = base.with_name(f"{base.name}_{name.name[len(stem(name)) :].strip('.').replace('.', '_')}")
+        other = targets.setdefault(base, file)
+        if other != file:
+            raise InputError(f"{other} and {file} would have the same map {base}; map them with two calls.")
         inputs.append(InputFile(file, name.as_posix(), output / base))
     return inputs
 

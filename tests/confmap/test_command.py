@@ -157,6 +157,17 @@ def test_equal_names_are_kept_apart(folder, frames, tmp_path):
     assert {row["output"] for row in rows_of(output).values()} == {"scan_png.png", "scan_bmp.png"}
 
 
+def test_folders_are_kept_apart(tmp_path, frames):
+    for number, folder in enumerate(("first", "second", "other/first")):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(frames[number]).save(tmp_path / folder / "a.png")
+    output = tmp_path / "out"
+    confmap(tmp_path / "first", tmp_path / "second", "--output", output, "--domain", "whole")
+    assert {row["output"] for row in rows_of(output).values()} == {"first/a.png", "second/a.png"}
+    with pytest.raises(ValueError, match="would have the same map first/a"):
+        confmap(tmp_path / "first", tmp_path / "other" / "first", "--output", output)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
