@@ -46,7 +46,7 @@ def find_inputs(paths: Sequence[Path], output: Path) -> list[InputFile]:
     """List the image files among files and in folders, and name their maps.
 
     Maps have the name and the subfolder of their input, below the name of the given folder if there are several
-    arguments. If several inputs would have the same name, the suffix of the input becomes a part of it, for example
+    folders. If several inputs would have the same name, the suffix of the input becomes a part of it, for example
     ``scan_png`` and ``scan_mha``.
 
     Args:
@@ -61,6 +61,7 @@ def find_inputs(paths: Sequence[Path], output: Path) -> list[InputFile]:
     """
     found: dict[Path, Path] = {}
     folder_of_maps = output.resolve()
+    several_folders = sum(path.is_dir() for path in paths) > 1
     for path in paths:
         if not path.is_dir():
             found.setdefault(path, Path(path.name))
@@ -72,7 +73,7 @@ def find_inputs(paths: Sequence[Path], output: Path) -> list[InputFile]:
             raise InputError(f"The folder {path} contains no image files.")
         for file in inside:
             name = file.relative_to(path)
-            found.setdefault(file, path.resolve().name / name if len(paths) > 1 else name)
+            found.setdefault(file, path.resolve().name / name if several_folders else name)
     names = Counter(str(name.with_name(stem(name))) for name in found.values())
     inputs: list[InputFile] = []
     targets: dict[Path, Path] = {}
