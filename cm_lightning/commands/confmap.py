@@ -49,7 +49,7 @@ def confmap(
         format: Format of the maps. By default, volumes and TIFF files keep their format, other pictures become PNG, and
             other sequences MetaImage.
         dtype: Type of the maps. Integers are fractions of their maximum. By default uint16 for PNG, otherwise float32.
-        preview: Whether to draw each frame (for sequences, up to 40) with its region and map.
+        preview: Whether to draw each frame (for sequences, up to 20) with its region and map.
         certify: Whether to compute proven bounds of the errors.
         overwrite: Whether to compute maps again that were finished by an earlier call.
         formulation: Formula of the edge weights.

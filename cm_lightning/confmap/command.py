@@ -41,7 +41,7 @@ def map_files(paths: Sequence[Path], output: Path, settings: MapSettings, overwr
         overwrite: Whether to compute all maps again.
 
     Returns:
-        One sentence for every file that failed.
+        Names of the files that failed. The reasons are printed, and are in the table.
 
     Raises:
         InputError: A folder contains no image files.
@@ -219,7 +219,7 @@ class _Run:
         if str(file.path) not in reason:
             reason = f"{file.path}: {reason}"
         with self._lock:
-            self.failures.append(reason)
+            self.failures.append(file.name)
             self._table.add(Row(file.name, remarks=reason, key=self._keys[file]))
             tqdm.write(f"error: {reason}", file=sys.stderr)
 

@@ -13,8 +13,8 @@ from cm_lightning.drawing.figures import figure_pixels
 from cm_lightning.drawing.panels import CONFIDENCE, Panel, draw_panels
 
 # Frames of an animation, of which longer sequences show a part.
-MAX_FRAMES = 40
-MILLISECONDS_PER_FRAME = 120
+MAX_FRAMES = 20
+MILLISECONDS_PER_FRAME = 200
 REGION_PARTS = ("domain", "source", "sink")
 
 
