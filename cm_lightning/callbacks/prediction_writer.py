@@ -78,7 +78,7 @@ class PredictionWriter(BasePredictionWriter):
 
         def write_segmentation(name: str, indices: Tensor) -> None:
             segmentation = to_file_axes(values.astype(np.min_scalar_type(int(values.max())))[indices.cpu().numpy()])
-            if is_picture(image_file):
+            if is_picture(image_file) and segmentation.ndim == 2:
                 Image.fromarray(segmentation).save(folder / f"{prediction['case']}_{name}.png")
             else:
                 write(name, segmentation)

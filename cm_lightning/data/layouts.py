@@ -11,7 +11,7 @@ import pandas as pd
 
 from cm_lightning.data.cases import Case
 from cm_lightning.errors import InputError, MissingInputError
-from cm_lightning.io import is_image, stem
+from cm_lightning.io import SUFFIXES, is_image, stem
 
 LayoutName = Literal["leg3d", "segthy", "nnunet", "folder"]
 
@@ -172,7 +172,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
         "lateral depth elevation",
         "  ROOT/dataset.json             (optional; its file_ending is used)\n"
         "  ROOT/imagesTr/<CASE>_0000.ext\n"
-        "  ROOT/labelsTr/<CASE>.ext      ext: .nii.gz, .nii, .mha, .png\n"
+        f"  ROOT/labelsTr/<CASE>.ext      ext: {', '.join(SUFFIXES)}\n"
         "  ROOT/imagesTs, ROOT/labelsTs  (optional; the official test set)",
         "your own images in the raw layout of nnU-Net",
     ),

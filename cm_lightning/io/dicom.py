@@ -81,19 +81,22 @@ def read_dicom(path: Path, is_label: bool = False) -> FileImage:
             that needs another plugin.
     """
     dataset = read_dicom_header(path)
-    for name in ("Rows", "Columns", "PhotometricInterpretation", "BitsStored"):
-        if dataset.get(name) is None:
-            raise InputError(f"{path} contains no picture: it has no {name}; expected an ultrasound image or loop.")
-    array = _read_frames(path, dataset, is_label)
-    region = dicom_region(dataset)
-    distance = _positive(dataset.get("SpacingBetweenSlices")) or _positive(dataset.get("SliceThickness")) or 1.0
-    return picture_image(
-        array,
-        _pixel_size(dataset),
-        distance,
-        _frame_rate(dataset) if array.ndim == 3 else None,
-        None if region is None else region[0],
-    )
+    with library_errors(path, "a DICOM image"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("Rows", "Columns", "PhotometricInterpretation", "BitsStored"):
+            if dataset.get(name) is None:
+                raise InputError(f"{path} contains no picture: it has no {name}; expected an ultrasound image or loop.")
+        _check_decoder(path, dataset)
+        array = _read_frames(path, dataset, is_label)
+        region = dicom_region(dataset)
+        distance = _positive(dataset.get("SpacingBetweenSlices")) or _positive(dataset.get("SliceThickness")) or 1.0
+        return picture_image(
+            array,
+            _pixel_size(dataset),
+            distance,
+            _frame_rate(dataset) if array.ndim == 3 else None,
+            None if region is None else region[0],
+        )
 
 
 def _tissue(dataset: Any) -> Any:
@@ -110,27 +113,23 @@ def _read_frames(path: Path, dataset: Any, is_label: bool) -> NDArray[np.generic
 
     photometric = str(dataset.PhotometricInterpretation)
     number = int(dataset.get("NumberOfFrames") or 1)
+    stored: NDArray[np.generic] | None = None
     count = 0
-    with library_errors(path, "a DICOM image"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        _check_decoder(path, dataset)
-        stored: NDArray[np.generic] | None = None
-        for index, pixels in enumerate(iter_pixels(path)):
-            frame = pixels
-            if photometric == "PALETTE COLOR" and not is_label:
-                frame = apply_color_lut(frame, dataset)
-            if frame.ndim == 3:
-                frame = label_channel(path, frame) if is_label else to_grey(frame)
-            elif photometric == "MONOCHROME1" and not is_label:
-                frame = _inverted(frame, dataset)
-            if dataset.get("RescaleSlope", 1) != 1 or dataset.get("RescaleIntercept", 0) != 0:
-                frame = apply_rescale(frame, dataset).astype(np.float32)
-            if stored is None:
-                stored = np.empty((number, *frame.shape), frame.dtype)
-            stored[index] = frame
-            count = index + 1
-        if stored is None or count != number:
-            raise InputError(f"{path} is damaged: it contains {count} of its {number} frames.")
+    for frame in iter_pixels(path):
+        if photometric == "PALETTE COLOR" and not is_label:
+            frame = apply_color_lut(frame, dataset)
+        if frame.ndim == 3:
+            frame = label_channel(path, frame) if is_label else to_grey(frame)
+        elif photometric == "MONOCHROME1" and not is_label:
+            frame = _inverted(frame, dataset)
+        if dataset.get("RescaleSlope", 1) != 1 or dataset.get("RescaleIntercept", 0) != 0:
+            frame = apply_rescale(frame, dataset).astype(np.float32)
+        if stored is None:
+            stored = np.empty((number, *frame.shape), frame.dtype)
+        stored[count] = frame
+        count += 1
+    if stored is None or count != number:
+        raise InputError(f"{path} is damaged: it contains {count} of its {number} frames.")
     return stored[0] if number == 1 else np.moveaxis(stored, 0, -1)
 
 

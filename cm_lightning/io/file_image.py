@@ -1,5 +1,6 @@
 """Contents of an image file, with the axes of the file."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -92,7 +93,14 @@ def library_errors(path: Path, expected: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0].rstrip(".") if lines else type(error).__name__
-        reason = reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 3] + "..."
-        raise InputError(f"{path} cannot be read as {expected}: {reason}.") from error
+        raise InputError(f"{path} cannot be read as {expected}: {_first_sentence(error)}.") from error
+
+
+def _first_sentence(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # SimpleITK begins with the place in its source code, and the operating system with a number.
+    line = lines[-1] if lines[0].startswith("Exception thrown in SimpleITK") else lines[0]
+    sentence = re.sub(r"^\[Errno -?\d+\] ", "", line).split(". ")[0].rstrip(".")
+    return sentence if len(sentence) <= MAX_REASON else sentence[: MAX_REASON - 3] + "..."

@@ -11,11 +11,12 @@ from cm_lightning.confidence.domain.shapes import place_geometry
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.io.axes import Axes
 from cm_lightning.io.dicom import dicom_region, read_dicom_header
-from cm_lightning.io.formats import DICOM_SUFFIXES, SUFFIXES, is_dicom, is_image
+from cm_lightning.io.formats import DICOM_SUFFIXES, PICTURE_SUFFIXES, VOLUME_SUFFIXES, is_dicom, is_image
 from cm_lightning.io.images import read_image
 
 # Largest relative difference between the aspect ratios of two frames that have the same geometry at different sizes.
 MAX_ASPECT_DIFFERENCE = 0.01
+MASK_SUFFIXES = PICTURE_SUFFIXES + VOLUME_SUFFIXES
 
 
 def read_geometry(path: Path, shape: tuple[int, int]) -> Geometry:
@@ -45,7 +46,7 @@ def read_geometry(path: Path, shape: tuple[int, int]) -> Geometry:
     else:
         raise InputError(
             f"The format of the geometry file {path} is not supported; expected .json, {', '.join(DICOM_SUFFIXES)}, or "
-            f"a mask ({', '.join(SUFFIXES)})."
+            f"a mask ({', '.join(MASK_SUFFIXES)})."
         )
     if measured is not None and measured != shape:
         if abs(np.log(measured[0] * shape[1] / (measured[1] * shape[0]))) > MAX_ASPECT_DIFFERENCE:

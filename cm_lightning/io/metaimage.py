@@ -161,7 +161,7 @@ def _read_fields(path: Path, file: Any) -> dict[str, str]:
         if name == DATA_FILE:
             return fields
     if not {"NDims", "DimSize", "ObjectType"} & set(fields):
-        raise InputError(f"{path} is not a MetaImage file; expected a header with fields such as NDims = 3.")
+        raise InputError(f"{path} cannot be read as a MetaImage file: it has no header with fields such as NDims.")
     raise InputError(f"{path} is damaged: its header ends without {DATA_FILE}.")
 
 

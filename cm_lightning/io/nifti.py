@@ -46,7 +46,7 @@ def read_nifti(path: Path, is_label: bool = False) -> FileImage:
         dtype, shape = np.dtype(proxy.dtype), tuple(int(side) for side in proxy.shape)
         slope, intercept, offset = float(proxy.slope), float(proxy.inter), int(proxy.offset)
         zooms = [float(zoom) for zoom in header.get_zooms()]
-        affine = np.asarray(image.affine, dtype=np.float64)
+        affine = np.array(image.affine, dtype=np.float64)
         units = header.get_xyzt_units()
         is_world_known = bool(header["sform_code"] > 0 or header["qform_code"] > 0)
     kept = sequence_axes(path, shape)
@@ -70,7 +70,7 @@ def read_nifti(path: Path, is_label: bool = False) -> FileImage:
     if len(shape) == 4 and len(kept) == 3:
         seconds = sizes[3] * SECONDS_PER_UNIT.get(units[1], 1.0)
         sizes[3] = sizes[2]  # the frames of a sequence are no further apart than one slice
-    affine = np.diag([scale, scale, scale, 1.0]) @ affine
+    affine[:3] *= scale
     spacing = tuple(sizes[axis] * scale for axis in kept)
     check_geometry(path, spacing, affine)
     return FileImage(

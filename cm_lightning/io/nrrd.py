@@ -99,7 +99,7 @@ def read_nrrd(path: Path, is_label: bool = False) -> FileImage:
 def _read_header(path: Path, file: Any) -> tuple[dict[str, str], dict[str, str]]:
     """Return the fields and the key/value pairs of a header."""
     if not file.readline(16).startswith(b"NRRD000"):
-        raise InputError(f"{path} is not an NRRD file; expected one that begins with NRRD000.")
+        raise InputError(f"{path} cannot be read as an NRRD file: it does not begin with NRRD000.")
     fields: dict[str, str] = {}
     tags: dict[str, str] = {}
     while line := file.readline(MAX_LINE):

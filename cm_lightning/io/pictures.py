@@ -11,7 +11,7 @@ from cm_lightning.errors import InputError
 from cm_lightning.io.file_image import FileImage, library_errors, picture_image
 from cm_lightning.io.grey import label_channel, to_grey
 
-FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF", "MPO")
+FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF")
 # Formats whose further pages are frames of a sequence. Those of JPEG files are previews.
 SEQUENCES = ("PNG", "TIFF", "GIF")
 # Modes whose pixels are single numbers.
@@ -40,7 +40,12 @@ def read_picture(path: Path, is_label: bool = False) -> FileImage:
     Raises:
         InputError: The file is damaged, its pages have different sizes, or its colours are not supported.
     """
-    with library_errors(path, "a picture (PNG, TIFF, JPEG, BMP or GIF)"), Image.open(path, formats=FORMATS) as picture:
+    # Pillow maps files that it opens itself into memory, and then confuses rows and columns of turned TIFF files.
+    with (
+        library_errors(path, "a picture (PNG, TIFF, JPEG, BMP or GIF)"),
+        path.open("rb") as file,
+        Image.open(file, formats=FORMATS) as picture,
+    ):
         frames = getattr(picture, "n_frames", 1) if picture.format in SEQUENCES else 1
         first = _read_page(path, picture, is_label)
         if frames == 1:

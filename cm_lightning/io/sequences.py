@@ -38,6 +38,18 @@ def orientation_axes(tags: Mapping[str, str], number: int) -> str | None:
     return " ".join(words) if sorted(word.lstrip("-") for word in words) == expected else None
 
 
+def axes_orientation(axes: str) -> str:
+    """Return the value of ``UltrasoundImageOrientation`` for axes, the reverse of :func:`orientation_axes`."""
+    letters = {"lateral": "M", "depth": "F", "-depth": "N"}
+    words = [word if word == "-depth" else word.lstrip("-") for word in axes.split()]
+    return "".join(letters.get(word, "A") for word in words)
+
+
+def timestamps(frames: int, frames_per_second: float) -> dict[str, str]:
+    """Return fields of PLUS with the time of every frame in seconds."""
+    return {f"Seq_Frame{index:04d}_Timestamp": repr(index / frames_per_second) for index in range(frames)}
+
+
 def frame_rate(tags: Mapping[str, str], frames: int) -> float | None:
     """Return the mean frame rate of a sequence from its timestamps.
 

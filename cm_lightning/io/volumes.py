@@ -60,17 +60,20 @@ def volume_image(
         pixels = _without_colour(path, pixels, colour_axis, is_label)
     shape = pixels.shape
     kept = sequence_axes(path, shape)
-    world = min(3, *geometry.directions.shape)
+    rows, world = (min(3, side) for side in geometry.directions.shape)
     directions, step = np.eye(3), np.ones(3)
-    directions[:world, :world] = geometry.directions[:world, :world]
+    directions[:rows, :world] = geometry.directions[:rows, :world]
+    if (rows, world) == (3, 2):  # pictures in space
+        directions[:, 2] = np.cross(directions[:, 0], directions[:, 1])
     spacing: tuple[float, ...] | None = None
     if geometry.spacing is not None:
         step[:world] = geometry.spacing[:world]
-        sizes = [*geometry.spacing, *[1.0] * (len(shape) - len(geometry.spacing))]
+        # Frames are as far apart as slices, since the distance of the third axis is kept where it is removed.
+        sizes = [*geometry.spacing[:3], *[float(step[2])] * max(0, len(shape) - world)]
         spacing = tuple(sizes[axis] for axis in kept)
     affine = np.eye(4)
     affine[:3, :3] = directions * step
-    affine[:world, 3] = geometry.origin[:world]
+    affine[:rows, 3] = geometry.origin[:rows]
     affine = LPS_TO_RAS @ affine
     check_geometry(path, spacing, affine)
     array = pixels.reshape([shape[axis] for axis in kept], order="F")
