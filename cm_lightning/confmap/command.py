@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from tqdm import tqdm
 from cm_lightning.confidence import SOLVER_VERSION, MaskRegion, geometry_to_dict
 from cm_lightning.confidence.domain import FINDER_VERSION
 from cm_lightning.confmap.files import InputFile, find_inputs, map_file, preview_file
-from cm_lightning.confmap.recording import MapSettings, Recording, chunks, open_recording
+from cm_lightning.confmap.recording import MapSettings, Recording, chunks, layout_of_map, open_recording
 from cm_lightning.confmap.solving import Totals, can_be_solved_together, solve_frames, solve_pictures
 from cm_lightning.confmap.table import ResultTable, Row
-from cm_lightning.io import Axes, FrameWriter
+from cm_lightning.io import FrameWriter, is_picture
 
 # Number of frames that are solved in one call, and of files that are read ahead.
 FRAMES_AT_ONCE = 32
@@ -162,13 +162,7 @@ class _Run:
     def _writer(self, path: Path, recording: Recording) -> FrameWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         name = self._settings.dtype or ("uint16" if path.suffix == ".png" else "float32")
-        image, axes = recording.image, recording.axes
-        if path.suffix in (".png", ".tif"):  # the rows of pictures are depth, whatever the axes of the input are
-            upright = np.moveaxis(recording.frames, 0, 2)
-            axes = Axes("depth lateral elevation")
-            if image.array.ndim == 2:
-                upright, axes = upright[:, :, 0], Axes("depth lateral")
-            image = replace(image, array=upright)
+        image, axes = layout_of_map(recording, is_picture(path))
         return FrameWriter(path, image, axes, np.dtype(name), display_range=(0.0, 1.0))
 
     def _finish(

@@ -1,7 +1,7 @@
 """Files as frames with the probe geometry that their maps need."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +16,11 @@ from cm_lightning.confmap.files import InputFile, MapFormat
 from cm_lightning.errors import InputError
 from cm_lightning.io import Axes, FileImage, read_image
 from cm_lightning.io.geometry import geometry_of_frames
+from cm_lightning.io.sequences import ORIENTATION, axes_orientation
 
 # Axes of volumes whose files do not say what they are.
 USUAL_AXES = {2: "depth lateral", 3: "lateral depth elevation"}
+USUAL_PICTURE_AXES = {2: "depth lateral", 3: "depth lateral elevation"}
 MapType = Literal["uint8", "uint16", "float32"]
 
 
@@ -119,6 +121,34 @@ def chunks(recording: Recording, size: int) -> Iterator[NDArray[Any]]:
     """Yield the frames of a recording, at most ``size`` at once."""
     for start in range(0, len(recording.frames), size):
         yield recording.frames[start : start + size]
+
+
+def layout_of_map(recording: Recording, as_picture: bool) -> tuple[FileImage, Axes]:
+    """Return the geometry and the axes of the file of a map.
+
+    Volumes keep those of the input. The rows of pictures are depth. Files of volumes begin with x, so that sequences of
+    pictures, whose arrays begin with rows, are transposed.
+
+    Args:
+        recording: The recording.
+        as_picture: Whether the file consists of pictures.
+
+    Returns:
+        Image with the shape and geometry of the file, and the meaning of its axes.
+    """
+    image, axes = recording.image, recording.axes
+    if as_picture:
+        frames = recording.frames
+        array = frames[0] if image.array.ndim == 2 else np.moveaxis(frames, 0, 2)
+        return replace(image, array=array), Axes(USUAL_PICTURE_AXES[array.ndim])
+    if not image.rows_first:
+        return image, axes
+    words = axes.text.split()
+    axes = Axes(" ".join([words[1], words[0], *words[2:]]))
+    spacing = image.spacing and (image.spacing[1], image.spacing[0], *image.spacing[2:])
+    affine = image.affine[:, [1, 0, 2, 3]] if spacing else image.affine
+    tags = {**image.tags, ORIENTATION: axes_orientation(axes.text)}
+    return replace(image, array=np.swapaxes(image.array, 0, 1), spacing=spacing, affine=affine, tags=tags), axes
 
 
 def _domain(geometry: ProbeGeometry, frames: NDArray[Any]) -> NDArray[np.bool_]:

@@ -21,6 +21,7 @@ from PIL import Image
 from cm_lightning.errors import InputError
 from cm_lightning.io.axes import Axes
 from cm_lightning.io.images import FileImage
+from cm_lightning.io.sequences import timestamps
 
 # .nii.gz is first, so that the first suffix that matches is the right one.
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".npz", ".tif", ".png")
@@ -339,10 +340,11 @@ def _choose_format(
         case ".npz":
             return partial(_NpzSink, template=template, dtype=dtype)
         case ".mha":
-            return partial(_RawSink, header=partial(_meta_image_header, template, dtype), bits=ZLIB_BITS)
+            bits = ZLIB_BITS if _is_compressible(dtype) else None
+            return partial(_RawSink, header=partial(_meta_image_header, template, dtype), bits=bits)
         case ".nrrd":
             text = _nrrd_header(template, dtype)
-            return partial(_RawSink, header=lambda _: text, bits=GZIP_BITS)
+            return partial(_RawSink, header=lambda _: text, bits=GZIP_BITS if _is_compressible(dtype) else None)
         case _:
             block = _nifti_header(path, template, dtype, display_range)
             bits = GZIP_BITS if suffix == ".nii.gz" else None
@@ -378,6 +380,11 @@ def _nifti_header(
     return bytes(header.binaryblock) + bytes(4)  # there are no extensions
 
 
+def _is_compressible(dtype: np.dtype[Any]) -> bool:
+    """Return whether values shrink by more than about a tenth; compression takes a third of the time of a map."""
+    return dtype.kind == "u"
+
+
 def _affine(template: FileImage) -> NDArray[np.float64]:
     """Return the affine matrix, or one with the spacing if the input only states its spacing."""
     if template.spacing is not None and np.array_equal(template.affine, np.eye(4)):
@@ -406,7 +413,7 @@ def _words(values: NDArray[np.float64]) -> list[str]:
 def _tags(template: FileImage) -> dict[str, str]:
     """Return tags as lines of a header: without line breaks, separators in names, and names with another meaning."""
     rate = template.frames_per_second
-    tags = {} if rate is None else {"FramesPerSecond": f"{rate:.17g}"}
+    tags = {} if rate is None else timestamps(template.array.shape[-1], rate)
     for key, value in template.tags.items():
         name, text = re.sub(r"[\s=:#]+", "_", key.strip()), " ".join(value.split())
         if name and text and not RESERVED_TAGS.fullmatch(name):
@@ -422,8 +429,8 @@ def _meta_image_header(template: FileImage, dtype: np.dtype[Any], data_size: int
         "NDims": str(template.array.ndim),
         "BinaryData": "True",
         "BinaryDataByteOrderMSB": "False",
-        "CompressedData": "True",
-        "CompressedDataSize": f"{data_size:020d}",
+        "CompressedData": str(_is_compressible(dtype)),
+        **({"CompressedDataSize": f"{data_size:020d}"} if _is_compressible(dtype) else {}),
         "TransformMatrix": " ".join(_words(directions)),
         "Offset": " ".join(_words(origin)),
         "CenterOfRotation": " ".join(["0"] * len(origin)),
@@ -451,7 +458,7 @@ def _nrrd_header(template: FileImage, dtype: np.dtype[Any]) -> bytes:
         f"space directions: {' '.join(vectors)}",
         f"kinds: {' '.join(['domain'] * number)}",
         "endian: little",
-        "encoding: gzip",
+        f"encoding: {'gzip' if _is_compressible(dtype) else 'raw'}",
         f"space origin: ({','.join(_words(origin))})",
         *(f"{key}:={text}" for key, text in _tags(template).items()),
     ]

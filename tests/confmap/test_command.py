@@ -89,6 +89,24 @@ def test_volume_keeps_its_geometry(folder, frames, tmp_path, capsys):
         np.testing.assert_allclose(np.transpose(maps, (2, 0, 1))[:, ::-1], expected, rtol=0, atol=1e-5)
 
 
+def test_a_loop_of_pictures_becomes_an_upright_sequence(folder, frames, tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(folder / "loop.avi"), "w") as file:
+        stream = file.add_stream("ffv1", rate=20)  # lossless
+        stream.height, stream.width, stream.pix_fmt = *SHAPE, "gray"
+        for frame in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        file.mux(stream.encode())
+    output = tmp_path / "out"
+    confmap(folder / "loop.avi", "--output", output, "--domain", "whole")
+    expected = ConfidenceMapSolver()(frames.astype(float))
+    viewer = sitk.GetArrayFromImage(sitk.ReadImage(str(output / "loop.mha")))  # frames, rows, columns
+    np.testing.assert_allclose(viewer, expected, rtol=0, atol=1e-5)
+    written = read_image(output / "loop.mha")
+    assert written.axes == "lateral depth elevation"
+    assert written.frames_per_second == pytest.approx(20.0)
+
+
 def test_a_geometry_file_serves_all_files(folder, frames, tmp_path):
     sector = Sector(-30.0, 18.0, 33.0, 66.0, -25.0, 25.0)
     write_geometry(tmp_path / "probe.json", sector, SHAPE)

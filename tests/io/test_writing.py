@@ -302,12 +302,13 @@ def test_tags_are_kept(tmp_path, rng, suffix):
         "Patient": "A 7",
         "Seq_Frame0000_Status": "a = b: c",
         "Two_lines_x": "one two",
-        "FramesPerSecond": "24.5",
+        **{f"Seq_Frame{index:04d}_Timestamp": repr(index / 24.5) for index in range(expected.shape[2])},
     }
     # ITK adds these for every file of the format.
     added = ("ITK_", "NRRD_", "Modality")
     found = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if not key.startswith(added)}
     assert found == expected_tags
+    assert read_image(tmp_path / f"map{suffix}").frames_per_second == pytest.approx(24.5)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".mha", ".nrrd"])
