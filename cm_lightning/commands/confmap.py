@@ -14,6 +14,7 @@ def confmap(
     output: Path,
     domain: str = "auto",
     up: Literal["auto", "top", "bottom", "left", "right"] = "top",
+    threshold: float = 0.0,
     axes: str | None = None,
     format: Literal["png", "tif", "nii", "nii.gz", "mha", "nrrd", "npz"] | None = None,
     dtype: Literal["uint8", "uint16", "float32"] | None = None,
@@ -44,6 +45,7 @@ def confmap(
         domain: Insonified region: auto for that of any screen, whole for frames without background, linear for a
             rectangle inside a black background, convex for a fan before a black background, or a geometry file.
         up: Side of the frames at which the probe is; auto determines it from the image.
+        threshold: Maximum intensity of the background, for the domains linear and convex.
         axes: Axes of the files in their order, for example "lateral depth elevation"; a minus sign reverses an axis.
             By default those that the file states, or else "depth lateral" and "lateral depth elevation".
         format: Format of the maps. By default, volumes and TIFF files keep their format, other pictures become PNG, and
@@ -78,7 +80,7 @@ def confmap(
     except ValueError as error:
         raise UsageError(str(error)) from error
     region: str | Path = domain if domain in names else Path(domain)
-    settings = MapSettings(solver, region, up, axes, format, dtype, certify, preview)  # type: ignore[arg-type]
+    settings = MapSettings(solver, region, up, threshold, axes, format, dtype, certify, preview)  # type: ignore[arg-type]
     failures = map_files(inputs, output, settings, overwrite)
     print(f"The maps are in {output}, and confmap.csv describes them.")
     if failures:

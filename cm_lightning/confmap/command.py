@@ -1,5 +1,6 @@
 """Maps of many files: reading ahead, solving, writing, and a table of the results."""
 
+import glob
 import json
 import sys
 import threading
@@ -161,6 +162,8 @@ class _Run:
 
     def _writer(self, path: Path, recording: Recording) -> FrameWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*partial"):  # by a killed run
+            abandoned.unlink(missing_ok=True)
         name = self._settings.dtype or ("uint16" if path.suffix == ".png" else "float32")
         image, axes = layout_of_map(recording, is_picture(path))
         return FrameWriter(path, image, axes, np.dtype(name), display_range=(0.0, 1.0))

@@ -33,6 +33,7 @@ class MapSettings:
         domain: Kind of the insonified region, or a geometry file; see
             :func:`cm_lightning.confidence.find_geometry`. With ``auto``, a region that the file states is used.
         up: Side of the frames at which the probe is.
+        threshold: Maximum intensity of the background, for ``linear`` and ``convex``.
         axes: Axes of the files in their order; by default, those that the file states, or the usual ones.
         format: Format of the maps; that of the input by default.
         dtype: Type of the maps; by default, uint16 for PNG files, and float32 otherwise.
@@ -43,6 +44,7 @@ class MapSettings:
     solver: ConfidenceMapSolver = field(default_factory=ConfidenceMapSolver)
     domain: ProbeName | Path = "auto"
     up: SideName = "top"
+    threshold: float = 0.0
     axes: str | None = None
     format: MapFormat | None = None
     dtype: MapType | None = None
@@ -191,7 +193,7 @@ def _find_region(
     aspect = 1.0 if image.spacing is None else image.spacing[lateral] / image.spacing[depth]
     try:
         if settings.domain != "auto":
-            return find_geometry(frames, settings.domain, aspect=aspect), up, []
+            return find_geometry(frames, settings.domain, settings.threshold, aspect), up, []
         geometry = find_geometry(frames, "auto", aspect=aspect, up="auto")
         doubts = []
         if settings.up != "auto" and geometry.up != up:

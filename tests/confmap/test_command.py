@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import nibabel
 import numpy as np
@@ -154,6 +156,29 @@ def test_bad_files_do_not_stop_others_and_a_second_call_goes_on(folder, frames, 
     # Other settings need other maps.
     confmap(folder, "--output", output, "--domain", "whole", "--beta", "50")
     assert "finished" not in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on(folder, frames, tmp_path):
+    for number in range(12):
+        array = np.transpose(np.tile(frames, (8, 3, 3)), (2, 1, 0))
+        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / f"{number:02d}.nii.gz")
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "cm_lightning", "confmap", str(folder), f"--output={output}", "--domain=whole"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("00.nii.gz")
+    process.kill()
+    process.communicate()
+    finished = rows_of(output)
+    assert 0 < len(finished) < 12
+    times = {name: (output / row["output"]).stat().st_mtime_ns for name, row in finished.items()}
+    for path in output.glob("*.nii.gz"):
+        assert nibabel.load(path).get_fdata().shape == (108, 120, 40)
+    confmap(folder, "--output", output, "--domain", "whole")
+    rows = rows_of(output)
+    assert len(rows) == 12
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert {path.name for path in output.iterdir()} == {*rows, "confmap.csv"}  # no remains
+    assert times == {name: (output / rows[name]["output"]).stat().st_mtime_ns for name in times}
 
 
 def test_interrupted_tables_are_read(folder, frames, tmp_path, capsys):
