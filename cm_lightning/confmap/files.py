@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from cm_lightning.errors import InputError
-from cm_lightning.io import FileImage, is_image, is_picture, stem
+from cm_lightning.io import FileImage, is_image, stem
 
 MapFormat = Literal["png", "tif", "nii", "nii.gz", "mha", "nrrd", "npz"]
 
@@ -116,8 +116,3 @@ def map_file(file: InputFile, image: FileImage, chosen: MapFormat | None) -> Pat
 def preview_file(target: Path, frames: int) -> Path:
     """Return the file of the preview of a map with a number of frames; ``target`` is the path without a suffix."""
     return target.with_name(f"{target.name}{PREVIEW}.{'png' if frames == 1 else 'gif'}")
-
-
-def is_single_picture(path: Path) -> bool:
-    """Return whether a file is usually a single frame, of which several can be solved together."""
-    return is_picture(path)
