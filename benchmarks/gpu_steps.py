@@ -8,6 +8,7 @@ tests.
 
 import argparse
 import contextlib
+import cProfile
 import io
 import json
 import os
@@ -39,6 +40,15 @@ ROOT = Path(__file__).resolve().parents[1]
 WHEELS = ROOT / ".wheels"
 PARAMETERS = [(0.5, 100.0), (0.2, 400.0), (0.2, 100.0), (0.5, 400.0)]
 MASKS = ["band", "moving band", "fan", "moving fan"]
+
+
+# Kernels that do nothing, to measure launches.
+TWO_KERNELS = r"""
+extern "C" __global__ void few(double *a, long long n) {}
+extern "C" __global__ void many(double *a, double *b, double *c, double *d, double *e, double *f, double *g, double *h,
+                                double *i, double *j, long long k, long long l, long long m, long long n, long long o,
+                                long long p, long long q, long long r, double s, double t) {}
+"""
 
 
 @dataclass(frozen=True)
@@ -262,7 +272,10 @@ def memory(task: Task) -> None:
 
 
 def profile(task: Task) -> None:
-    """Record which kernels take the time of a solve."""
+    """Record which kernels take the time of a solve, and which functions that of the processor."""
+    if not task.emulated:
+        with task.record.attempt("single operations"):
+            single_operations(task)
     for size in (task.card.sizes.many, task.card.sizes.volume):
         frames = task.card.frames(size)
         name = describe(size)
@@ -289,6 +302,62 @@ def profile(task: Task) -> None:
                     f"{size[1]} x {size[2]}: {kernel.name[:45]}",
                     f"{kernel.calls:.0f} calls, {kernel.milliseconds:.3f} ms",
                 )
+            for function, calls, milliseconds in host_functions(task.card, solve, 10)[:12]:
+                task.record.add(
+                    f"{size[1]} x {size[2]}, on the host: {function}", f"{calls:g} calls, {milliseconds:.3f} ms"
+                )
+
+
+def host_functions(card: Card, solve: Callable[[], object], number: int) -> list[tuple[str, float, float]]:
+    """Return names, calls and milliseconds per solve of the functions that take most time on the host."""
+    solve()
+    card.synchronize()
+    profiler = cProfile.Profile()
+    with profiler:
+        for _ in range(number):
+            solve()
+    entries = sorted(profiler.getstats(), key=lambda entry: -entry.inlinetime)
+    return [
+        (_function_name(entry.code), entry.callcount / number, 1000.0 * entry.inlinetime / number) for entry in entries
+    ]
+
+
+def _function_name(code: Any) -> str:
+    if isinstance(code, str):  # of a built-in function
+        return code.strip("<>")[:60]
+    return f"{Path(code.co_filename).stem}.{code.co_name}"
+
+
+def single_operations(task: Task) -> None:
+    """Measure how long the host needs for a launch and for other operations of a solve."""
+    import cupy
+
+    module = cupy.RawModule(code=TWO_KERNELS)
+    few, many = module.get_function("few"), module.get_function("many")
+    array, frames = cupy.zeros(1000), torch.zeros(8, 96, 96, device="cuda")
+    small = np.zeros((96, 4), np.int32)
+    on_card = cupy.asarray(small)
+    arguments = (*[array] * 10, *range(8), 1.0, 2.0)
+    operations: dict[str, Callable[[], object]] = {
+        "launch with 2 arguments": lambda: few((8,), (256,), (array, 5)),
+        "launch with 20 arguments": lambda: many((8,), (256,), arguments),
+        "element-wise operation": lambda: cupy.abs(array),
+        "fill": lambda: array.fill(0),
+        "copy of a small array to the GPU": lambda: cupy.asarray(small),
+        "copy of a small array to the CPU": lambda: on_card.get(),
+        "tensor as array": lambda: cupy.from_dlpack(frames),
+        "part of an arena": lambda: cupy.ndarray((8, 4), np.float64, memptr=array.data),
+    }
+    for name, operation in operations.items():
+        for _ in range(20):
+            operation()
+        task.card.synchronize()
+        begin = time.perf_counter()
+        for _ in range(300):
+            operation()
+        microseconds = 1e6 * (time.perf_counter() - begin) / 300
+        task.card.synchronize()
+        task.record.add(f"on the host: {name}", f"{microseconds:.1f} us")
 
 
 def profile_solves(card: Card, solve: Callable[[], object], number: int) -> Profile:
@@ -397,11 +466,17 @@ def sanitizer(task: Task) -> None:
 
 
 def solve_small(task: Task) -> None:
-    """Solve small frames without a memory pool; compute-sanitizer watches this step."""
+    """Solve small frames with separate memory for every array; compute-sanitizer watches this step."""
     import cupy
 
+    from cm_lightning.confidence.cuda.arena import Arena
+
+    def take(_: Arena, shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
+        return cupy.empty(shape, dtype)
+
     cupy.cuda.set_allocator(None)
-    for shape in ((2, 40, 33), (2, 70, 70)):
+    Arena.take = take  # type: ignore[method-assign]
+    for shape in ((2, 40, 33), (2, 70, 70), (1, 330, 310)):  # the last one has large fronts
         frames = task.card.frames(shape, "CuPy")
         for method in ("cg", "direct"):
             for masks in ("no mask", "fan"):

@@ -25,6 +25,21 @@ if step == "timings":
 if step == "profile":
     sys.exit("no memory")
 """
+# Collects the tests for a GPU as if the libraries for files, networks and configurations were not installed.
+COLLECT = """
+import sys
+import pytest
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in MISSING:
+            raise ModuleNotFoundError(name, name=name)
+
+MISSING = {"monai", "jsonargparse", "nibabel", "SimpleITK", "pytorch_lightning", "torchmetrics", "wandb"}
+sys.meta_path.insert(0, Missing())
+options = ["-q", "--collect-only", "-m", "gpu", "-p", "no:cacheprovider", "-o", "addopts=--strict-markers"]
+sys.exit(pytest.main([*options, "tests/confidence/cuda"]))
+"""
 LAUNCHES = """==PROF== Connected to process 12
 0.31 s
 "ID","Process ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value","Rule Description"
@@ -103,6 +118,12 @@ def test_no_step_starts_too_late(module, monkeypatch, tmp_path):
     (fact,) = runner.run("versions")
     assert fact.failed
     assert "no time" in fact.value
+
+
+def test_gpu_tests_need_only_the_libraries_of_the_solver():
+    run = subprocess.run([sys.executable, "-c", COLLECT], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "test_gpu_equals_the_cpu" in run.stdout
 
 
 def test_failures_of_tests_are_read(module, tmp_path):

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_lightning.confidence import Geometry, MaskRegion, ProbeGeometry, ProbeName, Rectangle, find_geometry
-from cm_lightning.confidence.domain.shapes import place_geometry
+from cm_lightning.confidence import ProbeGeometry, ProbeName, find_geometry
 from cm_lightning.data.cases import Case, CaseArrays, read_case
 from cm_lightning.data.frames import to_frames
 from cm_lightning.errors import InputError
-from cm_lightning.io import Axes, read_geometry
+from cm_lightning.io import Axes
+from cm_lightning.io.geometry import geometry_of_frames
 
 # Maximum memory in bytes of cases that are kept for later steps. Most sets of 2D frames fit, but not all volumes of the
 # calf.
@@ -106,7 +106,7 @@ class CaseReader:
     def _find_geometry(self, case: Case, arrays: CaseArrays) -> ProbeGeometry:
         if isinstance(self.domain, Path):
             shape = (arrays.image.shape[0], arrays.image.shape[1])
-            return ProbeGeometry("shape", file_geometry(self.domain, self.axes, shape))
+            return ProbeGeometry("shape", geometry_of_frames(self.domain, self.axes, shape))
         return image_geometry(arrays.image, self.domain, arrays.spacing, str(case.image))
 
     def keep_in_memory(self, read: ReadCase) -> None:
@@ -167,40 +167,4 @@ def image_geometry(
         ) from error
     if geometry.warning is not None:
         warnings.warn(f"{name}: {geometry.warning}", UserWarning, stacklevel=2)
-    return geometry
-
-
-def file_geometry(path: Path, axes: Axes, shape: tuple[int, int]) -> Geometry:
-    """Read the insonified region from a geometry file, which describes the frames as they are stored.
-
-    Args:
-        path: Geometry file; see :func:`cm_lightning.io.read_geometry`.
-        axes: Axes of the files.
-        shape: Number of pixels in depth and lateral direction.
-
-    Returns:
-        Geometry in frames with the probe at the first row.
-
-    Raises:
-        InputError: The file is not valid, or the probe is not at the first row.
-    """
-    geometry = read_geometry(path, shape)
-    if isinstance(geometry, MaskRegion):
-        return MaskRegion(
-            np.ascontiguousarray(np.flip(geometry.mask, tuple(axis for axis in axes.reversed if axis < 2)))
-        )
-    if 0 in axes.reversed:
-        geometry = place_geometry(geometry, "bottom", shape, (0, 0))
-        if isinstance(geometry, Rectangle):
-            geometry = replace(geometry, up="top")
-    if 1 in axes.reversed:
-        raise InputError(
-            f"data.axes ({axes.text!r}) reverses the lateral axis, which the geometry file {path} does not support; "
-            "use a mask image instead."
-        )
-    if geometry.up != "top":
-        raise InputError(
-            f"According to the geometry file {path}, the probe is not at the first row of the frames "
-            f"(data.axes is {axes.text!r}); change data.axes so that depth starts at the probe."
-        )
     return geometry

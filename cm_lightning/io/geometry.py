@@ -1,12 +1,15 @@
 """Files with the insonified region of the frames of a scanner: numbers, a mask, or a DICOM file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from cm_lightning.confidence import Geometry, MaskRegion, geometry_from_dict, geometry_to_dict
+from cm_lightning.confidence import Geometry, MaskRegion, Rectangle, geometry_from_dict, geometry_to_dict
+from cm_lightning.confidence.domain.shapes import place_geometry
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.io.axes import Axes
 from cm_lightning.io.dicom import dicom_region, read_dicom_header
 from cm_lightning.io.formats import DICOM_SUFFIXES, PICTURE_SUFFIXES, VOLUME_SUFFIXES, is_dicom, is_image
 from cm_lightning.io.images import read_image
@@ -55,6 +58,42 @@ def read_geometry(path: Path, shape: tuple[int, int]) -> Geometry:
     if not geometry.masks(shape).domain.any():
         raise InputError(
             f"The region of the geometry file {path} lies outside frames of {shape[0]} x {shape[1]} pixels."
+        )
+    return geometry
+
+
+def geometry_of_frames(path: Path, axes: Axes, shape: tuple[int, int]) -> Geometry:
+    """Read the insonified region from a geometry file, which describes the frames as they are stored.
+
+    Args:
+        path: Geometry file; see :func:`cm_lightning.io.read_geometry`.
+        axes: Axes of the files.
+        shape: Number of pixels in depth and lateral direction.
+
+    Returns:
+        Geometry in frames with the probe at the first row.
+
+    Raises:
+        InputError: The file is not valid, or the probe is not at the first row.
+    """
+    geometry = read_geometry(path, shape)
+    if isinstance(geometry, MaskRegion):
+        return MaskRegion(
+            np.ascontiguousarray(np.flip(geometry.mask, tuple(axis for axis in axes.reversed if axis < 2)))
+        )
+    if 0 in axes.reversed:
+        geometry = place_geometry(geometry, "bottom", shape, (0, 0))
+        if isinstance(geometry, Rectangle):
+            geometry = replace(geometry, up="top")
+    if 1 in axes.reversed:
+        raise InputError(
+            f"axes ({axes.text!r}) reverses the lateral axis, which the geometry file {path} does not support; "
+            "use a mask image instead."
+        )
+    if geometry.up != "top":
+        raise InputError(
+            f"According to the geometry file {path}, the probe is not at the first row of the frames "
+            f"(axes is {axes.text!r}); change axes so that depth starts at the probe."
         )
     return geometry
 

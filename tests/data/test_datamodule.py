@@ -327,7 +327,7 @@ def test_geometry_file_gives_the_region_of_all_images(convex_set, tmp_path, axes
 
 def test_geometry_file_with_the_probe_at_another_side_is_refused(convex_set, tmp_path):
     write_geometry(tmp_path / "geometry.json", Rectangle(4, 60, 5, 60, "bottom"), (72, 64))
-    with pytest.raises(ValueError, match=r"geometry.json, the probe is not at the first row .* change data.axes"):
+    with pytest.raises(ValueError, match=r"geometry.json, the probe is not at the first row .* change axes"):
         module(convex_set, tmp_path, domain=tmp_path / "geometry.json").prepare_data()
     with pytest.raises(ValueError, match=r"geometry file .*none.json does not exist"):
         module(convex_set, tmp_path, domain=tmp_path / "none.json").prepare_data()

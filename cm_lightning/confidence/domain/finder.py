@@ -117,13 +117,14 @@ def summarise(frames: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray
         frames: Frames, ``(n, depth, lateral)``.
 
     Returns:
-        Maximum, ``(depth, lateral)``, and the standard deviation over the frames; None for a single frame.
+        Maximum, ``(depth, lateral)``, and the standard deviation over the frames; None if all frames are equal.
     """
     chosen = frames[np.unique(np.linspace(0, len(frames) - 1, MAX_FRAMES).round().astype(int))].astype(np.float32)
     lowest, highest = min(0.0, float(chosen.min())), float(chosen.max())
     if frames.dtype != np.uint8 and (lowest < 0 or not 100 < highest <= 255):
         chosen = (chosen - np.float32(lowest)) * np.float32(255 / max(highest - lowest, 1e-30))
-    return chosen.max(axis=0), (chosen.std(axis=0) if len(chosen) > 1 else None)
+    is_still = all(np.array_equal(frame, chosen[0]) for frame in chosen[1:])
+    return chosen.max(axis=0), (None if is_still else chosen.std(axis=0))
 
 
 def probe_side(maps: RegionMaps) -> Side:

@@ -123,6 +123,12 @@ def test_a_sequence_has_one_geometry_and_uses_the_change_over_time(rng):
     assert find_quietly(frames[:0]).domain.shape == (0, 150, 200)
 
 
+def test_a_still_sequence_is_as_good_as_one_of_its_frames(screens):
+    frame = screens[0].image
+    single, repeated = (find_geometry(frames, "auto") for frames in (frame[None], np.stack([frame] * 3)))
+    assert repeated == single
+
+
 def test_a_doubtful_region_causes_a_warning(rng):
     noise = rng.integers(0, 256, (64, 96)).astype(np.uint8)
     noise[:, ::7] = 0
