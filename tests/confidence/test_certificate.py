@@ -1,5 +1,7 @@
 """Proven error bounds, with the products and factors of both engines."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -7,11 +9,28 @@ from cm_lightning.confidence.certificate import certify
 from cm_lightning.confidence.cpu.conjugate_gradients import multiply
 from cm_lightning.confidence.cpu.factorisation import TreeFactorisation
 from cm_lightning.confidence.cpu.threads import ONE_THREAD
+from cm_lightning.confidence.cuda.arena import Arena
 from cm_lightning.confidence.cuda.iteration import BatchSystem
+from cm_lightning.confidence.cuda.memory import arena_bytes
 from cm_lightning.confidence.graph import RandomWalkGraph, diagonal, mirror
 from tests.confidence.graphs import exact_values, random_graph
 
 SHAPE = (40, 17)
+
+
+def gpu_systems(device, graphs, precision):
+    """Return the systems of graphs on the device of the GPU."""
+    graph = RandomWalkGraph(*(np.stack(arrays) for arrays in zip(*graphs, strict=True)))
+    arena = Arena(device, len(graphs) * arena_bytes(SHAPE, precision))
+    invalid, underflowed, no_skips = arena.zeros((3, len(graphs)), np.int32)
+    batch = SimpleNamespace(
+        graph=graph._replace(unknown=graph.unknown.astype(np.uint8)),
+        arena=arena,
+        invalid=invalid,
+        underflowed=underflowed,
+        no_skips=no_skips,
+    )
+    return BatchSystem(device, batch, precision)
 
 
 def cpu_bound(graph, x, precision):
@@ -47,7 +66,7 @@ def test_bounds_of_both_engines_agree(device, rng, precision, tolerance):
     exact = [exact_values(graph) for graph in graphs]
     perturbed = [x + size * rng.standard_normal(SHAPE) for x, size in zip(exact, (1e-9, 1e-6, 1e-2), strict=True)]
     expected = [cpu_bound(graph, x, precision) for graph, x in zip(graphs, perturbed, strict=True)]
-    batch = BatchSystem(device, RandomWalkGraph(*(np.stack(arrays) for arrays in zip(*graphs, strict=True))), precision)
+    batch = gpu_systems(device, graphs, precision)
     bound = batch.certify(np.stack(perturbed))
     np.testing.assert_allclose(bound, expected, rtol=tolerance)
     error = np.abs(np.stack(perturbed) - np.stack(exact)).max(axis=(1, 2))
@@ -60,9 +79,7 @@ def test_bound_is_infinite_without_a_factor(device, rng):
     for array in graphs[1]:
         array[...] = 0  # pixels without weights
     graphs[1].unknown[...] = True
-    batch = BatchSystem(
-        device, RandomWalkGraph(*(np.stack(arrays) for arrays in zip(*graphs, strict=True))), np.float32
-    )
+    batch = gpu_systems(device, graphs, np.float32)
     with np.errstate(invalid="ignore"):  # infinity times 0
         bound = batch.certify(batch.conjugate_gradients(1e-3).values)
     assert bound[0] < 1e-4

@@ -142,7 +142,9 @@ class _Map:
 
         # Evaluations for numerical derivatives are not counted.
         start = np.zeros(len(parameters))
-        result = least_squares(residuals, start, method="lm", max_nfev=evaluations, xtol=1e-3, ftol=1e-3)
+        # The faster method needs as many residuals as parameters, which frames of a few pixels do not have.
+        method: Literal["lm", "trf"] = "lm" if len(residuals(start)) >= len(start) else "trf"
+        result = least_squares(residuals, start, method=method, max_nfev=evaluations, xtol=1e-3, ftol=1e-3)
         return parameters + result.x * scales
 
 
