@@ -24,9 +24,9 @@ from cm_lightning.confmap.solving import Totals, can_be_solved_together, solve_f
 from cm_lightning.confmap.table import ResultTable, Row
 from cm_lightning.io import FrameWriter, is_picture
 
-# Number of frames that are solved in one call, and of files that are read ahead.
+# Number of frames that are solved in one call, and of files that are read ahead, which may be large volumes.
 FRAMES_AT_ONCE = 32
-FILES_AHEAD = 2
+FILES_AHEAD = 1
 
 
 def map_files(paths: Sequence[Path], output: Path, settings: MapSettings, overwrite: bool = False) -> list[str]:
@@ -74,7 +74,8 @@ class _Run:
         self._table = table
         self._keys = keys
         self._waiting = count  # files whose number of frames is not yet known
-        self._opened = 0
+        self._opened_files = 0
+        self._opened_frames = 0
         # Pictures are written by another thread.
         self._lock = threading.Lock()
         self.failures: list[str] = []
@@ -85,19 +86,23 @@ class _Run:
         group: list[Recording] = []
         with ThreadPoolExecutor(FILES_AHEAD) as readers, ThreadPoolExecutor(1) as writer:
             for file, reading in _read_ahead(files, self._settings, readers):
+                self._waiting -= 1
                 try:
                     recording = reading.result()
                 except Exception as error:  # the other files go on, whatever is wrong with this one
                     self._fail(file, error)
                     continue
+                finally:
+                    del reading  # which keeps the file in memory
                 self._count(recording)
                 if group and (len(recording.frames) > 1 or not can_be_solved_together(group[0], recording)):
                     self._map_pictures(group, writer)
                     group = []
                 if len(recording.frames) > 1:
                     self._map_sequence(recording)
-                    continue
-                group.append(recording)
+                else:
+                    group.append(recording)
+                del recording
                 if len(group) == FRAMES_AT_ONCE:
                     self._map_pictures(group, writer)
                     group = []
@@ -106,10 +111,9 @@ class _Run:
 
     def _count(self, recording: Recording) -> None:
         """Estimate the total number of frames: that of the files which were opened, and their mean for the others."""
-        self._waiting -= 1
-        self._opened += len(recording.frames)
-        opened_files = len(self._keys) - self._waiting
-        self.bar.total = self._opened + round(self._waiting * self._opened / max(1, opened_files))
+        self._opened_files += 1
+        self._opened_frames += len(recording.frames)
+        self.bar.total = self._opened_frames + round(self._waiting * self._opened_frames / self._opened_files)
 
     def _map_sequence(self, recording: Recording) -> None:
         totals = Totals()
