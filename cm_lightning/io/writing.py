@@ -258,7 +258,12 @@ class _PngSink:
         picture = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts, axis=-1)
         if self._elevation is not None:
             picture = picture.squeeze(self._elevation)
-        Image.fromarray(np.ascontiguousarray(picture)).save(self._file, format="PNG", compress_level=COMPRESSION)
+        Image.fromarray(np.ascontiguousarray(picture)).save(
+            self._file,
+            format="PNG",
+            compress_level=COMPRESSION,
+            compress_type=zlib.Z_RLE,  # smaller and faster for smooth values
+        )
 
 
 class _TiffSink:
