@@ -57,6 +57,10 @@ class Arena:
         array.fill(0)
         return array
 
+    def clear(self) -> None:
+        """Give back all arrays."""
+        self._used = 0
+
     @contextmanager
     def temporary(self) -> Iterator[None]:
         """Give back the arrays that are taken within the block at its end."""

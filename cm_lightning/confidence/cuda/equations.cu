@@ -30,18 +30,6 @@
 
 __device__ inline double smaller(double first, double second) { return first < second ? first : second; }
 
-// Maximum of the 256 values of a block. The result is valid in all threads.
-__device__ inline double block_maximum(double value, double *shared) {
-    __syncthreads();
-    shared[threadIdx.x] = value;
-    __syncthreads();
-    for (int half = 128; half > 0; half /= 2) {
-        if ((int)threadIdx.x < half) shared[threadIdx.x] = larger(shared[threadIdx.x], shared[threadIdx.x + half]);
-        __syncthreads();
-    }
-    return shared[0];
-}
-
 // Copy the rectangle of frames whose first pixel is at `top` and `left`, optionally with reversed columns. Rows of frames
 // have `width` pixels, and frames have `size` pixels. Frames with NaN or infinity, also outside the rectangle, are noted.
 #define LOAD_FRAMES                                                                                                   \

@@ -1,7 +1,7 @@
 // Subtraction-free nested dissection and conjugate gradients on batches of frames.
 //
-// The algorithm and the names are those of cm_lightning/confidence/cpu/elimination.py. This file is compiled with and
-// without DOUBLE_PRECISION, which determines the type of the factor. It needs no headers, and uses no atomics: every
+// The algorithm is that of cm_lightning/confidence/cpu. This file is compiled together with the others, with and without
+// DOUBLE_PRECISION, which determines the type of the factor. It needs no headers, and uses no atomics: every
 // value is written by one thread, and the order of sums depends only on the shape of the frame, so that the result for a
 // frame is bit-identical in all batches.
 //
@@ -53,6 +53,18 @@ __device__ inline double block_sum(double value, double *shared) {
 
 __device__ inline double larger(double first, double second) { return first > second ? first : second; }
 __device__ inline double magnitude_of(double value) { return value < 0 ? -value : value; }
+
+// Maximum of the 256 values of a block. The result is valid in all threads.
+__device__ inline double block_maximum(double value, double *shared) {
+    __syncthreads();
+    shared[threadIdx.x] = value;
+    __syncthreads();
+    for (int half = 128; half > 0; half /= 2) {
+        if ((int)threadIdx.x < half) shared[threadIdx.x] = larger(shared[threadIdx.x], shared[threadIdx.x + half]);
+        __syncthreads();
+    }
+    return shared[0];
+}
 
 // Compute A x as slack_i x_i + sum_j w_ij (x_i - x_j). If the pointers are not null, also compute the sum of the
 // absolute values of its terms, and partial sums of the dot product of x and A x.
@@ -113,14 +125,8 @@ extern "C" __global__ void measure_correction(const long long pixels, const int 
     }
     dot = block_sum(dot, shared);
     if (threadIdx.x == 0) dots[frame * gridDim.x + blockIdx.x] = dot;
-    __syncthreads();
-    shared[threadIdx.x] = most;
-    __syncthreads();
-    for (int half = 128; half > 0; half /= 2) {
-        if ((int)threadIdx.x < half) shared[threadIdx.x] = larger(shared[threadIdx.x], shared[threadIdx.x + half]);
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) largest[frame * gridDim.x + blockIdx.x] = shared[0];
+    most = block_maximum(most, shared);
+    if (threadIdx.x == 0) largest[frame * gridDim.x + blockIdx.x] = most;
 }
 
 // Columns of the state of the iteration of a frame.

@@ -75,12 +75,13 @@ class _Maps:
         estimate, _ = self._store(batch, solution, system)
         self.info.fallback[frames] = self._problem.parameters.method == "cg"
         if batch.ill_conditioned.any():
-            del system
-            ill_conditioned, values = batch.ill_conditioned, solution.values.copy()
-            mirrored = set_up(self._device, self._problem, batch.rectangle, frames, np.float64, mirrored=True)
+            values = solution.values.copy()
+            mirrored = set_up(
+                self._device, self._problem, batch.rectangle, frames, np.float64, mirrored=True, arena=batch.arena
+            )
             flipped = BatchSystem(self._device, mirrored, np.float64).direct()
             difference = to_numpy(difference_from_mirrored(values, flipped.values))
-            compared = ill_conditioned & np.isfinite(estimate)
+            compared = batch.ill_conditioned & np.isfinite(estimate)
             self.info.error_estimate[frames] = np.where(compared, difference, estimate)
 
     def _store(self, batch: Batch, solution: BatchSolution, system: BatchSystem) -> tuple[FloatArray, FloatArray]:

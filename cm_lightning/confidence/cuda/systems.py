@@ -154,6 +154,7 @@ def set_up(
     frames: Sequence[int],
     precision: Precision,
     mirrored: bool = False,
+    arena: Arena | None = None,
 ) -> Batch:
     """Assemble the linear systems of some frames.
 
@@ -164,13 +165,18 @@ def set_up(
         frames: Indices of the frames in ascending order.
         precision: Type of the factor that will be computed.
         mirrored: Whether to reverse the order of columns.
+        arena: Memory of an earlier batch of as many frames on the same rectangle, whose arrays are no longer needed; by
+            default, new memory.
 
     Returns:
         Linear systems on the device.
     """
     count = len(frames)
     depth, lateral = (part.stop - part.start for part in rectangle)
-    arena = Arena(device, count * arena_bytes((depth, lateral), precision))
+    if arena is None:
+        arena = Arena(device, count * arena_bytes((depth, lateral), precision))
+    else:
+        arena.clear()
     invalid, underflowed, no_skips = arena.zeros((3, count), np.int32)
     launch = device.kernels(precision)
     image = _intensities(device, launch, problem, rectangle, frames, mirrored, arena, invalid)

@@ -46,3 +46,18 @@ def test_memory_is_counted(device, rng, method, precision):
     finally:
         tracemalloc.stop()
     assert peak / len(frames) == pytest.approx(bytes_per_frame((100, 90), precision, certify=True), rel=0.02)
+
+
+def test_the_comparison_with_mirrored_systems_needs_no_further_arena(device, rng):
+    frames = rng.integers(256, size=(4, 100, 90)).astype(np.float32)
+    problem = Problem(ConfidenceMapSolver.preset("paper", beta=400.0, method="direct"), frames, None, None, None)
+    maps = np.zeros(problem.shape, np.float32)
+    fill_maps(device, problem, False, maps)  # what is kept from one call to the next is there now
+    tracemalloc.start()
+    try:
+        info = fill_maps(device, problem, False, maps)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (info.error_estimate < 1e-8).all()
+    assert peak / len(frames) < 1.15 * bytes_per_frame((100, 90), np.float64)
