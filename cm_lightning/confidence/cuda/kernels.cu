@@ -1,9 +1,9 @@
 // Subtraction-free nested dissection and conjugate gradients on batches of frames.
 //
 // The algorithm is that of cm_lightning/confidence/cpu. This file is compiled together with the others, with and without
-// DOUBLE_PRECISION, which determines the type of the factor. It needs no headers, and uses no atomics: every
-// value is written by one thread, and the order of sums depends only on the shape of the frame, so that the result for a
-// frame is bit-identical in all batches.
+// DOUBLE_PRECISION, which determines the type of the factor. It needs no headers, and uses no atomics: every value is
+// written by one thread (flags by several, which all write the same), and the order of sums depends only on the shape of
+// the frame, so that the result for a frame is bit-identical in all batches.
 //
 // The last axis of every grid and the first axis of every array is the frame. Integer arguments are long long.
 
