@@ -160,6 +160,9 @@ class CommandLine(LightningCLI):
         if subcommand == "test":
             # The callback ResultTable prints a more complete table.
             config.verbose = False
+        if subcommand == "predict":
+            # PredictionWriter writes them; a list of all predictions would need much memory.
+            config.return_predictions = False
         # The settings of training and of testing are kept in separate files.
         self.save_config_kwargs["config_filename"] = fold.settings_file(subcommand).name
         # A checkpoint may replace these settings later.

@@ -219,25 +219,30 @@ def test_mc_dropout_writes_maps_and_sampled_segmentations(muscle_arguments, run_
     assert len(list((run_folder / "pictures").glob("uncertainty_epoch*.png"))) == 1
     assert "mc/entropy/mean" in pd.read_csv(run_folder / "metrics.csv").columns
 
+    def read(folder):
+        case = sorted(folder.glob("*_entropy.nii.gz"))[0].name.removesuffix("_entropy.nii.gz")
+        return {path.name[len(case) + 1 : -7]: nibabel.load(path) for path in folder.glob(f"{case}_*.nii.gz")}
+
     def predict(*options):
         main(["predict", *muscle_arguments, "--ckpt_path=last", *options])
-        case = sorted((run_folder / "predictions").glob("*_entropy.nii.gz"))[0].name.removesuffix("_entropy.nii.gz")
-        files = (run_folder / "predictions").glob(f"{case}_*.nii.gz")
-        return {path.name[len(case) + 1 : -7]: nibabel.load(path) for path in files}
+        return read(run_folder / "predictions" / "mc_dropout")
 
-    deterministic = {name: np.asarray(image.dataobj) for name, image in predict().items()}
+    main(["predict", *muscle_arguments, "--ckpt_path=last"])
+    deterministic = {name: np.asarray(image.dataobj) for name, image in read(run_folder / "predictions").items()}
     assert "votes" not in deterministic
     # The options of MC dropout are those of predict, not those of fit.
     images = predict("--model.mc_dropout={samples: 6, segmentations: 2}")
     maps = {name: np.asarray(image.dataobj) for name, image in images.items()}
     assert not np.array_equal(deterministic["entropy"], maps["entropy"])
+    for name, image in read(run_folder / "predictions").items():  # the plain prediction is still there
+        np.testing.assert_array_equal(np.asarray(image.dataobj), deterministic[name])
     np.testing.assert_allclose(maps["mutual_information"], maps["entropy"] - maps["expected_entropy"], atol=1e-6)
     np.testing.assert_allclose(maps["votes"].sum(axis=-1), 6, rtol=1e-6)
     assert set(np.unique(maps["sample01"])) <= {0, 100, 150, 200}
     assert not np.array_equal(maps["sample01"], maps["sample02"])
     assert float(images["entropy"].header["cal_max"]) == pytest.approx(math.log(4))
     assert np.array_equal(images["entropy"].affine, images["sample01"].affine)
-    plausibility = pd.read_csv(next((run_folder / "predictions").glob("*_samples.csv")))["plausibility"]
+    plausibility = pd.read_csv(next((run_folder / "predictions" / "mc_dropout").glob("*_samples.csv")))["plausibility"]
     assert len(plausibility) == 2
     assert plausibility.is_monotonic_decreasing
     in_batches = predict("--model.mc_dropout={samples: 6, batch_size: 4}")
@@ -254,7 +259,7 @@ def test_mc_dropout_after_patch_training_with_both_inference_modes(muscle_argume
     for inference in ("whole", "windows"):
         settings, folder = f"{{samples: 3, inference: {inference}}}", tmp_path / inference
         main([*predict, f"--model.mc_dropout={settings}", f"--prediction.folder={folder}"])
-        path = sorted(folder.glob("*_entropy.nii.gz"))[0]
+        path = sorted((folder / "mc_dropout").glob("*_entropy.nii.gz"))[0]
         entropies.append(np.asarray(nibabel.load(path).dataobj))
     assert entropies[0].shape == entropies[1].shape
     assert not np.allclose(*entropies)

@@ -11,7 +11,7 @@ from cm_lightning.data.augmentation import Batch
 from cm_lightning.drawing import LargestLabelFrame, Panel, case_panels, draw_panels, frame_spacing, save_figure
 from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.tasks import BaseTask
-from cm_lightning.tasks.native import image_confidence, to_native
+from cm_lightning.tasks.native import image_confidence, read_frame
 
 
 class WorstCasePictures(Callback):
@@ -45,11 +45,14 @@ class WorstCasePictures(Callback):
             return
         case = batch["case"][0]
         frame = LargestLabelFrame((prediction != label)[None])
-        confidence = image_confidence(batch)
+        number = frame.index or 0
+        image = read_frame(batch, "image", number)
+        assert image is not None
+        confidence = image_confidence(batch, number)
         row = case_panels(
             case,
-            frame(next(to_native(batch["image"], batch))[None]),
-            None if confidence is None else frame(confidence[None]),
+            image.cpu().numpy(),
+            None if confidence is None else confidence.cpu().numpy(),
             frame(label[None]),
             frame(prediction[None]),
             frame_spacing(batch["native_spacing"][0]),

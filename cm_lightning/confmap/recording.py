@@ -14,9 +14,8 @@ from cm_lightning.confidence.domain.orientation import lies_on_its_side
 from cm_lightning.confidence.domain.sides import turn_to_top
 from cm_lightning.confmap.files import InputFile, MapFormat
 from cm_lightning.errors import InputError
-from cm_lightning.io import Axes, FileImage, read_image
+from cm_lightning.io import Axes, FileImage, read_image, upright
 from cm_lightning.io.geometry import geometry_of_frames
-from cm_lightning.io.sequences import ORIENTATION, axes_orientation
 
 # Axes of volumes whose files do not say what they are.
 USUAL_AXES = {2: "depth lateral", 3: "lateral depth elevation"}
@@ -143,14 +142,7 @@ def layout_of_map(recording: Recording, as_picture: bool) -> tuple[FileImage, Ax
         frames = recording.frames
         array = frames[0] if image.array.ndim == 2 else np.moveaxis(frames, 0, 2)
         return replace(image, array=array), Axes(USUAL_PICTURE_AXES[array.ndim])
-    if not image.rows_first:
-        return image, axes
-    words = axes.text.split()
-    axes = Axes(" ".join([words[1], words[0], *words[2:]]))
-    spacing = image.spacing and (image.spacing[1], image.spacing[0], *image.spacing[2:])
-    affine = image.affine[:, [1, 0, 2, 3]] if spacing else image.affine
-    tags = {**image.tags, ORIENTATION: axes_orientation(axes.text)}
-    return replace(image, array=np.swapaxes(image.array, 0, 1), spacing=spacing, affine=affine, tags=tags), axes
+    return upright(image, axes)
 
 
 def _domain(geometry: ProbeGeometry, frames: NDArray[Any]) -> NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """Cases of a data set, their patients and their folds."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -162,7 +163,8 @@ def unlabelled_cases(path: Path) -> list[Case]:
         path: File or folder.
 
     Returns:
-        One case per image.
+        One case per image. Its id is the name of the file without its suffix or, if several files have the same one,
+        the whole name.
 
     Raises:
         InputError: There is no image.
@@ -170,4 +172,6 @@ def unlabelled_cases(path: Path) -> list[Case]:
     files = [path] if path.is_file() else sorted(file for file in path.glob("*") if is_image(file))
     if not files:
         raise InputError(f"There is no image at {path} (data.predict_path); expected an image or a folder of them.")
-    return [Case(stem(file), stem(file), file) for file in files]
+    stems = Counter(stem(file) for file in files)
+    names = [stem(file) if stems[stem(file)] == 1 else file.name for file in files]
+    return [Case(name, name, file) for name, file in zip(names, files, strict=True)]

@@ -20,6 +20,8 @@ from cm_lightning.errors import MissingInputError
 
 # Maps are stored as 16-bit fractions of 1, which takes half the space of float32, with errors of at most 8e-6.
 LEVELS = np.iinfo(np.uint16).max
+# Order of the values in the files, which is part of their keys: frame by frame, so that a part of them is read quickly.
+FILE_ORDER = "elevation depth lateral"
 
 
 def frame_maps(
@@ -68,6 +70,7 @@ class ConfidenceCache:
             "solver": solver,
             "domain": self._domain_key,
             "axes": self.axes,
+            "order": FILE_ORDER,
             "version": SOLVER_VERSION,
         }
         key = hashlib.blake2b(json.dumps(depends_on, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -99,7 +102,7 @@ class ConfidenceCache:
                 "UltrasoundDataModule.prepare_data has computed. The image may have changed during the run."
             )
         stored: NDArray[np.uint16] = np.load(path, mmap_mode="r")
-        return stored
+        return to_volume(stored)
 
     def compute(self, image_file: Path, image: NDArray[np.generic], geometry: ProbeGeometry) -> Iterator[int]:
         """Compute and store the confidence map of an image, several frames at once.
@@ -115,15 +118,15 @@ class ConfidenceCache:
             Number of frames that were computed since the last time.
         """
         path = self.path(image_file)
-        frames = to_frames(image)
-        stored = np.empty((frames[..., 0, 0].size, *frames.shape[-2:]), dtype=np.uint16)
-        start = 0
-        for maps in frame_maps(self.solver, image, geometry):
-            stored[start : start + len(maps)] = np.round(maps.astype(np.float64) * LEVELS)
-            start += len(maps)
-            yield len(maps)
-        volume = to_volume(stored.reshape(frames.shape))
+        header = {"descr": "<u2", "fortran_order": False, "shape": to_frames(image).shape}
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".partial", delete=False) as partial:
-            np.save(partial, np.ascontiguousarray(volume))
+            try:
+                np.lib.format.write_array_header_1_0(partial, header)
+                for maps in frame_maps(self.solver, image, geometry):
+                    partial.write(np.round(maps.astype(np.float64) * LEVELS).astype("<u2").tobytes())
+                    yield len(maps)
+            except BaseException:
+                Path(partial.name).unlink()
+                raise
         Path(partial.name).replace(path)

@@ -2,11 +2,13 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from monai.data import CacheDataset
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from cm_lightning.confidence import ConfidenceMapSolver, ProbeName
@@ -24,7 +26,7 @@ from cm_lightning.data.phantom import Phantom
 from cm_lightning.data.preparation import CaseResampler, PrepareCase
 from cm_lightning.data.reading import CaseReader, ReadCase
 from cm_lightning.data.splits import Fold, SplitName
-from cm_lightning.io import Axes
+from cm_lightning.io import Axes, FileImage
 
 SubsetName = Subset | Literal["predict"]
 # Sets of cases that a stage uses. Without a trainer, the stage is unknown and assumed to be fit.
@@ -227,6 +229,20 @@ class UltrasoundDataModule(LightningDataModule):
             return unlabelled_cases(Path(self.predict_path))
         return self.sets.subset(self.fold, "test" if subset == "predict" else subset)
 
+    def template(self, case: Case) -> FileImage:
+        """Return the image file of a case without its intensities, as a template for files of results.
+
+        Args:
+            case: The case.
+
+        Returns:
+            The image, whose array has the right shape, but is 0 everywhere. With ``spacing_mm``, the voxel size is that
+            of the argument.
+        """
+        file = self._reader.template(case)
+        spacing = self._reader.spacing_mm
+        return file if spacing is None or file.spacing is not None else replace(file, spacing=spacing)
+
     def prepare_data(self) -> None:
         """Write the phantom if it is configured, check all cases, and compute missing confidence maps.
 
@@ -279,11 +295,11 @@ class UltrasoundDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Return the test cases one by one, since their sizes differ."""
-        return self._loader(self._paired(self._test), 1)
+        return self._loader(self._paired(self._test), None)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return the cases for prediction one by one."""
-        return self._loader(self._predict, 1)
+        return self._loader(self._predict, None)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Augment training batches, compute confidence maps on the fly, and cut patches, on the device of the batch.
@@ -295,6 +311,8 @@ class UltrasoundDataModule(LightningDataModule):
         Returns:
             Batch for the task.
         """
+        if "frames" in batch:
+            return {**batch, "frames": batch["frames"].finished_by(self.add_maps)}
         training = self.trainer is not None and self.trainer.training
         process = self.augment if training else self.add_maps
         if "partner" in batch:
@@ -364,31 +382,57 @@ class UltrasoundDataModule(LightningDataModule):
         return [case for case in cases if case.patient in labelled]
 
     def _dataset(self, subset: SubsetName) -> CacheDataset:
-        cases, testing = self._selected(subset), subset == "test"
+        cases, testing, native = self._selected(subset), subset == "test", subset in ("test", "predict")
         image_map_provider = (
             self.maps.image_map_provider()
             if testing and self.maps.cache_to_fill(self._stage == "test") is not None
             else None
         )
         prepare = PrepareCase(
-            self._resampler, testing, self.maps.provider(cases, lambda: self.cases), image_map_provider
+            self._resampler,
+            native,
+            by_frames=native and self.patch_size is not None and self.spatial_dims == 3,
+            confidence=self.maps.provider(cases, lambda: self.cases),
+            image_confidence=image_map_provider,
         )
         # Test and prediction cases are used only once.
-        rate = self.cache_rate if subset in ("train", "val") else 0.0
+        rate = 0.0 if native else self.cache_rate
         return CacheDataset(cases, prepare, cache_rate=rate, num_workers=os.cpu_count(), copy_cache=False)
 
     def _paired(self, dataset: CacheDataset, draws: int | None = None) -> CacheDataset | PairDataset:
         return PairDataset(dataset, self.labelled_patients, draws) if self.pairs_per_case else dataset
 
-    def _loader(self, dataset: CacheDataset | PairDataset, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
+    def _loader(
+        self, dataset: CacheDataset | PairDataset, batch_size: int | None, shuffle: bool = False
+    ) -> DataLoader[Any]:
+        """Return the loader of a dataset. Without a batch size, batches have one case, whose arrays are not copied."""
+        collate = default_collate if batch_size is not None else _collate_one
         return DataLoader(
             dataset,
-            batch_size=batch_size,
+            batch_size=batch_size or 1,
             shuffle=shuffle,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            collate_fn=_collate_each if shuffle and self.patch_size else default_collate,
+            collate_fn=_collate_each if shuffle and self.patch_size else collate,
         )
+
+
+def _collate_one(samples: list[Batch]) -> Batch:
+    """Add a batch dimension to a single case without copying it, since copies of a volume take gigabytes."""
+    (sample,) = samples
+
+    def collate(value: Any) -> Any:
+        match value:
+            case Tensor():
+                return value[None]
+            case dict():
+                return {key: collate(entry) for key, entry in value.items()}
+            case str():
+                return [value]
+            case _:
+                return value
+
+    return collate(sample)
 
 
 def _collate_each(samples: list[Batch]) -> list[Batch]:

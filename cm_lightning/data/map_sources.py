@@ -17,8 +17,10 @@ from cm_lightning.errors import InputError
 
 ConfidenceMode = Literal["native", "on_the_fly", "none"]
 ConfidenceSource = Literal["solver", "depth", "shuffled"]
-# Function that returns the confidence map of a case for its domain, ``(1, depth, lateral[, elevation])`` each.
-MapProvider = Callable[[Case, Tensor], Tensor]
+# Function that returns the confidence map of a case, ``(1, depth, lateral[, elevation])``. Its arguments are the case,
+# the domain of the same shape, the size of the network's grid, and the frames of this grid that are needed (None for
+# all).
+MapProvider = Callable[[Case, Tensor, tuple[int, ...], range | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ class StoredMap:
     cache: ConfidenceCache
     donors: Mapping[str, Case] | None = None
 
-    def __call__(self, case: Case, domain: Tensor) -> Tensor:
-        """Resample a map to the grid of the domain, ``(1, depth, lateral[, elevation])``, from 0 to 1."""
+    def __call__(self, case: Case, domain: Tensor, size: tuple[int, ...], frames: range | None = None) -> Tensor:
+        """Resample a map to the network's grid, ``(1, depth, lateral[, elevation])``, from 0 to 1."""
         donor = case if self.donors is None else self.donors[case.id]
-        confidence = (resample(self.cache.load(donor.image), domain.shape[1:], "linear") / LEVELS).clamp(0, 1)
+        confidence = resample(self.cache.load(donor.image), size, "linear", frames).div_(LEVELS).clamp_(0, 1)
         return confidence if self.donors is None else confidence * domain
 
 
@@ -44,7 +46,7 @@ class StoredMap:
 class DepthRamp:
     """Control for the confidence map: a ramp from 1 at the first insonified row of a frame to 0 at the last one."""
 
-    def __call__(self, case: Case, domain: Tensor) -> Tensor:
+    def __call__(self, case: Case, domain: Tensor, size: tuple[int, ...], frames: range | None = None) -> Tensor:
         """Return the ramp inside the domain, ``(1, depth, lateral[, elevation])``."""
         rows = domain.shape[1]
         inside = domain.any(dim=2, keepdim=True).float()

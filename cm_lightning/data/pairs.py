@@ -70,7 +70,8 @@ class PairDataset(Dataset[Batch]):
     def _pair(self, first: int, second: int) -> Batch:
         partner = self._sample(second)
         # The partner is not measured at file resolution.
-        partner.pop("native_label", None)
+        for key in ("native_label", "native_domain"):
+            partner.pop(key, None)
         return {**self._sample(first), "partner": partner}
 
     def _sample(self, index: int) -> dict[str, Any]:

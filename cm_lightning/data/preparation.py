@@ -1,8 +1,6 @@
 """Preparation of cases as input of the network."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +8,11 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cm_lightning.confidence import ProbeGeometry
 from cm_lightning.data.cases import Case
-from cm_lightning.data.frames import to_frames, to_volume
 from cm_lightning.data.map_sources import MapProvider
+from cm_lightning.data.network_frames import NetworkFrames, Sample
 from cm_lightning.data.reading import CaseReader, ReadCase
 from cm_lightning.data.resampling import resample
-
-Sample = dict[str, Any]
 
 
 class CaseResampler:
@@ -43,18 +38,17 @@ class CaseResampler:
         self.boundary = boundary
         self._resampled: dict[str, Sample] = {}
 
-    def __call__(self, case: Case, keep_native: bool = False) -> Sample:
+    def __call__(self, case: Case) -> Sample:
         """Read and resample a case, if it was not resampled before.
 
         Args:
             case: The case.
-            keep_native: Whether to add the label at file resolution.
 
         Returns:
             Entries of :class:`PrepareCase` except for confidence maps.
         """
         resampled = self._resampled.pop(case.id, None)
-        return self._resample(self.reader.read(case), keep_native) if resampled is None else resampled
+        return self.resample(self.reader.read(case)) if resampled is None else resampled
 
     def resample_now(self, read: ReadCase) -> None:
         """Resample a case while it is in memory, for the next call with this case.
@@ -62,30 +56,65 @@ class CaseResampler:
         Args:
             read: The case with its arrays.
         """
-        self._resampled[read.case.id] = self._resample(read, keep_native=False)
+        self._resampled[read.case.id] = self.resample(read)
 
-    def _resample(self, read: ReadCase, keep_native: bool) -> Sample:
-        arrays = read.arrays
-        shape = arrays.image.shape
-        size = self._grid(shape, arrays.spacing)
-        inside = insonified_voxels(arrays.image, read.geometry)
-        sample: Sample = {
-            "image": _unit_range(arrays.image, inside, size),
-            "domain": resample(inside, size, "nearest"),
-            "spacing": torch.tensor([s * n / m for s, n, m in zip(arrays.spacing, shape, size, strict=True)]),
-            "native_spacing": torch.tensor(arrays.spacing, dtype=torch.float64),
+    def resample(self, read: ReadCase) -> Sample:
+        """Resample a case that has been read.
+
+        Args:
+            read: The case with its arrays.
+
+        Returns:
+            Entries of :class:`PrepareCase` except for confidence maps.
+        """
+        frames = self.frames(read)
+        return {**frames(), **self.description(read, frames.size), **self.label(read, frames.size)}
+
+    def frames(self, read: ReadCase) -> NetworkFrames:
+        """Return the frames of a case on the network's grid, which are not yet computed.
+
+        Args:
+            read: The case with its arrays.
+
+        Returns:
+            The frames, without confidence maps.
+        """
+        size = self._grid(read.arrays.image.shape, read.arrays.spacing)
+        return NetworkFrames.from_case(read, size, self.boundary)
+
+    @staticmethod
+    def label(read: ReadCase, size: tuple[int, ...]) -> Sample:
+        """Resample the label of a case.
+
+        Args:
+            read: The case with its arrays.
+            size: Size of the network's grid.
+
+        Returns:
+            Dictionary with the ``label``, which is empty if there is none.
+        """
+        return {} if read.arrays.label is None else {"label": resample(read.arrays.label, size, "nearest")}
+
+    @staticmethod
+    def description(read: ReadCase, size: tuple[int, ...]) -> Sample:
+        """Return the name of a case, and the sizes of its voxels.
+
+        Args:
+            read: The case with its arrays.
+            size: Size of the network's grid.
+
+        Returns:
+            Entries of :class:`PrepareCase` that are not arrays.
+        """
+        spacing, shape = read.arrays.spacing, read.arrays.image.shape
+        return {
+            "spacing": torch.tensor([s * n / m for s, n, m in zip(spacing, shape, size, strict=True)]),
+            "native_spacing": torch.tensor(spacing, dtype=torch.float64),
             "native_shape": torch.tensor(shape),
-            "unit": arrays.unit,
+            "unit": read.arrays.unit,
             "case": read.case.id,
             "patient": read.case.patient,
         }
-        if self.boundary:
-            sample |= _boundary(sample["domain"], read.geometry, (shape[0], shape[1]))
-        if arrays.label is not None:
-            sample["label"] = resample(arrays.label, size, "nearest")
-            if keep_native:
-                sample["native_label"] = torch.from_numpy(np.ascontiguousarray(arrays.label))[None]
-        return sample
 
     def _grid(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[int, ...]:
         """Return the size of the network's grid. For a common spacing, the number of voxels is rounded."""
@@ -102,13 +131,16 @@ class PrepareCase(Transform):  # type: ignore[misc]
 
     Args:
         resampler: Resampling to the grid of the network.
-        keep_native: Whether to add the label at file resolution, for tests.
+        native: Whether to add label and insonified voxels at file resolution, for tests and predictions.
+        by_frames: Whether to return ``frames``, from which frames on the network's grid are computed when they are
+            needed, instead of arrays on this grid. It implies ``native``.
         confidence: Provider of the confidence map; None for no map.
         image_confidence: Provider of the map of the image itself if ``confidence`` is a control; None for no such map.
     """
 
     resampler: CaseResampler
-    keep_native: bool = False
+    native: bool = False
+    by_frames: bool = False
     confidence: MapProvider | None = None
     image_confidence: MapProvider | None = None
 
@@ -122,46 +154,27 @@ class PrepareCase(Transform):  # type: ignore[misc]
             Dictionary with ``image`` (float32 from 0 to 1), ``domain`` (bool), ``confidence`` (float32 from 0 to 1) and
             ``label`` (class indices, uint8), ``(1, depth, lateral[, elevation])`` each; ``spacing`` of this grid, and
             ``native_spacing`` and ``native_shape`` of the file, in ``unit``; and the strings ``case`` and ``patient``.
-            Depending on the arguments, there are also ``source`` and ``sink`` (bool, as ``domain``), ``native_label``
-            and ``image_confidence``.
+            Depending on the arguments, there are also ``source`` and ``sink`` (bool, as ``domain``), ``native_label``,
+            ``native_domain``, ``frames`` and ``image_confidence``.
         """
-        sample = self.resampler(case, self.keep_native)
-        if self.confidence is not None:
-            sample["confidence"] = self.confidence(case, sample["domain"])
-        if self.image_confidence is not None:
-            sample["image_confidence"] = self.image_confidence(case, sample["domain"])
-        return sample
+        providers = {"confidence": self.confidence, "image_confidence": self.image_confidence}
+        maps = {key: provider for key, provider in providers.items() if provider is not None}
+        if not (self.native or self.by_frames):
+            sample = self.resampler(case)
+            size = tuple(sample["domain"].shape[1:])
+            return sample | {key: provider(case, sample["domain"], size, None) for key, provider in maps.items()}
+        read = self.resampler.reader.read(case)
+        frames = self.resampler.frames(read).with_maps(maps)
+        sample = {**self.resampler.description(read, frames.size), "native_domain": _tensor(frames.inside)[None]}
+        if read.arrays.label is not None:
+            sample["native_label"] = _tensor(read.arrays.label)[None]
+        if self.by_frames:
+            return {**sample, "frames": frames}
+        return {**sample, **frames(), **self.resampler.label(read, frames.size)}
 
 
-def insonified_voxels(image: NDArray[np.generic], geometry: ProbeGeometry) -> NDArray[np.bool_]:
-    """Return the insonified voxels of an image.
-
-    Args:
-        image: Image, ``(depth, lateral[, elevation])``.
-        geometry: Geometry of the insonified region.
-
-    Returns:
-        Mask, ``(depth, lateral[, elevation])``.
-    """
-    frames = to_frames(image)
-    return to_volume(np.broadcast_to(geometry.domain(frames), frames.shape))
-
-
-def _boundary(domain: Tensor, geometry: ProbeGeometry, shape: tuple[int, int]) -> dict[str, Tensor]:
-    """Find source and sink on the network's grid. They are not resampled, because they are thin lines."""
-    frames = to_frames(domain[0].numpy())
-    grid = (frames.shape[-2], frames.shape[-1])
-    lines = geometry.on_grid(shape, grid).boundary(frames)
-    return {
-        key: torch.from_numpy(to_volume(np.broadcast_to(mask, frames.shape)).copy())[None]
-        for key, mask in zip(("source", "sink"), lines, strict=True)
-    }
-
-
-def _unit_range(image: NDArray[np.generic], inside: NDArray[np.bool_], size: Sequence[int]) -> Tensor:
-    """Scale the insonified intensities of an image to the range from 0 to 1, set all others to 0, and resample it."""
-    mask = inside if inside.any() else np.True_
-    low = image.min(where=mask, initial=image.max())
-    high = image.max(where=mask, initial=image.min())
-    masked = np.where(inside, image, low)
-    return (resample(masked, size, "linear") - float(low)) / (float(high) - float(low) or 1.0)
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    """Return a tensor of an array. Frames that are all the same array are not copied."""
+    if array.ndim == 3 and array.strides[2] == 0 and array.shape[2] > 1:
+        return _tensor(array[:, :, 0])[:, :, None].expand(array.shape)
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))

@@ -13,7 +13,7 @@ from cm_lightning.confidence import ProbeGeometry, ProbeName, find_geometry
 from cm_lightning.data.cases import Case, CaseArrays, read_case
 from cm_lightning.data.frames import to_frames
 from cm_lightning.errors import InputError
-from cm_lightning.io import Axes
+from cm_lightning.io import Axes, FileImage, read_image
 from cm_lightning.io.geometry import geometry_of_frames
 
 # Maximum memory in bytes of cases that are kept for later steps. Most sets of 2D frames fit, but not all volumes of the
@@ -79,6 +79,7 @@ class CaseReader:
         # Cases are identified by image and label, since an image may also be predicted without its label.
         self._kept: dict[tuple[Path, Path | None], ReadCase] = {}
         self._geometries: dict[Path, ProbeGeometry] = {}
+        self._templates: dict[Path, FileImage] = {}
 
     def read(self, case: Case) -> ReadCase:
         """Return a case and release it if it is kept in memory, or read it otherwise.
@@ -101,6 +102,7 @@ class CaseReader:
         arrays = read_case(case, self.axes, self.classes, self.spacing_mm)
         if case.image not in self._geometries:
             self._geometries[case.image] = self._find_geometry(case, arrays)
+            self._templates[case.image] = without_values(arrays.file)
         return ReadCase(case, arrays, self._geometries[case.image])
 
     def _find_geometry(self, case: Case, arrays: CaseArrays) -> ProbeGeometry:
@@ -108,6 +110,19 @@ class CaseReader:
             shape = (arrays.image.shape[0], arrays.image.shape[1])
             return ProbeGeometry("shape", geometry_of_frames(self.domain, self.axes, shape))
         return image_geometry(arrays.image, self.domain, arrays.spacing, str(case.image))
+
+    def template(self, case: Case) -> FileImage:
+        """Return the image file of a case without its intensities, as a template for files of results.
+
+        Args:
+            case: The case.
+
+        Returns:
+            The image, whose array has the right shape, but is 0 everywhere and takes no memory.
+        """
+        if case.image not in self._templates:
+            self._templates[case.image] = without_values(read_image(case.image))
+        return self._templates[case.image]
 
     def keep_in_memory(self, read: ReadCase) -> None:
         """Keep a case in memory until its next read, if it fits into the remaining memory budget.
@@ -134,6 +149,11 @@ class CaseReader:
         """Return the state without kept cases, so that they are not copied to worker processes."""
         free_bytes = self._free_bytes + sum(read.nbytes for read in self._kept.values())
         return {**self.__dict__, "_kept": {}, "_free_bytes": free_bytes}
+
+
+def without_values(file: FileImage) -> FileImage:
+    """Return an image with the same geometry and metadata, whose array is 0 everywhere and takes no memory."""
+    return replace(file, array=np.broadcast_to(np.zeros((), file.array.dtype), file.array.shape))
 
 
 def image_geometry(

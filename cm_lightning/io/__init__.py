@@ -13,12 +13,14 @@ from cm_lightning.io.images import (
     write_meta_image,
     write_nifti,
 )
-from cm_lightning.io.writing import FrameWriter
+from cm_lightning.io.upright import upright
+from cm_lightning.io.writing import ChannelWriter, FrameWriter
 
 __all__ = [
     "AXIS_NAMES",
     "SUFFIXES",
     "Axes",
+    "ChannelWriter",
     "FileImage",
     "FrameWriter",
     "dicom_region",
@@ -27,6 +29,7 @@ __all__ = [
     "read_geometry",
     "read_image",
     "stem",
+    "upright",
     "write_geometry",
     "write_meta_image",
     "write_nifti",

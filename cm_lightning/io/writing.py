@@ -2,10 +2,11 @@
 
 import os
 import re
+import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +30,8 @@ WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".npz", ".tif", ".png")
 COMPRESSION = 1
 # Parameter wbits of zlib for its own format and for that of gzip, without a name and a time.
 ZLIB_BITS, GZIP_BITS = 15, 31
-META_IMAGE_TYPES = {"float32": "MET_FLOAT", "uint8": "MET_UCHAR", "uint16": "MET_USHORT"}
-NRRD_TYPES = {"float32": "float", "uint8": "uint8", "uint16": "uint16"}
+META_IMAGE_TYPES = {"float32": "MET_FLOAT", "uint8": "MET_UCHAR", "uint16": "MET_USHORT", "int32": "MET_INT"}
+NRRD_TYPES = {"float32": "float", "uint8": "uint8", "uint16": "uint16", "int32": "int"}
 # Larger TIFF files need offsets of 64 bits; the difference to 4 GiB leaves space for the tags of the pages.
 MAX_TIFF_BYTES = 2**32 - 2**28
 # Names of header lines that would change how readers understand the values of a MetaImage file.
@@ -48,16 +49,17 @@ class FrameWriter:
     the path. At the end of the ``with`` block, it replaces the file at the path; after an exception, it is removed.
 
     PNG and TIFF files have no world coordinates; the first axis becomes the rows, the second one the columns, and the
-    third one the pages. NIfTI files of integers are read as values from 0 to 1. MetaImage and NRRD files contain the
-    tags and, if it is known, the rate ``FramesPerSecond``. NPZ files contain the arrays ``confidence``, ``spacing``
-    (empty if it is unknown) and ``affine``.
+    third one the pages. NIfTI files of fractions are read as the values that they represent. MetaImage and NRRD files
+    contain the tags and, if it is known, the rate ``FramesPerSecond``. NPZ files contain the arrays ``confidence``,
+    ``spacing`` (empty if it is unknown) and ``affine``.
 
     Args:
         path: File with one of the suffixes ``.png``, ``.tif``, ``.nii``, ``.nii.gz``, ``.mha``, ``.nrrd`` and ``.npz``.
         template: The input. A 2D image has a single frame.
         axes: Meaning of the axes of the input; successive frames of a sequence count as elevation.
-        dtype: float32, or uint8 or uint16 for values as fractions of the maximum of the type.
+        dtype: float32, or uint8 or uint16 for values as fractions of the maximum of the type; for labels also int32.
         display_range: Values that viewers of NIfTI files show as black and as white.
+        largest: Value that is the maximum of an integer type. None is for labels, which are stored as they are.
 
     Raises:
         InputError: The suffix is unknown, the axes are not those of the input, or the format does not support the type
@@ -76,6 +78,7 @@ class FrameWriter:
         axes: Axes,
         dtype: np.dtype[Any],
         display_range: tuple[float, float] | None = None,
+        largest: float | None = 1.0,
     ) -> None:
         self._path = path
         # The process id separates simultaneous runs; files with a leading dot are no inputs of a later run.
@@ -90,12 +93,16 @@ class FrameWriter:
         self._frame_shape = (depth, lateral)
         self._frames = elevation[0] if elevation else 1
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._open_sink = _choose_format(path, template, axes, self._dtype, display_range)
+        self._largest = largest
+        self._open_sink = self._choose_sink(template, display_range)
         self._is_in_order = not elevation or (axes.names[-1] == "elevation" and 2 not in axes.reversed)
         self._written = 0
         self._buffer: NDArray[Any] | None = None
         self._file: BinaryIO | None = None
         self._sink: _Sink | None = None
+
+    def _choose_sink(self, template: FileImage, display_range: tuple[float, float] | None) -> "_OpenSink":
+        return _choose_format(self._path, template, self._axes, self._dtype, display_range, self._largest)
 
     def __enter__(self) -> Self:
         """Create the temporary file."""
@@ -115,7 +122,7 @@ class FrameWriter:
         """Write the next frames.
 
         Args:
-            frames: Values from 0 to 1, ``(frames, depth, lateral)``.
+            frames: Values from 0 to ``largest``, or labels, ``(frames, depth, lateral)``.
 
         Raises:
             ValueError: The frames have another shape than those of the input, or are too many, or this is not inside
@@ -154,11 +161,11 @@ class FrameWriter:
             raise
 
     def _convert(self, frame: NDArray[Any]) -> NDArray[Any]:
-        if self._dtype.kind != "u":
+        if self._largest is None or self._dtype.kind != "u":
             return frame.astype(self._dtype, copy=False)
-        # Rounding errors may lead to values slightly above 1, which would become small integers.
-        values = np.clip(frame.astype(np.float32), 0.0, 1.0)  # has more than 16 bits
-        values *= np.iinfo(self._dtype).max
+        # Rounding errors may lead to values slightly above the largest one, which would become small integers.
+        values = np.clip(frame.astype(np.float32), 0.0, self._largest)  # has more than 16 bits
+        values *= np.iinfo(self._dtype).max / self._largest
         return np.rint(values, out=values).astype(self._dtype)
 
     def _complete(self) -> None:
@@ -187,6 +194,108 @@ class FrameWriter:
                 self._file.close()
         with suppress(OSError):
             self._temporary.unlink()
+
+
+class ChannelWriter:
+    """Writes several values per voxel, such as the probabilities of all classes, as the last axis of a NIfTI file.
+
+    The frames of every channel go to a file of their own. At the end of the ``with`` block, they are joined to the file
+    at the path; after an exception, they are removed.
+
+    Args:
+        path: File with the suffix ``.nii`` or ``.nii.gz``.
+        template: The input; see :class:`FrameWriter`.
+        axes: Meaning of the axes of the input.
+        dtype: Type of the values; see :class:`FrameWriter`.
+        channels: Number of values per voxel.
+        display_range: Values that viewers show as black and as white.
+        largest: Value that is the maximum of an integer type.
+
+    Raises:
+        InputError: See :class:`FrameWriter`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        template: FileImage,
+        axes: Axes,
+        dtype: np.dtype[Any],
+        channels: int,
+        display_range: tuple[float, float] | None = None,
+        largest: float = 1.0,
+    ) -> None:
+        self._path = path
+        suffix = ".nii.gz" if path.name.lower().endswith(".gz") else ".nii"
+        header = _nifti_header(path, template, np.dtype(dtype), display_range, largest, channels)
+        self._writers = [
+            _HeadedWriter(
+                path.with_name(f".{path.name}.{os.getpid()}.channel{number}{suffix}"),
+                template,
+                axes,
+                dtype,
+                largest=largest,
+                header=header if number == 0 else b"",
+            )
+            for number in range(channels)
+        ]
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Create the temporary files."""
+        with ExitStack() as stack:
+            for writer in self._writers:
+                stack.enter_context(writer)
+            self._open = stack.pop_all()
+        return self
+
+    def write(self, frames: NDArray[Any]) -> None:
+        """Write the next frames.
+
+        Args:
+            frames: Values from 0 to ``largest``, ``(channels, frames, depth, lateral)``.
+        """
+        for writer, values in zip(self._writers, frames, strict=True):
+            writer.write(values)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Join the files of the channels, or remove them after an exception."""
+        try:
+            self._open.__exit__(kind, error, trace)
+            if kind is None:
+                first, *others = (writer.path for writer in self._writers)
+                # Members of a gzip file that follow each other are read as one.
+                with first.open("ab") as file:
+                    for path in others:
+                        with path.open("rb") as part:
+                            shutil.copyfileobj(part, file, 2**20)
+                first.replace(self._path)
+        finally:
+            for writer in self._writers:
+                writer.path.unlink(missing_ok=True)
+
+
+class _HeadedWriter(FrameWriter):
+    """Writer of a NIfTI file with a given header.
+
+    Args:
+        *args: Arguments of :class:`FrameWriter`.
+        header: Bytes before the values.
+        **kwargs: Arguments of :class:`FrameWriter`.
+    """
+
+    def __init__(self, *args: Any, header: bytes, **kwargs: Any) -> None:
+        self._header = header
+        super().__init__(*args, **kwargs)
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    def _choose_sink(self, template: FileImage, display_range: tuple[float, float] | None) -> "_OpenSink":
+        return partial(_RawSink, header=lambda _: self._header, bits=_gzip_bits(self._path), is_header_compressed=True)
 
 
 class _Sink(Protocol):
@@ -319,6 +428,7 @@ def _choose_format(
     axes: Axes,
     dtype: np.dtype[Any],
     display_range: tuple[float, float] | None,
+    largest: float | None,
 ) -> _OpenSink:
     """Return the function that starts a file in the format given by its suffix.
 
@@ -328,7 +438,9 @@ def _choose_format(
     suffix = next((suffix for suffix in WRITTEN_SUFFIXES if path.name.lower().endswith(suffix)), None)
     if suffix is None:
         raise InputError(f"The format of {path} is not supported; expected one of {', '.join(WRITTEN_SUFFIXES)}.")
-    supported = ("uint8", "uint16") if suffix == ".png" else ("uint8", "uint16", "float32")
+    supported = ["uint8", "uint16"]
+    supported += [] if suffix == ".png" else ["float32"]
+    supported += ["int32"] if largest is None and suffix not in (".png", ".tif") else []
     if dtype.name not in supported:
         raise InputError(f"{path} cannot contain values of type {dtype.name}; expected {' or '.join(supported)}.")
     match suffix:
@@ -351,43 +463,67 @@ def _choose_format(
             text = _nrrd_header(template, dtype)
             return partial(_RawSink, header=lambda _: text, bits=GZIP_BITS if _is_compressible(dtype) else None)
         case _:
-            block = _nifti_header(path, template, dtype, display_range)
-            bits = GZIP_BITS if suffix == ".nii.gz" else None
-            return partial(_RawSink, header=lambda _: block, bits=bits, is_header_compressed=True)
+            block = _nifti_header(path, template, dtype, display_range, largest)
+            return partial(_RawSink, header=lambda _: block, bits=_gzip_bits(path), is_header_compressed=True)
 
 
 def _nifti_header(
-    path: Path, template: FileImage, dtype: np.dtype[Any], display_range: tuple[float, float] | None
+    path: Path,
+    template: FileImage,
+    dtype: np.dtype[Any],
+    display_range: tuple[float, float] | None,
+    largest: float | None,
+    channels: int | None = None,
 ) -> bytes:
-    """Return the header of a NIfTI file, with which integers are read as values from 0 to 1."""
+    """Return the header of a NIfTI file.
+
+    Args:
+        path: The file, for error messages.
+        template: Image with the same geometry.
+        dtype: Type of the values.
+        display_range: Values that viewers show as black and as white, or None.
+        largest: Value that is the maximum of an integer type; None for labels.
+        channels: Number of values per voxel, which become the last axis, or None.
+
+    Returns:
+        The bytes before the first value.
+
+    Raises:
+        InputError: NIfTI files do not support the shape.
+    """
     affine = _affine(template)
+    shape = template.array.shape if channels is None else (*template.array.shape, channels)
     header = nibabel.Nifti1Header(endianness="<")
     try:
-        header.set_data_shape(template.array.shape)
+        header.set_data_shape(shape)
     except HeaderDataError as error:
-        raise InputError(
-            f"{path} cannot be written since NIfTI files do not support the shape {template.array.shape}."
-        ) from error
+        raise InputError(f"{path} cannot be written since NIfTI files do not support the shape {shape}.") from error
     header.set_data_dtype(dtype)
     header.set_xyzt_units("mm")
     header.set_sform(affine, "aligned")
     header.set_qform(affine, "aligned")
     if not np.allclose(header.get_qform(), affine, rtol=1e-4, atol=1e-4):
         header.set_qform(affine, "unknown")  # it contains no shears, and would contradict the sform
-    if template.spacing is not None and not np.allclose(header.get_zooms(), template.spacing, rtol=1e-4):
+    zooms = header.get_zooms()
+    if template.spacing is not None and not np.allclose(zooms[: len(template.spacing)], template.spacing, rtol=1e-4):
         header.set_qform(affine, "unknown")
-        header.set_zooms(template.spacing)
-    if dtype.kind == "u":
-        header.set_slope_inter(1.0 / np.iinfo(dtype).max, 0.0)
+        header.set_zooms((*template.spacing, *zooms[len(template.spacing) :]))
+    if largest is not None and dtype.kind == "u":
+        header.set_slope_inter(largest / np.iinfo(dtype).max, 0.0)
     if display_range is not None:
         header["cal_min"], header["cal_max"] = display_range
     header["vox_offset"] = 352
     return bytes(header.binaryblock) + bytes(4)  # there are no extensions
 
 
+def _gzip_bits(path: Path) -> int | None:
+    """Return the parameter ``wbits`` of zlib for a NIfTI file, or None if it is not compressed."""
+    return GZIP_BITS if path.name.lower().endswith(".gz") else None
+
+
 def _is_compressible(dtype: np.dtype[Any]) -> bool:
     """Return whether values shrink by more than about a tenth; compression takes a third of the time of a map."""
-    return dtype.kind == "u"
+    return dtype.kind in "iu"
 
 
 def _affine(template: FileImage) -> NDArray[np.float64]:

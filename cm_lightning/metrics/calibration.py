@@ -25,8 +25,6 @@ def calibration_rows(
 ) -> list[Row]:
     """Sort the voxels of one case into bins by the probability of each class (one versus rest).
 
-    Counts are int64 and sums are float64, so that they are also accurate for volumes with more than 2^24 voxels.
-
     Args:
         probabilities: Probabilities of the classes 1, 2, ..., ``(depth, lateral[, elevation])`` each. They are
             processed one after the other.
@@ -41,8 +39,24 @@ def calibration_rows(
         (``positive``), and the sum of the squared errors of the probability (``squared_error``). Empty bins have rows
         of zeros.
     """
-    rows = []
-    for index, (name, probability) in enumerate(zip(class_names, probabilities, strict=True), start=1):
+    return rows_of_sums(calibration_sums(probabilities, label, domain), class_names, **columns)
+
+
+def calibration_sums(probabilities: Iterable[Tensor], label: Tensor, domain: Tensor) -> NDArray[np.float64]:
+    """Sum the voxels of a case, or of a part of it, by the probability of each class (one versus rest).
+
+    Sums are float64, so that counts are exact for volumes with up to 2^53 voxels. Sums of parts can be added.
+
+    Args:
+        probabilities: Probabilities of the classes 1, 2, ..., ``(depth, lateral[, elevation])`` each.
+        label: Class indices, ``(depth, lateral[, elevation])``.
+        domain: Insonified voxels, bool, ``(depth, lateral[, elevation])``. Other voxels are not counted.
+
+    Returns:
+        The sums of :func:`calibration_rows` in the order of ``SUMS``, ``(classes, bins, 4)``.
+    """
+    sums = []
+    for index, probability in enumerate(probabilities, start=1):
         # An additional bin collects voxels that are not insonified. This is much faster than indexing with the domain.
         counts = torch.zeros(BINS + 1, 2, dtype=torch.int64, device=label.device)
         total, squared = torch.zeros(2, BINS + 1, dtype=torch.float64, device=label.device)
@@ -54,10 +68,33 @@ def calibration_rows(
             # On a GPU, bincount with weights is not deterministic.
             total.index_add_(0, bins, predicted)
             squared.index_add_(0, bins, (predicted - positive.double()).square_())
-        sums_per_bin = (counts.sum(dim=1), total, counts[:, 1], squared)
-        sums = dict(zip(SUMS, (values.tolist() for values in sums_per_bin), strict=True))
-        rows += [{**columns, "class": name, "bin": b, **{key: sums[key][b] for key in SUMS}} for b in range(BINS)]
-    return rows
+        of_class = (counts.sum(dim=1), total, counts[:, 1], squared)
+        sums.append(np.stack([values[:BINS].double().cpu().numpy() for values in of_class], axis=1))
+    return np.stack(sums)
+
+
+def rows_of_sums(sums: NDArray[np.float64], class_names: Sequence[str], **columns: Any) -> list[Row]:
+    """Arrange the sums of one case as rows.
+
+    Args:
+        sums: Sums of :func:`calibration_sums`, ``(classes, bins, 4)``.
+        class_names: Names of the classes 1, 2, ...
+        **columns: Further columns with a constant value, such as the case and its patient.
+
+    Returns:
+        Rows of :func:`calibration_rows`.
+    """
+    whole = {"count", "positive"}
+    return [
+        {
+            **columns,
+            "class": name,
+            "bin": number,
+            **{key: int(value) if key in whole else value for key, value in zip(SUMS, values, strict=True)},
+        }
+        for name, bins in zip(class_names, sums.tolist(), strict=True)
+        for number, values in enumerate(bins)
+    ]
 
 
 def expected_calibration_error(count: Numbers, probability_sum: Numbers, positive: Numbers) -> NDArray[np.float64]:

@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # Number of levels: tenths of the confidence, or of the insonified depth.
 LEVELS = 10
+COUNTS = ["true_positive", "false_positive", "false_negative"]
 
 Row = dict[str, Any]
 
@@ -64,27 +67,46 @@ def level_rows(
         One row per quantity (``by``), ``class`` and ``level``, with the counts ``true_positive``, ``false_positive``
         and ``false_negative``. Levels without voxels of the class have rows of zeros.
     """
-    rows = []
-    for quantity, level in levels.items():
-        inside = level >= 0
-        for index, name in enumerate(class_names, start=1):
-            pred, target = (prediction == index) & inside, (label == index) & inside
-            counts = {
-                key: torch.bincount(level[chosen], minlength=LEVELS).tolist()
-                for key, chosen in (
-                    ("true_positive", pred & target),
-                    ("false_positive", pred & ~target),
-                    ("false_negative", ~pred & target),
-                )
-            }
-            rows += [
-                {
-                    **columns,
-                    "class": name,
-                    "by": quantity,
-                    "level": number,
-                    **{key: counts[key][number] for key in counts},
-                }
-                for number in range(LEVELS)
-            ]
-    return rows
+    classes = len(class_names)
+    counts = {quantity: level_counts(prediction, label, classes, level) for quantity, level in levels.items()}
+    return rows_of_counts(counts, class_names, **columns)
+
+
+def level_counts(prediction: Tensor, label: Tensor, classes: int, level: Tensor) -> NDArray[np.int64]:
+    """Count correct and wrong voxels of a case, or of a part of it. Counts of parts can be added.
+
+    Args:
+        prediction: Class indices, ``(depth, lateral[, elevation])``.
+        label: Class indices, ``(depth, lateral[, elevation])``.
+        classes: Number of classes without the background.
+        level: Levels of all voxels, ``(depth, lateral[, elevation])``; voxels with level -1 are not counted.
+
+    Returns:
+        The counts of :func:`level_rows` in the order of ``COUNTS``, ``(classes, levels, 3)``.
+    """
+    counts = np.zeros((classes, LEVELS, len(COUNTS)), np.int64)
+    inside = level >= 0
+    for index in range(1, classes + 1):
+        pred, target = (prediction == index) & inside, (label == index) & inside
+        for column, chosen in enumerate((pred & target, pred & ~target, ~pred & target)):
+            counts[index - 1, :, column] = torch.bincount(level[chosen], minlength=LEVELS).cpu().numpy()
+    return counts
+
+
+def rows_of_counts(counts: Mapping[str, NDArray[np.int64]], class_names: Sequence[str], **columns: Any) -> list[Row]:
+    """Arrange the counts of one case as rows.
+
+    Args:
+        counts: Counts of :func:`level_counts` by the name of the quantity, ``(classes, levels, 3)`` each.
+        class_names: Names of the classes 1, 2, ...
+        **columns: Further columns with a constant value, such as the case and its patient.
+
+    Returns:
+        Rows of :func:`level_rows`.
+    """
+    return [
+        {**columns, "class": name, "by": quantity, "level": level, **dict(zip(COUNTS, values, strict=True))}
+        for quantity, by_class in counts.items()
+        for name, by_level in zip(class_names, by_class.tolist(), strict=True)
+        for level, values in enumerate(by_level)
+    ]

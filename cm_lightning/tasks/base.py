@@ -1,6 +1,7 @@
 """Base class of all tasks, with the steps of training, validation, testing and prediction."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast
 
 import pandas as pd
@@ -15,17 +16,60 @@ from cm_lightning.errors import InputError
 from cm_lightning.metrics import SCORE
 from cm_lightning.metrics.summary import summarise
 from cm_lightning.tasks.calibration import TemperatureScaling
-from cm_lightning.tasks.native import (
-    foreground_probabilities,
-    image_confidence,
-    native_probabilities,
-    native_segmentation,
-    to_native,
-)
+from cm_lightning.tasks.native import NativeFrames, native_frames
 from cm_lightning.tasks.postprocessing import LargestComponent
 from cm_lightning.tasks.results import NativeCase, ResultCollector
+from cm_lightning.tasks.windows import Maps, slide_along_elevation
+from cm_lightning.uncertainty import entropy
 
 Stage = Literal["fit", "validate", "test", "predict"]
+# Confidence maps of a batch that are measured or written at file resolution.
+CONFIDENCE_KEYS = ("confidence", "image_confidence")
+
+
+class Prediction:
+    """Prediction of one case at file resolution, which is computed while its frames are read.
+
+    Lightning passes it on unchanged, because it is not a dataclass.
+
+    Args:
+        case: Id of the case.
+        shape: Shape of the file, ``(depth, lateral[, elevation])``.
+        frames: Iterator over successive frames, which can be read once. Their maps are ``probabilities`` of all
+            classes, ``segmentation`` (class indices, uint8), ``entropy`` in nats, and further maps of the task,
+            ``(channels, depth, lateral, frames)`` each.
+        postprocess: Post-processing of the whole segmentation, ``(depth, lateral[, elevation])``, or None.
+        plausibility: Function that returns the plausibility of every sampled segmentation, ``(samples,)``, once all
+            frames have been read; None without samples.
+    """
+
+    def __init__(
+        self,
+        case: str,
+        shape: tuple[int, ...],
+        frames: Iterator[NativeFrames],
+        postprocess: Callable[[Tensor], Tensor] | None = None,
+        plausibility: Callable[[], Tensor] | None = None,
+    ) -> None:
+        self.case = case
+        self.shape = shape
+        self.frames = frames
+        self.postprocess = postprocess
+        self.plausibility = plausibility
+
+    def whole(self) -> Maps:
+        """Read all frames.
+
+        Returns:
+            All maps, ``(channels, depth, lateral[, elevation])`` each, after post-processing.
+        """
+        parts = [part.maps for part in self.frames]
+        maps = {name: torch.cat([part[name] for part in parts], dim=-1) for name in parts[0]}
+        if len(self.shape) == 2:
+            maps = {name: values[..., 0] for name, values in maps.items()}
+        if self.postprocess is not None:
+            maps["segmentation"] = self.postprocess(maps["segmentation"][0])[None]
+        return maps
 
 
 class BaseTask(LightningModule):
@@ -94,6 +138,11 @@ class BaseTask(LightningModule):
             Loss, a scalar.
         """
 
+    @property
+    def prediction_kind(self) -> str:
+        """Name of the subfolder for predictions with the current settings; empty for a plain prediction."""
+        return ""
+
     def needs_confidence(self, stage: Stage) -> bool:
         """Return whether a stage requires confidence maps."""
         return False
@@ -107,17 +156,16 @@ class BaseTask(LightningModule):
             stage: First part of the logged keys.
         """
 
-    def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
-        """Return further maps of one case that are written with a prediction, at file resolution.
+    def output_maps(self, outputs: Tensor) -> Maps:
+        """Return the maps of an output of the network that are measured or written at file resolution.
 
         Args:
             outputs: Output of the network, ``(1, channels, ...)``.
-            batch: The batch of this output.
 
         Returns:
-            Maps by name, ``(depth, lateral[, elevation])`` each: ``confidence``, if the batch contains it.
+            Maps by name, ``(channels, ...)`` each: the ``logits`` of the classes.
         """
-        return {"confidence": next(to_native(batch["confidence"], batch))} if "confidence" in batch else {}
+        return {"logits": self.class_logits(outputs)[0].float()}
 
     def check_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
         """Check that the settings of the data match this task, before any file is read.
@@ -219,6 +267,37 @@ class BaseTask(LightningModule):
         self.largest_component.load(checkpoint)
         self.temperature_scaling.load(checkpoint)
 
+    def native_parts(
+        self, batch: Batch, compute: Callable[[Batch], Maps], by_slabs: bool = True
+    ) -> Iterator[NativeFrames]:
+        """Compute maps of one case at file resolution, a few frames at a time.
+
+        Args:
+            batch: A batch of one case of the data module's test or prediction set.
+            compute: Function from a batch of all frames, or of a slab as thick as a window, to maps on the network's
+                grid, ``(channels, depth, lateral[, frames])`` each.
+            by_slabs: Whether slabs may be computed instead of all frames.
+
+        Returns:
+            Iterator over the maps, with the confidence maps of the batch.
+        """
+        shape = [int(n) for n in batch["native_shape"][0]]
+
+        def with_confidence(part: Batch) -> Maps:
+            return {**{key: part[key][0] for key in CONFIDENCE_KEYS if key in part}, **compute(part)}
+
+        frames = batch.get("frames")
+        if frames is None or not by_slabs:
+            whole = batch if frames is None else {**batch, **frames.batch(None, self.device)}
+            elevation = whole["image"].shape[4] if whole["image"].ndim == 5 else 1
+            return native_frames(iter([with_confidence(whole)]), elevation, shape)
+        assert self.window is not None
+
+        def slab(span: range) -> Maps:
+            return with_confidence({**batch, **frames.batch(span, self.device)})
+
+        return native_frames(slide_along_elevation(slab, frames.size, self.window), frames.size[2], shape)
+
     def test_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Measure one case at file resolution.
 
@@ -226,20 +305,33 @@ class BaseTask(LightningModule):
             Dictionary with the ``prediction``, class indices without post-processing, ``(depth, lateral[,
             elevation])``.
         """
-        outputs = self.outputs(batch)
-        self.log_quality(outputs, batch, "test")
-        logits = self.class_logits(outputs)
+
+        def compute(part: Batch) -> Maps:
+            outputs = self.outputs(part)
+            self.log_quality(outputs, part, "test")
+            return self.output_maps(outputs)
+
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         case = NativeCase.from_batch(batch, "patient" if data is None else data.grouping)
-        prediction = native_segmentation(logits, batch)
-        errors = self._results.add_probabilities(case, foreground_probabilities(logits, batch), "none")
-        self._results.add_segmentation(case, prediction, "none", errors)
-        if self.temperature_scaling.enabled:
-            scaled = foreground_probabilities(logits, batch, self.temperature_scaling.divisor)
-            self._results.add_probabilities(case, scaled, "temperature")
+        prediction = torch.empty(case.label.shape, dtype=torch.uint8, device=case.label.device)
+        for frames, maps in self.native_parts(batch, compute):
+            part = case.part(frames)
+            values = {name: value.reshape(-1, *part.label.shape) for name, value in maps.items()}
+            segmentation = most_probable(values["logits"])
+            prediction.reshape(*prediction.shape[:2], -1)[..., frames.start : frames.stop] = segmentation.reshape(
+                *prediction.shape[:2], -1
+            )
+            self._results.add_probabilities(part, values["logits"].softmax(dim=0)[1:], "none")
+            if self.temperature_scaling.enabled:
+                scaled = (values["logits"] / self.temperature_scaling.divisor).softmax(dim=0)
+                self._results.add_probabilities(part, scaled[1:], "temperature")
+            # In a control experiment, the map of the image is not the second input channel.
+            confidence = values.get("image_confidence", values.get("confidence"))
+            self._results.add_levels(part, segmentation, None if confidence is None else confidence[0])
+        segmentations = {"none": prediction}
         if self.largest_component.enabled:
-            self._results.add_segmentation(case, self.largest_component(prediction), "largest component")
-        self._results.add_levels(case, prediction, image_confidence(batch))
+            segmentations["largest component"] = self.largest_component(prediction)
+        self._results.end_case(case, segmentations)
         return {"prediction": prediction}
 
     def on_test_epoch_end(self) -> None:
@@ -249,15 +341,75 @@ class BaseTask(LightningModule):
             mean = torch.tensor(row["mean"], dtype=torch.float32)
             self.log(f"test/{row['metric']}/{row['class']}", mean, sync_dist=True)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
         """Predict one case at file resolution, with post-processing and calibration if they are enabled.
 
         Returns:
-            Dictionary with the ``case``, the class ``probabilities``, ``(C, depth, lateral[, elevation])``, the
-            ``segmentation`` (class indices) and further maps, ``(depth, lateral[, elevation])`` each.
+            The prediction, which is computed while its frames are read.
         """
-        outputs = self.outputs(batch)
-        probabilities = native_probabilities(self.class_logits(outputs), batch, self.temperature_scaling.divisor)
-        segmentation = self.largest_component(probabilities.argmax(dim=0))
-        prediction = {"case": batch["case"][0], "probabilities": probabilities, "segmentation": segmentation}
-        return {**prediction, **self.native_maps(outputs, batch)}
+        parts = self.native_parts(batch, self.in_precision(lambda part: self.output_maps(self.outputs(part))))
+        return self.prediction(batch, map(self._predicted, parts))
+
+    def in_precision(self, compute: Callable[[Batch], Maps]) -> Callable[[Batch], Maps]:
+        """Return a function that computes in the precision of the trainer, also after the end of ``predict_step``.
+
+        Args:
+            compute: Function from a batch to maps.
+
+        Returns:
+            The function; without a trainer, the same one.
+        """
+        if self._trainer is None:
+            return compute
+        context = self.trainer.precision_plugin.predict_step_context
+
+        def computed(part: Batch) -> Maps:
+            with context():
+                return compute(part)
+
+        return computed
+
+    def prediction(
+        self, batch: Batch, frames: Iterator[NativeFrames], plausibility: Callable[[], Tensor] | None = None
+    ) -> Prediction:
+        """Return the prediction of one case.
+
+        Args:
+            batch: A batch of this case.
+            frames: Successive frames; see :class:`Prediction`.
+            plausibility: Function that returns the plausibility of sampled segmentations.
+
+        Returns:
+            The prediction, with the configured post-processing.
+        """
+        postprocess = self.largest_component if self.largest_component.classes else None
+        shape = tuple(int(n) for n in batch["native_shape"][0])
+        return Prediction(batch["case"][0], shape, frames, postprocess, plausibility)
+
+    def _predicted(self, part: NativeFrames) -> NativeFrames:
+        """Compute probabilities, segmentation and entropy of some frames from their logits."""
+        maps = {name: values for name, values in part.maps.items() if name not in ("logits", "image_confidence")}
+        logits = part.maps["logits"]
+        probabilities = (logits / self.temperature_scaling.divisor).softmax(dim=0)
+        return NativeFrames(
+            part.frames,
+            {
+                "probabilities": probabilities,
+                "segmentation": most_probable(logits)[None],
+                "entropy": entropy(probabilities, dim=0)[None],
+                **maps,
+            },
+        )
+
+
+def most_probable(values: Tensor) -> Tensor:
+    """Return the class with the largest value.
+
+    Args:
+        values: Logits or probabilities of the classes, ``(C, ...)``.
+
+    Returns:
+        Class indices, uint8, ``(...)``; the lowest one of equal values.
+    """
+    # On a CPU, this is ten times as fast as argmax.
+    return values.max(dim=0).indices.to(torch.uint8)

@@ -1,101 +1,70 @@
 """Resizing from the network's grid to the grid of a file.
 
-Images are resized for the network, but results are measured and written at file resolution. Batches contain one case
-from the data module's test or prediction set. Channels are resized one by one if possible, since all channels of a
-volume of the calf take 10 GB.
+Images are resized for the network, but results are measured and written at file resolution, a few frames at a time,
+since the probabilities of a volume of the study would take ten gigabytes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.tasks.windows import Maps
+
+# Largest number of values that are resized at once: 64 MB as float32.
+VALUES_AT_ONCE = 2**24
 
 
-def to_native(channels: Tensor, batch: Batch) -> Iterator[Tensor]:
-    """Resize the channels of one case to the grid of its file, one by one.
+class NativeFrames(NamedTuple):
+    """Maps of successive frames at file resolution.
+
+    Attributes:
+        frames: Indices of the frames along elevation; the only frame of a 2D image is frame 0.
+        maps: Maps by their name, float32, ``(channels, depth, lateral, frames)`` each.
+    """
+
+    frames: range
+    maps: Maps
+
+
+def native_frames(parts: Iterable[Maps], grid_frames: int, shape: Sequence[int]) -> Iterator[NativeFrames]:
+    """Resize maps of a volume by linear interpolation, a few frames at a time.
 
     Args:
-        channels: Channels on the network's grid, ``(1, channels, ...)``.
-        batch: A batch of this case.
+        parts: Maps of successive frames on the network's grid, ``(channels, depth, lateral, frames)`` each, or the maps
+            of a 2D image, ``(channels, depth, lateral)`` each.
+        grid_frames: Number of frames on the network's grid; 1 for a 2D image.
+        shape: Shape of the file, ``(depth, lateral[, elevation])``.
 
     Yields:
-        Each channel at file resolution, float32, ``(depth, lateral[, elevation])``.
+        Maps of the next frames; together they equal those of :func:`resize_linearly`.
     """
-    shape = [int(n) for n in batch["native_shape"][0]]
-    for channel in channels[0].float():
-        yield resize_linearly(channel, shape)
-
-
-def native_segmentation(class_logits: Tensor, batch: Batch) -> Tensor:
-    """Find the most probable class of every voxel of one case at file resolution.
-
-    Args:
-        class_logits: Logits of one case, or other values that rank its classes, ``(1, C, ...)``.
-        batch: A batch of this case.
-
-    Returns:
-        Class indices, uint8, ``(depth, lateral[, elevation])``.
-    """
-    logits = to_native(class_logits, batch)
-    highest = next(logits)
-    segmentation = torch.zeros(highest.shape, dtype=torch.uint8, device=highest.device)
-    for index, logit in enumerate(logits, start=1):
-        segmentation[logit > highest] = index
-        highest = torch.maximum(highest, logit)
-    return segmentation
-
-
-def native_probabilities(class_logits: Tensor, batch: Batch, temperature: float = 1.0) -> Tensor:
-    """Compute the probabilities of all classes of one case at file resolution.
-
-    Args:
-        class_logits: Logits of one case, ``(1, C, ...)``.
-        batch: A batch of this case.
-        temperature: Temperature by which the logits are divided.
-
-    Returns:
-        Probabilities of all classes including the background, float32, ``(C, depth, lateral[, elevation])``.
-    """
-    logits = torch.stack(list(to_native(class_logits, batch)))
-    return logits.div_(temperature).softmax(dim=0)
-
-
-def foreground_probabilities(class_logits: Tensor, batch: Batch, temperature: float = 1.0) -> Iterator[Tensor]:
-    """Compute the probabilities of the foreground classes of one case at file resolution, one by one.
-
-    Args:
-        class_logits: Logits of one case, ``(1, C, ...)``.
-        batch: A batch of this case.
-        temperature: Temperature by which the logits are divided.
-
-    Yields:
-        Probabilities of the classes 1, 2, ..., float32, ``(depth, lateral[, elevation])``.
-    """
-    logits = to_native(class_logits, batch)
-    normaliser = next(logits) / temperature
-    for logit in logits:
-        normaliser = torch.logaddexp(normaliser, logit / temperature)
-    # Logits are resized twice instead of stored, since those of a volume of the calf would take gigabytes.
-    for logit in to_native(class_logits[:, 1:], batch):
-        yield (logit / temperature).sub_(normaliser).exp_()
-
-
-def image_confidence(batch: Batch) -> Tensor | None:
-    """Return the confidence map of the image of one case at file resolution.
-
-    In a control experiment, this is not the second input channel.
-
-    Args:
-        batch: A batch of this case.
-
-    Returns:
-        Confidence map from 0 to 1, ``(depth, lateral[, elevation])``; None if the batch has none.
-    """
-    confidence = batch.get("image_confidence", batch.get("confidence"))
-    return None if confidence is None else next(to_native(confidence, batch))
+    number = shape[2] if len(shape) == 3 else 1
+    first, done = 0, 0  # index on the network's grid of the first stored frame, and number of finished frames
+    stored: Maps = {}
+    for part in parts:
+        volumes = {name: values if values.ndim == 4 else values[..., None] for name, values in part.items()}
+        stored = {name: torch.cat([stored[name], new], dim=-1) if stored else new for name, new in volumes.items()}
+        ready = first + next(iter(stored.values())).shape[-1]
+        while done < number and _position(done, grid_frames, number)[1] < ready:
+            channels = sum(len(values) for values in stored.values())
+            at_once = max(1, VALUES_AT_ONCE // (channels * shape[0] * shape[1]))
+            stop = done
+            while stop < min(number, done + at_once) and _position(stop, grid_frames, number)[1] < ready:
+                stop += 1
+            positions = [_position(frame, grid_frames, number) for frame in range(done, stop)]
+            yield NativeFrames(
+                range(done, stop),
+                {name: _interpolate(values, positions, first, shape) for name, values in stored.items()},
+            )
+            done = stop
+        if done < number:
+            below = _position(done, grid_frames, number)[0]
+            stored = {name: values[..., below - first :].clone() for name, values in stored.items()}
+            first = below
 
 
 def resize_linearly(image: Tensor, shape: Sequence[int]) -> Tensor:
@@ -125,9 +94,68 @@ def resize_frame(volume: Tensor, shape: Sequence[int], frame: int) -> Tensor:
     Returns:
         Frame of every channel, ``(channels, depth, lateral)``, equal to the one of :func:`resize_linearly`.
     """
-    if volume.ndim == 4:
-        frames = volume.shape[-1]
-        position = min(max((frame + 0.5) * frames / shape[2] - 0.5, 0.0), frames - 1.0)
-        below = int(position)
-        volume = torch.lerp(volume[..., below], volume[..., min(below + 1, frames - 1)], position - below)
-    return F.interpolate(volume[None], size=tuple(shape[:2]), mode="bilinear", align_corners=False)[0]
+    frames = volume if volume.ndim == 4 else volume[..., None]
+    number = shape[2] if len(shape) == 3 else 1
+    return _interpolate(frames, [_position(frame, frames.shape[-1], number)], 0, shape)[..., 0]
+
+
+def read_frame(batch: Batch, key: str, frame: int) -> Tensor | None:
+    """Compute one frame of an entry of a batch at file resolution.
+
+    Args:
+        batch: A batch of one case.
+        key: Name of the entry, such as ``image``.
+        frame: Index of the frame along elevation in the file; 0 for a 2D image.
+
+    Returns:
+        Frame, float32, ``(depth, lateral)``; None if the batch has no such entry.
+    """
+    shape = [int(n) for n in batch["native_shape"][0]]
+    source = batch.get("frames")
+    if source is None:
+        return resize_frame(batch[key][0].float(), shape, frame)[0] if key in batch else None
+    below, above, share = _position(frame, source.size[2], shape[2])
+    part = source.batch(range(below, above + 1))
+    if key not in part:
+        return None
+    values = part[key][0].float()
+    return _interpolate(values, [(0, above - below, share)], 0, shape)[0, ..., 0]
+
+
+def image_confidence(batch: Batch, frame: int) -> Tensor | None:
+    """Compute one frame of the confidence map of the image at file resolution.
+
+    In a control experiment, this is not the second input channel.
+
+    Args:
+        batch: A batch of one case.
+        frame: Index of the frame along elevation in the file; 0 for a 2D image.
+
+    Returns:
+        Confidence from 0 to 1, ``(depth, lateral)``; None if there is no map.
+    """
+    own = read_frame(batch, "image_confidence", frame)
+    return read_frame(batch, "confidence", frame) if own is None else own
+
+
+def _position(frame: int, old: int, new: int) -> tuple[int, int, float]:
+    """Return the two frames between which a resized frame is, and the share of the second one."""
+    position = min(max((frame + 0.5) * old / new - 0.5, 0.0), old - 1.0)
+    below = int(position)
+    return below, min(below + 1, old - 1), position - below
+
+
+def _interpolate(
+    volume: Tensor, positions: Sequence[tuple[int, int, float]], first: int, shape: Sequence[int]
+) -> Tensor:
+    """Interpolate frames, ``(channels, depth, lateral, frames)``, whose first one has the index ``first``."""
+    below, above, shares = zip(*positions, strict=True)
+    frames = volume.float()[..., [index - first for index in below]]
+    if any(shares):
+        later = volume.float()[..., [index - first for index in above]]
+        frames = torch.lerp(frames, later, torch.tensor(shares, dtype=torch.float32, device=volume.device))
+    if frames.shape[1:3] == tuple(shape[:2]):
+        return frames
+    # As one batch of frames, which is resized in parallel.
+    stack = frames.movedim(-1, 0)
+    return F.interpolate(stack, size=tuple(shape[:2]), mode="bilinear", align_corners=False).movedim(0, -1)

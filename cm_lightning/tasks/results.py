@@ -1,19 +1,20 @@
 """Results of a test, which are measured per case, gathered from all processes and returned as long tables."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.metrics import case_rows
-from cm_lightning.metrics.calibration import calibration_errors, calibration_rows
-from cm_lightning.metrics.levels import confidence_levels, depth_levels, level_rows
+from cm_lightning.metrics.calibration import calibration_errors, calibration_sums, rows_of_sums
+from cm_lightning.metrics.levels import confidence_levels, depth_levels, level_counts, rows_of_counts
 from cm_lightning.metrics.segmentation import Row
 from cm_lightning.tasks.distributed import gather_objects
-from cm_lightning.tasks.native import to_native
 
 # Columns that identify a row of each table.
 ROW_KEYS = ["case", "class", "metric", "postprocessing"]
@@ -61,8 +62,22 @@ class NativeCase:
             unit=batch["unit"][0],
             spacing=batch["native_spacing"][0].tolist(),
             label=batch["native_label"][0, 0],
-            domain=next(to_native(batch["domain"], batch)) > 0.5,
+            domain=batch["native_domain"][0, 0],
         )
+
+    def part(self, frames: range) -> Self:
+        """Return some frames of this case.
+
+        Args:
+            frames: Consecutive indices along elevation; ignored for a 2D image.
+
+        Returns:
+            The case with label and domain of these frames, ``(depth, lateral[, frames])`` each.
+        """
+        if self.label.ndim == 2:
+            return self
+        span = slice(frames.start, frames.stop)
+        return replace(self, label=self.label[..., span], domain=self.domain[..., span])
 
 
 class ResultTables(NamedTuple):
@@ -84,6 +99,8 @@ class ResultTables(NamedTuple):
 class ResultCollector:
     """Collector that measures test cases one by one, and gathers the results of all processes.
 
+    Probabilities and levels of a case may be added in parts, before its segmentation ends the case.
+
     Args:
         class_names: Names of the classes 1, 2, ...
     """
@@ -93,61 +110,66 @@ class ResultCollector:
         self._rows: list[Row] = []
         self._levels: list[Row] = []
         self._calibration: list[Row] = []
+        # Sums of the current case, by calibration method, and its counts by quantity.
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._counts: dict[str, NDArray[np.int64]] = {}
 
-    def add_probabilities(self, case: NativeCase, probabilities: Iterable[Tensor], calibration: str) -> pd.DataFrame:
-        """Measure the calibration of the probabilities of one case.
+    def add_probabilities(self, case: NativeCase, probabilities: Iterable[Tensor], calibration: str) -> None:
+        """Measure the calibration of the probabilities of the current case, or of a part of it.
 
         Args:
-            case: The case.
+            case: The case, or a part of it.
             probabilities: Probabilities of the classes 1, 2, ..., ``(depth, lateral[, elevation])`` each.
             calibration: Calibration method of these probabilities, "none" or "temperature".
-
-        Returns:
-            Calibration errors with one row per class; see
-            :func:`cm_lightning.metrics.calibration.calibration_errors`.
         """
-        columns = {"case": case.case, "patient": case.patient, "calibration": calibration}
-        rows = calibration_rows(probabilities, case.label, self.class_names, case.domain, **columns)
-        self._calibration += rows
-        return calibration_errors(pd.DataFrame(rows), ["class"])
-
-    def add_segmentation(
-        self, case: NativeCase, segmentation: Tensor, postprocessing: str, errors: pd.DataFrame | None = None
-    ) -> None:
-        """Measure the segmentation of one case.
-
-        Args:
-            case: The case.
-            segmentation: Class indices, ``(depth, lateral[, elevation])``.
-            postprocessing: Post-processing of this segmentation, "none" or "largest component".
-            errors: Calibration errors of the corresponding probabilities; None leaves them out.
-        """
-        self._rows += case_rows(
-            segmentation,
-            case.label,
-            self.class_names,
-            case.spacing,
-            probability_metrics=errors,
-            case=case.case,
-            patient=case.patient,
-            grouping=case.grouping,
-            unit=case.unit,
-            postprocessing=postprocessing,
-        )
+        sums = calibration_sums(probabilities, case.label, case.domain)
+        self._sums[calibration] = self._sums.get(calibration, 0) + sums
 
     def add_levels(self, case: NativeCase, segmentation: Tensor, confidence: Tensor | None) -> None:
-        """Count correct and wrong voxels of one case by depth and, if there is a confidence map, by confidence.
+        """Count correct and wrong voxels of the current case, or of a part of it.
+
+        They are counted by depth and, if there is a confidence map, by confidence.
 
         Args:
-            case: The case.
+            case: The case, or a part of it.
             segmentation: Class indices, ``(depth, lateral[, elevation])``.
             confidence: Confidence map of the image from 0 to 1, ``(depth, lateral[, elevation])``.
         """
         levels = {"depth": depth_levels(case.domain)}
         if confidence is not None:
             levels["confidence"] = confidence_levels(confidence, case.domain)
-        columns = {"case": case.case, "patient": case.patient}
-        self._levels += level_rows(segmentation, case.label, self.class_names, levels, **columns)
+        for quantity, level in levels.items():
+            counts = level_counts(segmentation, case.label, len(self.class_names), level)
+            self._counts[quantity] = self._counts.get(quantity, 0) + counts
+
+    def end_case(self, case: NativeCase, segmentations: Mapping[str, Tensor]) -> None:
+        """Measure the segmentations of the current case, and end it.
+
+        Args:
+            case: The case.
+            segmentations: Class indices by their post-processing, "none" or "largest component", ``(depth, lateral[,
+                elevation])`` each. Errors of probabilities belong to "none".
+        """
+        columns: Row = {"case": case.case, "patient": case.patient}
+        for calibration, sums in self._sums.items():
+            self._calibration += rows_of_sums(sums, self.class_names, **columns, calibration=calibration)
+        errors = None
+        if "none" in self._sums:
+            errors = calibration_errors(pd.DataFrame(rows_of_sums(self._sums["none"], self.class_names)), ["class"])
+        self._levels += rows_of_counts(self._counts, self.class_names, **columns)
+        for postprocessing, segmentation in segmentations.items():
+            self._rows += case_rows(
+                segmentation,
+                case.label,
+                self.class_names,
+                case.spacing,
+                probability_metrics=errors if postprocessing == "none" else None,
+                **columns,
+                grouping=case.grouping,
+                unit=case.unit,
+                postprocessing=postprocessing,
+            )
+        self._sums, self._counts = {}, {}
 
     def gather(self) -> ResultTables:
         """Gather the rows of all processes, and remove them from this collector.

@@ -21,9 +21,10 @@ from cm_lightning.metrics import SCORE
 from cm_lightning.models import NetworkName, count_parameters, create_network, load_pretrained
 from cm_lightning.models.dropout import check_dropout
 from cm_lightning.models.networks import check_size, pad_to_fit
-from cm_lightning.tasks.base import BaseTask, Stage
-from cm_lightning.tasks.native import native_segmentation, to_native
+from cm_lightning.tasks.base import BaseTask, Prediction, Stage, most_probable
+from cm_lightning.tasks.native import NativeFrames
 from cm_lightning.tasks.schedules import ScheduleName, create_schedule, set_learning_rate
+from cm_lightning.tasks.windows import Maps
 from cm_lightning.uncertainty import MCDropout, SampledPrediction, sample_dropout
 
 InputMode = Literal["1ch", "2ch"]
@@ -152,6 +153,11 @@ class SegmentationTask(BaseTask):
     def image_channels(self) -> int:
         """Number of channels of an image: 1, or 2 with its confidence map."""
         return {"1ch": 1, "2ch": 2}[self.input_mode]
+
+    @property
+    def prediction_kind(self) -> str:
+        """Name of the subfolder for predictions with the current settings; empty for a plain prediction."""
+        return "" if self.mc_dropout is None else "mc_dropout"
 
     def configure_models(self) -> None:
         """Create the network, and check that it supports the image size."""
@@ -300,33 +306,54 @@ class SegmentationTask(BaseTask):
         window = self.window if settings.inference == "windows" else None
         return sample_dropout(self.network, logits, self.network_input(batch), batch["case"][0], settings, window, each)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
         """Predict one case at file resolution.
 
         Returns:
-            Dictionary as of :meth:`BaseTask.predict_step`. With MC dropout, ``probabilities`` is the mean of the
-            samples, and there are further entries: ``entropy``, ``expected_entropy`` and ``mutual_information`` in
-            nats, ``(depth, lateral[, elevation])`` each; ``variance`` and ``votes``, ``(C, depth, lateral[,
-            elevation])`` each; and ``sampled_segmentations`` in order of their ``plausibility``.
+            The prediction. With MC dropout, ``probabilities`` is the mean of the samples, and there are further maps:
+            ``entropy``, ``expected_entropy`` and ``mutual_information`` in nats, ``variance`` and ``votes`` of every
+            class, and ``samples``, the class indices of every kept sample.
         """
-        prediction = super().predict_step(batch, batch_idx)
-        if self.mc_dropout is None:
-            return prediction
-        sampled = self.sample(batch, self.mc_dropout)
-        prediction["probabilities"] = torch.stack(list(to_native(sampled.mean[None], batch)))
-        prediction["segmentation"] = self.largest_component(prediction["probabilities"].argmax(dim=0))
-        for name in ("entropy", "expected_entropy", "mutual_information"):
-            prediction[name] = next(to_native(getattr(sampled, name)[None, None], batch))
-        for name in ("variance", "votes"):
-            prediction[name] = torch.stack(list(to_native(getattr(sampled, name)[None], batch)))
-        kept = [native_segmentation(probabilities[None], batch) for probabilities in sampled.kept]
-        return {**prediction, "sampled_segmentations": kept, "plausibility": sampled.plausibility}
+        settings = self.mc_dropout
+        if settings is None:
+            return super().predict_step(batch, batch_idx)
+        plausibility = torch.zeros(settings.segmentations)
+        number_of_classes = len(self.class_names) + 1
 
-    def native_maps(self, outputs: Tensor, batch: Batch) -> Batch:
-        """Return the confidence map of one case and, if there is a confidence head, the predicted one."""
-        maps = super().native_maps(outputs, batch)
+        def compute(part: Batch) -> Maps:
+            sampled = self.sample(part, settings)
+            # Every slab of a volume has the same weight.
+            plausibility.add_(sampled.plausibility.cpu())
+            maps = {
+                name: getattr(sampled, name)[None] for name in ("entropy", "expected_entropy", "mutual_information")
+            }
+            maps |= {"probabilities": sampled.mean, "variance": sampled.variance, "votes": sampled.votes}
+            if settings.segmentations:
+                maps["kept"] = sampled.kept.flatten(0, 1)
+            if self.confidence_head:
+                maps |= {key: value for key, value in self.output_maps(self.outputs(part)).items() if key != "logits"}
+            return maps
+
+        def finish(part: NativeFrames) -> NativeFrames:
+            maps = {key: values for key, values in part.maps.items() if key not in ("kept", "image_confidence")}
+            maps["segmentation"] = most_probable(maps["probabilities"])[None]
+            if settings.segmentations:
+                kept = part.maps["kept"].reshape(
+                    settings.segmentations, number_of_classes, *part.maps["kept"].shape[1:]
+                )
+                maps["samples"] = torch.stack([most_probable(sample) for sample in kept])
+            return NativeFrames(part.frames, maps)
+
+        frames = map(
+            finish, self.native_parts(batch, self.in_precision(compute), by_slabs=settings.inference == "windows")
+        )
+        return self.prediction(batch, frames, (lambda: plausibility) if settings.segmentations else None)
+
+    def output_maps(self, outputs: Tensor) -> Maps:
+        """Return the logits of the classes and, if there is a confidence head, the predicted confidence map."""
+        maps = super().output_maps(outputs)
         if self.confidence_head:
-            maps["predicted_confidence"] = next(to_native(outputs[:, -1:].float().sigmoid(), batch))
+            maps["predicted_confidence"] = outputs[0, -1:].float().sigmoid()
         return maps
 
     def _create_optimizer(self, parameters: Iterable[Tensor], learning_rate: float) -> Optimizer:

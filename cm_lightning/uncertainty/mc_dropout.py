@@ -31,7 +31,7 @@ class MCDropout:
         inference: ``whole`` predicts the entire image at once. ``windows`` blends sliding windows of the size of the
             training patches, for UNETR and for images whose activations do not fit into memory; windows have less
             context, and every window has its own dropout masks.
-        segmentations: Number of sampled segmentations that are kept, in order of plausibility.
+        segmentations: Number of sampled segmentations that are kept; they are written in order of plausibility.
         seed: Seed of the dropout masks. Every case and sample has its own masks.
 
     Raises:
@@ -64,7 +64,7 @@ class SampledPrediction:
         variance: Variance of the class probabilities over the samples, ``(C, ...)``.
         votes: Number of samples in which the class is the most probable one, ``(C, ...)``. In overlaps of windows, it
             is a weighted mean over the windows.
-        kept: Class probabilities of the kept samples in decreasing order of plausibility, ``(k, C, ...)``.
+        kept: Class probabilities of the kept samples, ``(k, C, ...)``.
         plausibility: Plausibility of the kept samples, ``(k,)``: mean over pixels of the logarithm of the mean
             probability of the sample's class.
     """
@@ -218,14 +218,13 @@ def _summarise(total: Tensor, kept: Sequence[Tensor], samples: int) -> SampledPr
     log_mean = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
     plausibilities = [log_mean.gather(0, sample.argmax(dim=0)[None]).mean() for sample in kept_probabilities]
     plausibility = torch.stack(plausibilities) if kept else mean.new_empty(0)
-    order = plausibility.argsort(descending=True)
     return SampledPrediction(
         mean=mean,
         expected_entropy=total[3 * classes] / samples,
         variance=(squares - mean.square()).clamp_min_(0),
         votes=total[2 * classes : 3 * classes],
-        kept=kept_probabilities[order],
-        plausibility=plausibility[order],
+        kept=kept_probabilities,
+        plausibility=plausibility,
     )
 
 

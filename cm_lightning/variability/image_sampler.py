@@ -131,6 +131,8 @@ class ImageSampler(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, SegmentationTask)
         assert isinstance(data, UltrasoundDataModule)
+        if "frames" in batch:
+            batch = {**batch, **batch["frames"].batch(None, pl_module.device)}
         case = batch["case"][0]
         label = batch["native_label"][0, 0]
         shape = [int(size) for size in batch["native_shape"][0]]
@@ -148,7 +150,6 @@ class ImageSampler(Callback):
         pl_module.sample(batch, self.settings, add_sample)
         single = pl_module.infer(batch).float().softmax(dim=1)[0]
         augmented = self._augmented(pl_module, data, batch)
-        confidence = image_confidence(batch)
         for frame, accumulator in zip(frames, running, strict=True):
 
             def resized(value: Tensor, frame: int = frame) -> NDArray[np.float32]:
@@ -157,7 +158,8 @@ class ImageSampler(Callback):
             def selected(native: Tensor, frame: int = frame) -> NDArray[Any]:
                 return (native if native.ndim == 2 else native[..., frame]).cpu().numpy()
 
-            domain = resized(batch["domain"][0])[0] > 0.5
+            inside = selected(batch["native_domain"][0, 0])
+            confidence = image_confidence(batch, frame)
             sampled = SampledImage(
                 case=case,
                 patient=batch["patient"][0],
@@ -165,15 +167,17 @@ class ImageSampler(Callback):
                 unit=batch["unit"][0],
                 spacing=frame_spacing(batch["native_spacing"][0]),
                 image=resized(batch["image"][0])[0],
-                domain=domain,
+                domain=inside,
                 label=selected(label),
-                confidence=np.full(domain.shape, np.nan, np.float32) if confidence is None else selected(confidence),
+                confidence=np.full(inside.shape, np.nan, np.float32)
+                if confidence is None
+                else confidence.cpu().numpy(),
                 samples=np.stack(accumulator.samples),
                 mean=accumulator.mean.cpu().numpy(),
                 expected_entropy=(accumulator.entropies / len(accumulator.samples)).cpu().numpy(),
                 single=resized(single),
                 augmented=resized(augmented),
-                convergence=accumulator.convergence(domain),
+                convergence=accumulator.convergence(inside),
             )
             sampled.save(self.folder / f"{case}_frame{frame}.npz")
 

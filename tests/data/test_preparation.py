@@ -39,9 +39,9 @@ def test_depth_ramp_decreases_over_the_insonified_rows_of_every_frame():
     domain = torch.zeros(1, 6, 3, 2, dtype=torch.bool)
     domain[0, 1:5, 1:, 0] = True
     domain[0, :, :, 1] = True
-    ramp = DepthRamp()(None, domain)
+    ramp = DepthRamp()(None, domain, (6, 3, 2))
     torch.testing.assert_close(ramp[0, :, 1, 0], torch.tensor([0, 1, 2 / 3, 1 / 3, 0, 0]))
     torch.testing.assert_close(ramp[0, :, 2, 1], torch.linspace(1, 0, 6))
     assert (ramp[0, :, 0, 0] == 0).all()
-    flat = DepthRamp()(None, domain[..., 1])
+    flat = DepthRamp()(None, domain[..., 1], (6, 3))
     torch.testing.assert_close(flat, ramp[..., 1])

@@ -1,27 +1,17 @@
-"""Resizing from the network's grid to the grid of a file."""
+"""Resizing from the network's grid to the grid of a file, a few frames at a time."""
 
 import pytest
 import torch
 
-from cm_lightning.tasks.native import (
-    foreground_probabilities,
-    image_confidence,
-    native_probabilities,
-    native_segmentation,
-    resize_frame,
-    resize_linearly,
-    to_native,
-)
-
-SHAPES = [(9, 14), (9, 14, 11), (5, 4, 3)]
+from cm_lightning.tasks import native
+from cm_lightning.tasks.native import image_confidence, native_frames, read_frame, resize_frame, resize_linearly
 
 
-@pytest.fixture(params=SHAPES, ids=str)
-def case(request):
-    """Return logits of four classes on a small grid, and a batch with the shape of the file."""
-    torch.manual_seed(0)
-    shape = request.param
-    return 3 * torch.randn(1, 4, *(6, 7, 5)[: len(shape)]), {"native_shape": torch.tensor([shape])}
+def whole(parts, number):
+    """Join the frames, and check that they follow each other."""
+    parts = list(parts)
+    assert [frame for part in parts for frame in part.frames] == list(range(number))
+    return {name: torch.cat([part.maps[name] for part in parts], dim=-1) for name in parts[0].maps}
 
 
 @pytest.mark.parametrize("shape", [(9, 14, 11), (5, 4, 3)])
@@ -41,40 +31,34 @@ def test_resizing_preserves_linear_functions_of_position():
     assert resize_linearly(depth, (8, 6)) is depth
 
 
-def test_channels_are_resized_one_by_one_in_float32(case):
-    logits, batch = case
-    channels = to_native(logits.half(), batch)
-    first = next(channels)
-    assert first.dtype == torch.float32
-    assert first.shape == tuple(batch["native_shape"][0].tolist())
-    torch.testing.assert_close(first, resize_linearly(logits[0, 0].half().float(), list(first.shape)))
-    assert len(list(channels)) == 3
+@pytest.mark.parametrize("lengths", [[7], [3, 4], [1] * 7, [2, 1, 4]], ids=str)
+@pytest.mark.parametrize("shape", [(9, 14, 11), (5, 4, 3), (6, 8, 7), (6, 8, 1), (12, 16, 50)], ids=str)
+@pytest.mark.parametrize("at_once", [1, 2**24])
+def test_frames_equal_the_resized_volume(shape, lengths, at_once, monkeypatch):
+    monkeypatch.setattr(native, "VALUES_AT_ONCE", at_once)
+    volumes = {"logits": torch.randn(3, 6, 8, 7).half(), "confidence": torch.rand(1, 6, 8, 7)}
+    ends = [sum(lengths[: index + 1]) for index in range(len(lengths))]
+    parts = (
+        {name: volume[..., end - length : end] for name, volume in volumes.items()}
+        for length, end in zip(lengths, ends, strict=True)
+    )
+    joined = whole(native_frames(parts, 7, shape), shape[2])
+    for name, volume in volumes.items():
+        expected = torch.stack([resize_linearly(channel.float(), shape) for channel in volume])
+        assert joined[name].dtype == torch.float32
+        torch.testing.assert_close(joined[name], expected)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.5])
-def test_segmentation_and_probabilities_agree(case, temperature):
-    logits, batch = case
-    probabilities = native_probabilities(logits, batch, temperature)
-    assert torch.equal(probabilities.argmax(dim=0), native_segmentation(logits, batch).long())
-    torch.testing.assert_close(probabilities.sum(dim=0), torch.ones_like(probabilities[0]))
-    streamed = torch.stack(list(foreground_probabilities(logits, batch, temperature)))
-    torch.testing.assert_close(streamed, probabilities[1:])
-
-
-def test_temperature_changes_probabilities_but_not_the_logits(case):
-    logits, batch = case
-    before = logits.clone()
-    # If the grids are equal, the logits are not copied by resizing.
-    for sizes in (batch, {"native_shape": torch.tensor([logits.shape[2:]])}):
-        hard, soft = native_probabilities(logits, sizes), native_probabilities(logits, sizes, 4.0)
-        assert (soft.amax(dim=0) < hard.amax(dim=0)).all()
-        list(foreground_probabilities(logits, sizes, 4.0))
-        assert torch.equal(logits, before)
+def test_image_is_a_single_frame():
+    image = torch.randn(3, 6, 7)
+    joined = whole(native_frames([{"logits": image}], 1, (9, 14)), 1)["logits"]
+    torch.testing.assert_close(joined[..., 0], torch.stack([resize_linearly(channel, (9, 14)) for channel in image]))
 
 
 def test_own_confidence_takes_precedence_over_the_map_of_a_control():
     sizes = {"native_shape": torch.tensor([(4, 4)])}
     own, control = torch.full((1, 1, 2, 2), 0.25), torch.full((1, 1, 2, 2), 0.75)
-    assert image_confidence(sizes) is None
-    assert image_confidence({**sizes, "confidence": control}).unique() == 0.75
-    assert image_confidence({**sizes, "confidence": control, "image_confidence": own}).unique() == 0.25
+    assert read_frame(sizes, "image", 0) is None
+    assert image_confidence(sizes, 0) is None
+    assert image_confidence({**sizes, "confidence": control}, 0).unique() == 0.75
+    assert image_confidence({**sizes, "confidence": control, "image_confidence": own}, 0).unique() == 0.25

@@ -24,11 +24,10 @@ def collect(collector, names, confidence=True):
     for name in names:
         case, probabilities = native_case(name)
         prediction = probabilities.argmax(dim=0)
-        errors = collector.add_probabilities(case, list(probabilities[1:]), "none")
-        collector.add_segmentation(case, prediction, "none", errors)
+        collector.add_probabilities(case, list(probabilities[1:]), "none")
         collector.add_probabilities(case, list(0.5 * probabilities[1:]), "temperature")
-        collector.add_segmentation(case, torch.zeros_like(prediction), "largest component")
         collector.add_levels(case, prediction, torch.rand(SHAPE) if confidence else None)
+        collector.end_case(case, {"none": prediction, "largest component": torch.zeros_like(prediction)})
     return collector.gather()
 
 
@@ -81,11 +80,30 @@ def test_two_processes_return_the_same_tables_as_one(two_processes):
             pd.testing.assert_frame_equal(table, expected)
 
 
-@pytest.mark.parametrize("factor", [1, 2])
-def test_case_has_the_geometry_of_its_file(factor):
-    domain = torch.zeros(1, 1, 4, 4)
-    domain[..., :2] = 1
-    shape = (4 * factor, 4)
+def test_parts_of_a_case_add_up():
+    generator = torch.Generator().manual_seed(0)
+    shape = (6, 7, 5)
+    label, prediction = (torch.randint(0, 3, shape, generator=generator) for _ in range(2))
+    probabilities, confidence = torch.rand(2, *shape, generator=generator), torch.rand(shape, generator=generator)
+    domain = torch.rand(shape, generator=generator) > 0.2
+    case = NativeCase("a", "A", "leg", "mm", [1.0, 2.0, 1.0], label, domain)
+    tables = []
+    for parts in ([range(5)], [range(2), range(2, 3), range(3, 5)]):
+        collector = ResultCollector(NAMES)
+        for frames in parts:
+            span = slice(frames.start, frames.stop)
+            collector.add_probabilities(case.part(frames), probabilities[..., span], "none")
+            collector.add_levels(case.part(frames), prediction[..., span], confidence[..., span])
+        collector.end_case(case, {"none": prediction})
+        tables.append(collector.gather())
+    for whole, summed in zip(*tables, strict=True):
+        pd.testing.assert_frame_equal(whole, summed)
+
+
+def test_case_has_the_geometry_of_its_file():
+    shape = (8, 4)
+    domain = torch.zeros(1, 1, *shape, dtype=torch.bool)
+    domain[..., :2] = True
     batch = {
         "case": ["a"],
         "patient": ["p"],
@@ -93,7 +111,7 @@ def test_case_has_the_geometry_of_its_file(factor):
         "native_shape": torch.tensor([shape]),
         "native_spacing": torch.tensor([[0.5, 0.25]]),
         "native_label": torch.ones(1, 1, *shape, dtype=torch.uint8),
-        "domain": domain,
+        "native_domain": domain,
     }
     case = NativeCase.from_batch(batch, "leg")
     assert (case.case, case.patient, case.grouping, case.unit) == ("a", "p", "leg", "mm")
