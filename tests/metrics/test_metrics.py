@@ -105,6 +105,13 @@ def test_agrees_with_monai(seed):
         )
 
 
+def test_surface_at_the_tolerance_is_within_it():
+    label, prediction = np.zeros((30, 30), np.uint8), np.zeros((30, 30), np.uint8)
+    label[5:20, 5:20], prediction[5:20, 6:21] = 1, 1
+    rows = case_rows(torch.as_tensor(prediction), torch.as_tensor(label), ["a"], (0.3, 0.3), tolerance=0.3)
+    assert values(pd.DataFrame(rows))["nsd"] == 1.0  # 0.3 is not a float32 number
+
+
 def test_directions_percentiles_and_tolerance_by_hand():
     label, prediction = np.zeros((1, 40), np.uint8), np.zeros((1, 40), np.uint8)
     label[0, 10], prediction[0, [10, 13, 30]] = 1, 1
