@@ -35,8 +35,11 @@ from cm_lightning.callbacks import (
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.errors import InputError, UsageError
+from cm_lightning.inference import EnsembleCheck, find_members, load_task
+from cm_lightning.inference.ensemble import check_members
 from cm_lightning.metrics import SCORE
-from cm_lightning.parsing import PlainHelpMixin, ShortErrorMixin
+from cm_lightning.models.checkpoints import read_checkpoint
+from cm_lightning.parsing import PlainHelpMixin, ShortErrorMixin, check_exclusive
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
 from cm_lightning.runs.layout import BEST, LAST
 from cm_lightning.runs.settings import RUN_SPECIFIC
@@ -140,6 +143,14 @@ class CommandLine(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Create the parser of a subcommand with short titles of its groups of options."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("test", "predict"):
+            parser.add_argument(
+                "--ensemble",
+                type=Path,
+                nargs="+",
+                help="Checkpoints, or folders of experiments with all their folds, whose probabilities are averaged; "
+                "instead of --ckpt_path.",
+            )
         for group in parser._action_groups:
             names = {action.dest for action in group._group_actions}
             group.title = next((title for name, title in TITLES.items() if name in names), group.title)
@@ -152,6 +163,10 @@ class CommandLine(LightningCLI):
         config = self.config[subcommand]
         config.experiment = sweep_experiment(config.experiment)
         fold = ExperimentFolder(Path(config.output_dir) / config.experiment).fold(config.data.fold)
+        if config.get("ensemble"):
+            check_exclusive(ensemble=config.ensemble, ckpt_path=config.ckpt_path)
+            config.ensemble = find_members([Path(path) for path in config.ensemble])
+            config.ckpt_path = config.ensemble[0]
         config.ckpt_path = find_checkpoint(subcommand, config.ckpt_path, fold)
         if subcommand == "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
             remove_earlier_run(fold, config.overwrite)
@@ -203,8 +218,23 @@ class CommandLine(LightningCLI):
             raise
         if init_from is not None:
             arguments.init_from = init_from  # recorded in the settings of the run
+        self._add_members(config.get("ensemble"))
         self.datamodule.pairs_per_case = self.model.pairs_per_case
         self.model.check_data(self.datamodule, self.config["subcommand"])
+
+    def _add_members(self, paths: Sequence[Path] | None) -> None:
+        """Add the other members of an ensemble to the task."""
+        if not paths:
+            return
+        members = [load_task(Path(path), "--ensemble") for path in paths]
+        check_members(members)
+        if self.model.temperature_scaling.enabled:
+            raise InputError(
+                "model.temperature_scaling cannot be combined with --ensemble, since every member has its own "
+                "temperature; expected only one of them."
+            )
+        self.model.members = [member.task for member in members[1:]]
+        self.trainer.callbacks.append(EnsembleCheck(members))  # type: ignore[attr-defined]
 
     def _settings(self) -> dict[str, Any]:
         """Return all settings as they are written to files, with dotted names."""
@@ -293,7 +323,9 @@ def find_checkpoint(subcommand: str, ckpt_path: Any, fold: FoldFolder) -> str | 
         InputError: A subcommand other than ``fit`` has no checkpoint.
     """
     if ckpt_path is not None:
-        return str(fold.find_checkpoint(str(ckpt_path)))
+        path = fold.find_checkpoint(str(ckpt_path))
+        read_checkpoint(path, "--ckpt_path")  # Errors of Lightning would be tracebacks.
+        return str(path)
     if subcommand == "fit":
         return None
     raise InputError(

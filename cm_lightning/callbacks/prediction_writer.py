@@ -1,8 +1,10 @@
 """Writing of predictions as image files with the geometry of their input."""
 
 import math
+import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -153,6 +155,8 @@ class _CaseFiles:
         smallest = np.min_scalar_type(int(values.max())) if values.min() == 0 else np.dtype("int32")
         self._values = values.astype(smallest if smallest.itemsize < 4 else "int32")
         self._writers: dict[str, FrameWriter | ChannelWriter] = {}
+        self._labels: dict[str, FrameWriter] = {}
+        self._pool = ThreadPoolExecutor(os.cpu_count())
         self._written: set[Path] = set()
         self._kept: list[Tensor] = []
 
@@ -169,22 +173,28 @@ class _CaseFiles:
     def open_labels(self, name: str) -> FrameWriter:
         path = self._path(name, self._label_suffix)
         writer = FrameWriter(path, self._label_template, self._label_axes, self._values.dtype, largest=None)
-        self._writers[name] = writer
+        self._labels[name] = writer
         return writer
 
     def write(self, part: NativeFrames, keep_segmentation: bool) -> None:
         """Write the next frames of all open files."""
+        jobs: list[tuple[FrameWriter, NDArray[Any]]] = []
         for name, values in part.maps.items():
+            frames = values.movedim(-1, 1).cpu().numpy()
+            writer = self._writers.get(name)
             if name == "segmentation" and keep_segmentation:
                 self._kept.append(values[0].cpu())
             elif name == "segmentation":
-                self._write_labels(name, values[0])
+                jobs.append((self._labels[name], self._values[frames[0]]))
             elif name == "samples":
-                for number, sample in enumerate(values, start=1):
-                    self._write_labels(_sample_name(number), sample)
-            elif name in self._writers:
-                frames = values.movedim(-1, 1).cpu().numpy()
-                self._writers[name].write(frames if name in PER_CLASS else frames[0])
+                names = [_sample_name(number) for number in range(1, len(frames) + 1)]
+                jobs += [(self._labels[name], self._values[sample]) for name, sample in zip(names, frames, strict=True)]
+            elif isinstance(writer, ChannelWriter):
+                jobs += zip(writer.channels, frames, strict=True)
+            elif writer is not None:
+                jobs.append((writer, frames[0]))
+        # Compression takes most of the time, and runs in parallel.
+        list(self._pool.map(lambda job: job[0].write(job[1]), jobs))
 
     def kept_segmentation(self) -> Tensor:
         """Return the whole segmentation, ``(depth, lateral[, elevation])``."""
@@ -195,7 +205,8 @@ class _CaseFiles:
     def write_segmentation(self, segmentation: Tensor) -> None:
         """Write a whole segmentation, ``(depth, lateral[, elevation])``."""
         with self.open_labels("segmentation"):
-            self._write_labels("segmentation", segmentation if segmentation.ndim == 3 else segmentation[..., None])
+            frames = segmentation if segmentation.ndim == 3 else segmentation[..., None]
+            self._labels["segmentation"].write(self._values[frames.movedim(-1, 0).cpu().numpy()])
 
     def sort_samples(self, plausibility: Tensor) -> None:
         """Number the files of samples in the order of their plausibility, and write the plausibilities."""
@@ -222,10 +233,6 @@ class _CaseFiles:
         path = self._folder / f"{self._case.id}_{name}{suffix}"
         self._written.add(path)
         return path
-
-    def _write_labels(self, name: str, indices: Tensor) -> None:
-        labels: NDArray[Any] = self._values[indices.movedim(-1, 0).cpu().numpy()]
-        self._writers[name].write(labels)
 
 
 def _sample_name(number: int) -> str:

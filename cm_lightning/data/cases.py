@@ -78,10 +78,7 @@ def read_case(case: Case, axes: Axes, classes: dict[str, int], spacing: tuple[fl
             f"{case.image} has {file.array.ndim} axes (shape {file.array.shape}); expected {expected}: {axes.text!r}."
         )
     image = axes.from_file(file.array)
-    if not np.issubdtype(image.dtype, np.integer) and not np.isfinite(image).all():
-        raise InputError(f"{case.image} contains NaN or infinite values; expected finite intensities.")
-    if image.min() == image.max():
-        raise InputError(f"{case.image} is constant ({image.flat[0]}); expected an ultrasound image.")
+    check_image(image, str(case.image))
     label = None if case.label is None else read_label(case.label, case.image, file.array.shape, axes, classes)
     file_spacing = spacing or file.spacing
     if file_spacing is not None and len(file_spacing) != expected:
@@ -95,6 +92,26 @@ def read_case(case: Case, axes: Axes, classes: dict[str, int], spacing: tuple[fl
         unit="mm" if file_spacing else "px",
         file=file,
     )
+
+
+def check_image(image: NDArray[np.generic], name: str) -> None:
+    """Check that an image has finite intensities that are not all equal.
+
+    Args:
+        image: Intensities of any shape.
+        name: Name of the image, for error messages.
+
+    Raises:
+        InputError: The image is complex, not finite, empty or constant.
+    """
+    if image.size == 0:
+        raise InputError(f"{name} has the shape {image.shape}, and thus no pixels; expected an ultrasound image.")
+    if np.issubdtype(image.dtype, np.complexfloating):
+        raise InputError(f"{name} contains complex numbers; expected real intensities, such as their magnitude.")
+    if not np.issubdtype(image.dtype, np.integer) and not np.isfinite(image).all():
+        raise InputError(f"{name} contains NaN or infinite values; expected finite intensities.")
+    if image.min() == image.max():
+        raise InputError(f"{name} is constant ({image.flat[0]}); expected an ultrasound image.")
 
 
 def read_label(

@@ -2,7 +2,7 @@
 
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from cm_lightning.confidence import ConfidenceMapSolver, ProbeName
 from cm_lightning.data.arguments import check_classes, check_numbers, check_sizes
 from cm_lightning.data.augmentation import Augmentation, Batch
 from cm_lightning.data.case_sets import CaseSets, Subset, unlabelled_cases
-from cm_lightning.data.cases import Case
+from cm_lightning.data.cases import Case, file_digest
 from cm_lightning.data.checking import check_cases
 from cm_lightning.data.confidence_maps import ConfidenceCache
 from cm_lightning.data.layouts import LAYOUTS, LayoutName
@@ -242,6 +242,27 @@ class UltrasoundDataModule(LightningDataModule):
         file = self._reader.template(case)
         spacing = self._reader.spacing_mm
         return file if spacing is None or file.spacing is not None else replace(file, spacing=spacing)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint states about the data, with which its network can be applied to other images.
+
+        Returns:
+            The ``settings`` of grid, insonified region and confidence maps, and digests of the image files of the
+            training and validation cases by their id (``trained_on``), which an ensemble must not predict.
+        """
+        solver = {key: value for key, value in asdict(self.solver).items() if key not in ("max_batch", "backend")}
+        settings = {
+            "axes": self.axes.text,
+            "spatial_size": self.spatial_size,
+            "patch_size": self.patch_size,
+            "spacing": self.spacing,
+            "domain": str(self._reader.domain),
+            "confidence_mode": self.confidence_mode,
+            "confidence_source": self.maps.source,
+            "solver": solver,
+        }
+        used = [*self.cases_of("train"), *self.cases_of("val")]
+        return {"settings": settings, "trained_on": {case.id: file_digest(case.image) for case in used}}
 
     def prepare_data(self) -> None:
         """Write the phantom if it is configured, check all cases, and compute missing confidence maps.

@@ -79,7 +79,7 @@ class CaseResampler:
         Returns:
             The frames, without confidence maps.
         """
-        size = self._grid(read.arrays.image.shape, read.arrays.spacing)
+        size = network_grid(read.arrays.image.shape, read.arrays.spacing, self.size, self.spacing)
         return NetworkFrames.from_case(read, size, self.boundary)
 
     @staticmethod
@@ -115,14 +115,6 @@ class CaseResampler:
             "case": read.case.id,
             "patient": read.case.patient,
         }
-
-    def _grid(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[int, ...]:
-        """Return the size of the network's grid. For a common spacing, the number of voxels is rounded."""
-        if self.size is not None:
-            return self.size
-        if self.spacing is not None:
-            return tuple(max(1, round(n * s / t)) for n, s, t in zip(shape, spacing, self.spacing, strict=True))
-        return shape
 
 
 @dataclass(frozen=True)
@@ -171,6 +163,30 @@ class PrepareCase(Transform):  # type: ignore[misc]
         if self.by_frames:
             return {**sample, "frames": frames}
         return {**sample, **frames(), **self.resampler.label(read, frames.size)}
+
+
+def network_grid(
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
+    size: tuple[int, ...] | None,
+    common_spacing: tuple[float, ...] | None,
+) -> tuple[int, ...]:
+    """Return the size of the network's grid for an image.
+
+    Args:
+        shape: Shape of the image.
+        spacing: Voxel size of the image.
+        size: Size to which whole images are resized, or None.
+        common_spacing: Voxel size to which images are resampled, or None.
+
+    Returns:
+        Number of voxels along every axis, which is rounded for a common voxel size.
+    """
+    if size is not None:
+        return size
+    if common_spacing is not None:
+        return tuple(max(1, round(n * s / t)) for n, s, t in zip(shape, spacing, common_spacing, strict=True))
+    return shape
 
 
 def _tensor(array: NDArray[np.generic]) -> Tensor:

@@ -5,7 +5,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -240,6 +240,11 @@ class ChannelWriter:
             for number in range(channels)
         ]
         self._open = ExitStack()
+
+    @property
+    def channels(self) -> Sequence[FrameWriter]:
+        """Writer of every channel, for writing them at the same time."""
+        return self._writers
 
     def __enter__(self) -> Self:
         """Create the temporary files."""

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
 from torch import Tensor, nn
 
-from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.errors import InputError
+from cm_lightning.models.checkpoints import read_checkpoint
 
 
 def load_pretrained(module: nn.Module, path: Path) -> list[str]:
@@ -28,9 +27,8 @@ def load_pretrained(module: nn.Module, path: Path) -> list[str]:
         MissingInputError: The file does not exist.
         InputError: The file is not a checkpoint, or contains no matching weights.
     """
-    if not path.is_file():
-        raise MissingInputError(f"The checkpoint {path} (model.init_from) does not exist; expected one written by fit.")
-    stored = _read(path)
+    content = read_checkpoint(path, "model.init_from")
+    stored: Mapping[str, Tensor] = content.get("state_dict", content)
     current = module.state_dict()
     if not current.keys() & stored.keys():
         raise InputError(
@@ -60,18 +58,6 @@ def load_pretrained(module: nn.Module, path: Path) -> list[str]:
             notes.append(f"{name}: shape {list(value.shape)}, but {list(stored_value.shape)} in the checkpoint")
     module.load_state_dict(new_state, strict=False)
     return notes + [f"{name}: only in the checkpoint" for name in stored if name not in current]
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    """Read the weights of a checkpoint or of a file with a state dict."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise InputError(f"{path} (model.init_from) is not a checkpoint: {error}.") from error
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path} (model.init_from) contains a {type(content).__name__}, expected weights.")
-    weights: Mapping[str, Tensor] = content.get("state_dict", content)
-    return weights
 
 
 def _number_of_input_images(name: str, stored: Tensor, current: Tensor) -> int:

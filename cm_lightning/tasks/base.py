@@ -1,7 +1,8 @@
 """Base class of all tasks, with the steps of training, validation, testing and prediction."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from typing import Any, Literal, cast
 
 import pandas as pd
@@ -23,6 +24,9 @@ from cm_lightning.tasks.windows import Maps, slide_along_elevation
 from cm_lightning.uncertainty import entropy
 
 Stage = Literal["fit", "validate", "test", "predict"]
+# Images are not mirrored vertically, because depth has a physical meaning.
+MirroredAxis = Literal["lateral", "elevation"]
+MIRRORED_DIMS: dict[MirroredAxis, int] = {"lateral": 3, "elevation": 4}
 # Confidence maps of a batch that are measured or written at file resolution.
 CONFIDENCE_KEYS = ("confidence", "image_confidence")
 
@@ -84,8 +88,12 @@ class BaseTask(LightningModule):
         temperature_scaling: Fit the temperature of the logits in every validation. In ``predict``, divide the logits by
             the temperature of the checkpoint, which changes probabilities but not the segmentation. In ``test``,
             measure calibration with and without it.
+        mirroring: Axes along which images are mirrored in ``test`` and ``predict``. The probabilities of all
+            combinations are averaged. Confidence maps are mirrored with their images.
 
     Attributes:
+        members: Further trained tasks, whose probabilities are averaged with those of this task in ``test`` and
+            ``predict``.
         class_names: Names of the classes 1, 2, ..., without the background.
         window: Sliding-window inferer; None if whole images are predicted.
         largest_component: Post-processing by the largest connected component.
@@ -101,8 +109,11 @@ class BaseTask(LightningModule):
         patch_size: tuple[int, ...] | None = None,
         largest_component: bool = False,
         temperature_scaling: bool = False,
+        mirroring: Sequence[MirroredAxis] = (),
     ) -> None:
         super().__init__()
+        self.members: list[BaseTask] = []  # a list, so that their weights are not those of this module
+        self.mirroring = tuple(mirroring)
         self.class_names = list(classes)
         self.window = None if patch_size is None else SlidingWindowInferer(patch_size, mode="gaussian", overlap=0.5)
         self.largest_component = LargestComponent(self.class_names, largest_component)
@@ -141,7 +152,8 @@ class BaseTask(LightningModule):
     @property
     def prediction_kind(self) -> str:
         """Name of the subfolder for predictions with the current settings; empty for a plain prediction."""
-        return ""
+        kinds = {"ensemble": bool(self.members), "mirrored": bool(self.mirroring)}
+        return "_".join(name for name, applies in kinds.items() if applies)
 
     def needs_confidence(self, stage: Stage) -> bool:
         """Return whether a stage requires confidence maps."""
@@ -182,7 +194,10 @@ class BaseTask(LightningModule):
                 f"The model was created for the classes {', '.join(self.class_names)}, but data.classes are "
                 f"{', '.join(data.classes)}; expected the same classes in the same order."
             )
-        if data.confidence_mode == "none" and self.needs_confidence(stage):
+        if any(axis == "elevation" for axis in self.mirroring) and data.spatial_dims == 2:
+            raise InputError("model.mirroring elevation needs volumes, but data.spatial_dims is 2; expected lateral.")
+        needs_confidence = any(task.needs_confidence(stage) for task in (self, *self.members))
+        if data.confidence_mode == "none" and needs_confidence:
             raise InputError(
                 f"{stage} needs confidence maps (for input mode 2ch, a confidence loss, or a confidence head), but "
                 "data.confidence_mode is none; expected native or on_the_fly."
@@ -194,18 +209,46 @@ class BaseTask(LightningModule):
         if isinstance(data, UltrasoundDataModule):
             self.check_data(data, cast(Stage, stage))
 
-    def outputs(self, batch: Batch) -> Tensor:
+    def outputs(self, batch: Batch, mirrored: Sequence[int] = ()) -> Tensor:
         """Run the network on whole images, with sliding windows if it is trained on patches.
+
+        Args:
+            batch: A batch of the data module.
+            mirrored: Dimensions of the input that are mirrored; the output is mirrored back.
+
+        Returns:
+            All output channels, ``(B, channels, ...)``, of which the first ones are the classes.
+        """
+        inputs = self.network_input(batch).flip(tuple(mirrored)) if mirrored else self.network_input(batch)
+        outputs: Tensor = self(inputs) if self.window is None else self.window(inputs, self)
+        return outputs.flip(tuple(mirrored)) if mirrored else outputs
+
+    def averaged_outputs(self, batch: Batch) -> Tensor:
+        """Average the outputs of all members of an ensemble and of all mirrored versions, for test and prediction.
 
         Args:
             batch: A batch of the data module.
 
         Returns:
-            All output channels, ``(B, channels, ...)``, of which the first ones are the classes.
+            Output channels, ``(B, channels, ...)``. If there are several outputs, those of the classes are logarithms
+            of mean probabilities, whose softmax are these probabilities.
         """
-        inputs = self.network_input(batch)
-        outputs: Tensor = self(inputs) if self.window is None else self.window(inputs, self)
-        return outputs
+        dims = [MIRRORED_DIMS[axis] for axis in self.mirroring]
+        versions = [chosen for number in range(len(dims) + 1) for chosen in combinations(dims, number)]
+        tasks = [self, *(member.to(self.device) for member in self.members)]
+        if len(tasks) * len(versions) == 1:
+            return self.outputs(batch)
+        classes = len(self.class_names) + 1
+        total: Tensor | None = None
+        for task in tasks:
+            for mirrored in versions:
+                outputs = task.outputs(batch, mirrored).float()
+                outputs[:, :classes] = outputs[:, :classes].softmax(dim=1)
+                total = outputs if total is None else total.add_(outputs)
+        assert total is not None
+        mean = total.div_(len(tasks) * len(versions))
+        mean[:, :classes] = mean[:, :classes].clamp_min(torch.finfo(mean.dtype).tiny).log()
+        return mean
 
     def class_logits(self, outputs: Tensor) -> Tensor:
         """Return the channels of the classes including the background, ``(B, C, ...)``."""
@@ -307,7 +350,7 @@ class BaseTask(LightningModule):
         """
 
         def compute(part: Batch) -> Maps:
-            outputs = self.outputs(part)
+            outputs = self.averaged_outputs(part)
             self.log_quality(outputs, part, "test")
             return self.output_maps(outputs)
 
@@ -347,7 +390,7 @@ class BaseTask(LightningModule):
         Returns:
             The prediction, which is computed while its frames are read.
         """
-        parts = self.native_parts(batch, self.in_precision(lambda part: self.output_maps(self.outputs(part))))
+        parts = self.native_parts(batch, self.in_precision(lambda part: self.output_maps(self.averaged_outputs(part))))
         return self.prediction(batch, map(self._predicted, parts))
 
     def in_precision(self, compute: Callable[[Batch], Maps]) -> Callable[[Batch], Maps]:

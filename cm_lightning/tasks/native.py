@@ -62,9 +62,10 @@ def native_frames(parts: Iterable[Maps], grid_frames: int, shape: Sequence[int])
             )
             done = stop
         if done < number:
-            below = _position(done, grid_frames, number)[0]
-            stored = {name: values[..., below - first :].clone() for name, values in stored.items()}
-            first = below
+            # The next frame may need frames that have not been computed yet.
+            unused = min(_position(done, grid_frames, number)[0], ready) - first
+            stored = {name: values[..., unused:].clone() for name, values in stored.items()}
+            first += unused
 
 
 def resize_linearly(image: Tensor, shape: Sequence[int]) -> Tensor:

@@ -21,7 +21,7 @@ from cm_lightning.metrics import SCORE
 from cm_lightning.models import NetworkName, count_parameters, create_network, load_pretrained
 from cm_lightning.models.dropout import check_dropout
 from cm_lightning.models.networks import check_size, pad_to_fit
-from cm_lightning.tasks.base import BaseTask, Prediction, Stage, most_probable
+from cm_lightning.tasks.base import BaseTask, MirroredAxis, Prediction, Stage, most_probable
 from cm_lightning.tasks.native import NativeFrames
 from cm_lightning.tasks.schedules import ScheduleName, create_schedule, set_learning_rate
 from cm_lightning.tasks.windows import Maps
@@ -37,6 +37,7 @@ NOT_IN_CHECKPOINTS = [
     "mc_dropout",
     "largest_component",
     "temperature_scaling",
+    "mirroring",
     "optimizer",
     "lr_scheduler",
 ]
@@ -83,6 +84,8 @@ class SegmentationTask(BaseTask):
             the temperature of the checkpoint, which changes probabilities but not the segmentation. In ``test``,
             measure calibration with and without it. The mean of MC dropout is not scaled, since the temperature is
             fitted to predictions without dropout.
+        mirroring: Axes (``lateral``, ``elevation``) along which images are mirrored in ``test`` and ``predict``. The
+            probabilities of all combinations are averaged. Do not use it if classes differ by their side.
         init_from: Checkpoint with initial weights; its numbers of input channels and classes may differ.
         spatial_size: Size of the images in voxels; set from the data module.
         patch_size: Size of training patches and of the sliding window in voxels; set from the data module.
@@ -114,12 +117,13 @@ class SegmentationTask(BaseTask):
         mc_dropout: MCDropout | None = None,
         largest_component: bool = False,
         temperature_scaling: bool = False,
+        mirroring: list[MirroredAxis] | None = None,
         init_from: Path | None = None,
         spatial_size: list[int] | None = None,
         patch_size: list[int] | None = None,
     ) -> None:
         window = None if patch_size is None else tuple(patch_size)
-        super().__init__(classes, window, largest_component, temperature_scaling)
+        super().__init__(classes, window, largest_component, temperature_scaling, mirroring or ())
         if input_mode not in get_args(InputMode):
             raise InputError(f"Unknown input mode {input_mode!r}; expected one of {', '.join(get_args(InputMode))}.")
         if confidence_head < 0:
@@ -157,7 +161,7 @@ class SegmentationTask(BaseTask):
     @property
     def prediction_kind(self) -> str:
         """Name of the subfolder for predictions with the current settings; empty for a plain prediction."""
-        return "" if self.mc_dropout is None else "mc_dropout"
+        return super().prediction_kind if self.mc_dropout is None else "mc_dropout"
 
     def configure_models(self) -> None:
         """Create the network, and check that it supports the image size."""
@@ -211,11 +215,23 @@ class SegmentationTask(BaseTask):
     def check_data(self, data: UltrasoundDataModule, stage: Stage) -> None:
         """Check that classes, confidence maps, dimensions and image size of the data match this task."""
         super().check_data(data, stage)
+        if self.mc_dropout is not None and stage == "predict" and (self.mirroring or self.members):
+            raise InputError(
+                "model.mc_dropout cannot be combined with model.mirroring or --ensemble; expected only one of them."
+            )
         if data.spatial_dims != self.hparams["spatial_dims"]:
             raise InputError(
                 f"The model was created for {self.hparams['spatial_dims']} dimensions, but data.spatial_dims is "
                 f"{data.spatial_dims}; set both to the same number."
             )
+        for name in ("spatial_size", "patch_size"):
+            trained, found = self.hparams[name], getattr(data, name)
+            if trained is not None and tuple(trained) != found:
+                raise InputError(
+                    f"The model was created for data.{name} {list(trained)}, but data.{name} is "
+                    f"{None if found is None else list(found)}; expected the same, since the network knows structures "
+                    "by their size in voxels."
+                )
         size = data.patch_size or data.spatial_size
         if size is not None:
             check_size(self.network, size)
