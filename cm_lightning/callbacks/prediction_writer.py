@@ -22,6 +22,7 @@ from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.data.cases import Case
 from cm_lightning.drawing import class_colour
+from cm_lightning.errors import InputError
 from cm_lightning.io import Axes, ChannelWriter, FileImage, FrameWriter, is_picture, upright
 from cm_lightning.io.slicer import segmentation_template
 from cm_lightning.tasks import BaseTask, SegmentationTask
@@ -93,15 +94,24 @@ class PredictionWriter(BasePredictionWriter):
         assert isinstance(data, UltrasoundDataModule)
         assert isinstance(pl_module, BaseTask)
         folder = (self.folder or fold_folder(trainer).predictions) / pl_module.prediction_kind
-        folder.mkdir(parents=True, exist_ok=True)
         case = next(case for case in data.cases_of("predict") if case.id == prediction.case)
         files = _CaseFiles(folder, case, data.template(case), data.axes, data.classes, self.format, self.dtype)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write(files, prediction, pl_module)
+        except OSError as error:
+            if isinstance(error, InputError):
+                raise
+            reason = error.strerror or error
+            raise InputError(f"The prediction of {case.id} in {folder} cannot be written: {reason}.") from error
+
+    def _write(self, files: "_CaseFiles", prediction: Prediction, task: BaseTask) -> None:
         with ExitStack() as stack:
             for number, part in enumerate(prediction.frames):
                 if number == 0:
                     for name, values in part.maps.items():
                         if name in QUANTITIES and self.maps:
-                            stack.enter_context(files.open_map(name, len(values), _largest(name, pl_module)))
+                            stack.enter_context(files.open_map(name, len(values), _largest(name, task)))
                         elif name == "samples":
                             for sample in range(len(values)):
                                 stack.enter_context(files.open_labels(_sample_name(sample + 1)))

@@ -5,6 +5,7 @@ Heavy packages are imported only once the command line has been parsed, so that 
 
 OWN_COMMANDS = {
     "confmap": "compute the confidence maps of pictures, sequences, videos and volumes",
+    "export": "write a trained network as an ONNX file or as a program of torch.export",
     "crossval": "train and test all folds, one process per fold, and evaluate them together",
     "report": "write a page with the tables, statistics and figures of finished runs",
     "variability": "compare predictive uncertainty and rater variability, and relate both to confidence",

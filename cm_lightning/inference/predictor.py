@@ -133,20 +133,11 @@ class Predictor:
             The prediction.
 
         Raises:
-            InputError: The image has a wrong number of axes, is constant or not finite, or the spacing is missing or
-                invalid.
+            InputError: See :meth:`prepare`.
         """
         dims = self.task.hparams["spatial_dims"]
         order = Axes(axes or " ".join(("depth", "lateral", "elevation")[:dims]))
-        values = np.asarray(image)
-        if values.ndim != dims or len(order.names) != dims:
-            raise InputError(
-                f"The image has the shape {values.shape} and the axes {order.text!r}; expected {dims} of both, as in "
-                "the training."
-            )
-        values = order.from_file(values)
-        check_image(values, "The image")
-        batch = self._batch(values, self._spacing(spacing, order, dims), geometry)
+        batch = self.prepare(image, spacing, order.text, geometry)
         with torch.inference_mode():
             maps = self.task.predict_step(batch, 0).whole()
         arrays = {name: value.float().cpu().numpy() for name, value in maps.items() if name != "segmentation"}
@@ -169,6 +160,41 @@ class Predictor:
             maps=arrays,
             classes=dict(classes),
         )
+
+    def prepare(
+        self,
+        image: NDArray[np.generic],
+        spacing: Sequence[float] | None = None,
+        axes: str | None = None,
+        geometry: ProbeGeometry | None = None,
+    ) -> Batch:
+        """Prepare one image as input of the network, as the data module does.
+
+        Args:
+            image: Grey values; see :meth:`__call__`.
+            spacing: Voxel size in mm.
+            axes: Meaning of the axes of ``image`` and ``spacing``.
+            geometry: Insonified region.
+
+        Returns:
+            Batch with ``image``, ``domain`` and, if the network needs it, ``confidence`` on its grid, or with
+            ``frames`` for a network with sliding windows over volumes.
+
+        Raises:
+            InputError: The image has a wrong number of axes, is constant or not finite, or the spacing is missing or
+                invalid.
+        """
+        dims = self.task.hparams["spatial_dims"]
+        order = Axes(axes or " ".join(("depth", "lateral", "elevation")[:dims]))
+        values = np.asarray(image)
+        if values.ndim != dims or len(order.names) != dims:
+            raise InputError(
+                f"The image has the shape {values.shape} and the axes {order.text!r}; expected {dims} of both, as in "
+                "the training."
+            )
+        values = order.from_file(values)
+        check_image(values, "The image")
+        return self._batch(values, self._spacing(spacing, order, dims), geometry)
 
     def _spacing(self, spacing: Sequence[float] | None, order: Axes, dims: int) -> tuple[float, ...]:
         if spacing is None:
