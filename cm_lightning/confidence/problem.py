@@ -28,6 +28,12 @@ Method = Literal["cg", "direct"]
 Array = Any
 
 
+# Smallest number of pixels along the second axis of an array that is taken for a picture with colour channels.
+COLOUR_WIDTH = 16
+# Range of floating-point intensities that are clearly on the scale from 0 to 1, also after augmentation or noise.
+SCALE_RANGE = (-0.5, 2.0)
+
+
 @dataclass(frozen=True)
 class SolverParameters:
     """Parameters of :class:`cm_lightning.confidence.ConfidenceMapSolver`.
@@ -181,6 +187,13 @@ class Problem:
             raise ValueError(f"frames must have the axes (..., depth, lateral), found shape {tuple(frames.shape)}.")
         if 0 in frames.shape[-2:]:
             raise ValueError(f"frames must have at least one pixel, found shape {tuple(frames.shape)}.")
+        if frames.ndim == 3 and frames.shape[-1] in (3, 4) and frames.shape[-2] >= COLOUR_WIDTH:
+            raise ValueError(
+                f"frames must have the shape (..., depth, lateral), found {tuple(frames.shape)}, whose last axis seems "
+                "to contain colour channels; convert it to grey levels."
+            )
+        if "complex" in str(frames.dtype):
+            raise ValueError(f"frames must be real, found {frames.dtype}; take the magnitude of complex values.")
         self.parameters = parameters
         self.backend = choose_backend(parameters.backend, frames)
         self.leading: tuple[int, ...] = tuple(frames.shape[:-2])
@@ -195,6 +208,8 @@ class Problem:
         if self.backend == "cpu":
             self.frames = to_numpy(self.frames)
             self.check_finite(np.isfinite(self.frames).all(axis=(-2, -1)))
+        if parameters.normalise == "fixed":
+            self._check_scale()
         full_shape = tuple(frames.shape)
         given = {"domain": domain, "source": source, "sink": sink}
         masks, numbers = distinct_masks(
@@ -205,6 +220,30 @@ class Problem:
         self.boundary = find_boundary(
             self.shape[0], self.shape[1:], intensities, (on_cpu[0], on_cpu[1], on_cpu[2]), numbers, parameters.sink
         )
+
+    def _check_scale(self) -> None:
+        """Check that intensities have the fixed scale of their type, so that no map is computed with another one.
+
+        Raises:
+            ValueError: Floating-point intensities are not between 0 and 1, or integers of another type than uint8 are
+                all in its range, so that their unit is unknown.
+        """
+        if self.parameters.mode == "RF" or 0 in self.frames.shape:
+            return
+        lowest, highest = float(self.frames.min()), float(self.frames.max())
+        is_integer = "int" in str(self.frames.dtype)
+        is_scaled = SCALE_RANGE[0] <= lowest and highest <= SCALE_RANGE[1]
+        if not is_integer and "bool" not in str(self.frames.dtype) and not is_scaled:
+            raise ValueError(
+                "normalise='fixed' needs floating-point intensities from 0 to 1, or integers; found intensities from "
+                f"{lowest:.4g} to {highest:.4g}. Divide by the intensity of white, or use normalise='frame'."
+            )
+        if is_integer and str(self.frames.dtype).removeprefix("torch.") != "uint8" and (lowest < 0 or highest <= 255):
+            raise ValueError(
+                f"normalise='fixed' divides integers by the maximum of their type, but found {self.frames.dtype} with "
+                f"intensities from {lowest:.0f} to {highest:.0f}. Convert intensities up to 255 to uint8, or use "
+                "normalise='frame'."
+            )
 
     def check_finite(self, finite: BoolArray, frames: Sequence[int] | None = None) -> None:
         """Check that frames are finite.

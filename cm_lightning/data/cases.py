@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from lightning_utilities.core.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 
 from cm_lightning.errors import InputError
-from cm_lightning.io import AXIS_NAMES, Axes, FileImage, read_image
+from cm_lightning.io import AXIS_NAMES, Axes, FileImage, align_label, read_image
 
 # Set of the official split of a data set: "train", "val" or "test".
 Subset = str
@@ -79,7 +80,7 @@ def read_case(case: Case, axes: Axes, classes: dict[str, int], spacing: tuple[fl
         )
     image = axes.from_file(file.array)
     check_image(image, str(case.image))
-    label = None if case.label is None else read_label(case.label, case.image, file.array.shape, axes, classes)
+    label = None if case.label is None else read_label(case.label, case.image, file, axes, classes)
     file_spacing = spacing or file.spacing
     if file_spacing is not None and len(file_spacing) != expected:
         raise InputError(
@@ -114,15 +115,16 @@ def check_image(image: NDArray[np.generic], name: str) -> None:
         raise InputError(f"{name} is constant ({image.flat[0]}); expected an ultrasound image.")
 
 
-def read_label(
-    path: Path, image: Path, shape: tuple[int, ...], axes: Axes, classes: dict[str, int]
-) -> NDArray[np.uint8]:
+def read_label(path: Path, image: Path, file: FileImage, axes: Axes, classes: dict[str, int]) -> NDArray[np.uint8]:
     """Read a label file and convert its values to class indices.
+
+    A label whose axes are stored in another order or direction than those of its image, which the files state by their
+    affine matrices, is brought to the grid of the image.
 
     Args:
         path: Label file.
         image: Corresponding image file, for error messages.
-        shape: Shape of the image in the order of the file axes.
+        file: The image with the axes of its file.
         axes: Axes of the file.
         classes: Value of every class in the label files.
 
@@ -131,11 +133,16 @@ def read_label(
 
     Raises:
         MissingInputError: The file does not exist.
-        InputError: The shape differs from that of the image, or the label contains unknown values.
+        InputError: The label is on another grid than the image, or contains unknown values.
     """
-    array = read_image(path, is_label=True).array
-    if array.shape != shape:
-        raise InputError(f"{path} has the shape {array.shape}; expected {shape}, the shape of its image {image}.")
+    read = read_image(path, is_label=True)
+    alignment = align_label(read, file, path, image)
+    if not alignment.is_identity:
+        rank_zero_info(
+            f"The axes of {path.name} are stored in another order or direction than those of {image.name}, as both "
+            "files state; the label was brought to the grid of the image."
+        )
+    array = alignment.apply(read.array)
     values = pd.unique(array.ravel(order="K"))
     unknown = sorted(set(values.tolist()) - {0, *classes.values()})
     if unknown:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cm_lightning.data.cases import Case, read_label
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.io import Axes, is_image, read_image, stem
+from cm_lightning.io.file_image import without_values
 
 RATER_FOLDER = "ratersTr"
 RATER_PATTERN = r"(?P<rater>.+?)(_(?P<repeat>[0-9]+))?"
@@ -119,7 +120,8 @@ def read_rater_labels(
         InputError: The name or the content of a file is invalid, or a frame does not exist.
     """
     files = find_rater_files(folder / case.id, pattern)
-    shape = read_image(case.image).array.shape
+    image = without_values(read_image(case.image))
+    shape = image.array.shape
     if frames is not None:
         if len(shape) != 3:
             raise InputError(
@@ -133,6 +135,6 @@ def read_rater_labels(
             )
     labels = []
     for file in files:
-        label = read_label(file.path, case.image, shape, axes, classes)
+        label = read_label(file.path, case.image, image, axes, classes)
         labels.append(label if frames is None else label[:, :, list(frames)])
     return RaterLabels(np.stack(labels), tuple(file.rater for file in files))

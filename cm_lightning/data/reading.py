@@ -14,6 +14,7 @@ from cm_lightning.data.cases import Case, CaseArrays, read_case
 from cm_lightning.data.frames import to_frames
 from cm_lightning.errors import InputError
 from cm_lightning.io import Axes, FileImage, read_image
+from cm_lightning.io.file_image import without_values
 from cm_lightning.io.geometry import geometry_of_frames
 
 # Maximum memory in bytes of cases that are kept for later steps. Most sets of 2D frames fit, but not all volumes of the
@@ -149,11 +150,6 @@ class CaseReader:
         """Return the state without kept cases, so that they are not copied to worker processes."""
         free_bytes = self._free_bytes + sum(read.nbytes for read in self._kept.values())
         return {**self.__dict__, "_kept": {}, "_free_bytes": free_bytes}
-
-
-def without_values(file: FileImage) -> FileImage:
-    """Return an image with the same geometry and metadata, whose array is 0 everywhere and takes no memory."""
-    return replace(file, array=np.broadcast_to(np.zeros((), file.array.dtype), file.array.shape))
 
 
 def image_geometry(

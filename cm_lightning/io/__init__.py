@@ -1,5 +1,6 @@
 """Reading and writing of image files with named axes."""
 
+from cm_lightning.io.alignment import align_label
 from cm_lightning.io.axes import AXIS_NAMES, Axes
 from cm_lightning.io.dicom import dicom_region
 from cm_lightning.io.geometry import read_geometry, write_geometry
@@ -23,6 +24,7 @@ __all__ = [
     "ChannelWriter",
     "FileImage",
     "FrameWriter",
+    "align_label",
     "dicom_region",
     "is_image",
     "is_picture",

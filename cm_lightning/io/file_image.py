@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,11 @@ class FileImage:
     region: Geometry | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     rows_first: bool = False
+
+
+def without_values(file: FileImage) -> FileImage:
+    """Return an image with the same geometry and metadata, whose array is 0 everywhere and takes no memory."""
+    return replace(file, array=np.broadcast_to(np.zeros((), file.array.dtype), file.array.shape))
 
 
 def picture_image(

@@ -8,7 +8,7 @@ from scipy import ndimage, stats
 from scipy.optimize import minimize
 
 from cm_lightning.confidence.boundary import BoolArray
-from cm_lightning.confidence.domain.regions import first_to_last, largest_region
+from cm_lightning.confidence.domain.regions import above_background, first_to_last, largest_region
 from cm_lightning.confidence.domain.shapes import Sector
 
 FloatArray = NDArray[np.float64]
@@ -74,14 +74,15 @@ def find_fan(frame: NDArray[np.generic], threshold: float = 0.0, aspect: float =
 
     Args:
         frame: Frame, ``(depth, lateral)``.
-        threshold: Maximum intensity of the background.
+        threshold: Maximum intensity of the background; for frames with negative intensities, such as those in dB, it is
+            relative to the lowest one.
         aspect: Ratio of the pixel width to the pixel height, both in mm.
 
     Returns:
         Sector of the fan, in pixels of the frame; None if the bright region does not have two edges that diverge
         downwards.
     """
-    region = largest_region(np.asarray(frame) > threshold)
+    region = largest_region(above_background(np.asarray(frame), threshold))
     factor = max(1, -(-max(region.shape) // FITTED_SIDE))
     height, width = (side // factor * factor for side in region.shape)
     blocks = region[:height, :width].reshape(height // factor, factor, width // factor, factor)

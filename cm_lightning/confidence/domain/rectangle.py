@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cm_lightning.confidence.boundary import BoolArray
-from cm_lightning.confidence.domain.regions import first_to_last, largest_region
+from cm_lightning.confidence.domain.regions import above_background, first_to_last, largest_region
 
 
 def linear_probe_domain(
@@ -20,13 +20,14 @@ def linear_probe_domain(
 
     Args:
         frames: Frames, ``(..., depth, lateral)``, which are processed separately.
-        threshold: Maximum intensity of the background.
+        threshold: Maximum intensity of the background; for frames with negative intensities, such as those in dB, it is
+            relative to the lowest one.
         minimum_fraction: Minimum fraction of bright pixels in the first and last row and column of the rectangle.
 
     Returns:
         Mask, ``(..., depth, lateral)``, which is empty for frames without bright pixels.
     """
-    bright = np.asarray(frames) > threshold
+    bright = above_background(np.asarray(frames), threshold)
     domain = np.zeros(bright.shape, dtype=bool)
     for index in np.ndindex(bright.shape[:-2]):
         columns = first_to_last(largest_region(bright[index]).mean(axis=0) > minimum_fraction)

@@ -1,6 +1,8 @@
 """Connected bright regions of frames."""
 
+
 import numpy as np
+from numpy.typing import NDArray
 
 from cm_lightning.confidence.boundary import BoolArray
 
@@ -43,3 +45,20 @@ def first_to_last(flags: BoolArray) -> BoolArray:
     to_last = np.logical_or.accumulate(flags[..., ::-1], axis=-1)[..., ::-1]
     filled: BoolArray = from_first & to_last
     return filled
+
+
+def above_background(frames: NDArray[np.generic], threshold: float) -> NDArray[np.bool_]:
+    """Return the pixels that are brighter than the background.
+
+    Args:
+        frames: Frames, ``(..., depth, lateral)``, which are processed separately.
+        threshold: Maximum intensity of the background. It is relative to 0, or to the lowest intensity of a frame if
+            this is negative, as in frames in dB, whose background is black at -60 dB, for example.
+
+    Returns:
+        Mask, ``(..., depth, lateral)``.
+    """
+    if frames.size == 0:
+        return np.zeros(frames.shape, dtype=bool)
+    lowest = np.minimum(frames.min(axis=(-2, -1), keepdims=True), 0)
+    return np.greater(frames, lowest + threshold)

@@ -19,6 +19,15 @@ def test_rectangle_with_marks_and_shadow(rng):
     np.testing.assert_array_equal(linear_probe_domain(np.stack([frame, frame])), np.stack([expected] * 2))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_background_of_frames_in_decibels_is_their_lowest_intensity(rng, dtype):
+    grey = np.zeros((2, 80, 90))
+    grey[0, 10:60, 20:80] = rng.uniform(20, 255, (50, 60))
+    grey[1, 5:70, 30:80] = rng.uniform(20, 255, (65, 50))
+    decibels = (grey / 255 * 60 - 60).astype(dtype)
+    np.testing.assert_array_equal(linear_probe_domain(decibels), linear_probe_domain(grey))
+
+
 def test_domain_of_a_black_frame_is_empty():
     assert not linear_probe_domain(np.zeros((5, 6))).any()
 
