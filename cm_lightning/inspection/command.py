@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from tqdm import tqdm
 
 from cm_lightning.data.cases import Case
@@ -17,12 +16,13 @@ from cm_lightning.inspection.detection import detect_layout, orphans
 from cm_lightning.inspection.files import write_text
 from cm_lightning.inspection.findings import Findings
 from cm_lightning.inspection.measuring import Measuring, measure_case
+from cm_lightning.inspection.orienting import better_axes
 from cm_lightning.inspection.page import MAX_PICTURES, page
 from cm_lightning.inspection.settings import DataSettings
-from cm_lightning.inspection.table import case_rows, csv_text, print_report
+from cm_lightning.inspection.table import case_rows, csv_text, make_console, print_report
 
 # Largest number of cases in which the insonified region is searched.
-MAX_SEARCHES = 200
+MAX_SEARCHES = 24
 TABLE = "cases.csv"
 PAGE = "inspection.html"
 
@@ -78,8 +78,13 @@ def inspect_data_set(
         layout = settings.layout
         cases = find_cases(root, layout, settings.patient_pattern, settings.patient_table)
     findings = _measure(cases, settings)
+    axes = None
+    # Files that do not state their axes are read again if their frames seem to be exchanged or upside down.
+    while settings is None and (better := better_axes(findings, axes)) is not None:
+        print(f"Inspecting again with the axes {better.value!r}: {better.reason}.")
+        findings, axes = _measure(cases, settings, better.value), better
     extra = orphans(root, layout, cases)
-    data = assess(root, layout, findings, extra) if settings is None else check(root, settings, findings, extra)
+    data = assess(root, layout, findings, extra, axes) if settings is None else check(root, settings, findings, extra)
     if target is not None and not data.classes.value:
         raise InputError(f"No label in {root} contains a value other than 0; a configuration needs classes.")
     proposed = configuration(target or Path("my.yaml"), data) if settings is None and data.classes.value else ""
@@ -87,14 +92,14 @@ def inspect_data_set(
     write_text(output / PAGE, page(data, proposed))
     if target is not None:
         write_text(target, proposed)
-    print_report(data, Console())
+    print_report(data, make_console())
     return Report(data, output / TABLE, output / PAGE)
 
 
-def _measure(cases: Sequence[Case], settings: DataSettings | None) -> list[Findings]:
+def _measure(cases: Sequence[Case], settings: DataSettings | None, axes: str | None = None) -> list[Findings]:
     searched, shown = _evenly(len(cases), MAX_SEARCHES), _evenly(len(cases), MAX_PICTURES)
     return [
-        measure_case(case, Measuring(settings, index in searched, index in shown))
+        measure_case(case, Measuring(settings, axes, index in searched, index in shown))
         for index, case in enumerate(tqdm(cases, "Inspecting", unit="case", disable=None))
     ]
 

@@ -67,7 +67,13 @@ class DataSet:
         return all(case.case.patient for case in self.findings)
 
 
-def assess(root: Path, layout: LayoutName, findings: Sequence[Findings], extra: Sequence[Problem]) -> DataSet:
+def assess(
+    root: Path,
+    layout: LayoutName,
+    findings: Sequence[Findings],
+    extra: Sequence[Problem],
+    axes: Choice[str] | None = None,
+) -> DataSet:
     """Propose settings for a data set, and compare its cases.
 
     Args:
@@ -75,6 +81,7 @@ def assess(root: Path, layout: LayoutName, findings: Sequence[Findings], extra: 
         layout: Its layout.
         findings: Findings of the cases.
         extra: Problems of files that belong to no case.
+        axes: Axes of the files, if they were chosen before.
 
     Returns:
         The data set.
@@ -85,7 +92,7 @@ def assess(root: Path, layout: LayoutName, findings: Sequence[Findings], extra: 
     if not any(case.is_readable for case in findings):
         problem = findings[0].problems[0].text
         raise InputError(f"None of the {len(findings)} images in {root} can be used. The first problem is: {problem}")
-    axes = propose_axes(findings)
+    axes = axes or propose_axes(findings)
     classes = propose_classes(findings, root, layout)
     domain = propose_domain(findings)
     cases = [case.case for case in findings]
@@ -94,6 +101,8 @@ def assess(root: Path, layout: LayoutName, findings: Sequence[Findings], extra: 
     if not all(case.patient for case in cases):
         pattern = propose_patient_pattern([case.id for case in cases])
         grouping = "group of near-duplicate images, since the file names do not seem to contain patients"
+        if any(domain.value not in case.thumbnails for case in findings if case.is_readable):
+            grouping += " (found in whole frames; fit compares insonified regions)"
         if pattern.value is not None:
             cases = find_cases(root, layout, pattern.value)
             grouping = f"patient, guessed from the file names with {pattern.value!r}; check it"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cm_lightning.confidence.domain import Side
 from cm_lightning.data.cases import Case
 
 # Value in a label file; a fraction only in damaged labels.
@@ -63,6 +64,8 @@ class Region:
         coverage: Fraction of the middle frame that is insonified.
         black_band_coverage: Fraction of the middle frame inside its black bands.
         black_band_overlap: Overlap (intersection over union) of the region and the rectangle inside the black bands.
+        side: Side of the frames at which the probe seems to be.
+        lies_on_its_side: Whether depth seems to run along the rows, judging by the texture.
         middle: Insonified pixels of the middle frame, ``(depth, lateral)``.
     """
 
@@ -71,6 +74,8 @@ class Region:
     coverage: float
     black_band_coverage: float
     black_band_overlap: float
+    side: Side
+    lies_on_its_side: bool
     middle: NDArray[np.bool_] = field(repr=False)
 
 

@@ -32,11 +32,13 @@ class Measuring:
 
     Attributes:
         settings: Settings of a configuration that are checked; None if a configuration is proposed.
+        axes: Axes of files that do not state theirs; the usual ones by default.
         is_region_searched: Whether the insonified region is searched.
         is_shown: Whether a picture is kept, even without a problem.
     """
 
-    settings: DataSettings | None
+    settings: DataSettings | None = None
+    axes: str | None = None
     is_region_searched: bool = True
     is_shown: bool = True
 
@@ -55,7 +57,7 @@ def measure_case(case: Case, how: Measuring) -> Findings:
         image = read_image(case.image)
     except InputError as error:
         return Findings(case, (Problem("unreadable image", str(error), True, case.id),))
-    findings = _measure_image(case, image, how.settings)
+    findings = _measure_image(case, image, how)
     label, findings = _measure_label(findings, image, how.settings)
     if not findings.is_readable or findings.intensities is None or not findings.intensities.is_finite:
         return findings
@@ -72,8 +74,8 @@ def measure_case(case: Case, how: Measuring) -> Findings:
     return _with_picture(findings, frames, None if label is None else axes.from_file(label), aspect)
 
 
-def _measure_image(case: Case, image: FileImage, settings: DataSettings | None) -> Findings:
-    array, shape = image.array, image.array.shape
+def _measure_image(case: Case, image: FileImage, how: Measuring) -> Findings:
+    settings, array, shape = how.settings, image.array, image.array.shape
     problems: list[Problem] = []
 
     def add(kind: str, text: str, is_fatal: bool = True) -> None:
@@ -86,7 +88,8 @@ def _measure_image(case: Case, image: FileImage, settings: DataSettings | None) 
         add("complex numbers", f"{case.image} contains complex numbers; expected real intensities.")
         return Findings(case, tuple(problems), shape=shape, dtype=str(array.dtype))
     usual = (USUAL_PICTURE_AXES if image.rows_first else USUAL_AXES)[array.ndim]
-    axes = image.axes or usual
+    assumed = how.axes if how.axes is not None and len(how.axes.split()) == array.ndim else usual
+    axes = image.axes or assumed
     if settings is not None:
         if len(settings.axes.split()) == array.ndim:
             axes = settings.axes

@@ -107,8 +107,8 @@ def page(data: DataSet, configuration: str = "") -> str:
     """
     rows = case_rows(data)
     columns = [column for column in rows[0] if column not in LEFT_OUT]
-    # A case with a picture and a problem comes before others; the order of the cases is kept otherwise.
-    pictured = sorted((case for case in data.findings if case.picture), key=lambda case: not case.problems)
+    pictured = [case for case in data.findings if case.picture is not None]
+    pictured.sort(key=lambda case: (not case.problems, case.region is None))
     shown = pictured[:MAX_PICTURES]
     groups = [
         ProblemGroup(

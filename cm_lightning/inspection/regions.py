@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cm_lightning.confidence import ProbeGeometry, ProbeName, find_geometry, linear_probe_domain
-from cm_lightning.confidence.domain import DOUBTFUL_SCORE
+from cm_lightning.confidence.domain import DOUBTFUL_SCORE, Side
 from cm_lightning.confidence.domain.orientation import lies_on_its_side
 from cm_lightning.data.duplicates import insonified_part, thumbnail
 from cm_lightning.errors import InputError
@@ -34,18 +34,23 @@ def search_region(findings: Findings, frames: NDArray[Any], aspect: float, domai
     case, middle = findings.case, frames[len(frames) // 2]
     problems = []
     try:
-        geometry, doubt = _find(frames, aspect, domain, Axes(findings.axes))
+        geometry, side = _find(frames, aspect, domain, Axes(findings.axes))
     except InputError as error:
         return findings.with_problems(Problem("insonified region", str(error), True, case.id))
     except ValueError as error:
         text = f"{case.image}: {error}"
         return findings.with_problems(Problem("insonified region", text, True, case.id))
-    if doubt is not None:
-        problems.append(Problem("side of the probe", f"{case.image}: {doubt}", case=case.id))
+    if side != "top":
+        text = (
+            f"The probe seems to be at the {side} of the frames of {case.image}. If it is, change data.axes, since the "
+            "first rows must be nearest to the probe."
+        )
+        problems.append(Problem("side of the probe", text, case=case.id))
     if geometry.warning is not None:
         problems.append(Problem("doubtful region", f"{case.image}: {geometry.warning}", case=case.id))
     inside = geometry.domain(middle)
-    if lies_on_its_side(frames, inside):
+    is_sideways = lies_on_its_side(frames, inside)
+    if is_sideways:
         text = (
             f"The frames of {case.image} seem to lie on their side: judging by their texture, depth runs along "
             f"{findings.axes.split()[Axes(findings.axes).order[1]].lstrip('-')!r} of the axes {findings.axes!r}. If it "
@@ -59,6 +64,8 @@ def search_region(findings: Findings, frames: NDArray[Any], aspect: float, domai
         coverage=float(inside.mean()),
         black_band_coverage=float(bands.mean()),
         black_band_overlap=float((inside & bands).sum() / max(1, (inside | bands).sum())),
+        side=side,
+        lies_on_its_side=is_sideways,
         middle=inside,
     )
     thumbnails = {**findings.thumbnails, str(domain): thumbnail(insonified_part(middle, inside))}
@@ -71,21 +78,13 @@ def frame_thumbnails(middle: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
     return {"whole": thumbnail(middle), "linear": thumbnail(insonified_part(middle, bands))}
 
 
-def _find(frames: NDArray[Any], aspect: float, domain: Domain, axes: Axes) -> tuple[ProbeGeometry, str | None]:
-    """Return the geometry as ``fit`` finds it, and a doubt about the side of the probe."""
+def _find(frames: NDArray[Any], aspect: float, domain: Domain, axes: Axes) -> tuple[ProbeGeometry, Side]:
+    """Return the geometry as ``fit`` finds it, and the side at which the probe seems to be."""
     if isinstance(domain, Path):
         shape = (frames.shape[1], frames.shape[2])
-        return ProbeGeometry("shape", geometry_of_frames(domain, axes, shape)), None
-    if domain != "auto":
-        return find_geometry(frames, domain, aspect=aspect, up="top"), None
-    geometry = find_geometry(frames, "auto", aspect=aspect, up="auto")
+        return ProbeGeometry("shape", geometry_of_frames(domain, axes, shape)), "top"
+    geometry = find_geometry(frames, domain, aspect=aspect, up="auto")
     if geometry.up == "top":
-        return geometry, None
-    side, is_doubtful = geometry.up, geometry.score < DOUBTFUL_SCORE
-    doubt = (
-        None
-        if is_doubtful
-        else f"The probe seems to be at the {side} of the frames. If it is, change data.axes, since the first rows "
-        "must be nearest to the probe."
-    )
-    return find_geometry(frames, "auto", aspect=aspect, up="top"), doubt
+        return geometry, "top"
+    side = "top" if geometry.score < DOUBTFUL_SCORE else geometry.up
+    return find_geometry(frames, domain, aspect=aspect, up="top"), side

@@ -13,6 +13,8 @@ from cm_lightning.inspection.findings import Findings, Problem
 # Rows in the terminal, and problems of a kind that are listed.
 MAX_ROWS = 20
 MAX_EXAMPLES = 3
+# Characters per line of the table in a file.
+WIDTH = 140
 
 
 def case_rows(data: DataSet) -> list[dict[str, str]]:
@@ -120,6 +122,12 @@ def problem_groups(problems: Sequence[Problem]) -> list[list[Problem]]:
     return sorted(kinds.values(), key=lambda group: not group[0].is_fatal)
 
 
+def make_console() -> Console:
+    """Return the terminal; files, into which the output may be redirected, get wide lines."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
+
+
 def print_report(data: DataSet, console: Console) -> None:
     """Print a summary, the table of the first cases, and the problems.
 
@@ -155,8 +163,8 @@ def _print_table(data: DataSet, console: Console) -> None:
         "region_score": "score",
     }
     for title in columns.values():
-        table.add_column(title, overflow="fold")
-    table.add_column("problems", overflow="fold")
+        table.add_column(title, no_wrap=True, overflow="ellipsis")
+    table.add_column("problems", no_wrap=True, overflow="ellipsis")
     order = sorted(range(len(data.findings)), key=lambda index: not data.findings[index].problems)
     rows = case_rows(data)
     for index in order[:MAX_ROWS]:
