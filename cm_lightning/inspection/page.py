@@ -37,8 +37,9 @@ pre {background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 13px}
 <ul>{% for text in group.texts %}<li>{{ text }}</li>
 {% endfor %}</ul>{% if group.others %}<p>and {{ group.others }} more, see the table.</p>{% endif %}
 {% endfor %}<h2>Pictures</h2>
-<p class="note">{{ shown }} of {{ total }} cases, those with problems first. Depth points down and the probe is at the
-top; otherwise change <code>data.axes</code>. Volumes are shown in the frame with the largest label.
+<p class="note">{{ shown }} of {{ total }} cases, those with problems first. The probe should be at the top, and depth
+should point down; otherwise change <code>data.axes</code>, in which a minus sign reverses an axis.
+Volumes are shown in the frame with the largest label.
 <span class="swatch" style="background: #33e6e6"></span>insonified region
 {% for name, colour in legend %}<span class="swatch" style="background: {{ colour }}"></span>{{ name }}{% endfor %}</p>
 <div class="pictures">{% for picture in pictures %}<figure>

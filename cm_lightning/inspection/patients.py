@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cm_lightning.data.cases import Case
-from cm_lightning.data.duplicates import group_thumbnails
+from cm_lightning.data.duplicates import CORRELATION, group_thumbnails
 from cm_lightning.data.splits import Fold, SplitName, make_folds
 from cm_lightning.errors import InputError
 from cm_lightning.inspection.findings import Findings, Problem
@@ -102,8 +102,8 @@ def _shared_groups(cases: Sequence[Case], groups: Sequence[int | None]) -> list[
     return [
         Problem(
             "similar images of different patients",
-            f"{first.image} and {other.image} are almost equal, but belong to the patients {first.patient} and "
-            f"{other.patient}.",
+            f"{first.image} and {other.image} look alike (correlation of their thumbnails above {CORRELATION}, or both "
+            f"like a third image), but belong to the patients {first.patient} and {other.patient}.",
             case=other.id,
         )
         for first, *others in members.values()

@@ -13,6 +13,7 @@ import numpy as np
 from cm_lightning.confidence import ProbeName
 from cm_lightning.confidence.domain import DOUBTFUL_SCORE
 from cm_lightning.data.layouts import LayoutName, read_description
+from cm_lightning.data.phantom.anatomy import MUSCLE_CLASSES, THYROID_CLASSES
 from cm_lightning.inspection.findings import Findings, Region
 from cm_lightning.io import AXIS_NAMES, Axes
 
@@ -23,6 +24,8 @@ PATIENT_PATTERNS = {
     r"(?i)((?:patient|pat|subject|subj|sub|volunteer|proband)[-_ ]?[0-9A-Za-z]*[0-9])": "name the patients",
     r"^([^_-]*[0-9][^_-]*)[_-]": "begin with a number that several of them share",
 }
+# Classes of data sets with a layout of their own.
+KNOWN_CLASSES: dict[LayoutName, dict[str, int]] = {"leg3d": MUSCLE_CLASSES, "segthy": THYROID_CLASSES}
 # Fewest patients of a split.
 MIN_PATIENTS = 3
 # Above this number of patients, five folds leave enough test patients.
@@ -84,14 +87,17 @@ def propose_classes(findings: Sequence[Findings], root: Path, layout: LayoutName
         Value of every class.
     """
     values = sorted({value for case in findings for value in case.foreground})
-    names = _described_names(read_description(root)) if layout == "nnunet" else {}
+    names = {value: name for name, value in KNOWN_CLASSES.get(layout, {}).items()}
+    source = "names as in the publication of this data set"
+    if layout == "nnunet":
+        names, source = _described_names(read_description(root)), "names from dataset.json"
     classes: dict[str, int] = {}
     for value in values:
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", names.get(value, "")).strip("_")
         classes[name if name and name not in (*classes, "background") else f"class_{value}"] = value
     known = sum(1 for name, value in classes.items() if name != f"class_{value}")
     if known == len(classes) and classes:
-        return Choice(classes, "names from dataset.json")
+        return Choice(classes, source)
     return Choice(classes, "the values in the labels; replace the names class_... by those of the structures")
 
 

@@ -99,7 +99,7 @@ def summary_lines(data: DataSet) -> list[tuple[str, str]]:
         ("classes", "; ".join(classes) or "none"),
         ("region", f"{data.domain.value}: {data.domain.reason}"),
         ("unit of folds", f"{data.grouping}; {data.split.number} in {len(data.split.folds)} folds"),
-        ("near-duplicates", f"{duplicates} images are similar to an earlier one"),
+        ("near-duplicates", f"{duplicates} of {len(data.findings)} images look like an earlier one"),
     ]
 
 
