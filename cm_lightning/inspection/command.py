@@ -21,7 +21,7 @@ from cm_lightning.inspection.page import MAX_PICTURES, page
 from cm_lightning.inspection.settings import DataSettings
 from cm_lightning.inspection.table import case_rows, csv_text, make_console, print_report
 
-# Largest number of cases in which the insonified region is searched.
+# Largest number of cases in which the network searches the insonified region; other domains take no time.
 MAX_SEARCHES = 24
 TABLE = "cases.csv"
 PAGE = "inspection.html"
@@ -97,7 +97,8 @@ def inspect_data_set(
 
 
 def _measure(cases: Sequence[Case], settings: DataSettings | None, axes: str | None = None) -> list[Findings]:
-    searched, shown = _evenly(len(cases), MAX_SEARCHES), _evenly(len(cases), MAX_PICTURES)
+    is_slow = settings is None or settings.domain == "auto"
+    searched, shown = _evenly(len(cases), MAX_SEARCHES if is_slow else len(cases)), _evenly(len(cases), MAX_PICTURES)
     return [
         measure_case(case, Measuring(settings, axes, index in searched, index in shown))
         for index, case in enumerate(tqdm(cases, "Inspecting", unit="case", disable=None))

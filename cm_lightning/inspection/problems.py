@@ -12,6 +12,8 @@ from cm_lightning.io import Axes
 SPACING_RATIO = 1.05
 # A class in fewer patients than folds is missing in a test set; a class in fewer cases than this fraction is rare.
 RARE_CLASS = 0.05
+# Name of the voxels that nnU-Net leaves out.
+IGNORED = "ignore"
 
 
 def compare_cases(findings: Sequence[Findings], axes: str) -> list[Findings]:
@@ -96,6 +98,12 @@ def _class_problems(
     problems = []
     if labelled and not classes:
         problems.append(Problem("no class", "No label contains a value other than 0.", True))
+    if IGNORED in classes:
+        text = (
+            f"dataset.json names the value {classes[IGNORED]} {IGNORED!r}: nnU-Net leaves such voxels out, but here "
+            "they would be a class."
+        )
+        problems.append(Problem("ignored voxels", text))
     for name, value in classes.items():
         owners = Counter(patient for case, patient in labelled if value in case.values)
         cases = sum(owners.values())

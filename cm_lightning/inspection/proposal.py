@@ -14,7 +14,7 @@ from cm_lightning.confidence import ProbeName
 from cm_lightning.confidence.domain import DOUBTFUL_SCORE
 from cm_lightning.data.layouts import LayoutName, read_description
 from cm_lightning.data.phantom.anatomy import MUSCLE_CLASSES, THYROID_CLASSES
-from cm_lightning.inspection.findings import Findings, Region
+from cm_lightning.inspection.findings import Findings
 from cm_lightning.io import AXIS_NAMES, Axes
 
 Setting = TypeVar("Setting")
@@ -32,7 +32,7 @@ MIN_PATIENTS = 3
 PATIENTS_FOR_FIVE_FOLDS = 20
 # Parts of a frame, scores and overlaps by which the insonified region is chosen.
 WHOLE_COVERAGE = 0.97
-BAND_OVERLAP = 0.95
+BAND_OVERLAP = 0.9
 MOST = 0.9
 # Longest side and number of voxels of the grid of a network, by the number of dimensions.
 MAX_SIDE = {2: 256, 3: 128}
@@ -167,13 +167,10 @@ def propose_domain(findings: Sequence[Findings]) -> Choice[ProbeName]:
 
     if most([region.coverage >= WHOLE_COVERAGE for region in reliable]):
         return Choice("whole", f"the frames have no background ({score})")
-    if most([_is_band(region) for region in reliable]):
-        return Choice("linear", f"rectangles inside a black background ({score})")
+    rectangles = sum(region.kind == "rectangle" for region in reliable)
+    if rectangles > len(reliable) / 2 and most([region.black_band_overlap >= BAND_OVERLAP for region in reliable]):
+        return Choice("linear", f"rectangles inside a black background; auto would take longer ({score})")
     return Choice("auto", f"the frames have a background ({score})")
-
-
-def _is_band(region: Region) -> bool:
-    return region.kind == "rectangle" and region.black_band_overlap >= BAND_OVERLAP
 
 
 @dataclass(frozen=True)

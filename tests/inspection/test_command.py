@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import re
 
 import numpy as np
@@ -74,6 +75,10 @@ def test_frames_to_a_trained_network(nnunet_set, tmp_path, no_pictures, capsys):
     assert config["model"]["init_args"]["batch_dice"] is True
     assert data["augmentation"]["flip"] == 0.0
     fit("my.yaml")
+    # The proposed folds are those of the training.
+    stored = json.loads(next((tmp_path / "outputs" / "cache" / "splits").iterdir()).read_text())
+    tested = {patient: str(number) for number, fold in enumerate(stored["folds"]) for patient in fold["test"]}
+    assert tested == {row["patient"]: row["test_fold"] for row in rows_of(output).values()}
     assert (tmp_path / "outputs" / "Dataset001_Leg_2ch" / "fold0" / "checkpoints" / "last.ckpt").is_file()
     # The configuration is valid for the data set from which it was made.
     assert inspect("data/Dataset001_Leg", "--config", "my.yaml") == 0

@@ -1,5 +1,7 @@
 """Proposed settings."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import yaml
@@ -8,6 +10,7 @@ from cm_lightning.data.cases import Case
 from cm_lightning.inspection.configuration import _Writer
 from cm_lightning.inspection.findings import Findings, Region
 from cm_lightning.inspection.orienting import better_axes
+from cm_lightning.inspection.problems import describe_data_set
 from cm_lightning.inspection.proposal import (
     Choice,
     choose_size,
@@ -86,6 +89,18 @@ def test_network_depends_on_classes():
     assert network.batch_size.value == 2
     assert network.max_epochs.value == 150
     assert not propose_network(cases, "lateral depth elevation", {"a": 1}, 20).batch_dice.value
+
+
+def test_problems_of_the_data_set():
+    cases = findings(region(), region(), region(), spacing=(0.1, 0.1, 0.5), values={0: 5, 1: 5})
+    patients = ["a", "b", "c"]
+    assert describe_data_set(cases, "lateral depth elevation", {"one": 1}, patients, 3) == []
+    cases[1] = replace(cases[1], spacing=(0.1, 0.2, 0.5), values={0: 10})
+    kinds = [problem.kind for problem in describe_data_set(cases, cases[0].axes, {"ignore": 1}, patients, 3)]
+    assert kinds == ["different voxel sizes", "ignored voxels", "rare class"]
+    cases[2] = replace(cases[2], spacing=None)
+    (first, *_) = describe_data_set(cases, cases[0].axes, {"one": 1}, patients, 2)
+    assert first.text.startswith("1 of 3 files contain no pixel size, for example None;")
 
 
 def test_text_is_quoted_for_yaml():
