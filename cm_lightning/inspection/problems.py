@@ -39,7 +39,10 @@ def compare_cases(findings: Sequence[Findings], axes: str) -> list[Findings]:
             problems.append(Problem("axes", text, False, case.case.id))
         other = first_with.setdefault(case.digest, case) if case.digest else case
         if other is not case:
-            text = f"{other.case.image} and {case.case.image} contain the same pixels."
+            text = f"{other.case.image} and {case.case.image} contain the same pixels"
+            text += (
+                f", but their labels differ ({other.values} and {case.values})." if other.values != case.values else "."
+            )
             problems.append(Problem("the same image twice", text, False, case.case.id))
         compared.append(case.with_problems(*problems))
     return compared

@@ -35,8 +35,8 @@ WHOLE_COVERAGE = 0.97
 BAND_OVERLAP = 0.9
 MOST = 0.9
 # Longest side and number of voxels of the grid of a network, by the number of dimensions.
-MAX_SIDE = {2: 256, 3: 128}
-MAX_VOXELS = {2: 256 * 256, 3: 96**3}
+MAX_SIDE = {2: 192, 3: 128}
+MAX_VOXELS = {2: 192 * 192, 3: 96**3}
 CHANNELS = {2: (16, 32, 64, 128, 256), 3: (16, 32, 64, 128)}
 BATCH_SIZE = {2: 8, 3: 2}
 # Gradient steps of a first training, and limits of its number of epochs.
@@ -230,8 +230,8 @@ def propose_network(
     extent = " x ".join(f"{side * step:.3g}" for side, step in zip(shape, spacing, strict=True))
     pixels = " x ".join(f"{side:g}" for side in shape)
     reason = (
-        f"{', '.join(AXIS_NAMES[:dims])}: median {pixels} voxels, {extent} {unit}; at most {MAX_SIDE[dims]} per side, "
-        f"multiples of {factor} for the strides"
+        f"{', '.join(AXIS_NAMES[:dims])}: median {pixels} voxels, {extent} {unit}; at most {MAX_SIDE[dims]} per side "
+        f"for a first training, multiples of {factor} for the strides"
     )
     batch = min(BATCH_SIZE[dims], training_cases)
     steps = -(-training_cases // batch)

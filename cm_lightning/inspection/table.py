@@ -88,6 +88,7 @@ def summary_lines(data: DataSet) -> list[tuple[str, str]]:
         sizes = [case.foreground.get(value, 0) * case.voxel for case in data.findings if value in case.values]
         mean = f", mean {sum(sizes) / len(sizes):.4g} {read[0].unit}" if sizes else ""
         classes.append(f"{name} = {value} (in {len(sizes)} labels{mean})")
+    searched = sum(case.region is not None for case in data.findings)
     duplicates = len(data.findings) - len(set(data.split.groups))
     return [
         ("data set", f"{data.root}, layout {data.layout}, {len(data.findings)} cases"),
@@ -97,7 +98,7 @@ def summary_lines(data: DataSet) -> list[tuple[str, str]]:
             f"in {len(spaced)} of {len(read)} files" + (f", e.g. {_spacing(spaced[0])} mm" if spaced else ""),
         ),
         ("classes", "; ".join(classes) or "none"),
-        ("region", f"{data.domain.value}: {data.domain.reason}"),
+        ("region", f"{data.domain.value}: {data.domain.reason}; searched in {searched} cases"),
         ("unit of folds", f"{data.grouping}; {data.split.number} in {len(data.split.folds)} folds"),
         ("near-duplicates", f"{duplicates} of {len(data.findings)} images look like an earlier one"),
     ]
@@ -105,9 +106,8 @@ def summary_lines(data: DataSet) -> list[tuple[str, str]]:
 
 def _range(cases: Sequence[Findings]) -> str:
     dims = min(len(case.shape) for case in cases)
-    return " x ".join(
-        f"{min(case.shape[axis] for case in cases)}-{max(case.shape[axis] for case in cases)}" for axis in range(dims)
-    )
+    sides = [sorted(case.shape[axis] for case in cases) for axis in range(dims)]
+    return " x ".join(str(side[0]) if side[0] == side[-1] else f"{side[0]}-{side[-1]}" for side in sides)
 
 
 def _spacing(case: Findings) -> str:

@@ -123,6 +123,7 @@ def test_problems_of_cases_do_not_stop_the_others(write_frames, frame, tmp_path,
     (images / "a2.png").write_bytes(b"no picture")
     (masks / "a3.png").unlink()
     (images / "a5.png").write_bytes((images / "a4.png").read_bytes())
+    Image.fromarray(np.roll(frame()[1], 1, 0) | np.eye(64, 48, dtype=np.uint8)).save(masks / "a5.png")
     Image.fromarray(0 * frame()[1]).save(masks / "a6.png")
     assert inspect("set", "--output", "seen", "--write_config", "my.yaml") == 1
     rows = rows_of(tmp_path / "seen")
@@ -132,7 +133,10 @@ def test_problems_of_cases_do_not_stop_the_others(write_frames, frame, tmp_path,
     )
     assert "set/images/a2.png cannot be read as a picture" in rows["a2"]["problems"]
     assert "has no label; expected set/masks/a3.png" in rows["a3"]["problems"]
-    assert "set/images/a4.png and set/images/a5.png contain the same pixels" in rows["a5"]["problems"]
+    assert (
+        "set/images/a4.png and set/images/a5.png contain the same pixels, but their labels differ ({0: "
+        in rows["a5"]["problems"]
+    )
     assert rows["a4"]["near_duplicate_group"] == rows["a5"]["near_duplicate_group"]
     assert "contains no class" in rows["a6"]["problems"]
     assert rows["a7"]["problems"] == ""
