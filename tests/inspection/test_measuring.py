@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cm_lightning.data.cases import Case
 from cm_lightning.inspection.measuring import Measuring, measure_case
@@ -103,11 +104,17 @@ def test_label_with_too_many_values(tmp_path, frame):
     assert kinds(case) == [("values of the label", True)]
 
 
-def test_frames_on_their_side(real_data):
+def test_frames_on_their_side(real_data, tmp_path):
     name = "0003.png"
     case = Case("a", "a", real_data / "usgra_seg" / "images" / name, real_data / "usgra_seg" / "masks" / name)
     found = measure_case(case, Measuring())
     assert not found.region.lies_on_its_side
     assert found.region.side == "top"
     assert found.region.score > 0.5
-    assert not [problem for problem in found.problems if problem.is_fatal]
+    assert found.problems == ()
+    turned = Case("a", "a", tmp_path / "a.png", tmp_path / "a_mask.png")
+    for before, after in ((case.image, turned.image), (case.label, turned.label)):
+        Image.open(before).transpose(Image.Transpose.TRANSPOSE).save(after)
+    (problem,) = measure_case(turned, Measuring()).problems
+    assert problem.kind == "frames on their side"
+    assert "exchange depth and lateral in data.axes" in problem.text
