@@ -8,6 +8,8 @@ from cm_lightning.data.layouts import LAYOUTS, LayoutName
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.inspection.findings import Problem
 
+# Names of files and folders that an error message lists.
+MAX_NAMES = 6
 # Layouts with special names come first.
 ORDER: tuple[LayoutName, ...] = ("leg3d", "segthy", "nnunet", "folder")
 
@@ -35,7 +37,9 @@ def detect_layout(root: Path) -> LayoutName:
         (f" {path} is a data set of the layout {name}: inspect it instead." for path, name in inside if name), ""
     )
     unlabelled = next((name for name in ORDER if _first_case(root, name) is not None), None)
-    found = f"its images (layout {unlabelled}) have no labels" if unlabelled else "it contains none"
+    names = [path.name for path in sorted(root.iterdir()) if not path.name.startswith(".")]
+    listed = ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
+    found = f"its images (layout {unlabelled}) have no labels" if unlabelled else f"it contains {listed or 'nothing'}"
     trees = "\n".join(f"{name}:\n{LAYOUTS[name].tree}" for name in reversed(ORDER))
     raise InputError(f"There are no labelled images in {root}: {found}.{hint} Expected one of these layouts:\n{trees}")
 

@@ -50,8 +50,11 @@ def test_folders_without_labelled_images(write_frames, tmp_path):
     with pytest.raises(MissingInputError, match=r"The folder .*nowhere does not exist"):
         detect_layout(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no labelled images in .*empty: it contains none\. Expected one of"):
+    with pytest.raises(InputError, match=r"no labelled images in .*empty: it contains nothing\. Expected one of"):
         detect_layout(tmp_path / "empty")
+    (tmp_path / "other" / "frames").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"no labelled images in .*other: it contains frames\. Expected one of"):
+        detect_layout(tmp_path / "other")
     write_frames(tmp_path / "outer" / "inner", "images/{}.png", "masks/{}.png")
     with pytest.raises(InputError, match="inner is a data set of the layout folder: inspect it instead"):
         detect_layout(tmp_path / "outer")
