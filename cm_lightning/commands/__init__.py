@@ -4,6 +4,7 @@ Heavy packages are imported only once the command line has been parsed, so that 
 """
 
 OWN_COMMANDS = {
+    "inspect": "look at a data set before training, and write a configuration to start with",
     "confmap": "compute the confidence maps of pictures, sequences, videos and volumes",
     "export": "write a trained network as an ONNX file or as a program of torch.export",
     "crossval": "train and test all folds, one process per fold, and evaluate them together",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cm_lightning.data.cases import Case
-from cm_lightning.data.duplicates import near_duplicate_groups
+from cm_lightning.data.duplicates import insonified_part, near_duplicate_groups
 from cm_lightning.data.layouts import LayoutName, find_cases
 from cm_lightning.data.reading import CaseReader
 from cm_lightning.data.splits import Fold, SplitName, load_or_make_folds, split_file_name
@@ -148,12 +148,7 @@ class CaseSets:
         self.reader.keep_in_memory(read)  # The next step, checking, needs the case again.
         image = read.arrays.image
         frame = image if image.ndim == 2 else image[:, :, image.shape[2] // 2]
-        inside = read.geometry.domain(frame)
-        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-        if not len(rows):
-            return frame
-        part: NDArray[np.generic] = frame[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
-        return part
+        return insonified_part(frame, read.geometry.domain(frame))
 
 
 def unlabelled_cases(path: Path) -> list[Case]:

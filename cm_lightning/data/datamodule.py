@@ -51,7 +51,7 @@ class UltrasoundDataModule(LightningDataModule):
         root: Folder of the data set.
         classes: Value of every class in the label files, in the order of the network's outputs. The background, with
             the value 0, is the first output and is not listed.
-        layout: Folder layout of the data set: LEG-3D-US, SegThy, nnU-Net raw, or folders ``images`` and ``masks``.
+        layout: Folder layout of the data set: LEG-3D-US, SegThy, nnU-Net raw, or a folder of images and masks.
         spatial_dims: Number of spatial dimensions, 2 for frames or 3 for volumes.
         spatial_size: Size in voxels (depth, lateral, elevation) to which whole images are resized.
         patch_size: Size in voxels of training patches, instead of ``spatial_size``. Patches are cut from images with

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -15,6 +15,11 @@ from cm_lightning.io import SUFFIXES, is_image, stem
 
 LayoutName = Literal["leg3d", "segthy", "nnunet", "folder"]
 
+# Ending of the names of labels that lie beside their images.
+MASK_ENDING = "_mask"
+# Folders of labels beside a folder ``images``; the first that exists is used.
+LABEL_FOLDERS = ("masks", "labels")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -22,12 +27,14 @@ class Layout:
 
     Attributes:
         find: Function that lists the cases in a root folder. Unknown patients are "".
+        labels: Function that lists all label files in a root folder.
         axes: File axes of the images.
         tree: Expected files, for error messages.
         source: Where the data set can be downloaded.
     """
 
     find: Callable[[Path], Iterator[Case]]
+    labels: Callable[[Path], list[Path]]
     axes: str
     tree: str
     source: str
@@ -106,6 +113,30 @@ def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_image(path)) if folder.is_dir() else []
 
 
+def read_description(root: Path) -> dict[str, Any]:
+    """Read the description of a data set in the raw layout of nnU-Net.
+
+    Args:
+        root: Folder of the data set.
+
+    Returns:
+        Contents of ``dataset.json``; empty if it does not exist.
+
+    Raises:
+        InputError: The file contains no JSON object.
+    """
+    path = root / "dataset.json"
+    if not path.is_file():
+        return {}
+    try:
+        description = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(description, dict):
+        raise InputError(f"{path} contains {type(description).__name__}; expected a JSON object.")
+    return description
+
+
 def _find_leg3d(root: Path) -> Iterator[Case]:
     for subset in ("train", "val", "test"):
         for image in sorted((root / subset).glob("*/x*.mha")):
@@ -114,8 +145,16 @@ def _find_leg3d(root: Path) -> Iterator[Case]:
             yield Case(f"{subject}_{image.stem}", subject, image, label, subset)
 
 
+def _leg3d_labels(root: Path) -> list[Path]:
+    return sorted(path for subset in ("train", "val", "test") for path in (root / subset).glob("*/masksX*.mha"))
+
+
+def _segthy_base(root: Path) -> Path:
+    return root / "US_volunteer_dataset" if (root / "US_volunteer_dataset").is_dir() else root
+
+
 def _find_segthy(root: Path) -> Iterator[Case]:
-    base = root / "US_volunteer_dataset" if (root / "US_volunteer_dataset").is_dir() else root
+    base = _segthy_base(root)
     for image in _images(base / "ground_truth_data" / "US"):
         name = stem(image).removesuffix("_US")
         suffix = image.name[len(stem(image)) :]
@@ -125,16 +164,25 @@ def _find_segthy(root: Path) -> Iterator[Case]:
         yield Case(name, name.split("_")[0], image, label)
 
 
+def _segthy_labels(root: Path) -> list[Path]:
+    base = _segthy_base(root)
+    return _images(base / "ground_truth_data" / "US_thyroid_label") + _images(base / "US_thyroid_label")
+
+
 def _find_nnunet(root: Path) -> Iterator[Case]:
-    description = root / "dataset.json"
-    ending = json.loads(description.read_text()).get("file_ending") if description.is_file() else None
+    ending = read_description(root).get("file_ending")
     for subset in ("Tr", "Ts"):
         labels = {stem(path): path for path in _images(root / f"labels{subset}")}
-        for image in _images(root / f"images{subset}"):
-            if ending and not image.name.endswith(ending):
-                continue
+        images = [path for path in _images(root / f"images{subset}") if not ending or path.name.endswith(ending)]
+        stems = {stem(path) for path in images}
+        for image in images:
             # nnU-Net appends the number of the channel, which is 0000 for images with one channel.
             name = re.sub(r"_0000$", "", stem(image))
+            first = re.sub(r"_\d{4}$", "_0000", stem(image))
+            if first != stem(image) and first in stems:
+                raise InputError(
+                    f"{image} is a further channel of {first}; expected images with one channel, which is 0000."
+                )
             label = labels.get(name)
             if label is None and subset == "Tr":
                 label = root / "labelsTr" / f"{name}{image.name[len(stem(image)) :]}"
@@ -143,16 +191,39 @@ def _find_nnunet(root: Path) -> Iterator[Case]:
                 yield Case(name, "", image, label, official)
 
 
+def _nnunet_labels(root: Path) -> list[Path]:
+    return _images(root / "labelsTr") + _images(root / "labelsTs")
+
+
 def _find_folder(root: Path) -> Iterator[Case]:
-    labels = {stem(path): path for path in _images(root / "masks")}
-    for image in _images(root / "images"):
-        name = stem(image)
-        yield Case(name, "", image, labels.get(name, root / "masks" / image.name))
+    labels = {stem(path).removesuffix(MASK_ENDING): path for path in _folder_labels(root)}
+    if (root / "images").is_dir():
+        folder = _label_folder(root)
+        for image in _images(root / "images"):
+            yield Case(stem(image), "", image, labels.get(stem(image), folder / image.name))
+    elif labels:
+        for image in _images(root):
+            name, suffix = stem(image), image.name[len(stem(image)) :]
+            if not name.endswith(MASK_ENDING):
+                yield Case(name, "", image, labels.get(name, root / f"{name}{MASK_ENDING}{suffix}"))
+
+
+def _folder_labels(root: Path) -> list[Path]:
+    if (root / "images").is_dir():
+        return _images(_label_folder(root))
+    return [path for path in _images(root) if stem(path).endswith(MASK_ENDING)]
+
+
+def _label_folder(root: Path) -> Path:
+    """Return the folder of the labels; the first possible one if there is none."""
+    folders = [root / name for name in LABEL_FOLDERS]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 LAYOUTS: dict[LayoutName, Layout] = {
     "leg3d": Layout(
         _find_leg3d,
+        _leg3d_labels,
         "lateral depth elevation",
         "  ROOT/{train,val,test}/<SUBJECT>/x1.mha       image (more x*.mha possible)\n"
         "  ROOT/{train,val,test}/<SUBJECT>/masksX1.mha  label",
@@ -161,6 +232,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
     ),
     "segthy": Layout(
         _find_segthy,
+        _segthy_labels,
         "lateral depth elevation",
         "  ROOT/US_volunteer_dataset/ground_truth_data/US/<ID>_P<1-3>_<SCAN>_<left|right>_US.nii\n"
         "  ROOT/US_volunteer_dataset/ground_truth_data/US_thyroid_label/<ID>_P<1-3>_<SCAN>_<left|right>.nii",
@@ -169,6 +241,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
     ),
     "nnunet": Layout(
         _find_nnunet,
+        _nnunet_labels,
         "lateral depth elevation",
         "  ROOT/dataset.json             (optional; its file_ending is used)\n"
         "  ROOT/imagesTr/<CASE>_0000.ext\n"
@@ -178,8 +251,12 @@ LAYOUTS: dict[LayoutName, Layout] = {
     ),
     "folder": Layout(
         _find_folder,
+        _folder_labels,
         "depth lateral",
-        "  ROOT/images/<CASE>.png\n  ROOT/masks/<CASE>.png",
+        "  ROOT/images/<CASE>.ext\n"
+        f"  ROOT/masks/<CASE>.ext         or ROOT/labels/<CASE>.ext; ext: {', '.join(SUFFIXES)}\n"
+        "or, in one folder:\n"
+        f"  ROOT/<CASE>.ext, ROOT/<CASE>{MASK_ENDING}.ext",
         "your own frames; for example USGRA-Seg (nerves and vessels, CC-BY 4.0, https://github.com/tmkand/usgra-seg)",
     ),
 }

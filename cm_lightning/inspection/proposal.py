@@ -1,0 +1,282 @@
+"""Settings that are proposed for a data set, each with its reason."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from cm_lightning.confidence import ProbeName
+from cm_lightning.confidence.domain import DOUBTFUL_SCORE
+from cm_lightning.data.layouts import LayoutName, read_description
+from cm_lightning.data.phantom.anatomy import MUSCLE_CLASSES, THYROID_CLASSES
+from cm_lightning.inspection.findings import Findings
+from cm_lightning.io import AXIS_NAMES, Axes
+
+Setting = TypeVar("Setting")
+
+# Regular expressions for the patient in the id of a case, with what the names look like.
+PATIENT_PATTERNS = {
+    r"(?i)((?:patient|pat|subject|subj|sub|volunteer|proband)[-_ ]?[0-9A-Za-z]*[0-9])": "name the patients",
+    r"^([^_-]*[0-9][^_-]*)[_-]": "begin with a number that several of them share",
+}
+# Classes of data sets with a layout of their own.
+KNOWN_CLASSES: dict[LayoutName, dict[str, int]] = {"leg3d": MUSCLE_CLASSES, "segthy": THYROID_CLASSES}
+# Fewest patients of a split.
+MIN_PATIENTS = 3
+# Above this number of patients, five folds leave enough test patients.
+PATIENTS_FOR_FIVE_FOLDS = 20
+# Parts of a frame, scores and overlaps by which the insonified region is chosen.
+WHOLE_COVERAGE = 0.97
+BAND_OVERLAP = 0.9
+MOST = 0.9
+# Longest side and number of voxels of the grid of a network, by the number of dimensions.
+MAX_SIDE = {2: 192, 3: 128}
+MAX_VOXELS = {2: 192 * 192, 3: 96**3}
+CHANNELS = {2: (16, 32, 64, 128, 256), 3: (16, 32, 64, 128)}
+BATCH_SIZE = {2: 8, 3: 2}
+# Gradient steps of a first training, and limits of its number of epochs.
+STEPS = 1500
+EPOCHS = (20, 150)
+# Classes whose names contain one of these words depend on the side.
+SIDES = ("left", "right", "medial", "lateral")
+
+
+@dataclass(frozen=True)
+class Choice(Generic[Setting]):
+    """Value of a setting, and why it was chosen.
+
+    Attributes:
+        value: The value.
+        reason: The reason, for a comment.
+    """
+
+    value: Setting
+    reason: str
+
+
+def propose_axes(findings: Sequence[Findings]) -> Choice[str]:
+    """Propose the axes of the files: those of most cases.
+
+    Args:
+        findings: Findings of the cases, at least one of which is readable.
+
+    Returns:
+        The axes.
+    """
+    counts = Counter((case.axes, case.states_axes) for case in findings if case.is_readable)
+    (axes, is_stated), number = counts.most_common(1)[0]
+    if is_stated:
+        return Choice(axes, f"as {number} of {len(findings)} files state")
+    return Choice(axes, "assumed, since the files do not state their axes; the page shows whether depth points down")
+
+
+def propose_classes(findings: Sequence[Findings], root: Path, layout: LayoutName) -> Choice[dict[str, int]]:
+    """Propose the classes: all whole values other than 0 in the labels, with their names if they are known.
+
+    Args:
+        findings: Findings of the cases.
+        root: Folder of the data set.
+        layout: Its layout.
+
+    Returns:
+        Value of every class.
+    """
+    values = sorted({value for case in findings for value in case.foreground})
+    names = {value: name for name, value in KNOWN_CLASSES.get(layout, {}).items()}
+    source = "names as in the publication of this data set"
+    if layout == "nnunet":
+        names, source = _described_names(read_description(root)), "names from dataset.json"
+    classes: dict[str, int] = {}
+    for value in values:
+        name = re.sub(r"[^A-Za-z0-9_-]+", "_", names.get(value, "")).strip("_")
+        classes[name if name and name not in (*classes, "background") else f"class_{value}"] = value
+    known = sum(1 for name, value in classes.items() if name != f"class_{value}")
+    if known == len(classes) and classes:
+        return Choice(classes, source)
+    return Choice(classes, "the values in the labels; replace the names class_... by those of the structures")
+
+
+def _described_names(description: Mapping[str, Any]) -> dict[int, str]:
+    """Return the names of label values in the file dataset.json of nnU-Net, or of the Medical Segmentation Decathlon.
+
+    nnU-Net maps names to values, or to the values of which a region consists; the Decathlon maps values to names.
+    """
+    labels = description.get("labels")
+    names: dict[int, str] = {}
+    for key, entry in labels.items() if isinstance(labels, dict) else ():
+        if isinstance(entry, str) and key.isdigit():
+            names[int(key)] = entry
+        elif isinstance(entry, int):
+            names[entry] = key
+        elif isinstance(entry, list) and len(entry) == 1 and isinstance(entry[0], int):
+            names.setdefault(entry[0], key)
+    return names
+
+
+def propose_patient_pattern(ids: Sequence[str]) -> Choice[str | None]:
+    """Propose a regular expression for the patient in the ids of cases.
+
+    Args:
+        ids: Ids of the cases.
+
+    Returns:
+        The expression; None if the names do not seem to contain patients.
+    """
+    for pattern, description in PATIENT_PATTERNS.items():
+        matches = [re.search(pattern, name) for name in ids]
+        patients = {match.group(1) for match in matches if match is not None}
+        if None not in matches and MIN_PATIENTS <= len(patients) < len(ids):
+            return Choice(pattern, f"a guess: the file names {description}, {len(patients)} patients; check it")
+    return Choice(None, "the file names do not seem to contain patients")
+
+
+def propose_folds(patients: int) -> Choice[int]:
+    """Propose the number of folds for a number of patients or groups."""
+    number = 5 if patients >= PATIENTS_FOR_FIVE_FOLDS else 3
+    return Choice(number, f"every one of {patients} patients or groups is tested once")
+
+
+def propose_domain(findings: Sequence[Findings]) -> Choice[ProbeName]:
+    """Propose how the insonified region is determined.
+
+    Args:
+        findings: Findings of the cases.
+
+    Returns:
+        The domain.
+    """
+    regions = [case.region for case in findings if case.region is not None]
+    if not regions:
+        return Choice("whole", "no region was found")
+    reliable = [region for region in regions if region.score >= DOUBTFUL_SCORE]
+    if len(reliable) < len(regions) / 2:
+        score = f"most regions that were found are doubtful, median score {median(r.score for r in regions):.2f}"
+        if median(region.black_band_coverage for region in regions) < WHOLE_COVERAGE:
+            return Choice("linear", f"{score}; this is the rectangle inside the black background")
+        return Choice("whole", f"{score}, and there is no black background; check the page")
+    kinds = ", ".join(f"{number} {kind}" for kind, number in Counter(r.kind for r in regions).most_common())
+    score = f"{kinds}; median score {median(region.score for region in regions):.2f}"
+
+    def most(condition: Sequence[bool]) -> bool:
+        return sum(condition) >= MOST * len(condition)
+
+    if most([region.coverage >= WHOLE_COVERAGE for region in reliable]):
+        return Choice("whole", f"the frames have no background ({score})")
+    rectangles = sum(region.kind == "rectangle" for region in reliable)
+    if rectangles > len(reliable) / 2 and most([region.black_band_overlap >= BAND_OVERLAP for region in reliable]):
+        return Choice("linear", f"rectangles inside a black background; auto would take longer ({score})")
+    return Choice("auto", f"the frames have a background ({score})")
+
+
+@dataclass(frozen=True)
+class Network:
+    """Size of the network and of its training.
+
+    Attributes:
+        spatial_dims: Number of spatial dimensions.
+        spatial_size: Size of the grid, ``(depth, lateral[, elevation])``.
+        batch_size: Number of cases per batch.
+        max_epochs: Number of epochs.
+        batch_dice: Whether the Dice loss is computed over the batch.
+        flip: Probability of a lateral flip.
+    """
+
+    spatial_dims: int
+    spatial_size: Choice[list[int]]
+    batch_size: Choice[int]
+    max_epochs: Choice[int]
+    batch_dice: Choice[bool]
+    flip: Choice[float]
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of the levels of the U-Net."""
+        return list(CHANNELS[self.spatial_dims])
+
+    @property
+    def strides(self) -> list[int]:
+        """Strides between the levels."""
+        return [2] * (len(self.channels) - 1)
+
+
+def propose_network(
+    findings: Sequence[Findings], axes: str, classes: Mapping[str, int], training_cases: int
+) -> Network:
+    """Propose the sizes of a first training.
+
+    Args:
+        findings: Findings of the cases, at least one of which has these axes.
+        axes: Axes of the files.
+        classes: Value of every class.
+        training_cases: Number of training cases of a fold.
+
+    Returns:
+        The proposal.
+    """
+    order = Axes(axes).order
+    used = [case for case in findings if case.is_readable and len(case.shape) == len(order)]
+    dims = len(order)
+    shape = np.median([[case.shape[axis] for axis in order] for case in used], axis=0)
+    spaced = [[case.spacing[axis] for axis in order] for case in used if case.spacing is not None]
+    spacing = np.median(spaced, axis=0) if spaced else np.ones(dims)
+    factor = 2 ** (len(CHANNELS[dims]) - 1)
+    size = choose_size(shape.tolist(), spacing.tolist(), MAX_SIDE[dims], MAX_VOXELS[dims], factor)
+    unit = "mm" if spaced else "px"
+    extent = " x ".join(f"{side * step:.3g}" for side, step in zip(shape, spacing, strict=True))
+    pixels = " x ".join(f"{side:g}" for side in shape)
+    reason = (
+        f"{', '.join(AXIS_NAMES[:dims])}: median {pixels} voxels, {extent} {unit}; at most {MAX_SIDE[dims]} per side "
+        f"for a first training, multiples of {factor} for the strides"
+    )
+    batch = min(BATCH_SIZE[dims], training_cases)
+    steps = -(-training_cases // batch)
+    epochs = int(np.clip(round(STEPS / steps, -1), *EPOCHS))
+    labelled = [case for case in used if case.values]
+    absent = [
+        name for name, value in classes.items() if sum(value not in c.values for c in labelled) > 0.1 * len(labelled)
+    ]
+    sided = [name for name in classes if any(word in name.lower() for word in SIDES)]
+    unnamed = any(name == f"class_{value}" for name, value in classes.items())
+    return Network(
+        dims,
+        Choice(size, reason),
+        Choice(batch, f"fits in a small GPU; a fold has about {training_cases} training cases"),
+        Choice(epochs, f"{steps} steps per epoch, about {steps * epochs} steps in total"),
+        Choice(
+            bool(absent),
+            f"{', '.join(absent)}: absent in more than a tenth of the labels" if absent else "no class is often absent",
+        ),
+        Choice(
+            0.0 if sided else 0.5,
+            f"mirroring would exchange sides ({', '.join(sided)})"
+            if sided
+            else "mirrored images are plausible" + ("; 0 if a class depends on the side" if unnamed else ""),
+        ),
+    )
+
+
+def choose_size(shape: Sequence[float], spacing: Sequence[float], longest: int, voxels: int, factor: int) -> list[int]:
+    """Choose the grid of a network that keeps the aspect ratio in mm, as far as images have enough voxels.
+
+    Args:
+        shape: Number of voxels of an image along every axis.
+        spacing: Voxel size along every axis.
+        longest: Maximum number of voxels along an axis.
+        voxels: Approximate maximum number of voxels.
+        factor: Every side is a multiple of this number, and at least twice it.
+
+    Returns:
+        Number of voxels along every axis.
+    """
+    extents, step = np.asarray(shape, float) * spacing, float(min(spacing))
+    sides = np.minimum(extents / step, shape)
+    while sides.max() > longest or sides.prod() > voxels:
+        step *= 1.01
+        sides = np.minimum(extents / step, shape)
+    limit = longest // factor * factor
+    return [int(np.clip(round(side / factor) * factor, 2 * factor, limit)) for side in sides]
