@@ -11,7 +11,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 
 from cm_lightning.errors import InputError
-from cm_lightning.io import AXIS_NAMES, Axes, FileImage, align_label, read_image
+from cm_lightning.io import AXIS_NAMES, Axes, FileImage, align_label, data_files, read_image
 
 # Set of the official split of a data set: "train", "val" or "test".
 Subset = str
@@ -157,9 +157,15 @@ def read_label(path: Path, image: Path, file: FileImage, axes: Axes, classes: di
 
 
 def file_digest(path: Path) -> str:
-    """Return the BLAKE2 digest of a file, 32 hexadecimal digits. Files that do not change are read only once."""
-    status = path.stat()
-    return _digest(path.absolute(), status.st_size, status.st_mtime_ns)
+    """Return the BLAKE2 digest of a file, 32 hexadecimal digits. Files that do not change are read only once.
+
+    If the file is only a header (``.mhd``, ``.nhdr``), the files of its pixels are included.
+    """
+    digests = []
+    for file in [path, *data_files(path)]:
+        status = file.stat()
+        digests.append(_digest(file.absolute(), status.st_size, status.st_mtime_ns))
+    return digests[0] if len(digests) == 1 else hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
 
 
 @cache

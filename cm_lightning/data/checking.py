@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from lightning_utilities.core.rank_zero import rank_zero_info
 from tqdm import tqdm
 
+from cm_lightning.data.case_contents import CaseContents
 from cm_lightning.data.cases import Case, describe_axes
 from cm_lightning.data.confidence_maps import ConfidenceCache
 from cm_lightning.data.reading import CaseReader, ReadCase
@@ -31,15 +32,18 @@ def check_cases(
         InputError: A case is invalid; see :func:`cm_lightning.data.cases.read_case`.
     """
     missing: dict[Case, int] = {}
+    contents = CaseContents(list(reader.classes))
     for index, case in enumerate(tqdm(cases, desc="Checking cases", unit="case")):
         read = reader.read(case)
         if index == 0:
             rank_zero_info(f"Axes of {case.image.name} ({reader.axes.text}): {describe_axes(read.arrays)}.")
-        if cache is None or cache.path(case.image).is_file():
+        contents.add(read)
+        if cache is None or cache.has_map(case.image, read.arrays.image.shape):
             on_finished(read)
         else:
             missing[case] = read.frames
             reader.keep_in_memory(read)
+    contents.check()
     if cache is None or not missing:
         return 0, 0.0
     start, total = time.perf_counter(), sum(missing.values())

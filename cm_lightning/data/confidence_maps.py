@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 
 from cm_lightning.confidence import SOLVER_VERSION, ConfidenceMapSolver, ProbeGeometry, ProbeName
@@ -16,7 +17,7 @@ from cm_lightning.confidence.domain import FINDER_VERSION
 from cm_lightning.data.cases import file_digest
 from cm_lightning.data.frames import to_frames, to_volume
 from cm_lightning.data.resampling import FRAMES_AT_ONCE
-from cm_lightning.errors import MissingInputError
+from cm_lightning.errors import InputError, MissingInputError
 
 # Maps are stored as 16-bit fractions of 1, which takes half the space of float32, with errors of at most 8e-6.
 LEVELS = np.iinfo(np.uint16).max
@@ -39,9 +40,28 @@ def frame_maps(
     """
     frames = to_frames(image)
     stack = frames.reshape(-1, *frames.shape[-2:])
+    unit = eight_bit_unit(image) if solver.normalise == "fixed" else None
     for start in range(0, len(stack), FRAMES_AT_ONCE):
         part = stack[start : start + FRAMES_AT_ONCE]
+        part = part if unit is None else part.astype(np.float32) / np.float32(unit)
         yield np.asarray(solver(part, *geometry.solver_masks(part)))
+
+
+def eight_bit_unit(image: NDArray[np.generic]) -> float | None:
+    """Return the intensity of white in an image whose type is wider than its intensities.
+
+    Files often contain grey levels from 0 to 255 as int16 or float, which a fixed scale must know.
+
+    Args:
+        image: Intensities of any shape.
+
+    Returns:
+        255 for intensities from 0 to 255 in another type than uint8; None if the type determines the scale, or if the
+        scale is not known.
+    """
+    lowest, highest = float(image.min()), float(image.max())
+    is_wide = image.dtype != np.uint8 and (np.issubdtype(image.dtype, np.integer) or highest > 1)
+    return 255.0 if is_wide and lowest >= 0 and highest <= 255 else None
 
 
 @dataclass(frozen=True)
@@ -104,6 +124,25 @@ class ConfidenceCache:
         stored: NDArray[np.uint16] = np.load(path, mmap_mode="r")
         return to_volume(stored)
 
+    def has_map(self, image_file: Path, shape: tuple[int, ...]) -> bool:
+        """Return whether there is an undamaged map of an image. A damaged one is removed, with a message.
+
+        Args:
+            image_file: Image file.
+            shape: Shape of the image, ``(depth, lateral[, elevation])``.
+
+        Returns:
+            Whether the map does not have to be computed.
+        """
+        path = self.path(image_file)
+        if not path.is_file():
+            return False
+        if _is_intact(path, (*shape[2:], *shape[:2])):
+            return True
+        rank_zero_warn(f"The stored confidence map {path} of {image_file} is damaged; it is computed again.")
+        path.unlink()
+        return False
+
     def compute(self, image_file: Path, image: NDArray[np.generic], geometry: ProbeGeometry) -> Iterator[int]:
         """Compute and store the confidence map of an image, several frames at once.
 
@@ -123,10 +162,38 @@ class ConfidenceCache:
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".partial", delete=False) as partial:
             try:
                 np.lib.format.write_array_header_1_0(partial, header)
+                digest = _new_digest()
                 for maps in frame_maps(self.solver, image, geometry):
-                    partial.write(np.round(maps.astype(np.float64) * LEVELS).astype("<u2").tobytes())
+                    values = np.round(maps.astype(np.float64) * LEVELS).astype("<u2").tobytes()
+                    digest.update(values)
+                    partial.write(values)
                     yield len(maps)
-            except BaseException:
+                # Readers of NumPy files ignore bytes after the values.
+                partial.write(digest.digest())
+            except BaseException as error:
                 Path(partial.name).unlink()
+                if isinstance(error, ValueError) and not isinstance(error, InputError):
+                    raise InputError(f"The confidence map of {image_file} cannot be computed: {error}") from error
                 raise
         Path(partial.name).replace(path)
+
+
+def _new_digest() -> Any:
+    return hashlib.blake2b(digest_size=16)
+
+
+def _is_intact(path: Path, shape: tuple[int, ...]) -> bool:
+    """Return whether a stored map has a shape, and the values with which it was written."""
+    try:
+        stored = np.load(path, mmap_mode="r")
+        if stored.dtype != np.uint16 or stored.shape != shape:
+            return False
+        digest = _new_digest()
+        for frame in stored if stored.ndim == 3 else [stored]:
+            digest.update(np.ascontiguousarray(frame))
+        with path.open("rb") as file:
+            file.seek(-digest.digest_size, 2)
+            end = file.read()
+        return bool(end == digest.digest()) and path.stat().st_size == stored.offset + stored.nbytes + len(end)
+    except (OSError, ValueError, EOFError, AttributeError):
+        return False

@@ -91,6 +91,9 @@ def _read_patients(table: Path | None) -> dict[str, str] | None:
     frame = pd.read_csv(table, dtype=str)
     if not {"case", "patient"} <= set(frame.columns):
         raise InputError(f"{table} has the columns {list(frame.columns)}; expected 'case' and 'patient'.")
+    repeated = frame["case"][frame["case"].duplicated()]
+    if len(repeated):
+        raise InputError(f"{table} lists the case {repeated.iloc[0]} several times; expected one row per case.")
     return dict(zip(frame["case"], frame["patient"], strict=True))
 
 

@@ -5,7 +5,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -134,16 +134,19 @@ def load_or_make_folds(path: Path, cases: list[Case], split: SplitName, n_folds:
     """
     settings = {"split": split, "n_folds": n_folds if split == "kfold" else None, "seed": seed}
     patients = sorted({case.patient for case in cases})
+    places = {case.id: [case.patient, case.subset] for case in cases}
     if not path.is_file():
         folds = make_folds(cases, split, n_folds, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         partial.write_text(
-            json.dumps({**settings, "patients": patients, "folds": [asdict(f) for f in folds]}, indent=1)
+            json.dumps(
+                {**settings, "patients": patients, "cases": places, "folds": [asdict(f) for f in folds]}, indent=1
+            )
         )
         partial.replace(path)
         return folds
-    stored = json.loads(path.read_text())
+    stored = _read_split(path)
     for key, value in settings.items():
         if stored.get(key) != value:
             raise InputError(
@@ -155,7 +158,29 @@ def load_or_make_folds(path: Path, cases: list[Case], split: SplitName, n_folds:
             f"{path} and the data set contain different patients (only in one of the two: {changed}). Remove the file "
             "to draw new folds, or choose another data.split_file."
         )
+    # Files of earlier versions do not list the cases.
+    for case, place in stored.get("cases", {}).items():
+        if places.get(case, place) != place:
+            raise InputError(
+                f"{path} was created when the case {case} belonged to the patient {place[0]!r} and the official set "
+                f"{place[1]!r}, but now it belongs to {places[case][0]!r} and {places[case][1]!r}. Remove the file to "
+                "draw new folds, or choose another data.split_file."
+            )
     return [Fold(**fold) for fold in stored["folds"]]
+
+
+def _read_split(path: Path) -> dict[str, Any]:
+    """Read a file of folds, and check its structure."""
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} (data.split_file) is not valid JSON: {error}.") from error
+    if not isinstance(stored, dict) or not {"split", "patients", "folds"} <= stored.keys():
+        raise InputError(
+            f"{path} (data.split_file) contains no folds of this package; expected an object with split, patients and "
+            "folds. Splits of other programs have to be converted, for example to a table of official sets."
+        )
+    return stored
 
 
 def split_file_name(cases: list[Case], split: SplitName, n_folds: int, seed: int) -> str:

@@ -2,6 +2,7 @@
 
 from cm_lightning.io.alignment import align_label
 from cm_lightning.io.axes import AXIS_NAMES, Axes
+from cm_lightning.io.data_files import data_files
 from cm_lightning.io.dicom import dicom_region
 from cm_lightning.io.geometry import read_geometry, write_geometry
 from cm_lightning.io.images import (
@@ -25,6 +26,7 @@ __all__ = [
     "FileImage",
     "FrameWriter",
     "align_label",
+    "data_files",
     "dicom_region",
     "is_image",
     "is_picture",

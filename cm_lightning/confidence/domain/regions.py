@@ -1,6 +1,5 @@
 """Connected bright regions of frames."""
 
-
 import numpy as np
 from numpy.typing import NDArray
 
