@@ -35,7 +35,7 @@ class CaseContents:
         digest = hashlib.blake2b(repr(read.arrays.image.shape).encode(), digest_size=16)
         image = to_frames(read.arrays.image)
         for frame in image if image.ndim == 3 else [image]:
-            digest.update(memoryview(np.ascontiguousarray(frame)))
+            digest.update(np.ascontiguousarray(frame).tobytes())
         first = self._images.setdefault(digest.hexdigest(), read.case)
         if first.image != read.case.image:
             self._twice.append((first, read.case))
