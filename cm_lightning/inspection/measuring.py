@@ -14,14 +14,11 @@ from cm_lightning.inspection.findings import Findings, Picture, Problem
 from cm_lightning.inspection.regions import Domain, frame_thumbnails, search_region
 from cm_lightning.inspection.settings import DataSettings
 from cm_lightning.inspection.statistics import MAX_VALUES, count_values, measure_intensities
-from cm_lightning.io import Axes, FileImage, read_image
+from cm_lightning.io import Axes, FileImage, align_label, read_image
 
 # Axes of files that do not state theirs. Arrays of pictures begin with rows, others with x.
 USUAL_AXES = {2: "lateral depth", 3: "lateral depth elevation"}
 USUAL_PICTURE_AXES = {2: "depth lateral", 3: "depth lateral elevation"}
-# Relative difference of voxel sizes, and distance of corners in voxels, above which two affine matrices differ.
-SPACING_TOLERANCE = 0.01
-POSITION_TOLERANCE = 0.5
 # Longest side of a picture for the page.
 PICTURE_SIDE = 320
 
@@ -134,14 +131,18 @@ def _measure_label(
         label = read_image(path, is_label=True)
     except InputError as error:
         return None, findings.with_problems(Problem("unreadable label", str(error), True, case.id))
-    if label.array.shape != image.array.shape:
-        text = (
-            f"{path} has the shape {label.array.shape}; expected {image.array.shape}, the shape of its image "
-            f"{case.image}."
-        )
-        return None, findings.with_problems(Problem("shape of the label", text, True, case.id))
-    values = count_values(label.array)
     problems: list[Problem] = []
+    try:
+        alignment = align_label(label, image, path, case.image)
+    except InputError as error:
+        return None, findings.with_problems(Problem("grid of the label", str(error), True, case.id))
+    if not alignment.is_identity:
+        text = (
+            f"{path} stores its axes in another order or direction than its image {case.image}, as both files state; "
+            "fit brings it to the grid of the image."
+        )
+        problems.append(Problem("orientation of the label", text, case=case.id))
+    values = count_values(label.array)
     if values is None:
         text = (
             f"{path} has more than {MAX_VALUES} different values; expected few whole numbers. Lossy compression such "
@@ -164,29 +165,7 @@ def _measure_label(
             problems.append(Problem("unknown values", text, True, case.id))
     if set(values) <= {0}:
         problems.append(Problem("empty label", f"{path} contains no class.", case=case.id))
-    difference = _geometry_difference(image, label)
-    if difference:
-        text = f"{path} has another {difference} than its image {case.image}; voxels are compared by their index."
-        problems.append(Problem("geometry of the label", text, case=case.id))
-    return label.array, replace(findings, values=values).with_problems(*problems)
-
-
-def _geometry_difference(image: FileImage, label: FileImage) -> str:
-    """Return what differs between the physical coordinates of two files; empty if nothing does, or if one has none."""
-    if image.spacing is None or label.spacing is None:
-        return ""
-    if not np.allclose(image.spacing, label.spacing, rtol=SPACING_TOLERANCE, atol=0):
-        return f"voxel size ({_round(label.spacing)} instead of {_round(image.spacing)} mm)"
-    last = [*(side - 1 for side in image.array.shape), 0, 0][:3]
-    corners = np.array([[0, 0, 0, 1], [*last, 1]], float).T
-    distance = np.abs((image.affine - label.affine) @ corners)[:3].max()
-    if distance > POSITION_TOLERANCE * min(image.spacing):
-        return f"position or direction (by up to {distance:.3g} mm)"
-    return ""
-
-
-def _round(values: tuple[float, ...]) -> str:
-    return " x ".join(f"{value:.4g}" for value in values)
+    return alignment.apply(label.array), replace(findings, values=values).with_problems(*problems)
 
 
 def _with_picture(findings: Findings, frames: NDArray[Any], label: NDArray[Any] | None, aspect: float) -> Findings:

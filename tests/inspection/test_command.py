@@ -142,7 +142,7 @@ def test_problems_of_cases_do_not_stop_the_others(write_frames, frame, tmp_path,
     assert rows["a7"]["problems"] == ""
     captured = capsys.readouterr()
     assert "fit would refuse this data set because of 3 problems" in captured.err
-    assert "shape of the label (1), refused by fit" in captured.out
+    assert "grid of the label (1), refused by fit" in captured.out
     assert "fit will refuse this data set: the inspection found 3 problems" in (tmp_path / "my.yaml").read_text()
     with pytest.raises(
         InputError, match=r"a1.png has the shape \(63, 48\)|a2.png cannot be read|a3.png does not exist"

@@ -72,16 +72,17 @@ def test_every_problem_of_a_file(case):
     assert kinds(case) == [("fractional values", True)]
     assert "such as 2.00000012; expected" in measure_case(case, QUICK).problems[0].text
     write_nifti(case.label, label[:-1], affine)
-    assert kinds(case) == [("shape of the label", True)]
+    assert kinds(case) == [("grid of the label", True)]
     write_nifti(case.label, 0 * label, affine)
     assert kinds(case) == [("empty label", False)]
     shifted = affine.copy()
     shifted[0, 3] = 5
     write_nifti(case.label, label, shifted)
-    assert kinds(case) == [("geometry of the label", False)]
-    assert "position or direction (by up to 5 mm)" in measure_case(case, QUICK).problems[0].text
-    write_nifti(case.label, label, 2 * affine)
-    assert "voxel size (1 x 1 x 4 instead of 0.5 x 0.5 x 2 mm)" in measure_case(case, QUICK).problems[0].text
+    assert kinds(case) == [("grid of the label", True)]
+    mirrored = affine @ np.diag([-1.0, 1.0, 1.0, 1.0])
+    mirrored[0, 3] = affine[0, 0] * (label.shape[0] - 1)
+    write_nifti(case.label, label[::-1], mirrored)
+    assert kinds(case) == [("orientation of the label", False)]
     case.label.unlink()
     assert kinds(case) == [("image without label", True)]
     write_nifti(case.label, label, affine)
