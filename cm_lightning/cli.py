@@ -34,12 +34,12 @@ from cm_lightning.callbacks import (
 )
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
-from cm_lightning.errors import InputError, UsageError
+from cm_lightning.errors import InputError, UsageError, suggestion
 from cm_lightning.inference import EnsembleCheck, find_members, load_task
 from cm_lightning.inference.ensemble import check_members
-from cm_lightning.metrics import SCORE
+from cm_lightning.metrics import METRICS, SCORE
 from cm_lightning.models.checkpoints import read_checkpoint
-from cm_lightning.parsing import PlainHelpMixin, ShortErrorMixin, check_exclusive
+from cm_lightning.parsing import PlainHelpMixin, ShortErrorMixin, check_exclusive, innermost_reason
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
 from cm_lightning.runs.layout import BEST, LAST
 from cm_lightning.runs.settings import RUN_SPECIFIC
@@ -161,6 +161,9 @@ class CommandLine(LightningCLI):
         super().parse_arguments(parser, args)
         subcommand = self.config["subcommand"]
         config = self.config[subcommand]
+        seed = config.seed_everything
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
+            raise InputError(f"seed_everything must be from 0 to {2**32 - 1}, found {seed}.")
         config.experiment = sweep_experiment(config.experiment)
         fold = ExperimentFolder(Path(config.output_dir) / config.experiment).fold(config.data.fold)
         if config.get("ensemble"):
@@ -202,7 +205,15 @@ class CommandLine(LightningCLI):
                     rank_zero_info(f"Resumed with {key} {settings[key]!r}; the run was started with {before[key]!r}.")
 
     def instantiate_classes(self) -> None:
-        """Build the model, the data and the trainer; errors of constructors are reported in their own words."""
+        """Build the model, the data and the trainer. Errors of constructors are invalid settings."""
+        try:
+            self._instantiate_classes()
+        except InputError:
+            raise
+        except Exception as error:  # libraries raise errors of many types for settings that they do not accept
+            raise InputError(f"The settings are invalid: {innermost_reason(error)}") from error
+
+    def _instantiate_classes(self) -> None:
         config = self.config[self.config["subcommand"]]
         config.data.pop("pairs_per_case", None)
         arguments = config.model.init_args
@@ -216,6 +227,7 @@ class CommandLine(LightningCLI):
             if isinstance(error.__cause__, InputError):
                 raise error.__cause__ from None
             raise
+        check_monitor(config.checkpoint.monitor, list(config.data.classes))
         if init_from is not None:
             arguments.init_from = init_from  # recorded in the settings of the run
         self._add_members(config.get("ensemble"))
@@ -332,6 +344,29 @@ def find_checkpoint(subcommand: str, ckpt_path: Any, fold: FoldFolder) -> str | 
         f"{subcommand} needs trained weights and found no --ckpt_path; expected best or last (of the run in "
         f"{fold.path}) or the file of a checkpoint."
     )
+
+
+def check_monitor(monitor: str | None, class_names: Sequence[str]) -> None:
+    """Check that the monitored metric of the best checkpoint will be logged.
+
+    Args:
+        monitor: Name of the metric.
+        class_names: Names of the classes.
+
+    Raises:
+        InputError: No such metric is logged; the message suggests the closest one.
+    """
+    if monitor is None:
+        return
+    names = ["mean", *class_names]
+    known = ["val/loss", "val/temperature", "val/confidence_error", "train/loss", "train/lr", "best/val/dice/mean"]
+    known += [f"val/{metric}/{name}" for metric in METRICS for name in names]
+    known += [f"val/registration/{name}" for name in ("dice", "identity_dice", "folding")]
+    if monitor not in known:
+        raise InputError(
+            f"checkpoint.monitor {monitor!r} is not logged; expected a metric such as val/dice/mean."
+            f"{suggestion(monitor, known)}"
+        )
 
 
 @rank_zero_only

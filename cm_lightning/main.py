@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import cm_lightning
 from cm_lightning.commands import OWN_COMMANDS
 from cm_lightning.commands.stages import STAGES, check_options
+from cm_lightning.config_files import check_config_files
 from cm_lightning.errors import InputError, UsageError, suggestion
 
 SUBCOMMANDS = STAGES | OWN_COMMANDS
@@ -34,6 +35,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> None:
     """Run the subcommand of a command line. Options in front of the subcommand are left to Lightning's parser."""
+    check_config_files(argv)
     name = argv[0] if argv else "--help"
     if name in OWN_COMMANDS:
         importlib.import_module(f"cm_lightning.commands.{name}").run(argv[1:])

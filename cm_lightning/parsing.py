@@ -187,6 +187,25 @@ def explain(message: str, options: Sequence[str]) -> str:
     return message if message.endswith(".") else f"{message}."
 
 
+def innermost_reason(error: BaseException) -> str:
+    """Return the message of the error that was the reason of other errors.
+
+    Args:
+        error: Error of a library, such as one of jsonargparse that lists all types that a value could have.
+
+    Returns:
+        A sentence.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip().removeprefix("- ") for line in str(error).splitlines() if line.strip()]
+    # jsonargparse lists an error for every type; that of the first one is about the value itself.
+    noise = ("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value")
+    reasons = [line for line in lines if not line.startswith(noise)]
+    reason = (reasons or lines or [type(error).__name__])[0]
+    return reason if reason.endswith((".", "!", "?")) else f"{reason}."
+
+
 def _with_underscores(argument: str, known: Collection[str]) -> str:
     """Accept hyphens in the name of a known option: ``--dry-run`` becomes ``--dry_run``."""
     name, equals, value = argument.partition("=")

@@ -7,7 +7,7 @@ import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from cm_lightning.callbacks.trainer_state import fold_folder, is_due
+from cm_lightning.callbacks.trainer_state import check_pictures, fold_folder, is_due
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.drawing import (
     CONFIDENCE,
@@ -36,6 +36,7 @@ class SegmentationPictures(Callback):
     """
 
     def __init__(self, every_n_epochs: int = 10, cases: int = 8) -> None:
+        check_pictures("pictures", every_n_epochs, cases)
         self.every_n_epochs = every_n_epochs
         self.cases = cases
         self._rows: list[list[Panel]] = []

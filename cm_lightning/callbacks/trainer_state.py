@@ -4,7 +4,26 @@ from pathlib import Path
 
 from pytorch_lightning import Trainer
 
+from cm_lightning.errors import InputError
 from cm_lightning.runs import FoldFolder
+
+
+def check_pictures(name: str, every_n_epochs: int, cases: int) -> None:
+    """Check the settings of pictures during training.
+
+    Args:
+        name: Name of the options.
+        every_n_epochs: Number of epochs between pictures.
+        cases: Number of cases.
+
+    Raises:
+        InputError: A number is out of its range.
+    """
+    if every_n_epochs < 1 or cases < 0:
+        raise InputError(
+            f"{name}.every_n_epochs must be at least 1 and {name}.cases at least 0, found {every_n_epochs} and {cases} "
+            "(0 cases give no pictures)."
+        )
 
 
 def fold_folder(trainer: Trainer) -> FoldFolder:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from cm_lightning.callbacks.trainer_state import fold_folder, is_due
+from cm_lightning.callbacks.trainer_state import check_pictures, fold_folder, is_due
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.drawing import LargestLabelFrame, Panel, Scale, draw_panels, frame_spacing, save_figure
 from cm_lightning.metrics.calibration import calibration_errors, calibration_rows
@@ -35,6 +35,8 @@ class UncertaintyPictures(Callback):
     """
 
     def __init__(self, every_n_epochs: int = 20, cases: int = 1, samples: int = 10) -> None:
+        check_pictures("uncertainty", every_n_epochs, cases)
+        MCDropout(samples)  # checks the number
         self.every_n_epochs = every_n_epochs
         self.cases = cases
         self.samples = samples

@@ -1,9 +1,17 @@
 """Checks of the data module's arguments."""
 
+import math
+import os
+import re
 from collections.abc import Mapping
 
 from cm_lightning.errors import InputError
 from cm_lightning.io import Axes
+
+# Names with another meaning in tables and metrics, and words that YAML does not read as text.
+RESERVED_NAMES = {"mean", "background", "true", "false", "yes", "no", "on", "off", "null", "none", "nan", "~"}
+# Number of worker processes that is accepted on any machine.
+LEAST_WORKERS = 32
 
 
 def check_sizes(
@@ -30,6 +38,13 @@ def check_sizes(
             "Set either data.spatial_size (for whole images) or data.patch_size (for patches); found "
             f"{spatial_size} and {patch_size}."
         )
+    for name, size in (("spatial_size", spatial_size), ("patch_size", patch_size)):
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if size is not None and 4 * math.prod(size) > available:
+            raise InputError(
+                f"data.{name} {list(size)} needs {4 * math.prod(size) / 2**30:.0f} GiB for a single image, but this "
+                f"machine has {available / 2**30:.0f} GiB of memory; expected a smaller size."
+            )
     for name, value in (("spatial_size", spatial_size), ("patch_size", patch_size), ("spacing", spacing)):
         if value is not None and (len(value) != spatial_dims or min(value) <= 0):
             raise InputError(f"data.{name} must be {spatial_dims} positive numbers, found {list(value)}.")
@@ -51,9 +66,41 @@ def check_classes(classes: Mapping[str, int]) -> None:
     Raises:
         InputError: There is no class, two classes have the same value, or a class has the value 0 of the background.
     """
+    for key in classes:
+        name = str(key)  # YAML may have read a truth value or nothing
+        is_word = isinstance(key, str) and name.strip() == name != "" and not re.fullmatch(r"[-+.\d]+", name)
+        if not is_word or name.lower() in RESERVED_NAMES:
+            raise InputError(
+                f"data.classes contains the name {name!r}, which is reserved, or which YAML reads as a number, a truth "
+                "value or nothing; expected another name, such as nerve."
+            )
+        if "/" in name or "\\" in name or not name.isprintable():
+            raise InputError(
+                f"data.classes contains the name {name!r}; expected a name without slashes and control characters, "
+                "since names of files and metrics contain it."
+            )
     values = list(classes.values())
     if not values or 0 in values or len(set(values)) < len(values):
         raise InputError(f"data.classes must map every class to a unique label value other than 0, found {classes}.")
+
+
+def check_loading(num_workers: int, cache_rate: float) -> None:
+    """Check how cases are loaded.
+
+    Args:
+        num_workers: Number of worker processes of a data loader.
+        cache_rate: Fraction of the cases that are kept in memory.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+    most = max(LEAST_WORKERS, 4 * (os.cpu_count() or 1))
+    if not 0 <= num_workers <= most:
+        raise InputError(
+            f"data.num_workers must be from 0 to {most}, four times the number of processors, found {num_workers}."
+        )
+    if not 0 <= cache_rate <= 1:
+        raise InputError(f"data.cache_rate must be from 0 to 1, found {cache_rate}.")
 
 
 def check_numbers(labelled_fraction: float, batch_size: int, patches_per_case: int, foreground: float) -> None:

@@ -1,5 +1,6 @@
 """Data module with cases, folds, confidence maps and augmentation."""
 
+import math
 import os
 import time
 from dataclasses import asdict, replace
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from cm_lightning.confidence import ConfidenceMapSolver, ProbeName
-from cm_lightning.data.arguments import check_classes, check_numbers, check_sizes
+from cm_lightning.data.arguments import check_classes, check_loading, check_numbers, check_sizes
 from cm_lightning.data.augmentation import Augmentation, Batch
 from cm_lightning.data.case_sets import CaseSets, Subset, unlabelled_cases
 from cm_lightning.data.cases import Case, file_digest
@@ -26,6 +27,7 @@ from cm_lightning.data.phantom import Phantom
 from cm_lightning.data.preparation import CaseResampler, PrepareCase
 from cm_lightning.data.reading import CaseReader, ReadCase
 from cm_lightning.data.splits import Fold, SplitName
+from cm_lightning.errors import InputError
 from cm_lightning.io import Axes, FileImage
 
 SubsetName = Subset | Literal["predict"]
@@ -158,6 +160,9 @@ class UltrasoundDataModule(LightningDataModule):
         self.solved_frames = 0
         check_sizes(spatial_dims, self.axes, self.spatial_size, self.patch_size, self.spacing)
         check_classes(classes)
+        check_loading(num_workers, cache_rate)
+        if spacing_mm is not None and not all(math.isfinite(size) and size > 0 for size in spacing_mm):
+            raise InputError(f"data.spacing_mm must be positive numbers, found {list(spacing_mm)}.")
         check_numbers(labelled_fraction, batch_size, patches_per_case, foreground)
         self._cut_patches = PatchCutter(self.patch_size, patches_per_case, foreground) if self.patch_size else None
         self._reader = CaseReader(self.axes, classes, domain, tuple(spacing_mm) if spacing_mm else None)

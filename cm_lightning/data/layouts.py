@@ -88,7 +88,13 @@ def _read_patients(table: Path | None) -> dict[str, str] | None:
             f"The patient table {table} (data.patient_table) does not exist; expected a CSV file with the columns "
             "'case' and 'patient'."
         )
-    frame = pd.read_csv(table, dtype=str)
+    try:
+        frame = pd.read_csv(table, dtype=str, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:  # from decoding and from pandas
+        raise InputError(
+            f"{table} (data.patient_table) cannot be read: {error}; expected a CSV file in UTF-8 with the columns "
+            "'case' and 'patient'."
+        ) from error
     if not {"case", "patient"} <= set(frame.columns):
         raise InputError(f"{table} has the columns {list(frame.columns)}; expected 'case' and 'patient'.")
     repeated = frame["case"][frame["case"].duplicated()]
@@ -105,7 +111,12 @@ def _with_patient(case: Case, pattern: str | None, table: dict[str, str] | None)
             raise InputError(f"The patient table has no row for the case {case.id} ({case.image}).")
         patient = table[case.id]
     elif pattern is not None:
-        match = re.search(pattern, case.id)
+        try:
+            match = re.search(pattern, case.id)
+        except re.error as error:
+            raise InputError(
+                f"The patient pattern {pattern!r} (data.patient_pattern) is no regular expression: {error}."
+            ) from error
         if match is None:
             raise InputError(f"The patient pattern {pattern!r} does not match the case id {case.id!r} ({case.image}).")
         patient = match.group(1) if match.re.groups else match.group(0)

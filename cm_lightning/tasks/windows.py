@@ -36,16 +36,22 @@ def slide_along_elevation(
     sums: Maps = {}
     norm = torch.zeros_like(weights)
     for number, span in enumerate(spans):
-        for name, values in compute(span).items():
+        results = compute(span)
+        for name in list(results):
+            values = results.pop(name)
             weights, norm = weights.to(values.device), norm.to(values.device)
-            weighted = values.float() * weights
-            sums[name] = sums[name].add_(weighted) if name in sums else weighted
+            if name not in sums:
+                sums[name] = torch.zeros(values.shape, device=values.device)
+            # One channel after the other, since a slab of all channels takes half a gigabyte.
+            for total, value in zip(sums[name], values, strict=True):
+                total.addcmul_(value.float(), weights)
+            del values
         norm += weights
         # Frames before the next slab are complete.
         step = (spans[number + 1].start if number + 1 < len(spans) else span.stop) - span.start
         yield {name: values[..., :step] / norm[..., :step] for name, values in sums.items()}
-        sums = {name: _shifted(values, step) for name, values in sums.items()}
-        norm = _shifted(norm, step)
+        for channel in [*(channel for values in sums.values() for channel in values), norm]:
+            _shift(channel, step)
 
 
 def _spans(frames: int, thickness: int, overlap: float) -> list[range]:
@@ -79,8 +85,8 @@ def _overlap(window: SlidingWindowInferer) -> Sequence[float]:
     return overlap if isinstance(overlap, Sequence) else (overlap,) * len(window.roi_size)
 
 
-def _shifted(values: Tensor, step: int) -> Tensor:
+def _shift(values: Tensor, step: int) -> None:
     """Remove the first frames, and append as many frames of zeros."""
-    shifted = torch.zeros_like(values)
-    shifted[..., : values.shape[-1] - step] = values[..., step:]
-    return shifted
+    kept = values.shape[-1] - step
+    values[..., :kept] = values[..., step:].clone()
+    values[..., kept:] = 0
