@@ -23,6 +23,7 @@ from cm_lightning.callbacks import (
     CaseTable,
     ConfidenceCost,
     ConfusionPicture,
+    LogPosition,
     PredictionWriter,
     ReliabilityPicture,
     ResultTable,
@@ -256,7 +257,7 @@ class CommandLine(LightningCLI):
         task = self._get(self.config_init, "model")
 
         def build(**options: Any) -> Trainer:
-            callbacks = [*(settings["callbacks"] or []), last_checkpoint(fold)]
+            callbacks = [*(settings["callbacks"] or []), LogPosition(), last_checkpoint(fold)]
             return super(CommandLine, self).instantiate_trainer(
                 **kwargs, **options, logger=loggers or False, callbacks=callbacks
             )

@@ -1,6 +1,5 @@
 """Loggers that continue the logs of interrupted runs. Errors of W&B do not stop the training run."""
 
-import csv
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -11,12 +10,12 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from cm_lightning.runs import FoldFolder
+from cm_lightning.tracking.metrics_file import AppendingWriter
 from cm_lightning.tracking.policy import RunIdentity, WandbSettings, start_run
 
 
 class ResumableCSVLogger(CSVLogger):
-    """CSV logger of Lightning that keeps the existing rows of a resumed run, which Lightning would delete.
+    """CSV logger of Lightning that appends to the rows of a resumed run, which Lightning would delete.
 
     Args:
         folder: Folder of the run, in which ``metrics.csv`` is written.
@@ -24,29 +23,19 @@ class ResumableCSVLogger(CSVLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="")
-        self._file = FoldFolder(Path(folder)).metrics
+        self._folder = Path(folder)
 
     @property
     def log_dir(self) -> str:
         """Folder of the run."""
-        return str(self._file.parent)
+        return str(self._folder)
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """Writer of the metrics, which starts with the existing rows."""
+        """Writer of the metrics, which appends to the existing rows."""
         if self._experiment is None:
-            rows: list[dict[str, Any]] = []
-            if self._file.is_file():
-                with self._file.open(newline="") as file:
-                    rows = [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
-                self._file.unlink()
-            with warnings.catch_warnings():
-                # Lightning warns that it will delete the file. Its rows have just been read, and are written again.
-                warnings.filterwarnings("ignore", message=".*logs directory.*exists and is not empty.*")
-                writer = super().experiment
-            writer.metrics.extend(rows)
-            return writer
+            self._experiment = AppendingWriter(self._folder)
         return self._experiment
 
 
