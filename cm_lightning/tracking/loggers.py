@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from cm_lightning.tracking.metrics_file import AppendingWriter
-from cm_lightning.tracking.policy import RunIdentity, WandbSettings, start_run
+from cm_lightning.tracking.policy import RunIdentity, WandbSettings, resolve_mode, start_run
 
 
 class ResumableCSVLogger(CSVLogger):
@@ -70,7 +70,7 @@ class WandbRunLogger(WandbLogger):
             metrics: Values by key.
             step: Training step.
         """
-        self._attempt(lambda: super(WandbRunLogger, self).log_metrics(metrics, step))
+        self.attempt(lambda: super(WandbRunLogger, self).log_metrics(metrics, step))
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -83,7 +83,7 @@ class WandbRunLogger(WandbLogger):
         Args:
             config: All settings, nested.
         """
-        self._attempt(lambda: self.experiment.config.update(config, allow_val_change=True))
+        self.attempt(lambda: self.experiment.config.update(config, allow_val_change=True))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -94,9 +94,20 @@ class WandbRunLogger(WandbLogger):
         """
         run, self._experiment = self._experiment, None
         if run is not None:
-            self._attempt(lambda: run.finish(exit_code=0 if status == "success" else 1))
+            self.attempt(lambda: run.finish(exit_code=0 if status == "success" else 1))
 
-    def _attempt(self, call: Callable[[], Any]) -> None:
+    @property
+    def shows_patients(self) -> bool:
+        """Whether pictures of cases are logged: in offline runs unless switched off, online only if asked for."""
+        online = resolve_mode(self.settings)[0] == "online"
+        return bool(self.settings.pictures) if online else self.settings.pictures is not False
+
+    def attempt(self, call: Callable[[], Any]) -> None:
+        """Call a function of W&B, after whose failure W&B is disabled and the training continues.
+
+        Args:
+            call: The function.
+        """
         try:
             call()
         except Exception as error:  # Errors such as a full disk must not stop the run.
