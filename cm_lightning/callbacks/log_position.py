@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from cm_lightning.callbacks.trainer_state import fold_folder
+from cm_lightning.data.augmentation import Batch
 from cm_lightning.tracking.loggers import ResumableCSVLogger
 
 KEY = "metrics_file"
@@ -56,24 +57,33 @@ class LogPosition(Callback):
             logger.experiment.rewind(**position)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Continue the means over the steps of an epoch."""
-        results = trainer.fit_loop.epoch_loop._results
+        """Continue the means of an epoch whose steps are finished, and restore the results of the last validation."""
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._restore_sums(trainer, pl_module)
+        trainer._logger_connector._callback_metrics.update(
+            {key: torch.tensor(value) for key, value in self._validation.items()}
+        )
+        self._validation = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Continue the means of an epoch; Lightning resets them at the first step after resuming."""
+        self._restore_sums(trainer, pl_module)
+
+    def _restore_sums(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for entry in self._sums:
-            value = torch.tensor(entry["mean"], device=pl_module.device)
-            results.log(
+            trainer.fit_loop.epoch_loop._results.log(
                 entry["hook"],
                 entry["name"],
-                value,
+                torch.tensor(entry["mean"], device=pl_module.device),
                 batch_size=entry["number"],
                 prog_bar=entry["prog_bar"],
                 sync_dist=entry["sync_dist"],
                 sync_dist_fn=trainer.strategy.reduce,
                 rank_zero_only=entry["rank_zero_only"],
             )
-        trainer._logger_connector._callback_metrics.update(
-            {key: torch.tensor(value) for key, value in self._validation.items()}
-        )
-        self._sums, self._validation = [], {}
+        self._sums = []
 
 
 def _partial_sums(trainer: Trainer) -> list[dict[str, Any]]:
