@@ -89,13 +89,15 @@ def check_complete(tables: Mapping[Path, pd.DataFrame]) -> None:
         InputError: A file has been cut, or the folds have different units.
     """
     columns = ["class", "metric", "postprocessing"]
-    expected = {key for table in tables.values() for key in table[columns].itertuples(index=False, name=None)}
+    everything = {key for table in tables.values() for key in table[columns].itertuples(index=False, name=None)}
     units = {path: sorted(set(table["unit"])) for path, table in tables.items() if "unit" in table}
     first = next(iter(units), None)
     for path, table in tables.items():
+        # Folds may differ in their post-processing.
+        used = set(table["postprocessing"])
+        expected = {key for key in everything if key[2] in used}
         for case, rows in table.groupby("case"):
             found = set(rows[columns].itertuples(index=False, name=None))
-            # Only the metrics of masks exist after post-processing, equally for all cases of a class.
             if found != expected:
                 raise InputError(
                     f"{path} has {len(found)} results of the case {case}, expected {len(expected)} as for other cases; "
