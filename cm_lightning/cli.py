@@ -1,5 +1,7 @@
 """The subcommands of Lightning (fit, validate, test, predict), with one folder per run."""
 
+import os
+import signal
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 import cm_lightning
 from cm_lightning import __version__
@@ -23,6 +27,7 @@ from cm_lightning.callbacks import (
     CaseTable,
     ConfidenceCost,
     ConfusionPicture,
+    LogPosition,
     PredictionWriter,
     ReliabilityPicture,
     ResultTable,
@@ -32,16 +37,20 @@ from cm_lightning.callbacks import (
     ValidationMetrics,
     WorstCasePictures,
 )
+from cm_lightning.callbacks.checkpoints import BestCheckpoint, CompleteCheckpointIO, LastCheckpoint
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.errors import InputError, UsageError, suggestion
 from cm_lightning.inference import EnsembleCheck, find_members, load_task
 from cm_lightning.inference.ensemble import check_members
+from cm_lightning.interruption import Terminated
 from cm_lightning.metrics import METRICS, SCORE
 from cm_lightning.models.checkpoints import read_checkpoint
 from cm_lightning.parsing import PlainHelpMixin, ShortErrorMixin, check_exclusive, innermost_reason
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
-from cm_lightning.runs.layout import BEST, LAST
+from cm_lightning.runs.completion import mark_finished
+from cm_lightning.runs.layout import AUTO, BEST, LAST, check_inside
+from cm_lightning.runs.lock import RunLock
 from cm_lightning.runs.settings import RUN_SPECIFIC
 from cm_lightning.runs.sweeps import sweep_experiment
 from cm_lightning.tasks import BaseTask, DeepAtlasTask
@@ -103,6 +112,7 @@ class CommandLine(LightningCLI):
 
     def __init__(self, stage: Stage | None, **kwargs: Any) -> None:
         self._stage = stage
+        self._lock: RunLock | None = None
         super().__init__(**kwargs)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static
@@ -165,14 +175,20 @@ class CommandLine(LightningCLI):
         if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
             raise InputError(f"seed_everything must be from 0 to {2**32 - 1}, found {seed}.")
         config.experiment = sweep_experiment(config.experiment)
+        check_inside("--experiment", config.experiment, Path(config.output_dir))
         fold = ExperimentFolder(Path(config.output_dir) / config.experiment).fold(config.data.fold)
+        if config.checkpoint.filename is not None:
+            check_inside("--checkpoint.filename", config.checkpoint.filename, fold.checkpoints)
         if config.get("ensemble"):
             check_exclusive(ensemble=config.ensemble, ckpt_path=config.ckpt_path)
             config.ensemble = find_members([Path(path) for path in config.ensemble])
             config.ckpt_path = config.ensemble[0]
         config.ckpt_path = find_checkpoint(subcommand, config.ckpt_path, fold)
-        if subcommand == "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
-            remove_earlier_run(fold, config.overwrite)
+        if subcommand == "fit" and not config.trainer.fast_dev_run:
+            fold.check_owner()
+            self._lock_folder(fold)
+            if config.ckpt_path is None:
+                remove_earlier_run(fold, config.overwrite)
         config.checkpoint.dirpath = str(fold.checkpoints)
         config.trainer.default_root_dir = str(fold.path)
         if subcommand == "test":
@@ -185,6 +201,49 @@ class CommandLine(LightningCLI):
         self.save_config_kwargs["config_filename"] = fold.settings_file(subcommand).name
         # A checkpoint may replace these settings later.
         self._requested = {} if config.ckpt_path is None else self._settings()
+
+    @rank_zero_only
+    def _lock_folder(self, fold: FoldFolder) -> None:
+        """Keep other processes from training in the folder until the end of this one."""
+        self._lock = RunLock(fold.path)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the subcommand; after an interruption, state what is kept, and which command continues."""
+        try:
+            super()._run_subcommand(subcommand)
+        except SIGTERMException:
+            raise Terminated(signal.SIGTERM, self._continuation()) from None
+        except Terminated as error:
+            raise Terminated(error.number, self._continuation()) from None
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self._continuation()) from None
+        except SystemExit:
+            if not self.trainer.interrupted:
+                raise
+            raise KeyboardInterrupt(self._continuation()) from None  # Lightning converts Ctrl-C
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _continuation(self) -> str:
+        """Return one line about what an interrupted subcommand leaves."""
+        if self.subcommand != "fit":
+            return f"{self.subcommand} was interrupted. Completed files are kept; the same command starts again."
+        kept = FoldFolder(Path(self.trainer.default_root_dir)).resumable_checkpoint()
+        if kept is None:
+            return "fit was interrupted before the end of the first epoch; the same command starts again."
+        return f"fit was interrupted. {kept} is kept; the same command with --ckpt_path auto continues from it."
+
+    def before_fit(self) -> None:
+        """Remove the marker of the earlier end of a run that is continued."""
+        if self.trainer.is_global_zero:
+            FoldFolder(Path(self.trainer.default_root_dir)).finished.unlink(missing_ok=True)
+
+    def after_fit(self) -> None:
+        """Mark the run as finished."""
+        trainer = self.trainer
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            mark_finished(FoldFolder(Path(trainer.default_root_dir)).finished, trainer.current_epoch)
 
     def before_instantiate_classes(self) -> None:
         """Report the settings that differ from those in the checkpoint or from those of the interrupted run."""
@@ -267,8 +326,14 @@ class CommandLine(LightningCLI):
         loggers = self._loggers(fold, settings["logger"])
         task = self._get(self.config_init, "model")
 
+        plugins = settings["plugins"] or []
+        plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, CompleteCheckpointIO()]
+
         def build(**options: Any) -> Trainer:
-            callbacks = [*(settings["callbacks"] or []), last_checkpoint(fold)]
+            callbacks = [*(settings["callbacks"] or []), LogPosition(), *self._best_checkpoint(fold)]
+            callbacks.append(last_checkpoint(fold))
             return super(CommandLine, self).instantiate_trainer(
                 **kwargs, **options, logger=loggers or False, callbacks=callbacks
             )
@@ -287,6 +352,19 @@ class CommandLine(LightningCLI):
         if settings["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
             return build(strategy="ddp_find_unused_parameters_true")
         return trainer
+
+    def _best_checkpoint(self, fold: FoldFolder) -> list[Callback]:
+        """Return the callback of ``best.ckpt`` if ``--checkpoint`` keeps several checkpoints or uses another name."""
+        settings: ModelCheckpoint = self._get(self.config_init, "checkpoint")
+        if settings.monitor is None or settings.save_top_k == 0:
+            return []
+        if settings.save_top_k == 1 and settings.filename == BEST:
+            return []
+        if settings.filename == BEST:
+            settings.filename = f"{BEST}_{{epoch:04d}}"
+        return [
+            BestCheckpoint(fold.checkpoints, BEST, settings.monitor, mode=settings.mode, enable_version_counter=False)
+        ]
 
     def _loggers(self, fold: FoldFolder, configured: Any) -> list[Logger]:
         """Create the loggers of the run; Lightning uses the folder of the first one as that of the run."""
@@ -316,7 +394,7 @@ def last_checkpoint(fold: FoldFolder) -> ModelCheckpoint:
         The callback, which writes the file ``last.ckpt``.
     """
     # The option save_last of ModelCheckpoint would save only when the best epoch changes.
-    return ModelCheckpoint(fold.checkpoints, filename=LAST, save_on_train_epoch_end=True, enable_version_counter=False)
+    return LastCheckpoint(fold.checkpoints, filename=LAST, save_on_train_epoch_end=True, enable_version_counter=False)
 
 
 def find_checkpoint(subcommand: str, ckpt_path: Any, fold: FoldFolder) -> str | None:
@@ -324,7 +402,8 @@ def find_checkpoint(subcommand: str, ckpt_path: Any, fold: FoldFolder) -> str | 
 
     Args:
         subcommand: "fit", "validate", "test" or "predict".
-        ckpt_path: Value of the option, or None.
+        ckpt_path: Value of the option, or None. ``auto``, which is also the default of a job that SLURM has requeued,
+            is the last checkpoint if there is one.
         fold: Folder of the run.
 
     Returns:
@@ -334,6 +413,9 @@ def find_checkpoint(subcommand: str, ckpt_path: Any, fold: FoldFolder) -> str | 
         MissingInputError: The checkpoint does not exist.
         InputError: A subcommand other than ``fit`` has no checkpoint.
     """
+    requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    if subcommand == "fit" and (ckpt_path == AUTO or (ckpt_path is None and requeued)):
+        ckpt_path = fold.resumable_checkpoint()
     if ckpt_path is not None:
         path = fold.find_checkpoint(str(ckpt_path))
         read_checkpoint(path, "--ckpt_path")  # Errors of Lightning would be tracebacks.

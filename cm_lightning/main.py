@@ -10,6 +10,7 @@ from cm_lightning.commands import OWN_COMMANDS
 from cm_lightning.commands.stages import STAGES, check_options
 from cm_lightning.config_files import check_config_files
 from cm_lightning.errors import InputError, UsageError, suggestion
+from cm_lightning.interruption import CONTINUE, Terminated, stop_signals_as_exceptions
 
 SUBCOMMANDS = STAGES | OWN_COMMANDS
 
@@ -25,7 +26,14 @@ def main(args: Sequence[str] | None = None) -> None:
         InputError: The input is invalid and ``args`` were given.
     """
     try:
-        run(sys.argv[1:] if args is None else list(args))
+        with stop_signals_as_exceptions():
+            run(sys.argv[1:] if args is None else list(args))
+    except KeyboardInterrupt as error:
+        print(error.args[0] if error.args else CONTINUE, file=sys.stderr)
+        sys.exit(130)
+    except Terminated as error:
+        print(error.message or CONTINUE, file=sys.stderr)
+        raise
     except InputError as error:
         if args is not None and not isinstance(error, UsageError):
             raise

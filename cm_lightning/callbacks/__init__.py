@@ -3,6 +3,7 @@
 from cm_lightning.callbacks.augmentation_picture import AugmentationPicture
 from cm_lightning.callbacks.best_score import BestScore
 from cm_lightning.callbacks.confidence_cost import ConfidenceCost
+from cm_lightning.callbacks.log_position import LogPosition
 from cm_lightning.callbacks.prediction_writer import PredictionWriter
 from cm_lightning.callbacks.result_pictures import CaseTable, ConfusionPicture, ReliabilityPicture
 from cm_lightning.callbacks.result_table import ResultTable
@@ -18,6 +19,7 @@ __all__ = [
     "CaseTable",
     "ConfidenceCost",
     "ConfusionPicture",
+    "LogPosition",
     "PredictionWriter",
     "ReliabilityPicture",
     "ResultTable",

@@ -1,5 +1,6 @@
 """Test results at a glance: table of cases, reliability diagram and confusion matrix."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from cm_lightning.data.augmentation import Batch
 from cm_lightning.drawing import reliability_plot, save_figure
 from cm_lightning.metrics import METRICS, apply_empty_policy
 from cm_lightning.metrics.segmentation import confusion_counts
+from cm_lightning.runs import FoldFolder
 from cm_lightning.tasks import BaseTask
 from cm_lightning.tasks.distributed import gather_cases
 from cm_lightning.tracking.loggers import WandbRunLogger
@@ -43,20 +45,7 @@ class CaseTable(Callback):
         shown = table.head(MAX_ROWS).round(4)
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger):
-                import wandb
-
-                pictures: list[wandb.Image | None] = []
-                for case in shown["case"]:
-                    file = folder.test_picture(case)
-                    has_picture = logger.settings.pictures and file.is_file()
-                    pictures.append(wandb.Image(str(file)) if has_picture else None)
-                logger.log_metrics(
-                    {
-                        "tables/test_cases": wandb.Table(
-                            dataframe=shown.assign(picture=pd.Series(pictures, dtype=object))
-                        )
-                    }
-                )
+                logger.attempt(partial(_log_cases, logger, shown, folder))
             elif isinstance(logger, TensorBoardLogger):
                 lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy(object).tolist()]
                 text = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
@@ -120,6 +109,18 @@ class ConfusionPicture(Callback):
         figure = confusion_plot(counts, names)
         save_figure(figure, folder.pictures / "confusion.png")
         publish_figure(trainer, "plots/confusion", figure)
+
+
+def _log_cases(logger: WandbRunLogger, cases: pd.DataFrame, folder: FoldFolder) -> None:
+    """Log the table of cases with their pictures, if these are logged."""
+    import wandb
+
+    pictures: list[wandb.Image | None] = []
+    for case in cases["case"]:
+        file = folder.test_picture(case)
+        pictures.append(wandb.Image(str(file)) if logger.shows_patients and file.is_file() else None)
+    table = wandb.Table(dataframe=cases.assign(picture=pd.Series(pictures, dtype=object)))
+    logger.log_metrics({"tables/test_cases": table})
 
 
 def case_table(rows: pd.DataFrame) -> pd.DataFrame:

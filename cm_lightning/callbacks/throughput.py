@@ -16,6 +16,10 @@ class Throughput(Callback):
     and ``memory/gpu_peak_gb`` (the maximum over all processes, only on GPUs).
     """
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Store the start time of an epoch that is continued from a checkpoint within it."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the start time."""
         self._start = self._last = time.perf_counter()

@@ -12,8 +12,13 @@ from rich.console import Console
 
 from cm_lightning.data.splits import STUDY_FOLDS
 from cm_lightning.errors import InputError
+from cm_lightning.interruption import Terminated, end_with_parent
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
 from cm_lightning.runs.settings import conflicting_settings
+
+CONTINUATION = (
+    "crossval was interrupted. Finished folds and the last epoch of the others are kept; the same command continues."
+)
 
 
 @dataclass
@@ -84,13 +89,14 @@ def plan_jobs(
     for index in folds or range(number):
         fold = experiment.fold(index)
         job = Job([*argv, f"--data.fold={index}"], fold)
-        rows, last = fold.test_metrics, fold.last_checkpoint
+        rows, last = fold.test_metrics, fold.resumable_checkpoint()
         if not overwrite:
             check_settings(fold, settings)
-        if overwrite or not last.is_file():
+        if overwrite or last is None:
             job.steps = [["fit", "--overwrite=true"], ["test", "--ckpt_path=best"]]
-        elif not rows.is_file() or rows.stat().st_mtime < last.stat().st_mtime:
-            job.steps = [["fit", "--ckpt_path=last"], ["test", "--ckpt_path=best"]]
+        # Without the marker, the training was interrupted (or is one of an earlier version, which is then completed).
+        elif not fold.finished.is_file() or not rows.is_file() or rows.stat().st_mtime < last.stat().st_mtime:
+            job.steps = [["fit", "--ckpt_path=auto"], ["test", "--ckpt_path=best"]]
         if job.steps:
             jobs.append(job)
     return jobs
@@ -129,10 +135,8 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
     """
     console = Console()
     waiting, running, failed = list(jobs), dict[int, Running](), list[Job]()
-    # Folds run in separate sessions, so SIGTERM (from a scheduler) and Ctrl-C have to be passed on to them.
     # Background processes of shell scripts ignore SIGINT, and their children would inherit that without a handler.
-    stop_signals = (signal.SIGTERM, signal.SIGINT)
-    previous_handlers = [signal.signal(number, signal.default_int_handler) for number in stop_signals]
+    previous_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         while waiting or running:
             for slot, state in list(running.items()):
@@ -151,18 +155,21 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
             free = [slot for slot in range(len(devices)) if slot not in running]
             if waiting and free and not any(state.may_prepare_data for state in running.values()):
                 job = waiting.pop(0)
-                verb = "resumes" if "--ckpt_path=last" in job.steps[0] else "starts"
+                verb = "resumes" if "--ckpt_path=auto" in job.steps[0] else "starts"
                 console.print(f"{job.fold.name}: {verb} on {devices[free[0]]}")
                 running[free[0]] = start(job, devices[free[0]], time.time(), len(devices))
             time.sleep(0.2)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(CONTINUATION) from None
+    except Terminated as error:
+        raise Terminated(error.number, CONTINUATION) from None
     finally:
+        # Folds run in separate sessions, so that signals have to be passed on to them.
         for state in running.values():
-            # Like Ctrl-C: Lightning keeps the checkpoint of the last epoch.
-            state.process.send_signal(signal.SIGINT)
+            state.process.terminate()
         for state in running.values():
             state.process.wait()
-        for number, handler in zip(stop_signals, previous_handlers, strict=True):
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, previous_handler)
     if failed:
         reasons = "\n".join(f"{job.fold.log}: {last_line(job.fold.log)}" for job in failed)
         raise InputError(f"{len(failed)} of {len(jobs)} folds failed:\n{reasons}")
@@ -200,6 +207,7 @@ def start(job: Job, device: str, job_started: float, parallel_jobs: int) -> Runn
             env=environment,
             # Ctrl-C reaches only the parent process, which passes it on once.
             start_new_session=True,
+            preexec_fn=end_with_parent(),
         )
     return Running(job, process, subcommand, time.time(), job_started)
 

@@ -2,13 +2,15 @@
 
 import math
 import os
+import signal
 import time
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from monai.data import CacheDataset
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
@@ -25,6 +27,7 @@ from cm_lightning.data.pairs import PairDataset
 from cm_lightning.data.patches import PatchCutter
 from cm_lightning.data.phantom import Phantom
 from cm_lightning.data.preparation import CaseResampler, PrepareCase
+from cm_lightning.data.randomness import EpochSampler, run_seed, seed_step
 from cm_lightning.data.reading import CaseReader, ReadCase
 from cm_lightning.data.splits import Fold, SplitName
 from cm_lightning.errors import InputError
@@ -376,6 +379,40 @@ class UltrasoundDataModule(LightningDataModule):
         self.solved_frames += confidence[:, 0, 0, 0].numel()
         return {**batch, "confidence": confidence}
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Seed the random numbers of a training step: augmentation, patches and dropout.
+
+        Args:
+            batch: Collated batch.
+            dataloader_idx: Index of the data loader.
+
+        Returns:
+            The batch.
+        """
+        if isinstance(self.trainer, Trainer) and self.trainer.training:
+            step = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            seed_step(self._seed, self._epoch(), step, self.trainer.global_rank)
+        return batch
+
+    @cached_property
+    def _seed(self) -> int:
+        """Seed of the run."""
+        return run_seed()
+
+    def _epoch(self) -> int:
+        """Return the current training epoch, also while the trainer is resuming."""
+        if not isinstance(self.trainer, Trainer):
+            return 0
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
+        return int(progress.processed)
+
+    def _finished_batches(self) -> int:
+        """Return the number of batches of the current epoch that were used before the run was interrupted."""
+        if not isinstance(self.trainer, Trainer) or not self.trainer.fit_loop.restarting:
+            return 0
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return 0 if self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch else progress.ready
+
     @property
     def _stage(self) -> str | None:
         """Current stage; None if it is unknown."""
@@ -426,21 +463,31 @@ class UltrasoundDataModule(LightningDataModule):
         return CacheDataset(cases, prepare, cache_rate=rate, num_workers=os.cpu_count(), copy_cache=False)
 
     def _paired(self, dataset: CacheDataset, draws: int | None = None) -> CacheDataset | PairDataset:
-        return PairDataset(dataset, self.labelled_patients, draws) if self.pairs_per_case else dataset
+        return PairDataset(dataset, self.labelled_patients, draws, self._seed) if self.pairs_per_case else dataset
 
     def _loader(
         self, dataset: CacheDataset | PairDataset, batch_size: int | None, shuffle: bool = False
     ) -> DataLoader[Any]:
         """Return the loader of a dataset. Without a batch size, batches have one case, whose arrays are not copied."""
         collate = default_collate if batch_size is not None else _collate_one
+        sampler: EpochSampler | None = None
+        if shuffle:
+            skip = self._finished_batches() * (batch_size or 1)
+            sampler = EpochSampler(len(dataset), self._seed, self._epoch, skip, isinstance(dataset, PairDataset))
         return DataLoader(
             dataset,
             batch_size=batch_size or 1,
-            shuffle=shuffle,
+            sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_ignore_interrupts,
             collate_fn=_collate_each if shuffle and self.patch_size else collate,
         )
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Leave Ctrl-C to the main process, which ends the workers; they would print tracebacks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collate_one(samples: list[Batch]) -> Batch:

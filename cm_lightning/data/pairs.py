@@ -8,6 +8,7 @@ from monai.data import CacheDataset
 from torch.utils.data import Dataset
 
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.data.randomness import derived_seed
 from cm_lightning.errors import InputError
 
 
@@ -23,6 +24,7 @@ class PairDataset(Dataset[Batch]):
         draws: Number of pairs per case with random partners, for training. None is for validation and test: there is
             one pair per case, in which the case is the first one, its partner is fixed, and all labels are used. Cases
             have no partner if there is only one patient.
+        seed: Seed of the random partners.
 
     Raises:
         InputError: There is no possible partner for a training case.
@@ -32,7 +34,10 @@ class PairDataset(Dataset[Batch]):
         2019.
     """
 
-    def __init__(self, cases: CacheDataset, labelled_patients: Sequence[str], draws: int | None = None) -> None:
+    def __init__(
+        self, cases: CacheDataset, labelled_patients: Sequence[str], draws: int | None = None, seed: int = 0
+    ) -> None:
+        self.seed = seed
         self.cases = cases
         self.draws = draws
         self.patients = [case.patient for case in cases.data]
@@ -50,7 +55,10 @@ class PairDataset(Dataset[Batch]):
         return len(self.patients) * (self.draws or 1)
 
     def __getitem__(self, index: int) -> Batch:
-        """Return a case with the flag ``labelled``, and a second case under the key ``partner``."""
+        """Return a case with the flag ``labelled``, and a second case under the key ``partner``.
+
+        Random partners depend on the index only. It may be larger than the length, for other partners in every epoch.
+        """
         first = index % len(self.patients)
         partners = self._find_partners(first)
         if not partners:
@@ -58,8 +66,11 @@ class PairDataset(Dataset[Batch]):
         if self.draws is None:
             # The next possible case, so that different cases have different partners.
             return self._pair(first, min(partners, key=lambda other: (other - first) % len(self.patients)))
-        second = partners[int(torch.randint(len(partners), (1,)))]
-        return self._pair(first, second) if torch.rand(1) < 0.5 else self._pair(second, first)
+        # Not the state of this process: that of the workers is lost when a run is interrupted.
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, index))
+        second = partners[int(torch.randint(len(partners), (1,), generator=generator))]
+        first_is_moving = torch.rand(1, generator=generator) < 0.5
+        return self._pair(first, second) if first_is_moving else self._pair(second, first)
 
     def _find_partners(self, first: int) -> list[int]:
         others = [index for index, patient in enumerate(self.patients) if patient != self.patients[first]]

@@ -1,5 +1,6 @@
 """Pooling the results of all folds of a cross-validation into one long table."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +51,7 @@ def pool_folds(experiment: ExperimentFolder) -> pd.DataFrame:
                 "test cases; expected folds of one split, since folds of different splits cannot be pooled."
             )
     tables = [_read_rows(fold) for fold in folds]
+    check_complete(dict(zip((fold.test_metrics for fold in folds), tables, strict=True)))
     tested = {str(table["fold"].iloc[0]) for table in tables}
     missing = sorted({str(number) for number in range(len(plan["test_cases"]))} - tested)
     if missing:
@@ -75,6 +77,37 @@ def pool_folds(experiment: ExperimentFolder) -> pd.DataFrame:
                 "Run its test again."
             )
     return rows
+
+
+def check_complete(tables: Mapping[Path, pd.DataFrame]) -> None:
+    """Check that every case of all folds has the same metrics of the same classes, in the same unit.
+
+    Args:
+        tables: Long table of every fold by its file.
+
+    Raises:
+        InputError: A file has been cut, or the folds have different units.
+    """
+    columns = ["class", "metric", "postprocessing"]
+    everything = {key for table in tables.values() for key in table[columns].itertuples(index=False, name=None)}
+    units = {path: sorted(set(table["unit"])) for path, table in tables.items() if "unit" in table}
+    first = next(iter(units), None)
+    for path, table in tables.items():
+        # Folds may differ in their post-processing.
+        used = set(table["postprocessing"])
+        expected = {key for key in everything if key[2] in used}
+        for case, rows in table.groupby("case"):
+            found = set(rows[columns].itertuples(index=False, name=None))
+            if found != expected:
+                raise InputError(
+                    f"{path} has {len(found)} results of the case {case}, expected {len(expected)} as for other cases; "
+                    "the file may have been cut. Run the fold's test again."
+                )
+        if first is not None and path in units and units[path] != units[first]:
+            raise InputError(
+                f"{path} has distances in {', '.join(units[path])}, but {first} in {', '.join(units[first])}; "
+                "expected the same unit, since such folds cannot be pooled."
+            )
 
 
 def _read_rows(fold: FoldFolder) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Names of the files and folders of runs in ``<output_dir>/<experiment>/fold<k>``."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -8,13 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.runs.lock import LOCK_FILE
 from cm_lightning.runs.settings import read_settings
 
 # Names of the checkpoints of the best validation and of the last finished epoch.
 BEST, LAST = "best", "last"
+# Checkpoint of the last epoch if there is one; otherwise, training from scratch.
+AUTO = "auto"
+# Checkpoints that Lightning writes when SLURM announces the end of a job.
+SLURM_CHECKPOINTS = "hpc_ckpt_*.ckpt"
 CONFIG_FILE = "config.yaml"
 TEST_METRICS_FILE = "test_metrics.csv"
+
+
+STAGES = ("fit", "validate", "test", "predict")
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,11 @@ class FoldFolder:
     def metrics(self) -> Path:
         """CSV file of the logged metrics, with one row per logged step."""
         return self.path / "metrics.csv"
+
+    @property
+    def finished(self) -> Path:
+        """JSON file that exists once the training has finished."""
+        return self.path / "finished.json"
 
     @property
     def test_metrics(self) -> Path:
@@ -151,6 +167,8 @@ class FoldFolder:
         Raises:
             MissingInputError: The checkpoint does not exist.
         """
+        if name == AUTO:
+            raise InputError("--ckpt_path auto is only for fit; expected best, last or the file of a checkpoint.")
         path = {BEST: self.best_checkpoint, LAST: self.last_checkpoint}.get(name, Path(name))
         if not path.is_file():
             raise MissingInputError(
@@ -160,26 +178,61 @@ class FoldFolder:
             )
         return path
 
+    def resumable_checkpoint(self) -> Path | None:
+        """Return the newest checkpoint from which training continues, also one of SLURM; None without one."""
+        files = [self.last_checkpoint, *self.path.glob(SLURM_CHECKPOINTS)]
+        return max((file for file in files if file.is_file()), key=lambda file: file.stat().st_mtime, default=None)
+
     def remove_earlier_run(self, overwrite: bool) -> None:
         """Remove the files of an earlier run, so that they cannot be mistaken for those of the new run.
+
+        A run that was killed before its first checkpoint is removed as well, since nothing of it can be used.
 
         Args:
             overwrite: Whether an earlier run may be removed.
 
         Raises:
-            InputError: There is an earlier run, and it must not be removed.
+            InputError: There is an earlier run, and it must not be removed, or there are files of something else.
         """
-        if not self.checkpoints.is_dir():
-            return
-        if not overwrite:
+        checkpoints = [*self.checkpoints.glob("*.ckpt"), *self.path.glob(SLURM_CHECKPOINTS)]
+        if checkpoints and not overwrite:
+            resume = "Resume it with --ckpt_path last, replace" if self.resumable_checkpoint() else "Replace"
             raise InputError(
-                f"{self.path} already contains a run. Resume it with --ckpt_path last, replace it with --overwrite "
-                "true, or choose another --experiment."
+                f"{self.path} already contains a run. {resume} it with --overwrite true, or choose another "
+                "--experiment."
             )
-        for folder in (self.checkpoints, self.pictures, self.predictions, self.path / "wandb", self.tensorboard):
-            shutil.rmtree(folder, ignore_errors=True)
-        for file in [*self.path.glob("*.csv"), *self.path.glob(f"*{CONFIG_FILE}"), *self.path.glob("*.json")]:
+        folders = [self.checkpoints, self.pictures, self.predictions, self.path / "wandb", self.tensorboard]
+        files = [self.metrics, self.test_plan, self.finished, *self.path.glob("test_*.csv")]
+        files += [self.settings_file(stage) for stage in STAGES]
+        files = [file for file in [*files, *self.path.glob(SLURM_CHECKPOINTS)] if file.is_file()]
+        self.check_owner()
+        for folder in folders:
+            if folder.is_symlink():
+                folder.unlink()
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+        for file in files:
             file.unlink()
+
+    def check_owner(self) -> None:
+        """Check that a run may write to the folder.
+
+        Raises:
+            InputError: Something else than a run of this package has made the folder, whose files might be lost.
+        """
+        names = ("checkpoints", "pictures", "predictions", "wandb", "tensorboard", "metrics.csv", CONFIG_FILE)
+        foreign = [name for name in names if (self.path / name).exists()]
+        if foreign and not self._is_run():
+            raise InputError(
+                f"{self.path} contains {', '.join(foreign)}, but no {CONFIG_FILE} of a run of cm_lightning; expected a "
+                "new folder or that of a run. Nothing was deleted."
+            )
+
+    def _is_run(self) -> bool:
+        """Return whether a run of this package has made the folder: it has its settings, or its lock."""
+        if (self.path / LOCK_FILE).is_file():
+            return True
+        return any(_is_settings(self.settings_file(stage)) for stage in STAGES)
 
     def read_settings(self) -> dict[str, Any]:
         """Read the training settings.
@@ -270,6 +323,31 @@ class ExperimentFolder:
     def tested_folds(self) -> list[FoldFolder]:
         """Find the folders of all folds that have been tested."""
         return [fold for fold in self.folds() if fold.test_metrics.is_file()]
+
+
+def _is_settings(path: Path) -> bool:
+    """Return whether a file contains the settings of a run of this package."""
+    try:
+        settings = read_settings(path)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(settings, dict) and {"experiment", "data", "model"} <= settings.keys()
+
+
+def check_inside(option: str, value: str, folder: Path) -> None:
+    """Check that a name stays inside a folder.
+
+    Args:
+        option: Option of the name.
+        value: Name of a file or folder relative to the folder.
+        folder: The folder.
+
+    Raises:
+        InputError: The name leads out of the folder, or is empty.
+    """
+    path = Path(os.path.normpath(folder / value))
+    if path == Path(os.path.normpath(folder)) or not path.is_relative_to(os.path.normpath(folder)):
+        raise InputError(f"{option} {value} is outside of {folder}; expected a name inside this folder.")
 
 
 def find_experiments(folders: Sequence[Path]) -> list[ExperimentFolder]:

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
@@ -188,6 +188,18 @@ class SegmentationTask(BaseTask):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self._schedule(optimizer), "monitor": SCORE, "strict": False},
         }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Update a schedule, except for ``plateau``: Lightning would update it only after the epoch's checkpoint."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_train_epoch_end(self) -> None:
+        """Update the schedule ``plateau`` before the checkpoint of the epoch is saved."""
+        value = self.trainer.callback_metrics.get(SCORE)
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau) and value is not None:
+                config.scheduler.step(value)
 
     def describe(self) -> str:
         """Return one line about the network, with its number of parameters."""

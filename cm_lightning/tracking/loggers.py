@@ -1,6 +1,5 @@
 """Loggers that continue the logs of interrupted runs. Errors of W&B do not stop the training run."""
 
-import csv
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -11,12 +10,12 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from cm_lightning.runs import FoldFolder
-from cm_lightning.tracking.policy import RunIdentity, WandbSettings, start_run
+from cm_lightning.tracking.metrics_file import AppendingWriter
+from cm_lightning.tracking.policy import RunIdentity, WandbSettings, resolve_mode, start_run
 
 
 class ResumableCSVLogger(CSVLogger):
-    """CSV logger of Lightning that keeps the existing rows of a resumed run, which Lightning would delete.
+    """CSV logger of Lightning that appends to the rows of a resumed run, which Lightning would delete.
 
     Args:
         folder: Folder of the run, in which ``metrics.csv`` is written.
@@ -24,29 +23,19 @@ class ResumableCSVLogger(CSVLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="")
-        self._file = FoldFolder(Path(folder)).metrics
+        self._folder = Path(folder)
 
     @property
     def log_dir(self) -> str:
         """Folder of the run."""
-        return str(self._file.parent)
+        return str(self._folder)
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """Writer of the metrics, which starts with the existing rows."""
+        """Writer of the metrics, which appends to the existing rows."""
         if self._experiment is None:
-            rows: list[dict[str, Any]] = []
-            if self._file.is_file():
-                with self._file.open(newline="") as file:
-                    rows = [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
-                self._file.unlink()
-            with warnings.catch_warnings():
-                # Lightning warns that it will delete the file. Its rows have just been read, and are written again.
-                warnings.filterwarnings("ignore", message=".*logs directory.*exists and is not empty.*")
-                writer = super().experiment
-            writer.metrics.extend(rows)
-            return writer
+            self._experiment = AppendingWriter(self._folder)
         return self._experiment
 
 
@@ -81,7 +70,7 @@ class WandbRunLogger(WandbLogger):
             metrics: Values by key.
             step: Training step.
         """
-        self._attempt(lambda: super(WandbRunLogger, self).log_metrics(metrics, step))
+        self.attempt(lambda: super(WandbRunLogger, self).log_metrics(metrics, step))
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -94,7 +83,7 @@ class WandbRunLogger(WandbLogger):
         Args:
             config: All settings, nested.
         """
-        self._attempt(lambda: self.experiment.config.update(config, allow_val_change=True))
+        self.attempt(lambda: self.experiment.config.update(config, allow_val_change=True))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -105,9 +94,20 @@ class WandbRunLogger(WandbLogger):
         """
         run, self._experiment = self._experiment, None
         if run is not None:
-            self._attempt(lambda: run.finish(exit_code=0 if status == "success" else 1))
+            self.attempt(lambda: run.finish(exit_code=0 if status == "success" else 1))
 
-    def _attempt(self, call: Callable[[], Any]) -> None:
+    @property
+    def shows_patients(self) -> bool:
+        """Whether pictures of cases are logged: in offline runs unless switched off, online only if asked for."""
+        online = resolve_mode(self.settings)[0] == "online"
+        return bool(self.settings.pictures) if online else self.settings.pictures is not False
+
+    def attempt(self, call: Callable[[], Any]) -> None:
+        """Call a function of W&B, after whose failure W&B is disabled and the training continues.
+
+        Args:
+            call: The function.
+        """
         try:
             call()
         except Exception as error:  # Errors such as a full disk must not stop the run.

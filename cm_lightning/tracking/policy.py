@@ -1,5 +1,7 @@
 """Start of W&B runs without delaying the training: online if possible, otherwise offline in the folder of the run."""
 
+import configparser
+import contextlib
 import netrc
 import os
 import secrets
@@ -31,13 +33,14 @@ class WandbSettings:
             set, the more restrictive of the two modes is used.
         project: Project; the default is the environment variable ``WANDB_PROJECT``, or cm_lightning.
         entity: User or team; the default is that of the login.
-        pictures: Whether to upload pictures of cases. Scalars and tables of results are always uploaded.
+        pictures: Whether to log pictures of cases, which show patients. By default they are only in the files of
+            offline runs; online, they are sent only if this is true. Scalars and tables of results are always logged.
     """
 
     mode: Mode = "auto"
     project: str | None = None
     entity: str | None = None
-    pictures: bool = True
+    pictures: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,37 @@ def resolve_mode(settings: WandbSettings) -> tuple[Literal["online", "offline", 
     Returns:
         The mode, and the reason if it is not online.
     """
-    modes = {settings.mode: "--wandb.mode", os.environ.get("WANDB_MODE", ""): "WANDB_MODE"}
-    if "disabled" in modes:
-        return "disabled", f"set by {modes['disabled']}"
-    for name in ("offline", "dryrun"):
+    modes = {settings.mode: "--wandb.mode", **_own_modes()}
+    for name in ("disabled", "offline"):
         if name in modes:
-            return "offline", f"set by {modes[name]}"
+            return name, f"set by {modes[name]}"
     return ("online", "") if _logged_in() else ("offline", "no login")
+
+
+def _own_modes() -> dict[str, str]:
+    """Return the modes that are set outside of this package, each with the place of the setting.
+
+    These are the environment variables of W&B, and the files that ``wandb offline`` and ``wandb disabled`` write.
+    """
+    modes: dict[str, str] = {}
+    value = os.environ.get("WANDB_MODE", "").strip().lower()
+    if value:
+        # A misspelt mode must not send anything.
+        known = {"online": "online", "shared": "online", "dryrun": "offline", "offline": "offline"}
+        modes[known.get(value, "disabled" if value == "disabled" else "offline")] = f"WANDB_MODE={value}"
+    if os.environ.get("WANDB_DISABLED", "").strip().lower() in ("true", "1", "yes", "on", "y", "t"):
+        modes["disabled"] = "WANDB_DISABLED"
+    home = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    for file in (home / "settings", Path("wandb/settings")):
+        parser = configparser.ConfigParser(interpolation=None)
+        with contextlib.suppress(configparser.Error, OSError, UnicodeDecodeError):
+            parser.read(file)
+            section = parser["default"] if parser.has_section("default") else {}
+            if section.get("mode") in ("offline", "dryrun"):
+                modes["offline"] = f"wandb offline ({file})"
+            if section.get("mode") == "disabled" or section.get("disabled", "").lower() == "true":
+                modes["disabled"] = f"wandb disabled ({file})"
+    return modes
 
 
 def start_run(settings: WandbSettings, identity: RunIdentity) -> "Run":
@@ -91,6 +118,8 @@ def start_run(settings: WandbSettings, identity: RunIdentity) -> "Run":
     mode, reason = resolve_mode(settings)
     if mode == "disabled":
         return wandb.init(mode="disabled")
+    if os.environ.get("WANDB_MODE", "").strip().lower() not in ("online", "offline", "disabled", "dryrun", "shared"):
+        os.environ.pop("WANDB_MODE", None)  # empty or misspelt; W&B would refuse it
     folder = identity.folder.absolute()
     files = folder / "wandb"
     # W&B uploads tables from a staging directory, which is in the home directory by default.
@@ -132,7 +161,10 @@ def start_run(settings: WandbSettings, identity: RunIdentity) -> "Run":
         )
         return wandb.init(mode="disabled")
     if mode == "online":
-        rank_zero_info(f"W&B: {run.url}")
+        pictures = "with" if settings.pictures else "without (--wandb.pictures true sends them)"
+        rank_zero_info(
+            f"W&B: {run.url} receives settings, metrics and tables of results, {pictures} pictures of cases."
+        )
     else:
         rank_zero_info(f"W&B: offline ({reason}). To upload: python -m cm_lightning sync {folder}")
     return run
@@ -142,7 +174,9 @@ def _run_id(files: Path) -> str:
     """Return the id of the run: of an earlier process in this folder, of a sweep agent, or a new one."""
     stored = files / "run_id"
     if not stored.is_file():
-        stored.write_text(os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
+        # An agent of a sweep sets the id of its run; in other shells, several folds would share it.
+        agent = os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID")
+        stored.write_text(agent or secrets.token_hex(4))
     return stored.read_text().strip()
 
 

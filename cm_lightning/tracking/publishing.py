@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,20 +71,9 @@ def publish_pictures(trainer: Trainer, key: str, pictures: Sequence[Picture], cl
         class_names: Names of the classes 1, 2, ... of the masks.
     """
     for logger in trainer.loggers:
-        if isinstance(logger, WandbRunLogger) and logger.settings.pictures:
-            import wandb
-
-            names = dict(enumerate(["background", *class_names]))
-            images = [
-                wandb.Image(
-                    picture.pixels,
-                    caption=picture.caption,
-                    file_type="jpg",
-                    masks={name: {"mask_data": mask, "class_labels": names} for name, mask in picture.masks.items()},
-                )
-                for picture in pictures
-            ]
-            _log(trainer, logger, {key: images})
+        if isinstance(logger, WandbRunLogger):
+            if logger.shows_patients:
+                logger.attempt(partial(_log_pictures, trainer, logger, key, pictures, class_names))
         elif isinstance(logger, TensorBoardLogger):
             for number, picture in enumerate(pictures):
                 for name, pixels in _with_masks(picture).items():
@@ -101,11 +91,33 @@ def publish_figure(trainer: Trainer, key: str, figure: Figure) -> None:
     """
     for logger in trainer.loggers:
         if isinstance(logger, WandbRunLogger):
-            import wandb
-
-            _log(trainer, logger, {key: [wandb.Image(figure_pixels(figure))]})
+            logger.attempt(partial(_log_figure, trainer, logger, key, figure))
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(key, figure, _step(trainer), close=False)
+
+
+def _log_pictures(
+    trainer: Trainer, logger: WandbRunLogger, key: str, pictures: Sequence[Picture], class_names: Sequence[str]
+) -> None:
+    import wandb
+
+    names = dict(enumerate(["background", *class_names]))
+    images = [
+        wandb.Image(
+            picture.pixels,
+            caption=picture.caption,
+            file_type="jpg",
+            masks={name: {"mask_data": mask, "class_labels": names} for name, mask in picture.masks.items()},
+        )
+        for picture in pictures
+    ]
+    _log(trainer, logger, {key: images})
+
+
+def _log_figure(trainer: Trainer, logger: WandbRunLogger, key: str, figure: Figure) -> None:
+    import wandb
+
+    _log(trainer, logger, {key: [wandb.Image(figure_pixels(figure))]})
 
 
 def _log(trainer: Trainer, logger: WandbRunLogger, values: dict[str, Any]) -> None:

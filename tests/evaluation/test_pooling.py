@@ -1,13 +1,14 @@
 """Pooling of folds into one table, and errors for folds that do not form one complete cross-validation."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from cm_lightning.evaluation.pooling import pool_folds
+from cm_lightning.evaluation.pooling import check_complete, pool_folds
 from cm_lightning.metrics import case_rows
 from cm_lightning.metrics.summary import summarise
 from cm_lightning.runs import ExperimentFolder
@@ -104,3 +105,13 @@ def test_incomplete_or_inconsistent_folds_raise_errors(experiment, tmp_path):
     (experiment / "fold2" / "test_plan.json").unlink()
     with pytest.raises(FileNotFoundError, match="expected the test cases of all folds, a file that test writes"):
         pool_folds(ExperimentFolder(experiment))
+
+
+def test_cut_tables_and_other_units_are_refused():
+    keys = [(case, name, metric) for case in "ab" for name in "xy" for metric in ("dice", "hd")]
+    table = pd.DataFrame(keys, columns=["case", "class", "metric"]).assign(postprocessing="none", unit="mm")
+    check_complete({Path("f0"): table, Path("f1"): table})
+    with pytest.raises(ValueError, match="f1 has 3 results of the case b, expected 4"):
+        check_complete({Path("f0"): table, Path("f1"): table.iloc[:-1]})
+    with pytest.raises(ValueError, match="f1 has distances in px, but f0 in mm"):
+        check_complete({Path("f0"): table, Path("f1"): table.assign(unit="px")})

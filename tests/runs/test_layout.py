@@ -1,11 +1,16 @@
 """Files of runs: names, which older runs also have, and search for experiments."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from cm_lightning.runs import ExperimentFolder, FoldFolder, find_experiments
+from cm_lightning.runs.layout import check_inside
 from cm_lightning.runs.settings import conflicting_settings, flatten, may_differ
+from cm_lightning.runs.writing import replaced
 
 
 @pytest.fixture
@@ -14,10 +19,12 @@ def experiment(tmp_path):
     for fold in (0, 1):
         (tmp_path / f"nerve_2ch_seed3/fold{fold}/checkpoints").mkdir(parents=True)
     first = tmp_path / "nerve_2ch_seed3" / "fold0"
+    (first / "checkpoints" / "last.ckpt").touch()
     for folder in ("pictures", "predictions", "wandb", "tensorboard"):
         (first / folder).mkdir()
     for name in ("config.yaml", "test_config.yaml", "metrics.csv", "test_plan.json", "notes.txt"):
         (first / name).touch()
+    (first / "config.yaml").write_text("{experiment: x, data: {}, model: {}}")
     (tmp_path / "nerve_2ch_seed3" / "fold1" / "test_metrics.csv").touch()
     return ExperimentFolder(tmp_path / "nerve_2ch_seed3")
 
@@ -111,3 +118,75 @@ def test_folds_may_differ_in_all_settings_of_pictures_and_predictions():
 
 def test_fold_folder_does_not_have_to_exist(tmp_path):
     assert not FoldFolder(tmp_path / "x" / "fold0").config.exists()
+
+
+def test_only_folders_of_runs_are_deleted(tmp_path):
+    """Another project's folder may have the same names of files."""
+    fold = FoldFolder(tmp_path / "x" / "fold0")
+    fold.checkpoints.mkdir(parents=True)
+    (fold.checkpoints / "last.ckpt").touch()
+    (fold.path / "metrics.csv").write_text("a\n1\n")
+    for config in (None, "", "lr: 1", "{"):
+        if config is not None:
+            fold.config.write_text(config)
+        with pytest.raises(ValueError, match=r"but no config.yaml of a run of cm_lightning"):
+            fold.remove_earlier_run(overwrite=True)
+        assert fold.last_checkpoint.is_file()
+        assert fold.metrics.is_file()
+
+
+def test_names_stay_inside_their_folder(tmp_path):
+    check_inside("--experiment", "a/b", tmp_path)
+    for name in ("../x", "a/../../x", "/etc/x", "", ".", "a/.."):
+        with pytest.raises(ValueError, match=r"--experiment .* is outside of"):
+            check_inside("--experiment", name, tmp_path)
+
+
+def test_resuming_uses_the_newest_checkpoint(experiment):
+    fold = experiment.fold(0)
+    assert experiment.fold(1).resumable_checkpoint() is None
+    assert fold.resumable_checkpoint() == fold.last_checkpoint
+    slurm = fold.path / "hpc_ckpt_1.ckpt"
+    slurm.touch()
+    os.utime(fold.last_checkpoint, (2e9, 2e9))
+    assert fold.resumable_checkpoint() == fold.last_checkpoint  # the training went on after it
+    os.utime(slurm, (3e9, 3e9))
+    assert fold.resumable_checkpoint() == slurm
+    fold.remove_earlier_run(overwrite=True)
+    assert not slurm.exists()  # Lightning would load it in a later run on SLURM
+
+
+def test_a_folder_is_locked_until_its_process_ends(tmp_path):
+    program = f"""
+from pathlib import Path
+from cm_lightning.runs.lock import RunLock
+try:
+    lock = RunLock(Path({str(tmp_path)!r}))
+    print("locked", flush=True)
+    input()
+except ValueError as error:
+    print(error, flush=True)
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "locked\n"
+        second = subprocess.run(command, input="\n", capture_output=True, text=True, check=True)
+        assert f"Another process (process {first.pid} on" in second.stdout
+        first.kill()
+    assert subprocess.run(command, input="\n", capture_output=True, text=True, check=True).stdout == "locked\n"
+
+
+def test_a_file_is_replaced_only_by_a_complete_one(tmp_path):
+    file = tmp_path / "a.csv"
+    with replaced(file) as partial:
+        partial.write_text("old")
+
+    def write_half():
+        with replaced(file) as partial:
+            partial.write_text("ne")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
+    assert file.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]

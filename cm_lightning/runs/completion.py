@@ -1,0 +1,18 @@
+"""Marker of a finished training run, by which it is told from an interrupted one."""
+
+import json
+import time
+from pathlib import Path
+
+from cm_lightning.runs.writing import replaced
+
+
+def mark_finished(path: Path, epochs: int) -> None:
+    """Write the marker of a finished run.
+
+    Args:
+        path: JSON file.
+        epochs: Number of trained epochs.
+    """
+    with replaced(path) as partial:
+        partial.write_text(json.dumps({"epochs": epochs, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}) + "\n")

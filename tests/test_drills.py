@@ -1,0 +1,75 @@
+"""Drills: runs are killed in different ways, and lose nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cm_lightning.main import main
+from tests.test_main import metrics
+
+pytestmark = pytest.mark.drill
+
+
+def start(*argv):
+    return subprocess.Popen(
+        [sys.executable, "-m", "cm_lightning", *argv],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 240
+    while not path.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert path.is_file()
+    time.sleep(1)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_run_that_was_killed_twice_keeps_all_rows(muscle_arguments, run_folder, number, status):
+    arguments = [*muscle_arguments, "--pictures.cases=0", "--uncertainty.cases=0", "--data.num_workers=2"]
+    last = run_folder / "checkpoints" / "last.ckpt"
+    for _ in range(2):
+        process = start("fit", *arguments, "--trainer.max_epochs=400", "--ckpt_path=auto")
+        wait_for(last, process)
+        process.send_signal(number)
+        error = process.communicate(timeout=60)[1]
+        assert process.returncode == status
+        assert "Traceback" not in error
+        if number != signal.SIGKILL:
+            assert f"{last} is kept; the same command with --ckpt_path auto continues from it." in error
+        assert not (run_folder / "finished.json").exists()
+    finished = len([row for row in metrics(run_folder) if row["train/loss"]])
+    main(["fit", *muscle_arguments, f"--trainer.max_epochs={finished + 2}", "--ckpt_path=auto"])
+    assert [int(row["epoch"]) for row in metrics(run_folder) if row["train/loss"]] == list(range(finished + 2))
+    assert (run_folder / "finished.json").is_file()
+
+
+def test_a_second_fit_in_the_same_folder_is_refused(muscle_arguments, run_folder):
+    first = start("fit", *muscle_arguments, "--trainer.max_epochs=400")
+    wait_for(run_folder / "checkpoints" / "last.ckpt", first)
+    second = start("fit", *muscle_arguments, "--overwrite=true")
+    error = second.communicate(timeout=60)[1]
+    assert second.returncode == 2
+    assert "is training in" in error
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
+
+
+def test_folds_end_with_a_crossval_that_was_killed(muscle_arguments, run_folder):
+    arguments = [*muscle_arguments, "--data.split=kfold", "--trainer.max_epochs=400"]
+    process = start("crossval", *arguments, "--devices", "cpu", "--folds", "0")
+    wait_for(run_folder / "checkpoints" / "last.ckpt", process)
+    process.kill()
+    process.communicate()
+    time.sleep(5)
+    written = (run_folder / "checkpoints" / "last.ckpt").stat().st_mtime
+    assert written < time.time() - 2
