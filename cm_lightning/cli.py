@@ -186,9 +186,6 @@ class CommandLine(LightningCLI):
         config.ckpt_path = find_checkpoint(subcommand, config.ckpt_path, fold)
         if subcommand == "fit" and not config.trainer.fast_dev_run:
             fold.check_owner()
-            self._lock_folder(fold)
-            if config.ckpt_path is None:
-                remove_earlier_run(fold, config.overwrite)
         config.checkpoint.dirpath = str(fold.checkpoints)
         config.trainer.default_root_dir = str(fold.path)
         if subcommand == "test":
@@ -292,6 +289,12 @@ class CommandLine(LightningCLI):
         self._add_members(config.get("ensemble"))
         self.datamodule.pairs_per_case = self.model.pairs_per_case
         self.model.check_data(self.datamodule, self.config["subcommand"])
+        if self.config["subcommand"] == "fit" and not config.trainer.fast_dev_run:
+            # Not earlier, so that invalid settings leave no folder.
+            fold = FoldFolder(Path(config.trainer.default_root_dir))
+            self._lock_folder(fold)
+            if config.ckpt_path is None:
+                remove_earlier_run(fold, config.overwrite)
 
     def _add_members(self, paths: Sequence[Path] | None) -> None:
         """Add the other members of an ensemble to the task."""

@@ -49,7 +49,7 @@ def checkpoints(tmp_path):
     [
         ["--model.schedule=plateau"],
         [*PATCHES, "--model.schedule=cosine"],
-        ["--data.confidence_mode=on_the_fly", "--data.num_workers=2", "--trainer.val_check_interval=0.5"],
+        ["--data.confidence_mode=on_the_fly", "--data.num_workers=2"],
         DEEP_ATLAS,
     ],
     ids=["plateau", "patches", "workers", "deep_atlas"],

@@ -14,6 +14,7 @@ from cm_lightning.data.splits import STUDY_FOLDS
 from cm_lightning.errors import InputError
 from cm_lightning.interruption import Terminated, end_with_parent
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
+from cm_lightning.runs.lock import LOCK_FILE
 from cm_lightning.runs.settings import conflicting_settings
 
 CONTINUATION = (
@@ -90,12 +91,14 @@ def plan_jobs(
         fold = experiment.fold(index)
         job = Job([*argv, f"--data.fold={index}"], fold)
         rows, last = fold.test_metrics, fold.resumable_checkpoint()
+        # Runs of earlier versions have neither a lock nor a marker.
+        is_unfinished = (fold.path / LOCK_FILE).is_file() and not fold.finished.is_file()
         if not overwrite:
             check_settings(fold, settings)
         if overwrite or last is None:
             job.steps = [["fit", "--overwrite=true"], ["test", "--ckpt_path=best"]]
-        # Without the marker, the training was interrupted (or is one of an earlier version, which is then completed).
-        elif not fold.finished.is_file() or not rows.is_file() or rows.stat().st_mtime < last.stat().st_mtime:
+        # Without the marker, the training was interrupted.
+        elif is_unfinished or not rows.is_file() or rows.stat().st_mtime < last.stat().st_mtime:
             job.steps = [["fit", "--ckpt_path=auto"], ["test", "--ckpt_path=best"]]
         if job.steps:
             jobs.append(job)

@@ -2,14 +2,13 @@
 
 import math
 import os
-import re
 from collections.abc import Mapping
 
 from cm_lightning.errors import InputError
 from cm_lightning.io import Axes
 
-# Names with another meaning in tables and metrics, and words that YAML does not read as text.
-RESERVED_NAMES = {"mean", "background", "true", "false", "yes", "no", "on", "off", "null", "none", "nan", "~"}
+# Names with another meaning in tables and metrics, and what Python calls values that YAML does not read as text.
+RESERVED_NAMES = {"mean", "background", "true", "false", "none", "nan"}
 # Number of worker processes that is accepted on any machine.
 LEAST_WORKERS = 32
 
@@ -68,11 +67,11 @@ def check_classes(classes: Mapping[str, int]) -> None:
     """
     for key in classes:
         name = str(key)  # YAML may have read a truth value or nothing
-        is_word = isinstance(key, str) and name.strip() == name != "" and not re.fullmatch(r"[-+.\d]+", name)
+        is_word = isinstance(key, str) and name.strip() == name != ""
         if not is_word or name.lower() in RESERVED_NAMES:
             raise InputError(
                 f"data.classes contains the name {name!r}, which is reserved, or which YAML reads as a number, a truth "
-                "value or nothing; expected another name, such as nerve."
+                "value or nothing unless it is quoted; expected another name, such as nerve."
             )
         if "/" in name or "\\" in name or not name.isprintable():
             raise InputError(

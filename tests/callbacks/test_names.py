@@ -11,6 +11,7 @@ STATE_KEYS = {
     "CaseTable",
     "ConfidenceCost",
     "ConfusionPicture",
+    "LogPosition",
     "PredictionWriter",
     "ReliabilityPicture",
     "ResultTable",

@@ -63,7 +63,7 @@ def test_options_equal_those_of_the_parser(stage, capsys):
     names = {re.split(r"[.+]", option)[0] for option in re.findall(r"--([a-z][\w.+]*)", capsys.readouterr().out)}
     assert names <= set(OPTIONS)
     if stage == "fit":
-        assert set(OPTIONS) - names <= {"verbose", "return_predictions"}
+        assert set(OPTIONS) - names <= {"verbose", "return_predictions", "ensemble"}
 
 
 def test_values_and_abbreviated_options_are_accepted():

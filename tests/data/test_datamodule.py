@@ -240,7 +240,7 @@ def test_patients_from_a_pattern(frames, tmp_path):
         ({"spatial_size": [8, 8]}, "data.spatial_size must be 3 positive numbers"),
         ({"axes": "depth lateral"}, "has 2 axes, but data.spatial_dims is 3"),
         ({"classes": {"a": 1, "b": 1}}, "a unique label value"),
-        ({"classes": {"background": 0}}, "other than 0"),
+        ({"classes": {"nerve": 0}}, "other than 0"),
         ({"batch_size": 0}, "at least 1"),
         ({"foreground": 2.0}, "data.foreground must be between 0 and 1"),
         ({"spacing": [1, 1, 1]}, "data.spacing needs data.patch_size"),
