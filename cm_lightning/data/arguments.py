@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping
 
 from cm_lightning.errors import InputError
@@ -81,6 +82,23 @@ def check_classes(classes: Mapping[str, int]) -> None:
     values = list(classes.values())
     if not values or 0 in values or len(set(values)) < len(values):
         raise InputError(f"data.classes must map every class to a unique label value other than 0, found {classes}.")
+
+
+def check_pattern(pattern: str | None) -> None:
+    """Check the regular expression for patients.
+
+    Args:
+        pattern: Regular expression, or None.
+
+    Raises:
+        InputError: It is not valid.
+    """
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise InputError(
+            f"The patient pattern {pattern!r} (data.patient_pattern) is no regular expression: {error}."
+        ) from error
 
 
 def check_loading(num_workers: int, cache_rate: float) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from cm_lightning.confidence import ConfidenceMapSolver, ProbeName
-from cm_lightning.data.arguments import check_classes, check_loading, check_numbers, check_sizes
+from cm_lightning.data.arguments import check_classes, check_loading, check_numbers, check_pattern, check_sizes
 from cm_lightning.data.augmentation import Augmentation, Batch
 from cm_lightning.data.case_sets import CaseSets, Subset, unlabelled_cases
 from cm_lightning.data.cases import Case, file_digest
@@ -164,6 +164,7 @@ class UltrasoundDataModule(LightningDataModule):
         check_sizes(spatial_dims, self.axes, self.spatial_size, self.patch_size, self.spacing)
         check_classes(classes)
         check_loading(num_workers, cache_rate)
+        check_pattern(patient_pattern)
         if spacing_mm is not None and not all(math.isfinite(size) and size > 0 for size in spacing_mm):
             raise InputError(f"data.spacing_mm must be positive numbers, found {list(spacing_mm)}.")
         check_numbers(labelled_fraction, batch_size, patches_per_case, foreground)

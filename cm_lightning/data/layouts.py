@@ -111,12 +111,7 @@ def _with_patient(case: Case, pattern: str | None, table: dict[str, str] | None)
             raise InputError(f"The patient table has no row for the case {case.id} ({case.image}).")
         patient = table[case.id]
     elif pattern is not None:
-        try:
-            match = re.search(pattern, case.id)
-        except re.error as error:
-            raise InputError(
-                f"The patient pattern {pattern!r} (data.patient_pattern) is no regular expression: {error}."
-            ) from error
+        match = re.search(pattern, case.id)
         if match is None:
             raise InputError(f"The patient pattern {pattern!r} does not match the case id {case.id!r} ({case.image}).")
         patient = match.group(1) if match.re.groups else match.group(0)
