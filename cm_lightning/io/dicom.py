@@ -11,6 +11,7 @@ from cm_lightning.confidence import Geometry, Rectangle
 from cm_lightning.errors import InputError
 from cm_lightning.io.file_image import FileImage, library_errors, picture_image
 from cm_lightning.io.grey import label_channel, to_grey
+from cm_lightning.io.memory import check_memory
 
 MM_PER_CM = 10.0
 # Values of Physical Units X Direction (0018,6024), Region Spatial Format (0018,6012), Region Data Type (0018,6014).
@@ -125,6 +126,7 @@ def _read_frames(path: Path, dataset: Any, is_label: bool) -> NDArray[np.generic
         if dataset.get("RescaleSlope", 1) != 1 or dataset.get("RescaleIntercept", 0) != 0:
             frame = apply_rescale(frame, dataset).astype(np.float32)
         if stored is None:
+            check_memory(path, (number, *frame.shape), frame.dtype)
             stored = np.empty((number, *frame.shape), frame.dtype)
         stored[count] = frame
         count += 1

@@ -95,7 +95,7 @@ def library_errors(path: Path, expected: str) -> Iterator[None]:
     """
     try:
         yield
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:
         raise InputError(f"{path} cannot be read as {expected}: {_first_sentence(error)}.") from error

@@ -80,6 +80,8 @@ def read_image(path: Path, is_label: bool = False) -> FileImage:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except MemoryError as error:
+        raise InputError(f"{path} does not fit into the memory that is available; expected a smaller image.") from error
 
 
 def write_nifti(

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from cm_lightning.errors import InputError
 from cm_lightning.io.file_image import FileImage, library_errors, picture_image
 from cm_lightning.io.grey import label_channel, to_grey
+from cm_lightning.io.memory import check_memory
 from cm_lightning.io.tiff import read_special_tiff
 
 FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF")
@@ -53,9 +54,12 @@ def read_picture(path: Path, is_label: bool = False) -> FileImage:
         Image.open(file, formats=FORMATS) as picture,
     ):
         frames = getattr(picture, "n_frames", 1) if picture.format in SEQUENCES else 1
+        # Pillow itself refuses a single picture of more than 179 million pixels.
+        check_memory(path, (frames, *picture.size), np.dtype(np.uint8))
         first = _read_page(path, picture, is_label)
         if frames == 1:
             return picture_image(first)
+        check_memory(path, (frames, *first.shape), first.dtype)
         array = np.empty((frames, *first.shape), first.dtype)
         durations = []
         for index in range(frames):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.io.memory import check_memory
 
 Compression = Literal["none", "deflate", "bzip2"]
 CHUNK_BYTES = 2**20
@@ -48,7 +49,8 @@ class RawData:
 
         Raises:
             MissingInputError: The file does not exist.
-            InputError: The file contains fewer or more values, or is damaged. Zeros behind the pixels are ignored.
+            InputError: The file contains fewer or more values, is damaged, or does not fit into memory. Zeros behind
+                the pixels are ignored.
         """
         if not self.path.is_file():
             raise MissingInputError(f"The file {self.path} with the pixels of the image does not exist.")
@@ -60,6 +62,7 @@ class RawData:
         limit = size if self.compression == "none" else size * MAX_DEFLATE_FACTOR
         if self.compression != "bzip2" and expected > limit:
             self._raise_length(expected, f"the file has only {size}")
+        check_memory(self.path, self.shape, self.dtype)
         values: Any = np.empty(count, self.dtype)
         target = memoryview(values).cast("B") if count else memoryview(b"")
         with self.path.open("rb") as file:

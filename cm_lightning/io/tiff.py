@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cm_lightning.errors import InputError
 from cm_lightning.io.file_image import FileImage, library_errors, picture_image
 from cm_lightning.io.grey import label_channel, to_grey
+from cm_lightning.io.memory import check_memory
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 COLOUR = ("RGB", "YCBCR")
@@ -61,6 +62,7 @@ def read_special_tiff(path: Path, is_label: bool = False) -> FileImage | None:
             raise InputError(f"{path} has {images} frames of ImageJ in a single page; save it as a TIFF with pages.")
         if not is_special:
             return None
+        check_memory(path, (number, *first.shape), first.dtype or np.dtype(np.uint8))
         frames = [_read_page(path, page, is_label) for page in tiff.pages]
         if len({(frame.shape, frame.dtype) for frame in frames}) > 1:
             raise InputError(f"{path} has pages of different sizes or types; expected frames of one size.")

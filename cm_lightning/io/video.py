@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cm_lightning.errors import InputError
 from cm_lightning.io.file_image import FileImage, library_errors, picture_image
 from cm_lightning.io.grey import label_channel, to_grey
+from cm_lightning.io.memory import check_memory
 
 # Frames that a decoder may lack at the end of a film, whose header may contain an edit list or a rounded duration.
 MISSING_FRAMES = 1
@@ -67,6 +68,8 @@ def read_video(path: Path, is_label: bool = False) -> FileImage:
                 raise InputError(
                     f"{path} has frames of different sizes ({frames[0].shape} and {pixels.shape}); expected one size."
                 )
+            if not frames:
+                check_memory(path, (max(announced, 1), *pixels.shape), pixels.dtype)
             frames.append(pixels)
     if not frames or len(frames) < announced:
         total = f"at least {announced} frames" if announced > 0 else "its frames"
