@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cm_lightning.data.cases import Case
 from cm_lightning.data.duplicates import insonified_part, near_duplicate_groups
-from cm_lightning.data.layouts import LayoutName, find_cases
+from cm_lightning.data.layouts import LayoutName, find_cases, unused_labels
 from cm_lightning.data.reading import CaseReader
 from cm_lightning.data.splits import Fold, SplitName, load_or_make_folds, split_file_name
 from cm_lightning.errors import InputError
@@ -136,7 +137,12 @@ class CaseSets:
 
     @cached_property
     def _cases_on_disk(self) -> list[Case]:
-        return find_cases(self.root, self.layout, self.patient_pattern, self.patient_table)
+        cases = find_cases(self.root, self.layout, self.patient_pattern, self.patient_table)
+        unused = unused_labels(self.root, self.layout, cases)
+        if unused:
+            others = f" (and {len(unused) - 1} more)" if len(unused) > 1 else ""
+            rank_zero_warn(f"The label {unused[0]}{others} belongs to no image, and is not used.")
+        return cases
 
     @property
     def _without_patients(self) -> bool:

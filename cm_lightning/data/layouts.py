@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +58,8 @@ def find_cases(
     Raises:
         MissingInputError: The folder does not exist or contains no case. The message describes the expected files,
             where the data set can be downloaded, and how to run the demo.
-        InputError: Two cases have the same id, or the pattern or the table contains no patient of a case.
+        InputError: Two cases have the same id, the name of a file cannot be written to tables, or the pattern or the
+            table contains no patient of a case.
     """
     kind = LAYOUTS[layout]
     cases = sorted(kind.find(root), key=lambda case: case.id) if root.is_dir() else []
@@ -71,6 +72,12 @@ def find_cases(
             "Set --data.root to its folder, or run the demo on the built-in phantom:\n"
             "  python -m cm_lightning fit --config configs/muscle_2ch.yaml --config configs/demo.yaml"
         )
+    for case in cases:
+        if not case.id.isprintable():  # control characters, and bytes that are no UTF-8
+            raise InputError(
+                f"The name of the file {str(case.image)!r} contains control characters, or is not UTF-8; expected a "
+                "name that can be printed. Rename it."
+            )
     ids = [case.id for case in cases]
     if len(set(ids)) < len(ids):
         duplicates = sorted({name for name in ids if ids.count(name) > 1})
@@ -78,6 +85,21 @@ def find_cases(
             f"{root} contains several images of the cases {', '.join(duplicates)}; expected one image per case."
         )
     return [_with_patient(case, patient_pattern, _read_patients(patient_table)) for case in cases]
+
+
+def unused_labels(root: Path, layout: LayoutName, cases: Sequence[Case]) -> list[Path]:
+    """List label files that belong to no image.
+
+    Args:
+        root: Folder of the data set.
+        layout: Its layout.
+        cases: Its cases.
+
+    Returns:
+        The files.
+    """
+    used = {case.label for case in cases}
+    return [path for path in LAYOUTS[layout].labels(root) if path not in used]
 
 
 def _read_patients(table: Path | None) -> dict[str, str] | None:
@@ -89,7 +111,7 @@ def _read_patients(table: Path | None) -> dict[str, str] | None:
             "'case' and 'patient'."
         )
     try:
-        frame = pd.read_csv(table, dtype=str, encoding="utf-8-sig")
+        frame = pd.read_csv(table, dtype=str, encoding="utf-8-sig", keep_default_na=False)
     except (ValueError, OSError) as error:  # from decoding and from pandas
         raise InputError(
             f"{table} (data.patient_table) cannot be read: {error}; expected a CSV file in UTF-8 with the columns "
@@ -100,6 +122,9 @@ def _read_patients(table: Path | None) -> dict[str, str] | None:
     repeated = frame["case"][frame["case"].duplicated()]
     if len(repeated):
         raise InputError(f"{table} lists the case {repeated.iloc[0]} several times; expected one row per case.")
+    unknown = frame["case"][frame["patient"].str.strip() == ""]
+    if len(unknown):
+        raise InputError(f"{table} names no patient of the case {unknown.iloc[0]}; expected a patient in every row.")
     return dict(zip(frame["case"], frame["patient"], strict=True))
 
 

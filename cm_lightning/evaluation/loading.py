@@ -25,13 +25,15 @@ class Runs:
         levels: Long table of counts by level of confidence and depth; empty if no experiment has them.
         calibration: Long table of sums by bin of probability; empty if no experiment has them.
         folders: Folders of the experiments of each model, one per seed.
-        problems: Folder of each experiment that could not be read, and the reason.
+        curves: Validation Dice by epoch of the folds and seeds of each model.
+        problems: What could not be read, and the reason.
     """
 
     rows: pd.DataFrame
     levels: pd.DataFrame
     calibration: pd.DataFrame
     folders: dict[str, list[ExperimentFolder]]
+    curves: dict[str, list[pd.Series]]
     problems: list[tuple[str, str]]
 
     @property
@@ -56,21 +58,15 @@ class Runs:
         return pd.Series(texts).value_counts()
 
     def learning_curves(self, model: str) -> list[pd.Series]:
-        """Read the validation Dice by epoch for each fold and seed of a model."""
-        curves = []
-        for fold in self.folds(model):
-            if fold.metrics.is_file():
-                logged = pd.read_csv(fold.metrics)
-                if SCORE in logged:
-                    curves.append(logged.dropna(subset=SCORE).set_index("epoch")[SCORE])
-        return curves
+        """List the validation Dice by epoch of each fold and seed of a model."""
+        return self.curves.get(model, [])
 
 
 def load_runs(folders: Sequence[Path]) -> Runs:
     """Pool the folds of every experiment; experiments that cannot be read are listed and left out.
 
-    If only the calibration of an experiment cannot be read, its other results are used. Runs of earlier versions have
-    no calibration.
+    If only the calibration or the learning curve of an experiment cannot be read, its other results are used. Runs of
+    earlier versions have no calibration.
 
     Args:
         folders: Folders of experiments, or folders that contain folders of experiments.
@@ -83,6 +79,7 @@ def load_runs(folders: Sequence[Path]) -> Runs:
     """
     tables, levels, calibration, problems = [], [], [], []
     folders_of_model: dict[str, list[ExperimentFolder]] = {}
+    curves: dict[str, list[pd.Series]] = {}
     loaded: dict[tuple[str, int], ExperimentFolder] = {}
     for experiment in find_experiments(folders):
         name, seed = experiment.model, experiment.seed
@@ -90,6 +87,9 @@ def load_runs(folders: Sequence[Path]) -> Runs:
             if (name, seed) in loaded:
                 raise InputError(f"{loaded[name, seed].path} has the same model and seed; expected each only once.")
             rows, counts = pool_folds(experiment), _read_levels(experiment)
+            for fold in experiment.tested_folds():
+                if fold.config.is_file():
+                    fold.read_settings()
         except (InputError, MissingInputError) as error:
             problems.append((str(experiment.path), str(error)))
         else:
@@ -101,6 +101,10 @@ def load_runs(folders: Sequence[Path]) -> Runs:
                 calibration.append(_read_calibration(experiment).assign(model=name, seed=seed))
             except InputError as error:
                 problems.append((f"{experiment.path}, calibration", str(error)))
+            try:
+                curves.setdefault(name, []).extend(_read_learning_curves(experiment))
+            except InputError as error:
+                problems.append((f"{experiment.path}, learning curves", str(error)))
     if not tables:
         reasons = "\n".join(f"{folder}: {reason}" for folder, reason in problems)
         raise InputError(f"None of the runs can be reported:\n{reasons}")
@@ -114,7 +118,7 @@ def load_runs(folders: Sequence[Path]) -> Runs:
             )
     measured = [table for table in calibration if len(table)]
     pooled_calibration = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame()
-    return Runs(rows, pd.concat(levels, ignore_index=True), pooled_calibration, folders_of_model, problems)
+    return Runs(rows, pd.concat(levels, ignore_index=True), pooled_calibration, folders_of_model, curves, problems)
 
 
 def differing_settings(settings: dict[str, Settings]) -> pd.DataFrame:
@@ -145,6 +149,22 @@ def _read_levels(experiment: ExperimentFolder) -> pd.DataFrame:
 def _read_calibration(experiment: ExperimentFolder) -> pd.DataFrame:
     paths = [fold.test_calibration for fold in experiment.tested_folds()]
     return _read_tables(paths, {"case", "patient", "class", "calibration", "bin", *SUMS})
+
+
+def _read_learning_curves(experiment: ExperimentFolder) -> list[pd.Series]:
+    curves = []
+    for fold in experiment.tested_folds():
+        if fold.metrics.is_file():
+            try:
+                logged = pd.read_csv(fold.metrics)
+            except ValueError as error:  # from pandas and from decoding
+                raise InputError(f"{fold.metrics} cannot be read as a table: {error}.") from error
+            if SCORE not in logged:  # training was stopped before the first validation
+                continue
+            if "epoch" not in logged or not pd.api.types.is_numeric_dtype(logged[SCORE]):
+                raise InputError(f"{fold.metrics} has no column epoch, or no numbers in {SCORE}; expected both.")
+            curves.append(logged.dropna(subset=SCORE).set_index("epoch")[SCORE])
+    return curves
 
 
 def _read_tables(paths: Sequence[Path], required: set[str]) -> pd.DataFrame:

@@ -11,6 +11,8 @@ from cm_lightning.runs import ExperimentFolder, FoldFolder
 from cm_lightning.runs.layout import TEST_METRICS_FILE
 
 Postprocessing = Literal["none", "largest component"]
+# Columns of names; a case may be called "nan".
+NAMES = ("case", "patient", "grouping", "unit", "postprocessing", "class", "metric", "by", "calibration")
 
 
 def postprocessed_name(model: str, postprocessing: Postprocessing) -> str:
@@ -45,10 +47,10 @@ def pool_folds(experiment: ExperimentFolder) -> pd.DataFrame:
     plans = {fold: fold.read_test_plan() for fold in folds}
     plan = plans[folds[0]]
     for fold, other in plans.items():
-        if other["test_cases"] != plan["test_cases"] or other["split"] != plan["split"]:
+        if other["test_cases"] != plan["test_cases"] or other.get("split") != plan.get("split"):
             raise InputError(
-                f"{fold.path} (split {other['split']!r}) and {folds[0].path} (split {plan['split']!r}) have different "
-                "test cases; expected folds of one split, since folds of different splits cannot be pooled."
+                f"{fold.path} (split {other.get('split')!r}) and {folds[0].path} (split {plan.get('split')!r}) have "
+                "different test cases; expected folds of one split, since folds of different splits cannot be pooled."
             )
     tables = [_read_rows(fold) for fold in folds]
     check_complete(dict(zip((fold.test_metrics for fold in folds), tables, strict=True)))
@@ -125,13 +127,20 @@ def read_table(path: Path, required: set[str]) -> pd.DataFrame:
         required: Required columns.
 
     Returns:
-        The table; cases and patients are strings.
+        The table. Names such as cases and patients are strings, also those such as "nan"; other required columns are
+        numbers.
 
     Raises:
-        InputError: The file is not a table, is empty or lacks a column.
+        InputError: The file is not a table, is empty, lacks a column, or contains something else than numbers.
     """
     try:
-        table = pd.read_csv(path, dtype={"case": str, "patient": str})
+        columns = pd.read_csv(path, nrows=0).columns
+        table = pd.read_csv(
+            path,
+            dtype={name: str for name in columns if name in NAMES},
+            keep_default_na=False,
+            na_values={name: ["", "nan"] for name in columns if name not in NAMES},
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as a table: {error}. Run the fold's test again.") from error
     missing = sorted(required - set(table.columns))
@@ -142,4 +151,9 @@ def read_table(path: Path, required: set[str]) -> pd.DataFrame:
         )
     if table.empty:
         raise InputError(f"{path} contains no rows. Run the fold's test again.")
+    for column in sorted(required - set(NAMES)):
+        if not pd.api.types.is_numeric_dtype(table[column]):  # truth values count as numbers
+            raise InputError(
+                f"{path} contains something else than numbers in the column {column}. Run the fold's test again."
+            )
     return table

@@ -222,7 +222,7 @@ def _image_of_run(trained: TrainedTask) -> Path:
     expected = "expected --image FILE, an image with which the exported network is compared"
     if not fold.config.is_file():
         raise MissingInputError(f"There is no {fold.config} that states the data set of {trained.path}; {expected}.")
-    data = fold.read_settings()["data"]
+    data = fold.read_settings("data")["data"]
     root = Path(data["root"])
     if not root.is_dir():
         raise MissingInputError(f"The data set {root} of {trained.path} does not exist; {expected}.")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cm_lightning.data.cases import Case
-from cm_lightning.data.layouts import LAYOUTS, LayoutName
+from cm_lightning.data.layouts import LAYOUTS, LayoutName, unused_labels
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.inspection.findings import Problem
 
@@ -55,11 +55,9 @@ def orphans(root: Path, layout: LayoutName, cases: Sequence[Case]) -> list[Probl
     Returns:
         One problem per file.
     """
-    used = {case.label for case in cases}
     return [
         Problem("label without image", f"The label {path} belongs to no image; it is not used.")
-        for path in LAYOUTS[layout].labels(root)
-        if path not in used
+        for path in unused_labels(root, layout, cases)
     ]
 
 

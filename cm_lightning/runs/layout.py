@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.runs.lock import LOCK_FILE
 from cm_lightning.runs.settings import read_settings
@@ -234,18 +232,28 @@ class FoldFolder:
             return True
         return any(_is_settings(self.settings_file(stage)) for stage in STAGES)
 
-    def read_settings(self) -> dict[str, Any]:
+    def read_settings(self, *sections: str) -> dict[str, Any]:
         """Read the training settings.
+
+        Args:
+            sections: Sections that are needed, such as "data".
 
         Returns:
             Nested settings.
 
         Raises:
             MissingInputError: The file does not exist.
+            InputError: The file was not written by ``fit``, or is damaged.
         """
         if not self.config.is_file():
             raise MissingInputError(f"{self.config} does not exist; expected the settings that fit writes.")
-        return read_settings(self.config)
+        settings = read_settings(self.config)
+        missing = [name for name in sections if not isinstance(settings.get(name), dict)]
+        if missing:
+            raise InputError(
+                f"{self.config} lacks the settings {', '.join(missing)}; expected the file that fit writes."
+            )
+        return settings
 
     def read_test_plan(self) -> dict[str, Any]:
         """Read the test cases of all folds.
@@ -256,16 +264,21 @@ class FoldFolder:
 
         Raises:
             MissingInputError: The file does not exist.
-            InputError: The file is not a JSON file.
+            InputError: The file is no JSON file, or lacks an entry.
         """
         if not self.test_plan.is_file():
             raise MissingInputError(
                 f"{self.test_plan} does not exist; expected the test cases of all folds, a file that test writes."
             )
         try:
-            plan: dict[str, Any] = json.loads(self.test_plan.read_text())
+            plan = json.loads(self.test_plan.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{self.test_plan} cannot be read as JSON: {error}. Run the fold's test again.") from error
+        if not isinstance(plan, dict) or not _is_list_of_folds(plan.get("test_cases")):
+            raise InputError(
+                f"{self.test_plan} has no list of the test cases of every fold; expected the file that test writes. "
+                "Run the fold's test again."
+            )
         return plan
 
 
@@ -329,9 +342,16 @@ def _is_settings(path: Path) -> bool:
     """Return whether a file contains the settings of a run of this package."""
     try:
         settings = read_settings(path)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, InputError):
         return False
-    return isinstance(settings, dict) and {"experiment", "data", "model"} <= settings.keys()
+    return {"experiment", "data", "model"} <= settings.keys()
+
+
+def _is_list_of_folds(value: Any) -> bool:
+    """Return whether a value is a list of the names of cases for every fold."""
+    return isinstance(value, list) and all(
+        isinstance(fold, list) and all(isinstance(case, str) for case in fold) for fold in value
+    )
 
 
 def check_inside(option: str, value: str, folder: Path) -> None:

@@ -5,6 +5,9 @@ from typing import Any
 
 import yaml
 
+from cm_lightning.config_files import check_config_file
+from cm_lightning.errors import InputError
+
 Settings = dict[str, Any]
 
 # Settings that only describe the location of a run.
@@ -59,8 +62,14 @@ def read_settings(path: Path) -> dict[str, Any]:
 
     Returns:
         Nested settings.
+
+    Raises:
+        InputError: The file contains no settings in YAML.
     """
-    settings: dict[str, Any] = yaml.safe_load(path.read_text())
+    check_config_file(path)
+    settings = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} contains {type(settings).__name__}; expected the settings of a run.")
     return settings
 
 

@@ -1,16 +1,16 @@
 """Repeating the test of a trained fold with other callbacks."""
 
-import importlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 from pytorch_lightning import Callback, Trainer
 
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
-from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.errors import InputError
+from cm_lightning.parsing import innermost_reason
 from cm_lightning.runs import FoldFolder
 from cm_lightning.tasks import SegmentationTask
 
@@ -27,8 +27,9 @@ def load_data(fold: FoldFolder, root: Path | None = None) -> UltrasoundDataModul
 
     Raises:
         MissingInputError: There is no configuration.
+        InputError: The configuration is damaged, or its settings are invalid.
     """
-    settings = fold.read_settings()
+    settings = fold.read_settings("data", "solver")
     data_settings = dict(settings["data"])
     if root is not None:
         data_settings["root"] = str(root)
@@ -38,33 +39,16 @@ def load_data(fold: FoldFolder, root: Path | None = None) -> UltrasoundDataModul
     parser.link_arguments("solver", "data.solver", apply_on="instantiate")
     for name in ("solver", "pairs_per_case"):  # a separate group, and a setting of earlier versions
         data_settings.pop(name, None)
-    instances = parser.instantiate_classes(parser.parse_object({"data": data_settings, "solver": settings["solver"]}))
+    try:
+        instances = parser.instantiate_classes(
+            parser.parse_object({"data": data_settings, "solver": settings["solver"]})
+        )
+    except InputError:
+        raise
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise InputError(f"The settings in {fold.config} are invalid: {innermost_reason(error)}") from error
     data: UltrasoundDataModule = instances.data
     return data
-
-
-def load_task(fold: FoldFolder) -> SegmentationTask:
-    """Load the best weights of a fold.
-
-    Args:
-        fold: Folder of the fold.
-
-    Returns:
-        The task, on the CPU.
-
-    Raises:
-        MissingInputError: There is no checkpoint.
-        InputError: The checkpoint does not contain a segmentation task.
-    """
-    checkpoint = fold.best_checkpoint
-    if not checkpoint.is_file():
-        raise MissingInputError(f"There is no {checkpoint}; expected the checkpoint of the best epoch that fit writes.")
-    module, _, name = fold.read_settings()["model"]["class_path"].rpartition(".")
-    task_class = getattr(importlib.import_module(module), name)
-    if not issubclass(task_class, SegmentationTask):
-        raise InputError(f"{fold.path} is a run of {name}; expected a SegmentationTask.")
-    task: SegmentationTask = task_class.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=False)
-    return task
 
 
 def run_test(

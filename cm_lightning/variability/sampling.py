@@ -16,12 +16,13 @@ from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.cases import Case, file_digest
 from cm_lightning.data.raters import RATER_PATTERN, find_rater_files
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.inference import load_task
 from cm_lightning.io import read_image
 from cm_lightning.models.networks import supports_any_size
 from cm_lightning.runs import ExperimentFolder, FoldFolder
 from cm_lightning.uncertainty import MCDropout
 from cm_lightning.variability.image_sampler import ImageSampler
-from cm_lightning.variability.rerun import load_data, load_task, run_test
+from cm_lightning.variability.rerun import load_data, run_test
 from cm_lightning.variability.results import Key
 
 INDEX = "images.json"
@@ -156,7 +157,7 @@ def _sample_fold(
     accelerator: str,
 ) -> list[Path]:
     """Sample a fold, or return existing samples of the same weights, settings, images and labels."""
-    task = load_task(fold)
+    task = load_task(fold.best_checkpoint, f"the checkpoint of {fold.path}").task
     if task.window is not None and not supports_any_size(task.network):
         settings = replace(settings, inference="windows")
     files = [
@@ -172,8 +173,11 @@ def _sample_fold(
     }
     index = folder / INDEX
     if index.is_file():
-        stored = json.loads(index.read_text())
-        kept = [folder / name for name in stored.pop("sampled")]
+        try:
+            stored = json.loads(index.read_text())
+            kept = [folder / name for name in stored.pop("sampled")]
+        except (ValueError, TypeError, KeyError, AttributeError):  # a damaged index, so that sampling is repeated
+            stored, kept = None, []
         if stored == key and all(path.is_file() for path in kept):
             return kept
         index.unlink()  # before sampling, so that interrupted sampling is repeated

@@ -1,6 +1,8 @@
 """Images that are there twice, classes that are in no label, and stored maps and folds of another state."""
 
 import json
+import os
+import shutil
 import warnings
 from pathlib import Path
 
@@ -52,6 +54,37 @@ def test_labels_that_cannot_teach(frames):
         Image.fromarray(np.zeros((24, 20), np.uint8)).save(path)
     with pytest.raises(ValueError, match=r"All 6 labels are empty, such as .*png; expected labels that contain nerve"):
         module(frames).prepare_data()
+
+
+@pytest.mark.parametrize("name", [b"p1\xff_x", b"p1\n_x", b"p1\x1b[31m_x"])
+def test_names_that_no_table_can_contain_are_refused(frames, name):
+    for folder in ("images", "masks"):
+        file = next((frames / "set" / folder).iterdir())
+        file.rename(file.with_name(os.fsdecode(name) + file.suffix))
+    with pytest.raises(ValueError, match="contains control characters, or is not UTF-8") as error:
+        module(frames).prepare_data()
+    assert str(error.value).isprintable()
+
+
+def test_labels_without_image_are_named(frames):
+    label = next((frames / "set" / "masks").iterdir())
+    shutil.copy(label, label.with_name(f"p9_other{label.suffix}"))
+    with pytest.warns(UserWarning, match=r"masks/p9_other\.png belongs to no image, and is not used"):
+        module(frames).prepare_data()
+
+
+def test_patients_may_be_called_na_but_not_nothing(frames):
+    table = frames / "patients.csv"
+    names = sorted(path.stem for path in (frames / "set" / "images").iterdir())
+    table.write_text(
+        "case,patient\n"
+        + "".join(f"{name},{patient}\n" for name, patient in zip(names, ["NA", "nan", "null", *names], strict=False))
+    )
+    cases = module(frames, patient_pattern=None, patient_table=table).cases
+    assert {"NA", "nan", "null"} <= {case.patient for case in cases}
+    table.write_text(table.read_text().replace("NA\n", "\n"))
+    with pytest.raises(ValueError, match=f"names no patient of the case {names[0]}"):
+        module(frames, patient_pattern=None, patient_table=table).prepare_data()
 
 
 def test_patient_table_with_a_case_twice(frames):

@@ -1,5 +1,6 @@
 """Reports: content of pages and tables, damaged runs, and equal content in all formats."""
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -196,6 +197,49 @@ def test_damaged_runs_are_listed_and_left_out_completely(runs, name):
     assert f"fold1/{name} cannot be read" in dict(loaded.problems)[str(runs / "muscle_unet_1ch_ceconf")]
     assert loaded.models == ["muscle_unet_1ch_dicece", "muscle_unet_2ch_dice"]
     assert loaded.versions().sum() == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("config.yaml", b"- 1\n", "contains list; expected the settings of a run"),
+        ("config.yaml", b"data: [\n", "is not valid YAML"),
+        ("config.yaml", b"\xff\xfea\x00", "is not a text in UTF-8"),
+        ("test_plan.json", b"[1, 2]", "has no list of the test cases of every fold"),
+        ("test_metrics.csv", None, "contains something else than numbers in the column diagonal"),
+        ("test_levels.csv", None, "contains something else than numbers in the column false_negative"),
+    ],
+)
+def test_other_contents_of_a_run_are_named_and_left_out(runs, name, content, reason):
+    path = runs / "muscle_unet_1ch_ceconf" / "fold1" / name
+    if content is None:
+        lines = path.read_text().splitlines()
+        content = "\n".join([lines[0], ",".join("abc" for _ in lines[0].split(",")), *lines[2:]]).encode()
+    path.write_bytes(content)
+    loaded = load_runs([runs])
+    assert reason in dict(loaded.problems)[str(runs / "muscle_unet_1ch_ceconf")]
+    assert loaded.models == ["muscle_unet_1ch_dicece", "muscle_unet_2ch_dice"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "a,b\n1\n1,2,3\n", "step,val/dice/mean\n1,0.5\n", "epoch,val/dice/mean\n1,x\n"]
+)
+def test_damaged_learning_curves_are_named_and_other_results_are_kept(runs, content):
+    experiment = runs / "muscle_unet_1ch_ceconf"
+    (experiment / "fold1" / "metrics.csv").write_text(content)
+    loaded = load_runs([runs])
+    assert f"{experiment}, learning curves" in dict(loaded.problems)
+    assert "muscle_unet_1ch_ceconf" in loaded.models
+
+
+def test_a_case_may_be_called_nan(runs):
+    experiment = runs / "muscle_unet_1ch_ceconf"
+    case = json.loads((experiment / "fold0" / "test_plan.json").read_text())["test_cases"][0][0]
+    for path in (file for fold in experiment.glob("fold*") for file in fold.iterdir() if file.is_file()):
+        path.write_text(path.read_text().replace(f'"{case}"', '"nan"').replace(f"{case},", "nan,"))
+    loaded = load_runs([runs])
+    assert not [reason for name, reason in loaded.problems if "1ch_ceconf" in name]
+    assert "nan" in set(loaded.rows["case"])
 
 
 def test_duplicate_models_and_postprocessed_results(runs, tmp_path):

@@ -96,8 +96,15 @@ def test_missing_and_damaged_files_raise_errors(experiment):
     fold.test_plan.write_text("{")
     with pytest.raises(ValueError, match=r"fold1/test_plan\.json cannot be read as JSON"):
         fold.read_test_plan()
-    fold.test_plan.write_text(json.dumps({"fold": 1}))
-    assert fold.read_test_plan() == {"fold": 1}
+    for content in ([], None, {"fold": 1}, {"test_cases": {"0": []}}, {"test_cases": [["a"], [1]]}):
+        fold.test_plan.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"fold1/test_plan\.json has no list of the test cases of every fold"):
+            fold.read_test_plan()
+    fold.test_plan.write_text(json.dumps({"test_cases": [["a"], ["b"]]}))
+    assert fold.read_test_plan() == {"test_cases": [["a"], ["b"]]}
+    fold.config.write_text("data: {root: data}\nmodel: 3\n")
+    with pytest.raises(ValueError, match=r"fold1/config\.yaml lacks the settings model"):
+        fold.read_settings("data", "model")
 
 
 def test_folds_may_differ_in_paths_but_not_in_the_training():

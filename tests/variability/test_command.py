@@ -2,14 +2,27 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+import yaml
 
 from cm_lightning.data import Phantom
 from cm_lightning.data.phantom import RaterModel
 from cm_lightning.main import main
 from tests.conftest import arguments_in, blank_figures
+
+
+class Touch:
+    """Object that creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +80,25 @@ def test_page_with_and_without_raters(trained_runs, tmp_path, capsys):
         main(with_raters)
     damaged.unlink()
 
-    # The deleted file is sampled again, and a damaged experiment is listed and left out.
+    # The deleted file is sampled again, and damaged experiments are listed and left out.
     shutil.copytree(runs / "1ch_seed0", runs / "other_seed0")
     shutil.rmtree(runs / "other_seed0" / "fold0" / "checkpoints")
+    for name in ("code_seed0", "yaml_seed0", "solver_seed0"):
+        shutil.copytree(runs / "1ch_seed0", runs / name)
+    with_code = runs / "code_seed0" / "fold0" / "checkpoints" / "best.ckpt"
+    torch.save({**torch.load(with_code, weights_only=False), "callbacks": Touch(tmp_path / "executed")}, with_code)
+    (runs / "yaml_seed0" / "fold0" / "config.yaml").write_text("data: [\n")
+    config = runs / "solver_seed0" / "fold0" / "config.yaml"
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "solver": {"alpha": "high"}}))
     with blank_figures():
         main(with_raters)
     assert damaged.is_file()
-    assert "There is no" in (output / "report.md").read_text()
+    markdown = (output / "report.md").read_text()
+    assert "does not exist; expected one written by fit" in markdown
+    assert "may run code, and was not loaded" in markdown
+    assert not (tmp_path / "executed").exists()
+    assert "config.yaml is not valid YAML" in markdown
+    assert "solver_seed0/fold0/config.yaml are invalid" in markdown
     with blank_figures():
         main([*arguments, "--samples", "2"])
     markdown = (output / "report.md").read_text()
