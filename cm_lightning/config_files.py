@@ -1,7 +1,9 @@
-"""Checks of configuration files before they are parsed."""
+"""Checks of configuration files before they are parsed, and reading of JSON files."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -49,6 +51,8 @@ def check_config_file(path: Path) -> None:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise InputError(f"The configuration {path} is not a text in UTF-8 ({error.reason}); expected YAML.") from error
+    except RecursionError as error:
+        raise InputError(f"The configuration {path} is nested too deeply; expected a few settings in YAML.") from error
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"The configuration {path} is not valid YAML: {reason}.") from error
@@ -61,6 +65,30 @@ def check_config_file(path: Path) -> None:
             f"The configuration {path} contains references (&, *) that stand for more than {MAX_VALUES} values; "
             "expected a few settings."
         )
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: File in UTF-8, also with a byte-order mark.
+
+    Returns:
+        Its contents.
+
+    Raises:
+        InputError: The file cannot be read, or is not valid JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} cannot be read as JSON: it is not a text in UTF-8 ({error.reason}).") from error
+    except RecursionError as error:
+        raise InputError(f"{path} cannot be read as JSON: it is nested too deeply.") from error
+    except ValueError as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _number_of_values(node: yaml.Node, known: dict[int, int]) -> int:

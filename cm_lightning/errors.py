@@ -5,7 +5,13 @@ from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """A file, folder or setting is invalid; the message contains its name, what was found and what was expected."""
+    """A file, folder or setting is invalid; the message contains its name, what was found and what was expected.
+
+    Characters that cannot be printed, such as those of damaged files, are escaped as in Python.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in message))
 
 
 class MissingInputError(InputError, FileNotFoundError):

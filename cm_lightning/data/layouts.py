@@ -1,6 +1,5 @@
 """Folder layouts of data sets, which define the locations of images, labels and patients."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from cm_lightning.config_files import read_json
 from cm_lightning.data.cases import Case
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.io import SUFFIXES, is_image, stem
@@ -162,10 +162,7 @@ def read_description(root: Path) -> dict[str, Any]:
     path = root / "dataset.json"
     if not path.is_file():
         return {}
-    try:
-        description = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}.") from error
+    description = read_json(path)
     if not isinstance(description, dict):
         raise InputError(f"{path} contains {type(description).__name__}; expected a JSON object.")
     return description

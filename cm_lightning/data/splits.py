@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from cm_lightning.config_files import read_json
 from cm_lightning.data.cases import Case
 from cm_lightning.errors import InputError
 
@@ -166,21 +167,45 @@ def load_or_make_folds(path: Path, cases: list[Case], split: SplitName, n_folds:
                 f"{place[1]!r}, but now it belongs to {places[case][0]!r} and {places[case][1]!r}. Remove the file to "
                 "draw new folds, or choose another data.split_file."
             )
-    return [Fold(**fold) for fold in stored["folds"]]
+    try:
+        folds = [Fold(**fold) for fold in stored["folds"]]
+    except InputError as error:
+        raise InputError(f"{path} (data.split_file) contains an invalid fold: {error}") from error
+    unknown = {name for fold in folds for name in (*fold.train, *fold.val, *fold.test)} - set(patients)
+    if unknown:
+        raise InputError(
+            f"{path} (data.split_file) has folds with the patients {sorted(unknown)}, whom the data set does not "
+            "contain."
+        )
+    return folds
 
 
 def _read_split(path: Path) -> dict[str, Any]:
     """Read a file of folds, and check its structure."""
-    try:
-        stored = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} (data.split_file) is not valid JSON: {error}.") from error
-    if not isinstance(stored, dict) or not {"split", "patients", "folds"} <= stored.keys():
+    stored = read_json(path)
+    if not isinstance(stored, dict) or not _is_list_of_names(stored.get("patients")) or not _are_folds(stored):
         raise InputError(
             f"{path} (data.split_file) contains no folds of this package; expected an object with split, patients and "
             "folds. Splits of other programs have to be converted, for example to a table of official sets."
         )
     return stored
+
+
+def _are_folds(stored: dict[str, Any]) -> bool:
+    """Return whether the contents of a file have the structure of folds."""
+    sets = {field.name for field in fields(Fold)}
+    folds, cases = stored.get("folds"), stored.get("cases", {})
+    return (
+        isinstance(folds, list)
+        and all(isinstance(fold, dict) and fold.keys() == sets for fold in folds)
+        and all(_is_list_of_names(fold[name]) for fold in folds for name in sets)
+        and isinstance(cases, dict)
+        and all(isinstance(place, list) and len(place) == 2 for place in cases.values())
+    )
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def split_file_name(cases: list[Case], split: SplitName, n_folds: int, seed: int) -> str:

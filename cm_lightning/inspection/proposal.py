@@ -90,7 +90,7 @@ def propose_classes(findings: Sequence[Findings], root: Path, layout: LayoutName
     names = {value: name for name, value in KNOWN_CLASSES.get(layout, {}).items()}
     source = "names as in the publication of this data set"
     if layout == "nnunet":
-        names, source = _described_names(read_description(root)), "names from dataset.json"
+        names, source = described_names(read_description(root)), "names from dataset.json"
     classes: dict[str, int] = {}
     for value in values:
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", names.get(value, "")).strip("_")
@@ -101,7 +101,7 @@ def propose_classes(findings: Sequence[Findings], root: Path, layout: LayoutName
     return Choice(classes, "the values in the labels; replace the names class_... by those of the structures")
 
 
-def _described_names(description: Mapping[str, Any]) -> dict[int, str]:
+def described_names(description: Mapping[str, Any]) -> dict[int, str]:
     """Return the names of label values in the file dataset.json of nnU-Net, or of the Medical Segmentation Decathlon.
 
     nnU-Net maps names to values, or to the values of which a region consists; the Decathlon maps values to names.

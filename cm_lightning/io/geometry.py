@@ -8,6 +8,7 @@ import numpy as np
 
 from cm_lightning.confidence import Geometry, MaskRegion, Rectangle, geometry_from_dict, geometry_to_dict
 from cm_lightning.confidence.domain.shapes import place_geometry
+from cm_lightning.config_files import read_json
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.io.axes import Axes
 from cm_lightning.io.dicom import dicom_region, read_dicom_header
@@ -113,8 +114,8 @@ def write_geometry(path: Path, geometry: Geometry, shape: tuple[int, int]) -> No
 
 
 def _read_numbers(path: Path) -> tuple[Geometry, tuple[int, int] | None]:
+    values = read_json(path)
     try:
-        values = json.loads(path.read_text())
         if not isinstance(values, dict):
             raise ValueError(f"Expected an object with a 'kind', found {type(values).__name__}.")
         measured = values.pop("shape", None)
@@ -124,7 +125,7 @@ def _read_numbers(path: Path) -> tuple[Geometry, tuple[int, int] | None]:
                 raise ValueError(f"'shape' must be two positive whole numbers [rows, columns], found {measured!r}.")
             measured = (measured[0], measured[1])
         return geometry_from_dict(values), measured
-    except (ValueError, UnicodeDecodeError) as error:  # json.JSONDecodeError is a ValueError
+    except ValueError as error:
         raise InputError(f"The geometry file {path} is not valid: {error}") from error
 
 

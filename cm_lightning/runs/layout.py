@@ -1,6 +1,5 @@
 """Names of the files and folders of runs in ``<output_dir>/<experiment>/fold<k>``."""
 
-import json
 import os
 import re
 import shutil
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cm_lightning.config_files import read_json
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.runs.lock import LOCK_FILE
 from cm_lightning.runs.settings import read_settings
@@ -270,10 +270,7 @@ class FoldFolder:
             raise MissingInputError(
                 f"{self.test_plan} does not exist; expected the test cases of all folds, a file that test writes."
             )
-        try:
-            plan = json.loads(self.test_plan.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{self.test_plan} cannot be read as JSON: {error}. Run the fold's test again.") from error
+        plan = read_json(self.test_plan)
         if not isinstance(plan, dict) or not _is_list_of_folds(plan.get("test_cases")):
             raise InputError(
                 f"{self.test_plan} has no list of the test cases of every fold; expected the file that test writes. "

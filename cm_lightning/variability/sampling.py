@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from cm_lightning.config_files import read_json
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.cases import Case, file_digest
 from cm_lightning.data.raters import RATER_PATTERN, find_rater_files
@@ -174,9 +175,9 @@ def _sample_fold(
     index = folder / INDEX
     if index.is_file():
         try:
-            stored = json.loads(index.read_text())
+            stored = read_json(index)
             kept = [folder / name for name in stored.pop("sampled")]
-        except (ValueError, TypeError, KeyError, AttributeError):  # a damaged index, so that sampling is repeated
+        except (InputError, TypeError, KeyError, AttributeError):  # a damaged index, so that sampling is repeated
             stored, kept = None, []
         if stored == key and all(path.is_file() for path in kept):
             return kept

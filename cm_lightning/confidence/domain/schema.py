@@ -57,7 +57,7 @@ def geometry_from_dict(values: Mapping[str, Any]) -> Geometry:
         ValueError: A value is missing, unknown or not possible.
     """
     kind = values.get("kind")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"'kind' must be one of {', '.join(FAMILIES)}, found {kind!r}.")
     family = FAMILIES[kind]
     known = {item.name for item in fields(family)} | {"kind", "up"}
