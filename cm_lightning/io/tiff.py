@@ -1,5 +1,6 @@
 """Reading of the TIFF files whose pixels Pillow does not read, or reads with a loss, with tifffile."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,10 @@ def _is_special(page: Any) -> bool:
 
 
 def _read_page(path: Path, page: Any, is_label: bool) -> NDArray[Any]:
+    expected, found = math.prod(page.chunked), len(page.dataoffsets)
+    if found < expected and page.compression.name != "NONE":
+        # Otherwise tifffile spends minutes on the missing parts.
+        raise InputError(f"{path} is damaged: a page has {found} of its {expected} strips or tiles.")
     pixels = page.asarray()
     if page.photometric.name in COLOUR:
         # Planes of colours are stored one after another, or the colours of a pixel are.

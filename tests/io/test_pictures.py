@@ -254,3 +254,12 @@ def test_truncated_pages_are_found_everywhere(byteorder, rng, tmp_path):
         (tmp_path / "b.tif").write_bytes(data[:length])
         with pytest.raises(InputError, match=r"b.tif"):
             read(tmp_path / "b.tif")
+
+
+def test_announced_rows_without_data_are_refused_at_once(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((9, 8, 3), np.uint16), photometric="rgb", compression="deflate", rowsperstrip=9)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[0].tags["ImageLength"].overwrite(9 * 100)
+    with pytest.raises(InputError, match=r"a\.tif is damaged: a page has 1 of its 100 strips or tiles"):
+        read_image(path)
