@@ -4,15 +4,15 @@
 
 Frames of simulated necks, which a convex probe records, are placed on screens with text, a grey bar and a ruler. A 2D
 U-Net is trained on them exactly as on own data: ``inspect --write_config``, then ``fit``. The picture shows a frame of
-a test patient. The confidence map is computed on the whole screen, with the region that was found.
+a test patient; of the entropy, only the insonified region.
 """
 
 import argparse
+import json
 import re
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -96,18 +96,15 @@ def train(folder: Path, epochs: int) -> Path:
     return folder / "network" / "fold0"
 
 
-def test_patient(folder: Path, fold: Path) -> str:
-    """Return a patient of the test set of the fold."""
-    split = yaml.safe_load(next((folder / "cache" / "splits").glob("*.json")).read_text())
-    print(split.keys() if isinstance(split, dict) else split)
-    return str(split)
+def test_case(folder: Path) -> str:
+    """Return the second frame of the first patient in the test set of the fold."""
+    split = json.loads(next((folder / "cache" / "splits").glob("*.json")).read_text())
+    return f"{sorted(split['folds'][0]['test'])[0]}_frame1"
 
 
 def draw(folder: Path, fold: Path, case: str, output: Path) -> None:
     """Draw screen, region, map, label, prediction and entropy of a frame."""
-    frame, label = (
-        np.asarray(Image.open(folder / "screens" / kind / f"{case}.png")) for kind in ("images", "masks")
-    )
+    frame, label = (np.asarray(Image.open(folder / "screens" / kind / f"{case}.png")) for kind in ("images", "masks"))
     found = find_insonified(frame, "auto")
     confidence = ConfidenceMapSolver()(frame, found.domain, found.source, found.sink, found.up)
     result = Predictor.from_checkpoint(fold / "checkpoints" / "best.ckpt")(frame)
@@ -118,6 +115,7 @@ def draw(folder: Path, fold: Path, case: str, output: Path) -> None:
     offset = len(REGION_PARTS)
     label, prediction = (np.where(values > 0, values + offset, 0) for values in (label, result.segmentation))
     grey = frame / 255
+    entropy = np.where(found.domain, result.entropy, 0)
     size, unit = (1.0, 1.0), "px"
     panels = [
         Panel("screen", grey, size, unit),
@@ -125,7 +123,7 @@ def draw(folder: Path, fold: Path, case: str, output: Path) -> None:
         Panel("confidence map", confidence, size, unit, scale=CONFIDENCE),
         Panel("label", grey, size, unit, label),
         Panel("prediction", grey, size, unit, prediction),
-        Panel("entropy of the prediction", result.entropy, size, unit, scale=Scale("nats", 1.0, "magma")),
+        Panel("entropy of the prediction", entropy, size, unit, scale=Scale("nats", 1.0, "magma")),
     ]
     save_figure(draw_panels([panels[:3], panels[3:]], [*REGION_PARTS, *result.classes]), output)
 
@@ -142,6 +140,8 @@ def main() -> None:
     fold = options.folder / "network" / "fold0"
     if not (fold / "finished.json").is_file():
         fold = train(options.folder, options.epochs)
+    draw(options.folder, fold, test_case(options.folder), options.output)
+    print(f"Wrote {options.output}.")
 
 
 if __name__ == "__main__":

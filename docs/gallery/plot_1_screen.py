@@ -2,8 +2,8 @@
 From a screen to a confidence map
 =================================
 
-A simulated neck, scanned with a convex probe, is placed on a screen with text and a ruler. The insonified region is found, and the
-map is computed inside it.
+A simulated neck, scanned with a convex probe, is placed on a screen with text and a ruler. The insonified region is
+found, and the map is computed inside it.
 """
 
 import matplotlib.pyplot as plt
@@ -54,8 +54,8 @@ plt.show()
 # %%
 # A frame of constant intensity
 # -----------------------------
-# Confidence decreases with depth in any image. In a rectangle of constant intensity, it falls linearly from 1 to 0, whatever
-# alpha and beta are.
+# Confidence decreases with depth in any image. In a rectangle of constant intensity, it falls linearly from 1 to 0,
+# whatever alpha and beta are.
 
 constant = solver(np.ones((101, 60)))
 print(f"difference from a straight line: {np.abs(constant - np.linspace(1, 0, 101)[:, None]).max():.1e}")

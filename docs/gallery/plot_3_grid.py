@@ -2,8 +2,8 @@
 The grid and smoothing
 ======================
 
-The same frame with the same alpha, beta and gamma has different maps on different grids, and after smoothing. The parameters mean
-something only together with a pixel size.
+The same frame with the same alpha, beta and gamma has different maps on different grids, and after smoothing. The
+parameters mean something only together with a pixel size.
 """
 
 import matplotlib.pyplot as plt

@@ -29,5 +29,5 @@ axes[0].legend()
 plt.show()
 
 # %%
-# The mask of the study scales the loss; its minimum is at a probability of 1 for any confidence. With the soft target, the minimum
-# is where the probability equals the confidence.
+# The mask of the study scales the loss; its minimum is at a probability of 1 for any confidence. With the soft
+# target, the minimum is where the probability equals the confidence.
