@@ -50,6 +50,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_gallery",
     "filename_pattern": "plot_",
     "download_all_examples": False,
+    "within_subsection_order": "FileNameSortKey",
     "remove_config_comments": True,
     "min_reported_time": 3600,
     "show_memory": False,
@@ -63,6 +64,8 @@ html_math_renderer = "mathml"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "cm_lightning"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "navigation_with_keys": False,
@@ -122,7 +125,7 @@ def write_math(writer: HTML5Translator, node: Any) -> None:
     """Write a formula as MathML, which browsers draw without a script from the network."""
     block = isinstance(node, math_block)
     formula = tex2mathml(node.astext(), as_block=block)
-    writer.body.append(f"<div>{formula}</div>" if block else formula)
+    writer.body.append(f'<div class="math">{formula}</div>' if block else formula)
     raise SkipNode
 
 

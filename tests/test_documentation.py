@@ -4,6 +4,7 @@ The README and the tutorials promise that a reader can type their commands one a
 that do so take minutes and are marked ``slow``. They shorten trainings, but change nothing else.
 """
 
+import doctest
 import importlib
 import os
 import re
@@ -32,6 +33,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "configs/README.md")),
     *(path for path in sorted(ROOT.glob("docs/**/*.md")) if "results" not in path.parts and "_build" not in path.parts),
+]
+# Modules with examples in their docstrings.
+EXAMPLES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted(ROOT.glob("cm_lightning/**/*.py"))
+    if ">>> " in path.read_text()
 ]
 PROGRAM = "python -m cm_lightning "
 # Options that shorten a training.
@@ -144,6 +151,11 @@ def test_citation_has_the_version_of_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == cm_lightning.__version__
     assert f"## {cm_lightning.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_in_docstrings_are_correct(name):
+    assert not doctest.testmod(importlib.import_module(name)).failed
 
 
 def write_own_frames(folder: Path, values: dict[int, int]) -> None:
