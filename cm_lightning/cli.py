@@ -264,7 +264,7 @@ class CommandLine(LightningCLI):
         """Build the model, the data and the trainer. Errors of constructors are invalid settings."""
         try:
             self._instantiate_classes()
-        except InputError:
+        except (InputError, PermissionError):
             raise
         except Exception as error:  # libraries raise errors of many types for settings that they do not accept
             raise InputError(f"The settings are invalid: {innermost_reason(error)}") from error

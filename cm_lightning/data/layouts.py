@@ -11,7 +11,7 @@ import pandas as pd
 from cm_lightning.config_files import read_json
 from cm_lightning.data.cases import Case
 from cm_lightning.errors import InputError, MissingInputError
-from cm_lightning.io import SUFFIXES, is_image, stem
+from cm_lightning.io import SUFFIXES, image_files, stem
 
 LayoutName = Literal["leg3d", "segthy", "nnunet", "folder"]
 
@@ -144,7 +144,7 @@ def _with_patient(case: Case, pattern: str | None, table: dict[str, str] | None)
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if is_image(path)) if folder.is_dir() else []
+    return image_files(folder) if folder.is_dir() else []
 
 
 def read_description(root: Path) -> dict[str, Any]:
@@ -170,14 +170,20 @@ def read_description(root: Path) -> dict[str, Any]:
 
 def _find_leg3d(root: Path) -> Iterator[Case]:
     for subset in ("train", "val", "test"):
-        for image in sorted((root / subset).glob("*/x*.mha")):
+        for image in _leg3d_files(root / subset, "x"):
             label = image.with_name(f"masksX{image.stem[1:]}.mha")
             subject = image.parent.name
             yield Case(f"{subject}_{image.stem}", subject, image, label, subset)
 
 
 def _leg3d_labels(root: Path) -> list[Path]:
-    return sorted(path for subset in ("train", "val", "test") for path in (root / subset).glob("*/masksX*.mha"))
+    return [path for subset in ("train", "val", "test") for path in _leg3d_files(root / subset, "masksX")]
+
+
+def _leg3d_files(folder: Path, prefix: str) -> list[Path]:
+    """List the files of all subjects in a folder."""
+    files = image_files(folder, with_subfolders=True) if folder.is_dir() else []
+    return [file for file in files if file.parent.parent == folder and re.fullmatch(rf"{prefix}.*\.mha", file.name)]
 
 
 def _segthy_base(root: Path) -> Path:

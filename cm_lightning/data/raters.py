@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cm_lightning.data.cases import Case, read_label
 from cm_lightning.errors import InputError, MissingInputError
-from cm_lightning.io import Axes, is_image, read_image, stem
+from cm_lightning.io import Axes, image_files, read_image, stem
 from cm_lightning.io.file_image import without_values
 
 RATER_FOLDER = "ratersTr"
@@ -69,7 +69,7 @@ def find_rater_files(folder: Path, pattern: str = RATER_PATTERN) -> list[RaterFi
     """
     if "rater" not in re.compile(pattern).groupindex:
         raise InputError(f"The pattern of rater files must have a group (?P<rater>...), found {pattern!r}.")
-    paths = [path for path in folder.iterdir() if is_image(path)] if folder.is_dir() else []
+    paths = image_files(folder) if folder.is_dir() else []
     if not paths:
         reason = "the folder contains no label" if folder.is_dir() else "the folder does not exist"
         raise MissingInputError(
