@@ -40,6 +40,8 @@ from cm_lightning.callbacks import (
 from cm_lightning.callbacks.checkpoints import BestCheckpoint, CompleteCheckpointIO, LastCheckpoint
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
+from cm_lightning.data.classes import ClassValues, resolve_classes, written_values
+from cm_lightning.data.layouts import LayoutName, default_axes
 from cm_lightning.errors import InputError, UsageError, suggestion
 from cm_lightning.inference import EnsembleCheck, find_members, load_task
 from cm_lightning.inference.ensemble import check_members
@@ -143,8 +145,12 @@ class CommandLine(LightningCLI):
         # Not nested in ``data``, so that a configuration can change single settings beside a shared file for ``data``.
         parser.add_class_arguments(ConfidenceMapSolver, "solver")
         parser.link_arguments("solver", "data.solver", apply_on="instantiate")
-        for name in ("classes", "spatial_dims", "spatial_size", "patch_size"):
+        for name in ("spatial_size", "patch_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}")
+        parser.link_arguments(("data.classes", "data.root", "data.layout"), "model.init_args.classes", _model_classes)
+        parser.link_arguments(
+            ("data.spatial_dims", "data.axes", "data.root", "data.layout"), "model.init_args.spatial_dims", _model_dims
+        )
         # Stored configurations of earlier versions contain this setting; the task determines it now.
         parser.add_argument("--data.pairs_per_case", type=int, default=0, help=SUPPRESS)
         # The help shows the project's own groups first, and the long one of the trainer last.
@@ -171,6 +177,8 @@ class CommandLine(LightningCLI):
         super().parse_arguments(parser, args)
         subcommand = self.config["subcommand"]
         config = self.config[subcommand]
+        # The stored settings do not depend on the description of the data set.
+        config.data.classes = dict(resolve_classes(config.data.classes, Path(config.data.root), config.data.layout))
         seed = config.seed_everything
         if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
             raise InputError(f"seed_everything must be from 0 to {2**32 - 1}, found {seed}.")
@@ -283,7 +291,7 @@ class CommandLine(LightningCLI):
             if isinstance(error.__cause__, InputError):
                 raise error.__cause__ from None
             raise
-        check_monitor(config.checkpoint.monitor, list(config.data.classes))
+        check_monitor(config.checkpoint.monitor, list(arguments.classes))
         if init_from is not None:
             arguments.init_from = init_from  # recorded in the settings of the run
         self._add_members(config.get("ensemble"))
@@ -556,3 +564,15 @@ def _build(
         },
         args=list(argv),
     )
+
+
+def _model_classes(classes: ClassValues | None, root: Path | None, layout: str) -> dict[str, int] | None:
+    """Return the classes of the network for those of the data; None as long as the data set is not known."""
+    if classes is None and root is None:
+        return None
+    return written_values(resolve_classes(classes, Path(root or "."), layout))
+
+
+def _model_dims(dims: int | None, axes: str | None, root: Path | None, layout: LayoutName) -> int:
+    """Return the number of spatial dimensions of the network for the settings of the data."""
+    return dims or len((axes or default_axes(Path(root or "."), layout)).split())

@@ -325,7 +325,7 @@ def test_last_without_a_checkpoint_is_an_error(muscle_arguments, command):
 
 
 def test_data_that_cannot_be_split_leave_no_folder(muscle_arguments, tmp_path):
-    with pytest.raises(InputError, match="with data.n_folds 50 needs at least 50 patients"):
+    with pytest.raises(InputError, match=r"with data\.n_folds 50 needs at least 50 patients"):
         main(["fit", *muscle_arguments, "--data.split=kfold", "--data.n_folds=50", "--experiment=invalid"])
     assert not list(tmp_path.rglob("invalid"))
 

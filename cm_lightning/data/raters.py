@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cm_lightning.data.cases import Case, read_label
+from cm_lightning.data.classes import ClassValues
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.io import Axes, image_files, read_image, stem
 from cm_lightning.io.file_image import without_values
@@ -98,7 +99,7 @@ def read_rater_labels(
     folder: Path,
     case: Case,
     axes: Axes,
-    classes: dict[str, int],
+    classes: ClassValues,
     pattern: str = RATER_PATTERN,
     frames: Sequence[int] | None = None,
 ) -> RaterLabels:
@@ -108,7 +109,7 @@ def read_rater_labels(
         folder: Folder of the rater labels of the data set, such as ``ROOT/ratersTr``, with a folder for every case.
         case: The case.
         axes: Axes of the files.
-        classes: Value of every class in the label files.
+        classes: Value, or values, of every class in the label files.
         pattern: Regular expression for the names of the files; see :func:`find_rater_files`.
         frames: Indices of frames along elevation that are kept, which saves memory for large volumes; all by default.
 
