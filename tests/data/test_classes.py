@@ -46,9 +46,7 @@ def test_merged_values_of_a_configuration(nnunet):
     data = module(nnunet, classes={"all": [3, 1, 2]})
     assert np.unique(data._reader.read(data.cases[0]).arrays.label).tolist() == [0, 1]
     assert data.classes == {"all": 3}
-    with pytest.raises(
-        InputError, match=r"unknown values \[3\]; .* 1 for nerve, 2 for vessel .*vessel: \[2"
-    ):
+    with pytest.raises(InputError, match=r"unknown values \[3\]; .* 1 for nerve, 2 for vessel .*vessel: \[2"):
         module(nnunet, classes={"nerve": 1, "vessel": 2})._reader.read(data.cases[0])
 
 
@@ -56,9 +54,7 @@ def test_missing_classes_and_sizes_are_errors_with_an_example(nnunet):
     with pytest.raises(InputError, match=r"--data\.spatial_size \[32, 48\] for images such as p0_0000\.png of 40 x 48"):
         module(nnunet, spatial_size=None)
     (nnunet / "dataset.json").unlink()
-    with pytest.raises(
-        InputError, match=r"data\.classes is not set, .*--data\.classes '\{nerve: 1, vessel: \["
-    ):
+    with pytest.raises(InputError, match=r"data\.classes is not set, .*--data\.classes '\{nerve: 1, vessel: \["):
         module(nnunet)
 
 
