@@ -66,7 +66,8 @@ class FrameWriter:
             or the shape.
 
     Example:
-        >>> with FrameWriter(path, image, Axes("lateral depth elevation"), np.dtype("float32")) as writer:
+        >>> axes = Axes("lateral depth elevation")
+        >>> with FrameWriter(path, image, axes, np.dtype("float32")) as writer:  # doctest: +SKIP
         ...     for maps in solutions:
         ...         writer.write(maps)
     """
