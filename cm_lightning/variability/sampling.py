@@ -34,6 +34,7 @@ class Sampled:
     Attributes:
         model: Name of the model.
         seed: Training seed.
+        fold: Fold of the network.
         path: Path of the file.
         frame: Index of the frame in the volume; 0 for an image.
         case: The case.
@@ -43,6 +44,7 @@ class Sampled:
 
     model: str
     seed: int
+    fold: int
     path: Path
     frame: int
     case: Case
@@ -102,6 +104,7 @@ def sample_runs(
                         Sampled(
                             experiment.model,
                             experiment.seed,
+                            data.fold,
                             path,
                             int(number),
                             cases[name],
