@@ -133,7 +133,7 @@ def test_two_seeds_include_the_variation_between_runs():
 
 def test_invalid_pairs_raise_errors():
     table = pd.DataFrame({0: [0.1, 0.2, np.inf]})
-    with pytest.raises(ValueError, match="A paired test needs a finite value .* found infinite values"):
+    with pytest.raises(ValueError, match=r"A paired test needs a finite value .* found infinite values"):
         compare_pair(table, table)  # SciPy returns a p value for inf - inf
     with pytest.raises(ValueError, match="the same participants for both models; found 3 and 2 participants"):
         compare_pair(table, table[:2])
