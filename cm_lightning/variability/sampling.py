@@ -37,6 +37,7 @@ class Sampled:
     Attributes:
         model: Name of the model.
         seed: Training seed.
+        fold: Fold of the network.
         path: Path of the file.
         frame: Index of the frame in the volume; 0 for an image.
         case: The case.
@@ -46,6 +47,7 @@ class Sampled:
 
     model: str
     seed: int
+    fold: int
     path: Path
     frame: int
     case: Case
@@ -105,6 +107,7 @@ def sample_runs(
                         Sampled(
                             experiment.model,
                             experiment.seed,
+                            data.fold,
                             path,
                             int(number),
                             cases[name],
