@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import SUPPRESS
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.plugins import CheckpointIO
@@ -27,10 +27,12 @@ from cm_lightning.callbacks import (
     CaseTable,
     ConfidenceCost,
     ConfusionPicture,
+    EpochLines,
     LogPosition,
     PredictionWriter,
     ReliabilityPicture,
     ResultTable,
+    RunProgressBar,
     SegmentationPictures,
     Throughput,
     UncertaintyPictures,
@@ -78,13 +80,16 @@ CALLBACKS: tuple[type[Callback], ...] = (
     AugmentationPicture,
     BestScore,
     ConfidenceCost,
+    EpochLines,
     Throughput,
     ValidationMetrics,
     ResultTable,
+    RunProgressBar,
     WorstCasePictures,
     CaseTable,  # shows what WorstCasePictures has drawn
     ReliabilityPicture,
     ConfusionPicture,
+    EpochLines,
 )
 
 
@@ -345,6 +350,8 @@ class CommandLine(LightningCLI):
         def build(**options: Any) -> Trainer:
             callbacks = [*(settings["callbacks"] or []), LogPosition(), *self._best_checkpoint(fold)]
             callbacks.append(last_checkpoint(fold))
+            if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+                callbacks.append(RunProgressBar())
             return super(CommandLine, self).instantiate_trainer(
                 **kwargs, **options, logger=loggers or False, callbacks=callbacks
             )
@@ -545,6 +552,10 @@ def _build(
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*")
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run.*")
+    # Notes of Lightning that a user cannot act on, since the folder and its checkpoints are chosen by the command line.
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*dirpath has changed.*")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_useful)
     command_line(
         stage,
         model_class=BaseTask,
@@ -576,3 +587,9 @@ def _model_classes(classes: ClassValues | None, root: Path | None, layout: str) 
 def _model_dims(dims: int | None, axes: str | None, root: Path | None, layout: LayoutName) -> int:
     """Return the number of spatial dimensions of the network for the settings of the data."""
     return dims or len((axes or default_axes(Path(root or "."), layout)).split())
+
+
+def _is_useful(record: logging.LogRecord) -> bool:
+    """Return whether a message of Lightning is neither an advertisement nor about devices that do not exist."""
+    message = record.getMessage()
+    return "litlogger" not in message and not message.startswith("TPU available: False")
