@@ -1,5 +1,6 @@
 """The subcommands of Lightning (fit, validate, test, predict), with one folder per run."""
 
+import logging
 import os
 import signal
 import warnings
