@@ -85,12 +85,10 @@ CALLBACKS: tuple[type[Callback], ...] = (
     Throughput,
     ValidationMetrics,
     ResultTable,
-    RunProgressBar,
     WorstCasePictures,
     CaseTable,  # shows what WorstCasePictures has drawn
     ReliabilityPicture,
     ConfusionPicture,
-    EpochLines,
 )
 
 
