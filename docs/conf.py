@@ -59,7 +59,7 @@ sphinx_gallery_conf = {
     "image_scrapers": ("matplotlib",),
     "reset_modules": ("matplotlib",),
 }
-suppress_warnings = ["config.cache"]
+suppress_warnings = ["config.cache", "toc.empty_glob"]
 html_math_renderer = "mathml"
 
 html_theme = "pydata_sphinx_theme"
@@ -125,7 +125,7 @@ def write_math(writer: HTML5Translator, node: Any) -> None:
     """Write a formula as MathML, which browsers draw without a script from the network."""
     block = isinstance(node, math_block)
     formula = tex2mathml(node.astext(), as_block=block)
-    writer.body.append(f'<div class="math">{formula}</div>' if block else formula)
+    writer.body.append(f'<div class="formula">{formula}</div>' if block else formula)
     raise SkipNode
 
 

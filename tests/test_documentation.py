@@ -153,6 +153,14 @@ def test_citation_has_the_version_of_the_package():
     assert f"## {cm_lightning.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_constraints_are_the_versions_of_the_published_reports():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    versions = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for report in (ROOT / "benchmarks" / "results").glob("controls_*/report.md"):
+        for name in ("torch", "monai", "pytorch-lightning", "numpy", "scipy"):
+            assert set(re.findall(rf"\b{name} ([\d.]+)", report.read_text())) == {versions[name]}
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_in_docstrings_are_correct(name):
     assert not doctest.testmod(importlib.import_module(name)).failed
