@@ -1,5 +1,6 @@
 """The subcommands of Lightning (fit, validate, test, predict), with one folder per run."""
 
+import logging
 import os
 import signal
 import warnings
@@ -12,7 +13,7 @@ import yaml
 from jsonargparse import SUPPRESS
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.plugins import CheckpointIO
@@ -27,10 +28,12 @@ from cm_lightning.callbacks import (
     CaseTable,
     ConfidenceCost,
     ConfusionPicture,
+    EpochLines,
     LogPosition,
     PredictionWriter,
     ReliabilityPicture,
     ResultTable,
+    RunProgressBar,
     SegmentationPictures,
     Throughput,
     UncertaintyPictures,
@@ -40,6 +43,8 @@ from cm_lightning.callbacks import (
 from cm_lightning.callbacks.checkpoints import BestCheckpoint, CompleteCheckpointIO, LastCheckpoint
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
+from cm_lightning.data.classes import ClassValues, resolve_classes, written_values
+from cm_lightning.data.layouts import LayoutName, default_axes
 from cm_lightning.errors import InputError, UsageError, suggestion
 from cm_lightning.inference import EnsembleCheck, find_members, load_task
 from cm_lightning.inference.ensemble import check_members
@@ -76,6 +81,7 @@ CALLBACKS: tuple[type[Callback], ...] = (
     AugmentationPicture,
     BestScore,
     ConfidenceCost,
+    EpochLines,
     Throughput,
     ValidationMetrics,
     ResultTable,
@@ -143,8 +149,12 @@ class CommandLine(LightningCLI):
         # Not nested in ``data``, so that a configuration can change single settings beside a shared file for ``data``.
         parser.add_class_arguments(ConfidenceMapSolver, "solver")
         parser.link_arguments("solver", "data.solver", apply_on="instantiate")
-        for name in ("classes", "spatial_dims", "spatial_size", "patch_size"):
+        for name in ("spatial_size", "patch_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}")
+        parser.link_arguments(("data.classes", "data.root", "data.layout"), "model.init_args.classes", _model_classes)
+        parser.link_arguments(
+            ("data.spatial_dims", "data.axes", "data.root", "data.layout"), "model.init_args.spatial_dims", _model_dims
+        )
         # Stored configurations of earlier versions contain this setting; the task determines it now.
         parser.add_argument("--data.pairs_per_case", type=int, default=0, help=SUPPRESS)
         # The help shows the project's own groups first, and the long one of the trainer last.
@@ -171,6 +181,8 @@ class CommandLine(LightningCLI):
         super().parse_arguments(parser, args)
         subcommand = self.config["subcommand"]
         config = self.config[subcommand]
+        # The stored settings do not depend on the description of the data set.
+        config.data.classes = dict(resolve_classes(config.data.classes, Path(config.data.root), config.data.layout))
         seed = config.seed_everything
         if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
             raise InputError(f"seed_everything must be from 0 to {2**32 - 1}, found {seed}.")
@@ -264,7 +276,7 @@ class CommandLine(LightningCLI):
         """Build the model, the data and the trainer. Errors of constructors are invalid settings."""
         try:
             self._instantiate_classes()
-        except InputError:
+        except (InputError, PermissionError):
             raise
         except Exception as error:  # libraries raise errors of many types for settings that they do not accept
             raise InputError(f"The settings are invalid: {innermost_reason(error)}") from error
@@ -283,7 +295,7 @@ class CommandLine(LightningCLI):
             if isinstance(error.__cause__, InputError):
                 raise error.__cause__ from None
             raise
-        check_monitor(config.checkpoint.monitor, list(config.data.classes))
+        check_monitor(config.checkpoint.monitor, list(arguments.classes))
         if init_from is not None:
             arguments.init_from = init_from  # recorded in the settings of the run
         self._add_members(config.get("ensemble"))
@@ -337,6 +349,8 @@ class CommandLine(LightningCLI):
         def build(**options: Any) -> Trainer:
             callbacks = [*(settings["callbacks"] or []), LogPosition(), *self._best_checkpoint(fold)]
             callbacks.append(last_checkpoint(fold))
+            if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+                callbacks.append(RunProgressBar())
             return super(CommandLine, self).instantiate_trainer(
                 **kwargs, **options, logger=loggers or False, callbacks=callbacks
             )
@@ -537,6 +551,10 @@ def _build(
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*")
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run.*")
+    # Notes of Lightning that a user cannot act on, since the folder and its checkpoints are chosen by the command line.
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*dirpath has changed.*")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_useful)
     command_line(
         stage,
         model_class=BaseTask,
@@ -556,3 +574,21 @@ def _build(
         },
         args=list(argv),
     )
+
+
+def _model_classes(classes: ClassValues | None, root: Path | None, layout: str) -> dict[str, int] | None:
+    """Return the classes of the network for those of the data; None as long as the data set is not known."""
+    if classes is None and root is None:
+        return None
+    return written_values(resolve_classes(classes, Path(root or "."), layout))
+
+
+def _model_dims(dims: int | None, axes: str | None, root: Path | None, layout: LayoutName) -> int:
+    """Return the number of spatial dimensions of the network for the settings of the data."""
+    return dims or len((axes or default_axes(Path(root or "."), layout)).split())
+
+
+def _is_useful(record: logging.LogRecord) -> bool:
+    """Return whether a message of Lightning is neither an advertisement nor about devices that do not exist."""
+    message = record.getMessage()
+    return "litlogger" not in message and not message.startswith("TPU available: False")

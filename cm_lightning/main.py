@@ -1,6 +1,7 @@
 """Entry point of the command line. It imports only what the chosen subcommand needs."""
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,21 @@ from cm_lightning.errors import InputError, UsageError, suggestion
 from cm_lightning.interruption import CONTINUE, Terminated, stop_signals_as_exceptions
 
 SUBCOMMANDS = STAGES | OWN_COMMANDS
+# Errors of the operating system that a user can remedy: permissions, full or failing disks, and impossible names.
+SYSTEM_ERRORS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -42,7 +58,21 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def run(argv: list[str]) -> None:
-    """Run the subcommand of a command line. Options in front of the subcommand are left to Lightning's parser."""
+    """Run the subcommand of a command line. Options in front of the subcommand are left to Lightning's parser.
+
+    Raises:
+        InputError: The input is invalid, or the operating system refuses to read or write a file.
+    """
+    try:
+        _run(argv)
+    except OSError as error:
+        if isinstance(error, InputError) or error.errno not in SYSTEM_ERRORS:
+            raise
+        place = "A file" if error.filename is None else error.filename
+        raise InputError(f"{place} cannot be read or written: {error.strerror}.") from error
+
+
+def _run(argv: list[str]) -> None:
     check_config_files(argv)
     name = argv[0] if argv else "--help"
     if name in OWN_COMMANDS:

@@ -171,6 +171,8 @@ def explain(message: str, options: Sequence[str]) -> str:
         A sentence that names the option, what was found and what was expected.
     """
     message = " ".join(message.split())
+    # Settings that are derived from others.
+    message = re.sub(r"^Call to compute_fn of link .*? failed: ", "", message)
     # An optional class, or a value that may have one of several types: report the error for the first of them.
     if match := re.match(r'Parser key "([^"]+)": .*Errors: - (.*?) - Expected a .*?Given value: (.*)', message):
         return _nested(match[1], match[2], match[3])

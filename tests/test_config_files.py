@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cm_lightning.config_files import check_config_file, read_json
 from cm_lightning.data.cases import Case
-from cm_lightning.data.layouts import find_cases, read_description
+from cm_lightning.data.description import read_description
+from cm_lightning.data.layouts import find_cases
 from cm_lightning.data.splits import load_or_make_folds
 from cm_lightning.errors import InputError
 from cm_lightning.inspection.proposal import described_names

@@ -30,6 +30,8 @@ UNDRAWN = ["--pictures.cases=0", "--uncertainty.cases=0"]
 # not depend on the loss, so that one thyroid configuration per network and input mode is enough.
 FIRST = {tuple(name.split("_")[1:3]): name for name in reversed(ALL) if name.startswith("thyroid_")}
 ONLY_FITTED = {name for name in ALL if name.startswith("thyroid_")} - set(FIRST.values())
+# Those that are run every time: all of one body part, and of the others one each.
+ALWAYS = {name for name in ALL if name.startswith(("muscle_", "nerve_"))} | {"thyroid_unet_2ch_dice"}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,9 @@ def arguments_of(config, data_sets, output):
     ]
 
 
-@pytest.mark.parametrize("config", ALL)
+@pytest.mark.parametrize(
+    "config", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in ALL]
+)
 def test_every_configuration_fits_tests_and_predicts(config, data_sets, tmp_path, caplog, no_pictures):
     arguments = arguments_of(config, data_sets, tmp_path)
     # As fast as fast_dev_run, which writes no checkpoint.
@@ -136,9 +140,12 @@ def run(*argv: str) -> str:
     ("config", "epochs", "changes"),
     [
         ("muscle_unet_1ch_dicececonf", 20, []),
-        ("thyroid_attunet_2ch_dice", 20, []),
-        ("muscle_unetr_1ch_ce", 30, []),
-        ("muscle_deepatlas_2ch_dice", 4, ["--model.pretraining_epochs=2", "--data.labelled_fraction=0.5"]),
+        pytest.param("thyroid_attunet_2ch_dice", 20, [], marks=pytest.mark.slow),
+        pytest.param("muscle_unetr_1ch_ce", 30, [], marks=pytest.mark.slow),
+        pytest.param(
+            *("muscle_deepatlas_2ch_dice", 4, ["--model.pretraining_epochs=2", "--data.labelled_fraction=0.5"]),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_architecture_trains_in_two_processes_and_reloads_in_another(
@@ -171,6 +178,7 @@ def test_architecture_trains_in_two_processes_and_reloads_in_another(
         pd.testing.assert_frame_equal(rows_of(config, "calibration"), bins)
 
 
+@pytest.mark.slow
 def test_unetr_runs_in_its_published_size(data_sets, tmp_path):
     arguments = [item for item in arguments_of("muscle_unetr_2ch_dice", data_sets, tmp_path) if item != SMALL_UNETR]
     main(["fit", *arguments, "--trainer.fast_dev_run=true"])

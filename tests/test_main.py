@@ -1,6 +1,7 @@
 """The command line: fit, test and predict, resuming, and invalid input."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import yaml
 from PIL import Image
 from scipy import ndimage
 
+from cm_lightning.errors import InputError
 from cm_lightning.io import read_image
 from cm_lightning.main import main
 from cm_lightning.metrics import METRICS
@@ -289,6 +291,27 @@ def test_occupied_folder_is_not_overwritten_silently(trained, run_folder, no_pic
     assert {row["epoch"] for row in metrics(run_folder)} == {"0"}
 
 
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [("file/data", "Not a directory"), ("n" * 300, "File name too long"), ("loop/data", "symbolic")],
+)
+def test_errors_of_the_operating_system_are_one_sentence(tmp_path, output, reason):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=f"{output[-9:]} cannot be read or written: .*{reason}"):
+        main(["phantom", str(tmp_path / output)])
+
+
+def test_other_errors_of_files_keep_their_traceback(monkeypatch):
+    def fail(argv):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "a.txt")
+
+    monkeypatch.setattr("cm_lightning.commands.phantom.run", fail)
+    with pytest.raises(FileNotFoundError) as error:
+        main(["phantom", "data"])
+    assert not isinstance(error.value, InputError)
+
+
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_no_evaluation_without_weights(muscle_arguments, command):
     with pytest.raises(ValueError, match=f"{command} needs trained weights and found no --ckpt_path"):
@@ -299,6 +322,12 @@ def test_no_evaluation_without_weights(muscle_arguments, command):
 def test_last_without_a_checkpoint_is_an_error(muscle_arguments, command):
     with pytest.raises(FileNotFoundError, match=r"The checkpoint .*last.ckpt .* does not exist"):
         main([command, *muscle_arguments, "--ckpt_path=last"])
+
+
+def test_data_that_cannot_be_split_leave_no_folder(muscle_arguments, tmp_path):
+    with pytest.raises(InputError, match=r"with data\.n_folds 50 needs at least 50 patients"):
+        main(["fit", *muscle_arguments, "--data.split=kfold", "--data.n_folds=50", "--experiment=invalid"])
+    assert not list(tmp_path.rglob("invalid"))
 
 
 def test_missing_data_is_one_sentence_without_traceback(tmp_path):

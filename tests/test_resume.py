@@ -47,10 +47,10 @@ def checkpoints(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        ["--model.schedule=plateau"],
-        [*PATCHES, "--model.schedule=cosine"],
+        pytest.param(["--model.schedule=plateau"], marks=pytest.mark.slow),
+        pytest.param([*PATCHES, "--model.schedule=cosine"], marks=pytest.mark.slow),
         ["--data.confidence_mode=on_the_fly", "--data.num_workers=2"],
-        DEEP_ATLAS,
+        pytest.param(DEEP_ATLAS, marks=pytest.mark.slow),
     ],
     ids=["plateau", "patches", "workers", "deep_atlas"],
 )

@@ -27,7 +27,7 @@ TASKS = {
 }
 
 
-@pytest.fixture(params=TASKS)
+@pytest.fixture(params=["segmentation", pytest.param("atlas", marks=pytest.mark.slow)])
 def arguments(request, muscle_arguments, no_pictures):
     """Return the default configuration on small phantoms, with a small network, for each type of optimisation."""
     return [*muscle_arguments, *TASKS[request.param], SMALL, "--pictures.cases=0"]

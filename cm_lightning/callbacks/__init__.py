@@ -5,6 +5,7 @@ from cm_lightning.callbacks.best_score import BestScore
 from cm_lightning.callbacks.confidence_cost import ConfidenceCost
 from cm_lightning.callbacks.log_position import LogPosition
 from cm_lightning.callbacks.prediction_writer import PredictionWriter
+from cm_lightning.callbacks.progress import EpochLines, RunProgressBar
 from cm_lightning.callbacks.result_pictures import CaseTable, ConfusionPicture, ReliabilityPicture
 from cm_lightning.callbacks.result_table import ResultTable
 from cm_lightning.callbacks.segmentation_pictures import SegmentationPictures
@@ -19,10 +20,12 @@ __all__ = [
     "CaseTable",
     "ConfidenceCost",
     "ConfusionPicture",
+    "EpochLines",
     "LogPosition",
     "PredictionWriter",
     "ReliabilityPicture",
     "ResultTable",
+    "RunProgressBar",
     "SegmentationPictures",
     "Throughput",
     "UncertaintyPictures",

@@ -12,6 +12,7 @@ from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.metrics import METRICS
 from cm_lightning.metrics.empty import detection_rate
 from cm_lightning.metrics.summary import summarise
+from cm_lightning.metrics.summary_file import nested_summary
 from cm_lightning.runs import versions
 from cm_lightning.tasks import BaseTask
 
@@ -34,6 +35,8 @@ class ResultTable(Callback):
         ]
         summary = pd.concat(summaries).assign(grouping=rows["grouping"].iloc[0], unit=rows["unit"].iloc[0])
         summary.to_csv(folder.test_summary, index=False)
+        plain = rows[rows["postprocessing"] == "none"]
+        folder.summary.write_text(json.dumps(nested_summary(plain), indent=1))
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, UltrasoundDataModule):
             rows, levels, calibration = (table.assign(fold=data.fold) for table in (rows, levels, calibration))
@@ -58,13 +61,18 @@ def _table(rows: pd.DataFrame, summary: pd.DataFrame, postprocessing: str) -> Ta
     table = Table(
         title=f"Test: mean ± SD over {patients} {grouping.split(' (')[0]}s ({cases} cases){suffix}",
         caption=f"Grouped by {grouping}. If either the prediction or the label of a class is empty, the worst value "
-        "counts. If both are empty, the class is not scored.",
+        "counts, or the case is left out of metrics without a worst value (n patients remain). If both are empty, the "
+        "class is not scored.",
     )
     classes = list(summary["class"].unique())
     table.add_column("metric")
     for name in classes:
         table.add_column(name, justify="right", overflow="fold")
-    cells = {(row["class"], row["metric"]): f"{row['mean']:.3f} ± {row['sd']:.3f}" for _, row in summary.iterrows()}
+    cells = {
+        (row["class"], row["metric"]): f"{row['mean']:.3f} ± {row['sd']:.3f}"
+        + (f" (n {row['n']})" if row["n"] < patients else "")
+        for _, row in summary.iterrows()
+    }
     for name, metric in METRICS.items():
         table.add_row(metric.heading(unit), *(cells.get((class_name, name), "-") for class_name in classes))
     detected = detection_rate(rows)

@@ -21,6 +21,7 @@ def variability(
     accelerator: str = "auto",
     baseline: str | None = None,
     compare: list[str] | None = None,
+    family: Literal["table", "page"] = "table",
 ) -> None:
     """Compare MC-dropout samples of finished runs with repeated labels of the same images.
 
@@ -43,6 +44,7 @@ def variability(
         accelerator: Lightning's name of the device, such as cpu or gpu.
         baseline: Model with which all others are compared.
         compare: Planned comparisons, each MODEL=BASELINE, instead of a single baseline.
+        family: Comparisons over which p values are corrected (Holm): those of each table, or those of all tables.
     """
     check_exclusive(baseline=baseline, compare=compare)
 
@@ -63,6 +65,7 @@ def variability(
         accelerator=accelerator,
         baseline=baseline,
         compare=compare,
+        family=family,
     )
     print(f"Wrote {page}.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from cm_lightning.errors import InputError
-from cm_lightning.io import FileImage, is_image, stem
+from cm_lightning.io import FileImage, image_files, stem
 
 MapFormat = Literal["png", "tif", "nii", "nii.gz", "mha", "nrrd", "npz"]
 
@@ -66,7 +66,7 @@ def find_inputs(paths: Sequence[Path], output: Path) -> list[InputFile]:
         if not path.is_dir():
             found.setdefault(path, Path(path.name))
             continue
-        inside = [file for file in sorted(path.rglob("*")) if file.is_file() and is_image(file)]
+        inside = image_files(path, with_subfolders=True)
         if folder_of_maps != path.resolve():
             inside = [file for file in inside if folder_of_maps not in file.resolve().parents]
         if not inside:

@@ -92,6 +92,7 @@ class ResultTable:
 
     def save(self) -> None:
         """Write all rows anew, so that each input has one row."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_name(f".{NAME}.partial")
         with partial.open("w", newline="", encoding="utf-8") as file:
             _write(self.rows.values(), file, header=True)

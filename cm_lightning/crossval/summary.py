@@ -34,11 +34,13 @@ def write_summary(experiment: ExperimentFolder) -> None:
 def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:
     mean = summary[summary["class"] == "mean"].set_index("metric")
     grouping, unit = rows["grouping"].iloc[0], rows["unit"].iloc[0]
+    patients = rows["patient"].nunique()
     table = Table(
         title=f"{rows['model'].iloc[0]}: {rows['fold'].nunique()} folds, {rows['patient'].nunique()} "
         f"{grouping.split(' (')[0]}s, {rows['case'].nunique()} cases, mean over classes",
         caption=f"Grouped by {grouping}. {mean['failures'].iloc[0]} failures: classes that were missed or are false "
-        "positives; they count with the worst value of a metric.",
+        "positives; they count with the worst value of a metric, or are left out of metrics without one (n patients "
+        "remain).",
     )
     for column in ("metric", "mean", "SD over patients", "SD over folds"):
         table.add_column(column, justify="left" if column == "metric" else "right")
@@ -46,5 +48,6 @@ def _table(rows: pd.DataFrame, summary: pd.DataFrame) -> Table:
         if name in mean.index:
             row = mean.loc[name]
             cells = (f"{row[column]:.3f}" for column in ("mean", "sd_patients", "sd_folds"))
-            table.add_row(metric.heading(unit), *cells)
+            scored = f" (n {row['patients']})" if row["patients"] < patients else ""
+            table.add_row(metric.heading(unit) + scored, *cells)
     return table

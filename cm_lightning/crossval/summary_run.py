@@ -3,7 +3,7 @@
 import pandas as pd
 
 from cm_lightning.drawing import figure_pixels
-from cm_lightning.evaluation.comparison import participant_values
+from cm_lightning.evaluation.comparison import over_seeds, seed_values
 from cm_lightning.evaluation.figures import box_plot
 from cm_lightning.evaluation.pooling import pool_folds
 from cm_lightning.metrics import METRICS
@@ -51,7 +51,8 @@ def log_summary_run(experiment: ExperimentFolder, settings: WandbSettings) -> No
         values[f"cv/{metric}/mean"] = overall[metric]["mean"].item()
         values[f"cv/{metric}/std"] = overall[metric]["SD over patients"].item()
     values["tables/cv_folds"] = wandb.Table(dataframe=table)
-    values["plots/cv_box"] = wandb.Image(figure_pixels(box_plot(participant_values(_by_fold(rows), "dice"), heading)))
+    dice = over_seeds(seed_values(_by_fold(rows), "dice"))
+    values["plots/cv_box"] = wandb.Image(figure_pixels(box_plot(dice, heading)))
     run.log(values)
     run.finish()
 

@@ -3,13 +3,10 @@
 import math
 import os
 import re
-from collections.abc import Mapping
 
 from cm_lightning.errors import InputError
 from cm_lightning.io import Axes
 
-# Names with another meaning in tables and metrics, and what Python calls values that YAML does not read as text.
-RESERVED_NAMES = {"mean", "background", "true", "false", "none", "nan"}
 # Number of worker processes that is accepted on any machine.
 LEAST_WORKERS = 32
 
@@ -55,33 +52,6 @@ def check_sizes(
             f"data.axes {axes.text!r} has {len(axes.names)} axes, but data.spatial_dims is {spatial_dims}; expected "
             "equal numbers."
         )
-
-
-def check_classes(classes: Mapping[str, int]) -> None:
-    """Check that every class has a unique label value.
-
-    Args:
-        classes: Value of every class in the label files.
-
-    Raises:
-        InputError: There is no class, two classes have the same value, or a class has the value 0 of the background.
-    """
-    for key in classes:
-        name = str(key)  # YAML may have read a truth value or nothing
-        is_word = isinstance(key, str) and name.strip() == name != ""
-        if not is_word or name.lower() in RESERVED_NAMES:
-            raise InputError(
-                f"data.classes contains the name {name!r}, which is reserved, or which YAML reads as a number, a truth "
-                "value or nothing unless it is quoted; expected another name, such as nerve."
-            )
-        if "/" in name or "\\" in name or not name.isprintable():
-            raise InputError(
-                f"data.classes contains the name {name!r}; expected a name without slashes and control characters, "
-                "since names of files and metrics contain it."
-            )
-    values = list(classes.values())
-    if not values or 0 in values or len(set(values)) < len(values):
-        raise InputError(f"data.classes must map every class to a unique label value other than 0, found {classes}.")
 
 
 def check_pattern(pattern: str | None) -> None:

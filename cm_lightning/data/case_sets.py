@@ -17,7 +17,7 @@ from cm_lightning.data.layouts import LayoutName, find_cases, unused_labels
 from cm_lightning.data.reading import CaseReader
 from cm_lightning.data.splits import Fold, SplitName, load_or_make_folds, split_file_name
 from cm_lightning.errors import InputError
-from cm_lightning.io import is_image, stem
+from cm_lightning.io import image_files, stem
 
 Subset = Literal["train", "val", "test"]
 
@@ -170,7 +170,7 @@ def unlabelled_cases(path: Path) -> list[Case]:
     Raises:
         InputError: There is no image.
     """
-    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if is_image(file))
+    files = [path] if path.is_file() else image_files(path) if path.is_dir() else []
     if not files:
         raise InputError(f"There is no image at {path} (data.predict_path); expected an image or a folder of them.")
     stems = Counter(stem(file) for file in files)

@@ -10,6 +10,7 @@ import pandas as pd
 from lightning_utilities.core.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 
+from cm_lightning.data.classes import EXAMPLE, ClassValues, label_values, whole_numbers
 from cm_lightning.errors import InputError
 from cm_lightning.io import AXIS_NAMES, Axes, FileImage, align_label, data_files, read_image
 
@@ -55,13 +56,13 @@ class CaseArrays:
     file: FileImage
 
 
-def read_case(case: Case, axes: Axes, classes: dict[str, int], spacing: tuple[float, ...] | None = None) -> CaseArrays:
+def read_case(case: Case, axes: Axes, classes: ClassValues, spacing: tuple[float, ...] | None = None) -> CaseArrays:
     """Read and check a case.
 
     Args:
         case: The case.
         axes: Axes of the file.
-        classes: Value of every class in the label files.
+        classes: Value, or values, of every class in the label files.
         spacing: Voxel size in mm in the order of the file axes, which replaces the spacing of the file.
 
     Returns:
@@ -115,7 +116,7 @@ def check_image(image: NDArray[np.generic], name: str) -> None:
         raise InputError(f"{name} is constant ({image.flat[0]}); expected an ultrasound image.")
 
 
-def read_label(path: Path, image: Path, file: FileImage, axes: Axes, classes: dict[str, int]) -> NDArray[np.uint8]:
+def read_label(path: Path, image: Path, file: FileImage, axes: Axes, classes: ClassValues) -> NDArray[np.uint8]:
     """Read a label file and convert its values to class indices.
 
     A label whose axes are stored in another order or direction than those of its image, which the files state by their
@@ -126,7 +127,7 @@ def read_label(path: Path, image: Path, file: FileImage, axes: Axes, classes: di
         image: Corresponding image file, for error messages.
         file: The image with the axes of its file.
         axes: Axes of the file.
-        classes: Value of every class in the label files.
+        classes: Value, or values, of every class in the label files.
 
     Returns:
         Class indices (0 for background, then the classes in order), ``(depth, lateral[, elevation])``.
@@ -142,17 +143,20 @@ def read_label(path: Path, image: Path, file: FileImage, axes: Axes, classes: di
             f"The axes of {path.name} are stored in another order or direction than those of {image.name}, as both "
             "files state; the label was brought to the grid of the image."
         )
-    array = alignment.apply(read.array)
+    array = alignment.apply(whole_numbers(read.array, path))
     values = pd.unique(array.ravel(order="K"))
-    unknown = sorted(set(values.tolist()) - {0, *classes.values()})
+    several = label_values(classes)
+    unknown = sorted(set(values.tolist()) - {0}.union(*several.values()))
     if unknown:
+        known = ", ".join(f"{' and '.join(map(str, numbers))} for {name}" for name, numbers in several.items())
         raise InputError(
-            f"{path} contains the unknown values {unknown}; expected 0 for background and "
-            f"{', '.join(f'{value} for {name}' for name, value in classes.items())} (data.classes)."
+            f"{path} contains the unknown values {unknown}; expected 0 for background and {known} (data.classes). "
+            f"Further values can be classes of their own, or belong to a class, as in {EXAMPLE}."
         )
     label = np.zeros(array.shape, dtype=np.uint8)
-    for index, value in enumerate(classes.values(), start=1):
-        label[array == value] = index
+    for index, numbers in enumerate(several.values(), start=1):
+        for value in numbers:
+            label[array == value] = index
     return axes.from_file(label)
 
 

@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from cm_lightning.confidence import ConfidenceMapSolver, ProbeName
-from cm_lightning.data.arguments import check_classes, check_loading, check_numbers, check_pattern, check_sizes
+from cm_lightning.data.arguments import check_loading, check_numbers, check_pattern, check_sizes
 from cm_lightning.data.augmentation import Augmentation, Batch
 from cm_lightning.data.case_sets import CaseSets, Subset, unlabelled_cases
 from cm_lightning.data.cases import Case, file_digest
 from cm_lightning.data.checking import check_cases
+from cm_lightning.data.classes import check_classes, resolve_classes, written_values
 from cm_lightning.data.confidence_maps import ConfidenceCache
-from cm_lightning.data.layouts import LAYOUTS, LayoutName
+from cm_lightning.data.layouts import LayoutName, default_axes
 from cm_lightning.data.map_sources import ConfidenceMode, ConfidenceSource, MapSource, solve_batch
 from cm_lightning.data.pairs import PairDataset
 from cm_lightning.data.patches import PatchCutter
@@ -29,6 +30,7 @@ from cm_lightning.data.phantom import Phantom
 from cm_lightning.data.preparation import CaseResampler, PrepareCase
 from cm_lightning.data.randomness import EpochSampler, run_seed, seed_step
 from cm_lightning.data.reading import CaseReader, ReadCase
+from cm_lightning.data.sizes import missing_size
 from cm_lightning.data.splits import Fold, SplitName
 from cm_lightning.errors import InputError
 from cm_lightning.io import Axes, FileImage
@@ -54,10 +56,12 @@ class UltrasoundDataModule(LightningDataModule):
 
     Args:
         root: Folder of the data set.
-        classes: Value of every class in the label files, in the order of the network's outputs. The background, with
-            the value 0, is the first output and is not listed.
+        classes: Value of every class in the label files, in the order of the network's outputs. Several values, as in
+            ``{nerve: 1, vessel: [2, 3]}``, are merged into one class, and segmentations contain the first one. The
+            background, with the value 0, is the first output and is not listed. None takes the classes from the
+            ``dataset.json`` of the layout ``nnunet``.
         layout: Folder layout of the data set: LEG-3D-US, SegThy, nnU-Net raw, or a folder of images and masks.
-        spatial_dims: Number of spatial dimensions, 2 for frames or 3 for volumes.
+        spatial_dims: Number of spatial dimensions, 2 for frames or 3 for volumes. None is that of ``axes``.
         spatial_size: Size in voxels (depth, lateral, elevation) to which whole images are resized.
         patch_size: Size in voxels of training patches, instead of ``spatial_size``. Patches are cut from images with
             their confidence maps, without resizing. Validation, test and prediction use sliding windows of this size.
@@ -109,9 +113,9 @@ class UltrasoundDataModule(LightningDataModule):
     def __init__(
         self,
         root: Path,
-        classes: dict[str, int],
+        classes: dict[str, int | list[int]] | None = None,
         layout: LayoutName = "leg3d",
-        spatial_dims: Literal[2, 3] = 3,
+        spatial_dims: Literal[2, 3] | None = None,
         spatial_size: list[int] | None = None,
         patch_size: list[int] | None = None,
         patches_per_case: int = 2,
@@ -142,12 +146,14 @@ class UltrasoundDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.root = Path(root)
-        self.classes = classes
-        self.spatial_dims = spatial_dims
+        self.label_classes = resolve_classes(classes, self.root, layout)
+        check_classes(self.label_classes)
+        self.classes = written_values(self.label_classes)
         self.spatial_size = tuple(spatial_size) if spatial_size else None
         self.patch_size = tuple(patch_size) if patch_size else None
         self.spacing = tuple(spacing) if spacing else None
-        self.axes = Axes(axes or " ".join(LAYOUTS[layout].axes.split()[:3]))
+        self.axes = Axes(axes or default_axes(self.root, layout, spatial_dims))
+        self.spatial_dims = spatial_dims or len(self.axes.names)
         self.fold = fold
         self.confidence_mode: ConfidenceMode = confidence_mode
         self.solver = solver
@@ -161,15 +167,16 @@ class UltrasoundDataModule(LightningDataModule):
         self.predict_path = predict_path
         self.solve_seconds = 0.0
         self.solved_frames = 0
-        check_sizes(spatial_dims, self.axes, self.spatial_size, self.patch_size, self.spacing)
-        check_classes(classes)
+        if spatial_size is None and patch_size is None:
+            raise InputError(missing_size(self.root, layout, self.axes))
+        check_sizes(self.spatial_dims, self.axes, self.spatial_size, self.patch_size, self.spacing)
         check_loading(num_workers, cache_rate)
         check_pattern(patient_pattern)
         if spacing_mm is not None and not all(math.isfinite(size) and size > 0 for size in spacing_mm):
             raise InputError(f"data.spacing_mm must be positive numbers, found {list(spacing_mm)}.")
         check_numbers(labelled_fraction, batch_size, patches_per_case, foreground)
         self._cut_patches = PatchCutter(self.patch_size, patches_per_case, foreground) if self.patch_size else None
-        self._reader = CaseReader(self.axes, classes, domain, tuple(spacing_mm) if spacing_mm else None)
+        self._reader = CaseReader(self.axes, self.label_classes, domain, tuple(spacing_mm) if spacing_mm else None)
         self.sets = CaseSets(
             self.root,
             layout,

@@ -4,17 +4,19 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
-from cm_lightning.config_files import read_json
 from cm_lightning.data.cases import Case
+from cm_lightning.data.description import read_description
 from cm_lightning.errors import InputError, MissingInputError
-from cm_lightning.io import SUFFIXES, is_image, stem
+from cm_lightning.io import SUFFIXES, image_files, is_picture, stem
 
 LayoutName = Literal["leg3d", "segthy", "nnunet", "folder"]
 
+# Axes of files that do not state theirs, in the order in which volumes are stored.
+VOLUME_AXES = "lateral depth elevation"
 # Ending of the names of labels that lie beside their images.
 MASK_ENDING = "_mask"
 # Folders of labels beside a folder ``images``; the first that exists is used.
@@ -87,6 +89,27 @@ def find_cases(
     return [_with_patient(case, patient_pattern, _read_patients(patient_table)) for case in cases]
 
 
+def default_axes(root: Path, layout: LayoutName, spatial_dims: int | None = None) -> str:
+    """Return the usual axes of the files of a data set.
+
+    Args:
+        root: Folder of the data set, which does not have to exist yet.
+        layout: Folder layout of the data set.
+        spatial_dims: Number of axes; by default, 2 for pictures such as PNG files, or else that of the layout.
+
+    Returns:
+        Axes in the notation of :class:`cm_lightning.io.Axes`: those of the layout, ``depth lateral`` for pictures, and
+        ``lateral depth`` or ``lateral depth elevation`` for other files.
+    """
+    axes = LAYOUTS[layout].axes
+    first = next(LAYOUTS[layout].find(root), None) if root.is_dir() else None
+    if first is not None and is_picture(first.image) and spatial_dims in (None, 2):
+        return "depth lateral"
+    if spatial_dims is None or len(axes.split()) == spatial_dims:
+        return axes
+    return " ".join(VOLUME_AXES.split()[:spatial_dims])
+
+
 def unused_labels(root: Path, layout: LayoutName, cases: Sequence[Case]) -> list[Path]:
     """List label files that belong to no image.
 
@@ -144,40 +167,25 @@ def _with_patient(case: Case, pattern: str | None, table: dict[str, str] | None)
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if is_image(path)) if folder.is_dir() else []
-
-
-def read_description(root: Path) -> dict[str, Any]:
-    """Read the description of a data set in the raw layout of nnU-Net.
-
-    Args:
-        root: Folder of the data set.
-
-    Returns:
-        Contents of ``dataset.json``; empty if it does not exist.
-
-    Raises:
-        InputError: The file contains no JSON object.
-    """
-    path = root / "dataset.json"
-    if not path.is_file():
-        return {}
-    description = read_json(path)
-    if not isinstance(description, dict):
-        raise InputError(f"{path} contains {type(description).__name__}; expected a JSON object.")
-    return description
+    return image_files(folder) if folder.is_dir() else []
 
 
 def _find_leg3d(root: Path) -> Iterator[Case]:
     for subset in ("train", "val", "test"):
-        for image in sorted((root / subset).glob("*/x*.mha")):
+        for image in _leg3d_files(root / subset, "x"):
             label = image.with_name(f"masksX{image.stem[1:]}.mha")
             subject = image.parent.name
             yield Case(f"{subject}_{image.stem}", subject, image, label, subset)
 
 
 def _leg3d_labels(root: Path) -> list[Path]:
-    return sorted(path for subset in ("train", "val", "test") for path in (root / subset).glob("*/masksX*.mha"))
+    return [path for subset in ("train", "val", "test") for path in _leg3d_files(root / subset, "masksX")]
+
+
+def _leg3d_files(folder: Path, prefix: str) -> list[Path]:
+    """List the files of all subjects in a folder."""
+    files = image_files(folder, with_subfolders=True) if folder.is_dir() else []
+    return [file for file in files if file.parent.parent == folder and re.fullmatch(rf"{prefix}.*\.mha", file.name)]
 
 
 def _segthy_base(root: Path) -> Path:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cm_lightning.data.cases import Case, read_label
+from cm_lightning.data.classes import ClassValues
 from cm_lightning.errors import InputError, MissingInputError
-from cm_lightning.io import Axes, is_image, read_image, stem
+from cm_lightning.io import Axes, image_files, read_image, stem
 from cm_lightning.io.file_image import without_values
 
 RATER_FOLDER = "ratersTr"
@@ -69,7 +70,7 @@ def find_rater_files(folder: Path, pattern: str = RATER_PATTERN) -> list[RaterFi
     """
     if "rater" not in re.compile(pattern).groupindex:
         raise InputError(f"The pattern of rater files must have a group (?P<rater>...), found {pattern!r}.")
-    paths = [path for path in folder.iterdir() if is_image(path)] if folder.is_dir() else []
+    paths = image_files(folder) if folder.is_dir() else []
     if not paths:
         reason = "the folder contains no label" if folder.is_dir() else "the folder does not exist"
         raise MissingInputError(
@@ -98,7 +99,7 @@ def read_rater_labels(
     folder: Path,
     case: Case,
     axes: Axes,
-    classes: dict[str, int],
+    classes: ClassValues,
     pattern: str = RATER_PATTERN,
     frames: Sequence[int] | None = None,
 ) -> RaterLabels:
@@ -108,7 +109,7 @@ def read_rater_labels(
         folder: Folder of the rater labels of the data set, such as ``ROOT/ratersTr``, with a folder for every case.
         case: The case.
         axes: Axes of the files.
-        classes: Value of every class in the label files.
+        classes: Value, or values, of every class in the label files.
         pattern: Regular expression for the names of the files; see :func:`find_rater_files`.
         frames: Indices of frames along elevation that are kept, which saves memory for large volumes; all by default.
 

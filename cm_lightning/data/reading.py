@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cm_lightning.confidence import ProbeGeometry, ProbeName, find_geometry
 from cm_lightning.data.cases import Case, CaseArrays, read_case
+from cm_lightning.data.classes import ClassValues
 from cm_lightning.data.frames import to_frames
 from cm_lightning.errors import InputError
 from cm_lightning.io import Axes, FileImage, read_image
@@ -58,7 +59,7 @@ class CaseReader:
 
     Args:
         axes: Axes of the files.
-        classes: Value of every class in the label files.
+        classes: Value, or values, of every class in the label files.
         domain: Kind of the insonified region, or a geometry file.
         spacing_mm: Voxel size in mm in the order of the file axes, which replaces the spacing of the files, or None.
         max_cache_bytes: Maximum memory of kept cases in bytes. Cases that do not fit are read again.
@@ -67,7 +68,7 @@ class CaseReader:
     def __init__(
         self,
         axes: Axes,
-        classes: dict[str, int],
+        classes: ClassValues,
         domain: ProbeName | Path = "whole",
         spacing_mm: tuple[float, ...] | None = None,
         max_cache_bytes: int = MAX_CACHE_BYTES,

@@ -7,6 +7,9 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from cm_lightning.statistics.friedman import nemenyi
+from cm_lightning.statistics.ranks import rank_columns
+
 
 def box_plot(values: pd.DataFrame, heading: str) -> Figure:
     """Draw one box per model with one point per participant, as in Fig. 3 of the study.
@@ -64,6 +67,8 @@ def level_plot(profiles: Mapping[str, pd.DataFrame]) -> Figure:
 def critical_difference_plot(values: pd.DataFrame, heading: str, higher_is_better: bool) -> Figure | None:
     """Draw the mean ranks of the models; bars connect models that do not differ significantly (Nemenyi test).
 
+    Networks are taken as fixed.
+
     Args:
         values: Values with one row per participant and one column per model, mean over classes, without missing values.
         heading: Name and unit of the values.
@@ -79,18 +84,20 @@ def critical_difference_plot(values: pd.DataFrame, heading: str, higher_is_bette
 
     if min(values.shape) < 3:
         return None
-    ranks = values.rank(axis=1, ascending=not higher_is_better).mean()
+    mean_ranks = rank_columns(values.to_numpy(dtype=float), higher_is_better).mean(axis=0)
+    ranks = pd.Series(mean_ranks, index=values.columns)
     figure = Figure(figsize=(9, 1.4 + 0.22 * len(ranks)), layout="constrained")
     axes = figure.subplots()
-    p_values = scikit_posthocs.posthoc_nemenyi_friedman(values.to_numpy())
-    p_values = p_values.set_axis(values.columns).set_axis(values.columns, axis=1).fillna(1.0)
     scikit_posthocs.critical_difference_diagram(
         ranks,
-        p_values,
+        nemenyi(values),
         ax=axes,
         label_fmt_left="{label} ({rank:.1f})",
         label_fmt_right="({rank:.1f}) {label}",
         label_props={"fontsize": 8},
     )
-    axes.set_title(f"mean rank, {heading}, over {len(values)} participants (1 is best)", fontsize=9)
+    axes.set_title(
+        f"mean rank, {heading}, over {len(values)} participants (1 is best), conditional on these trained networks",
+        fontsize=9,
+    )
     return figure

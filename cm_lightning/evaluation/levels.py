@@ -4,6 +4,8 @@ from collections.abc import Collection
 
 import pandas as pd
 
+from cm_lightning.evaluation.comparison import over_seeds
+
 # Columns with numbers of voxels.
 COUNTS = ["true_positive", "false_positive", "false_negative"]
 # Levels are tenths of confidence: below 0.3, and at least 0.7.
@@ -66,24 +68,25 @@ def regions(levels: pd.DataFrame) -> dict[str, tuple[str, pd.Series]]:
 
 
 def participant_errors(levels: pd.DataFrame, within: pd.Series) -> pd.DataFrame:
-    """Compute the error of each model for each participant within a region.
+    """Compute the error of each model and seed for each participant within a region.
 
-    The error is ``(FP + FN) / (TP + FP + FN)``, summed over all classes except background and over all scans and seeds
-    of a participant. It is the fraction of the predicted or labelled voxels that are wrong, and equals one minus the
-    IoU.
+    The error is ``(FP + FN) / (TP + FP + FN)``, summed over all classes except background and over all scans of a
+    participant. It is the fraction of the predicted or labelled voxels that are wrong, and equals one minus the IoU.
 
     Args:
-        levels: Long table of counts with the columns ``model``, ``patient``, ``by``, ``level`` and those in
+        levels: Long table of counts with the columns ``model``, ``seed``, ``patient``, ``by``, ``level`` and those in
             :data:`COUNTS`.
         within: Boolean series that selects the rows of the region.
 
     Returns:
-        Errors with one row per participant and one column per model; NaN if nothing is labelled or predicted there.
+        Errors with one row per participant and one column per model and seed; NaN if nothing is labelled or predicted
+        there.
     """
-    counts = levels[within].groupby(["model", "patient"], sort=False)[COUNTS].sum()
+    counts = levels[within].groupby(["model", "seed", "patient"], sort=False)[COUNTS].sum()
     total = counts.sum(axis=1)
     error = 1 - counts["true_positive"] / total.where(total > 0)
-    return error.unstack("model").reindex(columns=list(dict.fromkeys(levels["model"])))
+    runs = pd.MultiIndex.from_frame(levels[["model", "seed"]].drop_duplicates())
+    return error.unstack(["model", "seed"]).reindex(columns=runs)
 
 
 def error_profile(levels: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -95,8 +98,9 @@ def error_profile(levels: pd.DataFrame, by: str) -> pd.DataFrame:
 
     Returns:
         Mean errors with one row per model and one column per level; NaN if nothing is labelled or predicted there.
+        Errors of a participant are averaged over seeds first.
     """
     numbers = sorted(levels.loc[levels["by"] == by, "level"].unique())
     return pd.DataFrame(
-        {number: participant_errors(levels, at_levels(levels, by, [number])).mean() for number in numbers}
+        {number: over_seeds(participant_errors(levels, at_levels(levels, by, [number]))).mean() for number in numbers}
     )

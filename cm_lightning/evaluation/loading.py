@@ -1,13 +1,14 @@
 """Reading the results of finished experiments."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.evaluation.alignment import Coverage, common_keys
 from cm_lightning.evaluation.levels import COUNTS
 from cm_lightning.evaluation.pooling import pool_folds, read_table
 from cm_lightning.metrics import SCORE
@@ -27,6 +28,8 @@ class Runs:
         folders: Folders of the experiments of each model, one per seed.
         curves: Validation Dice by epoch of the folds and seeds of each model.
         problems: What could not be read, and the reason.
+        left_out: Models that were tested on cases or classes which other models lack. The tables contain only the
+            common cases and classes.
     """
 
     rows: pd.DataFrame
@@ -35,6 +38,7 @@ class Runs:
     folders: dict[str, list[ExperimentFolder]]
     curves: dict[str, list[pd.Series]]
     problems: list[tuple[str, str]]
+    left_out: list[Coverage] = field(default_factory=list)
 
     @property
     def models(self) -> list[str]:
@@ -63,7 +67,9 @@ class Runs:
 
 
 def load_runs(folders: Sequence[Path]) -> Runs:
-    """Pool the folds of every experiment; experiments that cannot be read are listed and left out.
+    """Pool the folds of every experiment, and keep the cases and classes that all of them have.
+
+    Experiments that cannot be read are listed and left out.
 
     If only the calibration or the learning curve of an experiment cannot be read, its other results are used. Runs of
     earlier versions have no calibration.
@@ -75,7 +81,8 @@ def load_runs(folders: Sequence[Path]) -> Runs:
         Results of all experiments that could be read.
 
     Raises:
-        InputError: No experiment could be read, or the experiments have different units or groupings.
+        InputError: No experiment could be read, or the experiments have different units, groupings or tolerances of
+            the surface Dice, or no case and class in common.
     """
     tables, levels, calibration, problems = [], [], [], []
     folders_of_model: dict[str, list[ExperimentFolder]] = {}
@@ -116,9 +123,36 @@ def load_runs(folders: Sequence[Path]) -> Runs:
             raise InputError(
                 f"The runs have different {column}s ({values}); expected the same {column} in all runs of a report."
             )
+    _check_equal_tolerances(rows)
+    aligned = common_keys(rows)
     measured = [table for table in calibration if len(table)]
     pooled_calibration = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame()
-    return Runs(rows, pd.concat(levels, ignore_index=True), pooled_calibration, folders_of_model, curves, problems)
+    return Runs(
+        aligned.select(rows),
+        aligned.select(pd.concat(levels, ignore_index=True)),
+        aligned.select(pooled_calibration),
+        folders_of_model,
+        curves,
+        problems,
+        aligned.left_out,
+    )
+
+
+def nsd_tolerances(rows: pd.DataFrame) -> pd.Series:
+    """Return the tolerance of the surface Dice of each class, in the unit of the rows."""
+    return rows[rows["metric"] == "nsd"].groupby("class", sort=False)["tolerance"].first()
+
+
+def _check_equal_tolerances(rows: pd.DataFrame) -> None:
+    """Check that the surface Dice of every class has the same tolerance in all runs."""
+    for name, part in rows[rows["metric"] == "nsd"].groupby("class", sort=False):
+        examples = part.groupby("tolerance")["model"].first()
+        if len(examples) > 1:
+            values = ", ".join(f"{value:g} in {model}" for value, model in examples.items())
+            raise InputError(
+                f"The runs have different tolerances of the surface Dice of {name} ({values}); expected the same "
+                "nsd_tolerance in all runs of a report."
+            )
 
 
 def differing_settings(settings: dict[str, Settings]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import Literal
 import pandas as pd
 
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.metrics.segmentation import NSD_TOLERANCE
 from cm_lightning.runs import ExperimentFolder, FoldFolder
 from cm_lightning.runs.layout import TEST_METRICS_FILE
 
@@ -36,7 +37,8 @@ def pool_folds(experiment: ExperimentFolder) -> pd.DataFrame:
 
     Raises:
         MissingInputError: There is no tested fold, or a fold has not been tested.
-        InputError: The folds belong to different splits, or a case is missing, tested twice or not in the split.
+        InputError: The folds belong to different splits, a case is missing, tested twice or not in the split, or a
+            patient is in two folds.
     """
     folds = experiment.tested_folds()
     if not folds:
@@ -69,6 +71,14 @@ def pool_folds(experiment: ExperimentFolder) -> pd.DataFrame:
         raise InputError(
             f"The cases {', '.join(sorted(duplicates))} are in more than one fold of {experiment.path}; expected each "
             "case once."
+        )
+    folds_of_patient = rows.groupby("patient")["fold"].unique()
+    divided = folds_of_patient[folds_of_patient.map(len) > 1]
+    if len(divided):
+        numbers = ", ".join(str(number) for number in sorted(divided.iloc[0]))
+        raise InputError(
+            f"The patient {divided.index[0]} has cases in the folds {numbers} of {experiment.path}; expected all cases "
+            "of a patient in one fold, since a network must not be tested on a patient of its training."
         )
     for number, expected in enumerate(plan["test_cases"]):
         cases = set(rows.loc[rows["fold"] == number, "case"])
@@ -116,7 +126,8 @@ def _read_rows(fold: FoldFolder) -> pd.DataFrame:
     required = {"case", "patient", "class", "metric", "value", "fold", "pred_empty", "truth_empty", "diagonal"}
     rows = read_table(fold.test_metrics, required)
     # Runs of early versions do not have the column.
-    return rows if "postprocessing" in rows else rows.assign(postprocessing="none")
+    rows = rows if "postprocessing" in rows else rows.assign(postprocessing="none")
+    return rows if "tolerance" in rows else rows.assign(tolerance=NSD_TOLERANCE)  # which was fixed
 
 
 def read_table(path: Path, required: set[str]) -> pd.DataFrame:

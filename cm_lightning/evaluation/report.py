@@ -1,24 +1,26 @@
 """The report of finished experiments: one self-contained page, and its tables and figures as files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from cm_lightning.drawing import reliability_plot
 from cm_lightning.errors import InputError
-from cm_lightning.evaluation.comparison import Comparison
+from cm_lightning.evaluation.comparison import MARGINS, Comparison, Family
+from cm_lightning.evaluation.comparison_table import comparison_table
+from cm_lightning.evaluation.conventions import convention_table
 from cm_lightning.evaluation.figures import box_plot, critical_difference_plot, level_plot
 from cm_lightning.evaluation.loading import Runs, load_runs
 from cm_lightning.evaluation.page import Page
 from cm_lightning.evaluation.published import baseline_of
 from cm_lightning.evaluation.report_table import ReportTable
-from cm_lightning.evaluation.results import PLOTTED_METRICS, RANKED_METRICS, Results
+from cm_lightning.evaluation.results import COMPARED_METRICS, PLOTTED_METRICS, RANKED_METRICS, Results
 from cm_lightning.evaluation.study_tables import claims_table, published_table, supplement_table
 from cm_lightning.evaluation.tables import (
+    alignment_table,
     calibration_table,
     class_table,
-    comparison_table,
     level_table,
     overview_table,
     problem_table,
@@ -29,7 +31,12 @@ from cm_lightning.runs import versions
 
 
 def write_report(
-    runs: Sequence[Path], output: Path, baseline: str | None = None, compare: Sequence[str] | None = None
+    runs: Sequence[Path],
+    output: Path,
+    baseline: str | None = None,
+    compare: Sequence[str] | None = None,
+    family: Family = "table",
+    margins: Mapping[str, float] = MARGINS,
 ) -> Path:
     """Write the report of finished experiments.
 
@@ -39,16 +46,19 @@ def write_report(
         baseline: Model with which all others are compared. By default each model is compared with the baseline of its
             network in the study, or with the first model if the names are not those of the study.
         compare: Planned comparisons, each "model=baseline", instead of a single baseline.
+        family: Comparisons over which Holm's correction is made.
+        margins: Largest differences that do not matter, by name of the quantity.
 
     Returns:
         Path of the page.
 
     Raises:
-        InputError: No experiment can be read, or a model to be compared does not exist.
+        InputError: No experiment can be read, or a model to be compared or a quantity with a margin does not exist.
     """
     finished = load_runs(runs)
     rows = finished.rows
-    results = Results(finished, choose_comparisons(finished.models, baseline, compare))
+    results = Results(finished, choose_comparisons(finished.models, baseline, compare), family, margins)
+    check_margins(margins, results)
     tables = make_tables(results)
     output.mkdir(parents=True, exist_ok=True)
     rows.to_csv(output / "rows.csv", index=False)
@@ -83,6 +93,7 @@ def make_tables(results: Results) -> list[ReportTable]:
     """
     tables = [
         problem_table(results.runs.problems),
+        alignment_table(results.runs.left_out),
         overview_table(results),
         published_table(results),
         supplement_table(results),
@@ -92,9 +103,28 @@ def make_tables(results: Results) -> list[ReportTable]:
         level_table(results, "confidence"),
         level_table(results, "depth"),
         calibration_table(results),
+        convention_table(results),
         settings_table(results),
     ]
     return [table for table in tables if table is not None]
+
+
+def check_margins(margins: Mapping[str, float], results: Results) -> None:
+    """Check that margins are positive and that their quantities exist.
+
+    Args:
+        margins: Margins by name of the quantity.
+        results: Values of the report.
+
+    Raises:
+        InputError: There is no such quantity, or a margin is not positive.
+    """
+    known = [*COMPARED_METRICS, *(f"error_{name}" for name in results.errors)]
+    for name, value in margins.items():
+        if name not in known:
+            raise InputError(f"margin names the quantity {name!r}; expected some of {', '.join(known)}.")
+        if not value > 0:
+            raise InputError(f"margin of {name} is {value:g}; expected a difference above 0.")
 
 
 def draw_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:

@@ -1,13 +1,23 @@
 """All values of a report. Each is computed once; tables and figures only present them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
 
 from cm_lightning.evaluation.calibration import chance_calibration, participant_calibration
-from cm_lightning.evaluation.comparison import ComparedQuantity, Comparison, compare_quantity, participant_values
+from cm_lightning.evaluation.comparison import (
+    MARGINS,
+    ComparedQuantity,
+    Comparison,
+    Family,
+    compare_quantity,
+    correct,
+    over_seeds,
+    participant_folds,
+    seed_values,
+)
 from cm_lightning.evaluation.levels import error_profile, participant_errors, regions
 from cm_lightning.evaluation.loading import Runs, differing_settings
 from cm_lightning.metrics import METRICS, EmptyPolicy
@@ -26,11 +36,16 @@ class RegionErrors:
 
     Attributes:
         title: Description of the region, which follows the word "where".
-        values: Errors with one row per participant and one column per model.
+        by_seed: Errors with one row per participant and one column per model and seed.
     """
 
     title: str
-    values: pd.DataFrame
+    by_seed: pd.DataFrame
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """Errors averaged over seeds."""
+        return over_seeds(self.by_seed)
 
 
 @dataclass(frozen=True)
@@ -53,10 +68,14 @@ class Results:
     Attributes:
         runs: Tables of the experiments.
         comparisons: Planned comparisons.
+        family: Comparisons over which Holm's correction is made.
+        margins: Largest differences that do not matter, by name of the quantity.
     """
 
     runs: Runs
     comparisons: Sequence[Comparison]
+    family: Family = "table"
+    margins: Mapping[str, float] = field(default_factory=lambda: MARGINS)
 
     @property
     def unit(self) -> str:
@@ -64,14 +83,24 @@ class Results:
         return str(self.runs.rows["unit"].iloc[0])
 
     @cached_property
+    def tested(self) -> dict[str, int]:
+        """Number of participants on which each model was tested."""
+        return {str(model): int(n) for model, n in self.runs.rows.groupby("model")["patient"].nunique().items()}
+
+    @cached_property
     def summaries(self) -> dict[EmptyPolicy, pd.DataFrame]:
         """Means and standard deviations of each model, class and metric, by the treatment of empty masks."""
         return {policy: summarise(self.runs.rows, policy) for policy in POLICIES}
 
     @cached_property
+    def by_seed(self) -> dict[str, pd.DataFrame]:
+        """Values of each compared metric by participant, and by model and seed, mean over classes."""
+        return {metric: seed_values(self.runs.rows, metric) for metric in COMPARED_METRICS}
+
+    @cached_property
     def participants(self) -> dict[str, pd.DataFrame]:
-        """Values of each compared metric with one row per participant and one column per model, mean over classes."""
-        return {metric: participant_values(self.runs.rows, metric) for metric in COMPARED_METRICS}
+        """Values of each compared metric with one row per participant and one column per model, mean over seeds."""
+        return {metric: over_seeds(values) for metric, values in self.by_seed.items()}
 
     @cached_property
     def errors(self) -> dict[str, RegionErrors]:
@@ -94,10 +123,16 @@ class Results:
     @cached_property
     def quantities(self) -> dict[str, ComparedQuantity]:
         """Results of the planned comparisons by the name of the quantity."""
-        values = {name: (METRICS[name].heading(self.unit), self.participants[name]) for name in COMPARED_METRICS}
-        values |= {f"error_{name}": (f"error where {error.title}", error.values) for name, error in self.errors.items()}
-        compared = [compare_quantity(name, title, table, self.comparisons) for name, (title, table) in values.items()]
-        return {quantity.name: quantity for quantity in compared if quantity is not None}
+        values = {name: (METRICS[name].heading(self.unit), self.by_seed[name]) for name in COMPARED_METRICS}
+        values |= {
+            f"error_{name}": (f"error where {error.title}", error.by_seed) for name, error in self.errors.items()
+        }
+        folds = participant_folds(self.runs.rows)
+        compared = [
+            compare_quantity(name, title, table, self.comparisons, folds) for name, (title, table) in values.items()
+        ]
+        found = [quantity for quantity in compared if quantity is not None]
+        return {quantity.name: quantity for quantity in correct(found, self.family, self.margins)}
 
     @cached_property
     def calibration(self) -> Calibration | None:

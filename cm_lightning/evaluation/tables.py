@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from cm_lightning.evaluation.comparison import ComparedQuantity
-from cm_lightning.evaluation.report_table import Cell, ReportTable, format_number, format_p
+from cm_lightning.evaluation.alignment import Coverage
+from cm_lightning.evaluation.report_table import Cell, ReportTable, format_number
 from cm_lightning.evaluation.results import Results
 from cm_lightning.metrics import METRICS
 
@@ -16,7 +16,8 @@ def overview_table(results: Results) -> ReportTable:
 
     Returns:
         The table. The best mean of each column is bold; an asterisk means p < 0.05 for the Hausdorff distance compared
-        with the baseline (pairwise and uncorrected, as in the study).
+        with the baseline (pairwise and uncorrected, as in the study). A metric that is not defined for all
+        participants says for how many.
     """
     summary = results.summaries["worst"]
     overall = summary[summary["class"] == "mean"]
@@ -30,6 +31,7 @@ def overview_table(results: Results) -> ReportTable:
         means = overall[overall["metric"] == name].set_index("model")["mean"]
         best[name] = means.max() if METRICS[name].higher_is_better else means.min()
     by_metric = {(row["model"], row["metric"]): row for row in overall.to_dict("records")}
+    tested = results.tested
     lines = []
     for model in dict.fromkeys(overall["model"]):
         line = [Cell(f"{model}{' *' * (model in marked)}")]
@@ -39,18 +41,22 @@ def overview_table(results: Results) -> ReportTable:
                 line.append(Cell("-"))
                 continue
             spread = "; ".join(format_number(row[key]) for key in ("sd_patients", "sd_folds", "sd_seeds"))
-            line.append(Cell(f"{format_number(row['mean'])} ± ({spread})", bool(row["mean"] == best[name])))
+            scored = _scored(row["patients"], tested[model])
+            line.append(Cell(f"{format_number(row['mean'])} ± ({spread}){scored}", bool(row["mean"] == best[name])))
         counts = next(by_metric[model, name] for name in metrics if (model, name) in by_metric)
-        lines.append([*line, *(Cell(str(counts[name])) for name in ("failures", "patients", "folds", "seeds"))])
+        numbers = (counts["failures"], tested[model], counts["folds"], counts["seeds"])
+        lines.append([*line, *(Cell(str(number)) for number in numbers)])
     headings = [METRICS[name].heading(results.unit) for name in metrics]
     return ReportTable(
         "overview",
         "All metrics, mean over classes",
         "Mean ± (SD over participants; SD over the means of folds; SD over seeds). A class that is missed or falsely "
-        "predicted counts with the worst value of a metric; failures count these cases over all seeds. The SD over "
+        "predicted counts with the worst value of a metric; failures count these cases over all seeds. Islands, volume "
+        "error and CSA error have no worst value and are means over the cases in which the class was found, in n "
+        "participants where these are fewer than all; models with different n are not comparable. The SD over "
         "folds describes the stability of training rather than the variability between participants: a single failed "
         "fold of three (Dice 0.855, 0.855 and 0) gives the 0.57 ± 0.49 in Table 1 of the study. The best mean is bold. "
-        "* p < 0.05 for HD compared with the baseline (signed-rank test, uncorrected, as in the study).",
+        "* p < 0.05 for HD compared with the baseline (uncorrected, as in the study; the p of the comparison below).",
         ["model", *headings, "failures", "participants", "folds", "seeds"],
         lines,
     )
@@ -165,11 +171,11 @@ def class_table(results: Results) -> ReportTable:
         line = [Cell(model), Cell(name)]
         for metric in names:
             worst = summary_rows["worst"].get((model, name, metric))
-            line.append(
-                Cell(
-                    "-" if worst is None else f"{format_number(worst['mean'])} ± {format_number(worst['sd_patients'])}"
-                )
-            )
+            text = "-"
+            if worst is not None:
+                text = f"{format_number(worst['mean'])} ± {format_number(worst['sd_patients'])}"
+                text += _scored(worst["patients"], results.tested[model])
+            line.append(Cell(text))
         key = (model, name, "dice")
         detected = summary_rows["detected"].get(key)
         line.append(Cell("-" if detected is None else f"{format_number(detected['mean'])} (n {detected['patients']})"))
@@ -180,66 +186,40 @@ def class_table(results: Results) -> ReportTable:
     return ReportTable(
         "classes",
         "Results per class",
-        "Mean ± SD over participants. The DSC is also given for the participants in which the class was found.",
+        "Mean ± SD over participants; n is the number of participants in which a metric is defined, if these are fewer "
+        "than all. The DSC is also given for the participants in which the class was found.",
         ["model", "class", *headings, "DSC where found", "failures"],
         lines,
     )
 
 
-def comparison_table(quantity: ComparedQuantity) -> ReportTable:
-    """Create a table of the planned comparisons of one quantity, with the Friedman test in its note.
+def alignment_table(left_out: Sequence[Coverage]) -> ReportTable | None:
+    """Create a table of the cases and classes that only some models have, and that are left out.
 
     Args:
-        quantity: Results of the comparisons.
+        left_out: Models that were tested on further cases or classes.
 
     Returns:
-        The table.
+        The table; None if all models were tested on the same cases and classes.
     """
-    results, overall, note = quantity.results, quantity.overall, ""
-    if overall is not None:
-        note = (
-            f"Friedman test over {overall.models} models and {overall.participants} participants: chi-square "
-            f"{overall.statistic:.2f}, p {format_p(overall.p)} (by permutation within participants: "
-            f"{format_p(overall.permutation_p)}), Kendall's W {overall.kendall_w:.2f}. "
-        )
-    smallest = max(result.smallest_p for result in results.values())
-    participants = min(result.participants for result in results.values())
-    note += (
-        "Differences are model minus baseline. Exact Wilcoxon signed-rank test, Holm's correction for all comparisons; "
-        "confidence intervals (BCa bootstrap over participants) are exploratory. With "
-        f"{participants} participants, the smallest possible p value is {format_p(smallest)}. The last column is the "
-        "smallest mean difference that a paired t-test detects with a power of 80 % at a two-sided level of 5 %."
-    )
-    lines = [
-        [
-            Cell(pair.model),
-            Cell(pair.baseline),
-            Cell(str(result.participants)),
-            Cell(format_number(result.difference, sign=True)),
-            Cell(f"{format_number(result.low, sign=True)} to {format_number(result.high, sign=True)}"),
-            Cell(f"{result.rank_biserial:+.2f}"),
-            Cell(format_p(result.p)),
-            Cell(format_p(result.holm_p), result.holm_p < 0.05),
-            Cell(format_number(result.detectable)),
-        ]
-        for pair, result in results.items()
-    ]
+    if not left_out:
+        return None
     return ReportTable(
-        f"comparison_{quantity.name}",
-        f"Comparison with the baseline: {quantity.title}",
-        note,
+        "alignment",
+        "Cases and classes that were left out",
+        "Only cases and classes on which all models were tested are used on this page, since means over different "
+        "cases or classes cannot be compared. The models below were tested on others, too.",
+        ["model", "seed", "cases used", "cases tested", "classes left out"],
         [
-            "model",
-            "baseline",
-            "n",
-            "difference (Hodges-Lehmann)",
-            "95 % CI of the mean difference",
-            "rank-biserial",
-            "p",
-            "p, Holm",
-            "detectable",
+            [
+                Cell(item.model),
+                Cell(str(item.seed)),
+                Cell(str(item.used_cases)),
+                Cell(str(item.cases)),
+                Cell(", ".join(item.left_out_classes) or "-"),
+            ]
+            for item in left_out
         ],
-        lines,
     )
 
 
@@ -262,3 +242,8 @@ def problem_table(problems: Sequence[tuple[str, str]]) -> ReportTable | None:
         ["folder", "reason"],
         lines,
     )
+
+
+def _scored(patients: int, tested: int) -> str:
+    """Return the number of participants with a value if it is smaller than that of all."""
+    return f" (n {patients})" if patients < tested else ""

@@ -1,13 +1,17 @@
 """Measurement of a case: its files are read once, and what they contain is kept as numbers and a picture."""
 
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cm_lightning.data.cases import Case
+from cm_lightning.data.classes import whole_numbers
 from cm_lightning.data.frames import to_frames
 from cm_lightning.errors import InputError
 from cm_lightning.inspection.findings import Findings, Picture, Problem
@@ -142,7 +146,8 @@ def _measure_label(
             "fit brings it to the grid of the image."
         )
         problems.append(Problem("orientation of the label", text, case=case.id))
-    values = count_values(label.array)
+    array = _merged(label.array, path, {} if settings is None else settings.merged)
+    values = count_values(array)
     if values is None:
         text = (
             f"{path} has more than {MAX_VALUES} different values; expected few whole numbers. Lossy compression such "
@@ -154,7 +159,7 @@ def _measure_label(
     if fractions:
         text = (
             f"{path} contains {len(fractions)} values that are no whole numbers, such as {fractions[0]!r}; expected "
-            "whole numbers. They are not rounded: save the label with integers."
+            "whole numbers: save the label with integers."
         )
         problems.append(Problem("fractional values", text, True, case.id))
     if settings is not None:
@@ -165,7 +170,17 @@ def _measure_label(
             problems.append(Problem("unknown values", text, True, case.id))
     if set(values) <= {0}:
         problems.append(Problem("empty label", f"{path} contains no class.", case=case.id))
-    return alignment.apply(label.array), replace(findings, values=values).with_problems(*problems)
+    return alignment.apply(array), replace(findings, values=values).with_problems(*problems)
+
+
+def _merged(label: NDArray[Any], path: Path, merged: Mapping[int, int]) -> NDArray[Any]:
+    """Return a label as training sees it: almost whole numbers rounded, and the values of a class replaced by one."""
+    with suppress(InputError):  # fractions are a problem that is described
+        label = whole_numbers(label, path)
+    for value, first in merged.items():
+        if value != first:
+            label = np.where(label == value, np.asarray(first, label.dtype), label)
+    return label
 
 
 def _with_picture(findings: Findings, frames: NDArray[Any], label: NDArray[Any] | None, aspect: float) -> Findings:

@@ -12,8 +12,10 @@ import numpy as np
 
 from cm_lightning.confidence import ProbeName
 from cm_lightning.confidence.domain import DOUBTFUL_SCORE
-from cm_lightning.data.layouts import LayoutName, read_description
+from cm_lightning.data.description import read_description
+from cm_lightning.data.layouts import LayoutName
 from cm_lightning.data.phantom.anatomy import MUSCLE_CLASSES, THYROID_CLASSES
+from cm_lightning.data.sizes import MAX_SIDE, choose_size
 from cm_lightning.inspection.findings import Findings
 from cm_lightning.io import AXIS_NAMES, Axes
 
@@ -34,9 +36,6 @@ PATIENTS_FOR_FIVE_FOLDS = 20
 WHOLE_COVERAGE = 0.97
 BAND_OVERLAP = 0.9
 MOST = 0.9
-# Longest side and number of voxels of the grid of a network, by the number of dimensions.
-MAX_SIDE = {2: 192, 3: 128}
-MAX_VOXELS = {2: 192 * 192, 3: 96**3}
 CHANNELS = {2: (16, 32, 64, 128, 256), 3: (16, 32, 64, 128)}
 BATCH_SIZE = {2: 8, 3: 2}
 # Gradient steps of a first training, and limits of its number of epochs.
@@ -225,7 +224,7 @@ def propose_network(
     spaced = [[case.spacing[axis] for axis in order] for case in used if case.spacing is not None]
     spacing = np.median(spaced, axis=0) if spaced else np.ones(dims)
     factor = 2 ** (len(CHANNELS[dims]) - 1)
-    size = choose_size(shape.tolist(), spacing.tolist(), MAX_SIDE[dims], MAX_VOXELS[dims], factor)
+    size = choose_size(shape.tolist(), spacing.tolist(), factor)
     unit = "mm" if spaced else "px"
     extent = " x ".join(f"{side * step:.3g}" for side, step in zip(shape, spacing, strict=True))
     pixels = " x ".join(f"{side:g}" for side in shape)
@@ -258,25 +257,3 @@ def propose_network(
             else "mirrored images are plausible" + ("; 0 if a class depends on the side" if unnamed else ""),
         ),
     )
-
-
-def choose_size(shape: Sequence[float], spacing: Sequence[float], longest: int, voxels: int, factor: int) -> list[int]:
-    """Choose the grid of a network that keeps the aspect ratio in mm, as far as images have enough voxels.
-
-    Args:
-        shape: Number of voxels of an image along every axis.
-        spacing: Voxel size along every axis.
-        longest: Maximum number of voxels along an axis.
-        voxels: Approximate maximum number of voxels.
-        factor: Every side is a multiple of this number, and at least twice it.
-
-    Returns:
-        Number of voxels along every axis.
-    """
-    extents, step = np.asarray(shape, float) * spacing, float(min(spacing))
-    sides = np.minimum(extents / step, shape)
-    while sides.max() > longest or sides.prod() > voxels:
-        step *= 1.01
-        sides = np.minimum(extents / step, shape)
-    limit = longest // factor * factor
-    return [int(np.clip(round(side / factor) * factor, 2 * factor, limit)) for side in sides]

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cm_lightning.confidence import ProbeName
-from cm_lightning.data.layouts import LAYOUTS, LayoutName
+from cm_lightning.data.classes import label_values, resolve_classes, written_values
+from cm_lightning.data.layouts import LayoutName, default_axes
 from cm_lightning.data.splits import SplitName
 
 
@@ -16,7 +17,8 @@ class DataSettings:
 
     Attributes:
         layout: Folder layout.
-        classes: Value of every class in the label files.
+        classes: Value of every class in segmentations, the first one of its values in the label files.
+        merged: This value, by the value in the label files.
         axes: Axes of the files.
         spatial_dims: Number of spatial dimensions.
         spacing_mm: Voxel size in mm in the order of the file axes, which replaces that of the files.
@@ -31,6 +33,7 @@ class DataSettings:
 
     layout: LayoutName
     classes: dict[str, int]
+    merged: dict[int, int]
     axes: str
     spatial_dims: int
     spacing_mm: tuple[float, ...] | None
@@ -54,12 +57,16 @@ class DataSettings:
         """
         data = {key.removeprefix("data."): value for key, value in settings.items() if key.startswith("data.")}
         prefix = "classes."
+        given = {key.removeprefix(prefix): value for key, value in data.items() if key.startswith(prefix)}
+        classes = resolve_classes(given or None, Path(data["root"]), data["layout"])
+        axes = data["axes"] or default_axes(Path(data["root"]), data["layout"], data["spatial_dims"])
         table, spacing, domain = data["patient_table"], data["spacing_mm"], data["domain"]
         return cls(
             layout=data["layout"],
-            classes={key.removeprefix(prefix): value for key, value in data.items() if key.startswith(prefix)},
-            axes=data["axes"] or " ".join(LAYOUTS[data["layout"]].axes.split()[: data["spatial_dims"]]),
-            spatial_dims=data["spatial_dims"],
+            classes=written_values(classes),
+            merged={value: values[0] for values in label_values(classes).values() for value in values},
+            axes=axes,
+            spatial_dims=data["spatial_dims"] or len(axes.split()),
             spacing_mm=None if spacing is None else tuple(spacing),
             domain=domain if domain in ("whole", "linear", "convex", "auto") else Path(domain),
             patient_pattern=data["patient_pattern"],

@@ -4,6 +4,7 @@ from cm_lightning.io.alignment import align_label
 from cm_lightning.io.axes import AXIS_NAMES, Axes
 from cm_lightning.io.data_files import data_files
 from cm_lightning.io.dicom import dicom_region
+from cm_lightning.io.formats import image_files
 from cm_lightning.io.geometry import read_geometry, write_geometry
 from cm_lightning.io.images import (
     SUFFIXES,
@@ -28,6 +29,7 @@ __all__ = [
     "align_label",
     "data_files",
     "dicom_region",
+    "image_files",
     "is_image",
     "is_picture",
     "read_geometry",

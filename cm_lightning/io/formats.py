@@ -1,6 +1,10 @@
 """Names of image files: which suffixes are read, and what is left of a name without them."""
 
+import os
 from pathlib import Path
+from typing import NoReturn
+
+from cm_lightning.errors import InputError
 
 PICTURE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".gif")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -34,6 +38,34 @@ def is_image(path: Path) -> bool:
 def is_picture(path: Path) -> bool:
     """Return whether a file is a picture without physical coordinates, such as a PNG file."""
     return image_suffix(path) in PICTURE_SUFFIXES
+
+
+def image_files(folder: Path, with_subfolders: bool = False) -> list[Path]:
+    """List the image files in a folder.
+
+    Args:
+        folder: The folder.
+        with_subfolders: Whether to search its subfolders as well.
+
+    Returns:
+        Sorted files, see :func:`is_image`.
+
+    Raises:
+        InputError: The folder, or one of its subfolders, cannot be read. Its images would be missing without notice.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
+
+    files: list[Path] = []
+    for place, subfolders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        files += [Path(place, name) for name in names]
+        if not with_subfolders:
+            break
+        # A link to a folder above would be followed forever.
+        here = Path(place).resolve()
+        subfolders[:] = [name for name in subfolders if not here.is_relative_to(Path(place, name).resolve())]
+    return sorted(file for file in files if file.is_file() and is_image(file))
 
 
 def is_dicom(path: Path) -> bool:

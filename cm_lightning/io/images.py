@@ -75,6 +75,8 @@ def read_image(path: Path, is_label: bool = False) -> FileImage:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; expected an image.")
     try:
+        with path.open("rb"):  # libraries do not say why a file cannot be opened
+            pass
         return read(path, is_label)
     except OSError as error:
         if isinstance(error, InputError):

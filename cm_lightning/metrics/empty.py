@@ -8,23 +8,22 @@ from cm_lightning.metrics.segmentation import METRICS
 
 EmptyPolicy = Literal["worst", "detected"]
 
-# Value of a metric if either the prediction or the label is empty; distances become the diagonal of the image. All
-# other metrics keep their value: the fall-out and errors of volume and area are defined if one mask is empty, except
-# for the number of islands of an empty prediction and the relative volume error for an empty label, which are not
-# scored.
-WORST = {"dice": 0.0, "iou": 0.0, "precision": 0.0, "recall": 0.0, "miss_rate": 1.0, "nsd": 0.0}
+# Value of a metric if either the prediction or the label is empty; distances become the diagonal of the image.
+WORST = {"dice": 0.0, "iou": 0.0, "precision": 0.0, "recall": 0.0, "miss_rate": 1.0, "fall_out": 1.0, "nsd": 0.0}
 DISTANCES = [name for name, metric in METRICS.items() if metric.kind == "distance"]
 PROBABILISTIC = [name for name, metric in METRICS.items() if metric.needs_probabilities]
+# Unbounded metrics have no worst value, and a missed class would improve their mean: no islands, and a volume error of
+# 1 instead of 2. They are scored only where both masks contain the class, and tables show the number of participants.
+CONDITIONAL = [name for name in METRICS if name not in (*WORST, *DISTANCES, *PROBABILISTIC)]
 
 
 def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.DataFrame:
     """Apply a policy to rows with an empty mask.
 
     If a class is in neither the prediction nor the label of a case, it is not scored. If one of the two masks is empty,
-    ``worst`` sets overlap metrics and distances to their worst value (distances to the diagonal of the image), so that
-    missing a class never improves their means, and ``detected`` removes the row. With ``worst``, the fall-out and the
-    errors of volume and area keep their values; the fall-out of a missed class is 0. Metrics of the probabilities do
-    not depend on masks and do not change.
+    ``worst`` sets ratios and distances to their worst value (distances to the diagonal of the image), so that missing a
+    class never improves their means, and removes the rows of the metrics without a worst value, :data:`CONDITIONAL`;
+    ``detected`` removes the rows of all metrics. Metrics of the probabilities do not depend on masks and do not change.
 
     Args:
         rows: Long table of :func:`cm_lightning.metrics.case_rows`.
@@ -43,9 +42,8 @@ def apply_empty_policy(rows: pd.DataFrame, policy: EmptyPolicy = "worst") -> pd.
         case "worst":
             worst = rows["metric"].map(WORST)
             worst = worst.where(~rows["metric"].isin(DISTANCES), rows["diagonal"])
-            replace = one_empty & worst.notna()
-            rows["value"] = rows["value"].where(~replace, worst)
-            return rows
+            rows["value"] = rows["value"].where(~one_empty, worst)
+            return rows[~(one_empty & rows["metric"].isin(CONDITIONAL))]
 
 
 def detection_rate(rows: pd.DataFrame) -> pd.Series:

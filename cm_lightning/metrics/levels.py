@@ -28,7 +28,8 @@ def confidence_levels(confidence: Tensor, domain: Tensor) -> Tensor:
     levels = torch.full_like(domain, -1, dtype=torch.int8)
     # Rows are processed one by one, since float32 or int64 levels of a volume of the calf would take gigabytes.
     for level, values, inside in zip(levels, confidence, domain, strict=True):
-        level[inside] = (values[inside] * LEVELS).clamp_(0, LEVELS - 1).to(torch.int8)
+        tenths = values.nan_to_num().mul(LEVELS).clamp_(0, LEVELS - 1).to(torch.int8)
+        level.copy_(tenths.masked_fill_(~inside, -1))  # several times as fast as indexing with the domain
     return levels
 
 
@@ -46,7 +47,8 @@ def depth_levels(domain: Tensor) -> Tensor:
     first = domain.to(torch.uint8).argmax(dim=0)
     length = domain.sum(dim=0, dtype=torch.int32).clamp_min(1)
     for row, (level, inside) in enumerate(zip(levels, domain, strict=True)):
-        level[inside] = ((row - first) * LEVELS // length).clamp_(0, LEVELS - 1)[inside].to(torch.int8)
+        tenths = ((row - first) * LEVELS).div_(length, rounding_mode="floor").clamp_(0, LEVELS - 1).to(torch.int8)
+        level.copy_(tenths.masked_fill_(~inside, -1))
     return levels
 
 
@@ -84,13 +86,16 @@ def level_counts(prediction: Tensor, label: Tensor, classes: int, level: Tensor)
     Returns:
         The counts of :func:`level_rows` in the order of ``COUNTS``, ``(classes, levels, 3)``.
     """
-    counts = np.zeros((classes, LEVELS, len(COUNTS)), np.int64)
-    inside = level >= 0
-    for index in range(1, classes + 1):
-        pred, target = (prediction == index) & inside, (label == index) & inside
-        for column, chosen in enumerate((pred & target, pred & ~target, ~pred & target)):
-            counts[index - 1, :, column] = torch.bincount(level[chosen], minlength=LEVELS).cpu().numpy()
-    return counts
+    # One table of [level + 1, label, prediction] is counted at once; rows are processed one by one to save memory.
+    names = classes + 1
+    cells = torch.zeros((LEVELS + 1) * names**2, dtype=torch.int64, device=label.device)
+    for pred, target, row in zip(prediction, label, level, strict=True):
+        index = (((row.int() + 1) * names + target) * names + pred).flatten()
+        cells += torch.bincount(index, minlength=len(cells))
+    table = cells.reshape(LEVELS + 1, names, names).cpu().numpy()[1:]
+    correct = np.diagonal(table, axis1=1, axis2=2)
+    counts = np.stack([correct, table.sum(axis=1) - correct, table.sum(axis=2) - correct], axis=-1)
+    return counts.transpose(1, 0, 2)[1:]
 
 
 def rows_of_counts(counts: Mapping[str, NDArray[np.int64]], class_names: Sequence[str], **columns: Any) -> list[Row]:

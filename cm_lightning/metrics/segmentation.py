@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,8 +68,13 @@ METRICS: dict[str, Metric] = {
 }
 
 Row = dict[str, Any]
-# Relative rounding errors of distances, which are computed in float32.
+Mask = NDArray[np.bool_]
+# Tolerance of the surface Dice of a class, in the unit of the spacing, if no other is set.
+NSD_TOLERANCE = 2.0
+# Margin of comparisons with the tolerance, relative to it: distances are computed in float32.
 ROUNDING = 1e-6
+# Columns of the numbers of voxels of a class.
+VOXELS = ["true_positive", "false_positive", "false_negative", "true_negative", "pred_voxels", "truth_voxels"]
 
 
 def case_rows(
@@ -77,7 +82,7 @@ def case_rows(
     label: Tensor,
     class_names: Sequence[str],
     spacing: Sequence[float],
-    tolerance: float = 2.0,
+    tolerance: float | Mapping[str, float] = NSD_TOLERANCE,
     probability_metrics: pd.DataFrame | None = None,
     **columns: Any,
 ) -> list[Row]:
@@ -87,10 +92,11 @@ def case_rows(
     Besides Dice, IoU, precision, recall, miss rate and fall-out, the metrics are:
 
     * ``asd``, ``hd`` and ``hd95``: mean, maximum and 95th percentile of the distances between the edge voxels of both
-      masks. Mean and maximum are over the distances in both directions; ``hd95`` is the larger of the percentiles in
-      both directions, as in MONAI.
+      masks. Mean and maximum are over the pooled distances of both directions; ``hd95`` is the larger of the
+      percentiles of the two directions, as in MONAI. Edge voxels have a face at the outside of the mask; the border of
+      the image is outside.
     * ``nsd``: normalised surface Dice, the fraction of the edge voxels of both masks within ``tolerance`` of the other
-      edge.
+      edge. A distance that equals the tolerance but for rounding errors is within it.
     * ``islands``: number of connected components (by faces, edges or corners) of the prediction minus those of the
       label or 1, whichever is larger; 0 if negative.
     * ``volume_error``: absolute relative error of the volume (in 2D, of the area).
@@ -102,15 +108,15 @@ def case_rows(
         label: Class indices, ``(depth, lateral[, elevation])``.
         class_names: Names of the classes 1, 2, ...; the background is not measured.
         spacing: Voxel size along every axis, which defines the unit of distances and areas.
-        tolerance: Tolerance of ``nsd``, in the unit of the spacing.
+        tolerance: Tolerance of ``nsd``, in the unit of the spacing, for all classes or by the name of the class.
         probability_metrics: Metrics of the probabilities with one row per class, from
             :func:`cm_lightning.metrics.calibration.calibration_errors`; None leaves them out.
         **columns: Further columns with a constant value, such as the case and its patient.
 
     Returns:
         One row per class and metric, with the ``value`` (NaN if undefined), the flags ``pred_empty`` and
-        ``truth_empty``, and the ``diagonal`` of the image in the unit of the spacing. See
-        :func:`cm_lightning.metrics.apply_empty_policy` for empty masks.
+        ``truth_empty``, the ``diagonal`` of the image in the unit of the spacing, the ``tolerance``, and the numbers of
+        voxels of the class in :data:`VOXELS`. See :func:`cm_lightning.metrics.apply_empty_policy` for empty masks.
 
     Raises:
         InputError: The shapes differ.
@@ -126,13 +132,15 @@ def case_rows(
         )
     confusion = confusion_counts(prediction, label, len(class_names) + 1)
     diagonal = math.hypot(*(n * step for n, step in zip(label.shape, spacing, strict=True)))
+    tolerances = tolerance_by_class(class_names, tolerance)
     rows = []
-    for index, name in enumerate(class_names, start=1):
-        pred, target = prediction == index, label == index
+    for (index, name), masks in zip(
+        enumerate(class_names, start=1), _class_masks(prediction, label, len(class_names)), strict=True
+    ):
         values = {
             **_overlap(confusion, index),
-            **_distances(pred, target, spacing, tolerance),
-            **_shape_errors(pred, target, spacing),
+            **_distances(*masks, spacing, tolerances[name]),
+            **_shape_errors(*masks, spacing),
         }
         if probability_metrics is not None:
             class_values = probability_metrics.loc[[name]].to_numpy()[0].tolist()
@@ -141,6 +149,8 @@ def case_rows(
             "pred_empty": not confusion[:, index].any(),
             "truth_empty": not confusion[index, :].any(),
             "diagonal": diagonal,
+            "tolerance": tolerances[name],
+            **dict(zip(VOXELS, _voxels(confusion, index), strict=True)),
         }
         rows += [
             {**columns, "class": name, "metric": metric, "value": values[metric], **flags}
@@ -148,6 +158,30 @@ def case_rows(
             if metric in values
         ]
     return rows
+
+
+def tolerance_by_class(class_names: Sequence[str], tolerance: float | Mapping[str, float]) -> dict[str, float]:
+    """Return the tolerance of the surface Dice for every class.
+
+    Args:
+        class_names: Names of the classes 1, 2, ...
+        tolerance: A tolerance for all classes, or by the name of the class; :data:`NSD_TOLERANCE` for other classes.
+
+    Returns:
+        Tolerances by class, in the unit of the spacing.
+
+    Raises:
+        InputError: There is no such class, or a tolerance is negative or not finite.
+    """
+    given = tolerance if isinstance(tolerance, Mapping) else dict.fromkeys(class_names, tolerance)
+    unknown = sorted(set(given) - set(class_names))
+    if unknown:
+        raise InputError(f"nsd_tolerance names the class {unknown[0]!r}; expected some of {', '.join(class_names)}.")
+    tolerances = {name: float(given.get(name, NSD_TOLERANCE)) for name in class_names}
+    for name, value in tolerances.items():
+        if not 0 <= value < math.inf:
+            raise InputError(f"nsd_tolerance of {name} is {value:g}; expected a distance of 0 or more.")
+    return tolerances
 
 
 def dice_per_class(prediction: Tensor, label: Tensor, classes: int) -> list[float]:
@@ -184,13 +218,11 @@ def study_metrics(
         Values by name for each of the classes 1, 2, ..., as defined in :func:`case_rows`; NaN if undefined.
     """
     confusion = confusion_counts(prediction, label, classes)
-    metrics = []
-    for index in range(1, classes):
-        values = _overlap(confusion, index)
-        if spacing is not None:
-            distances = _distances(prediction == index, label == index, spacing, tolerance=0.0)
+    metrics = [_overlap(confusion, index) for index in range(1, classes)]
+    if spacing is not None:
+        for values, masks in zip(metrics, _class_masks(prediction, label, classes - 1), strict=True):
+            distances = _distances(*masks, spacing, tolerance=0.0)
             values |= {name: distances[name] for name in ("asd", "hd")}
-        metrics.append(values)
     return metrics
 
 
@@ -214,10 +246,7 @@ def confusion_counts(prediction: Tensor, label: Tensor, classes: int) -> NDArray
 
 
 def _overlap(confusion: NDArray[np.int64], index: int) -> dict[str, float]:
-    true_positive = int(confusion[index, index])
-    false_positive = int(confusion[:, index].sum()) - true_positive
-    false_negative = int(confusion[index, :].sum()) - true_positive
-    true_negative = int(confusion.sum()) - true_positive - false_positive - false_negative
+    true_positive, false_positive, false_negative, true_negative, *_ = _voxels(confusion, index)
     recall = _ratio(true_positive, true_positive + false_negative)
     return {
         "dice": _ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative),
@@ -229,13 +258,43 @@ def _overlap(confusion: NDArray[np.int64], index: int) -> dict[str, float]:
     }
 
 
-def _distances(prediction: Tensor, label: Tensor, spacing: Sequence[float], tolerance: float) -> dict[str, float]:
+def _voxels(confusion: NDArray[np.int64], index: int) -> tuple[int, int, int, int, int, int]:
+    """Return the numbers of voxels of a class in the order of :data:`VOXELS`."""
+    true_positive, predicted = int(confusion[index, index]), int(confusion[:, index].sum())
+    labelled = int(confusion[index, :].sum())
+    true_negative = int(confusion.sum()) - predicted - labelled + true_positive
+    return true_positive, predicted - true_positive, labelled - true_positive, true_negative, predicted, labelled
+
+
+def _class_masks(prediction: Tensor, label: Tensor, classes: int) -> Iterator[tuple[Mask, Mask]]:
+    """Yield both masks of each class, cropped to the box that contains them; distances are not measured elsewhere.
+
+    Boxes include every frame (along elevation) only where the class is; without the class, masks have no voxels.
+    """
+    segmentations = [
+        mask.to(torch.int16).cpu().numpy() if mask.dtype != torch.uint8 else mask.cpu().numpy()
+        for mask in (prediction, label)
+    ]
+    boxes = [ndimage.find_objects(mask, max_label=classes) for mask in segmentations]
+    for index, pair in enumerate(zip(*boxes, strict=True), start=1):
+        known = [box for box in pair if box is not None]
+        if not known:
+            empty: Mask = np.zeros((0,) * label.ndim, dtype=np.bool_)
+            yield empty, empty
+            continue
+        box = tuple(
+            slice(min(part.start for part in sides), max(part.stop for part in sides))
+            for sides in zip(*known, strict=True)
+        )
+        first, second = (mask[box] == index for mask in segmentations)
+        yield first, second
+
+
+def _distances(prediction: Mask, label: Mask, spacing: Sequence[float], tolerance: float) -> dict[str, float]:
     """Compute the metrics of edge distances; NaN if a mask is empty."""
     if not (prediction.any() and label.any()):
         return dict.fromkeys(("asd", "hd", "hd95", "nsd"), math.nan)
-    masks = [mask.cpu().numpy() for mask in (prediction, label)]
-    (box,) = ndimage.find_objects((masks[0] | masks[1]).view(np.uint8))
-    edges = [_edge(mask[box]) for mask in masks]
+    edges = [_edge(mask) for mask in (prediction, label)]
     # Distances of the edge voxels of each mask to the nearest edge voxel of the other one.
     directions = [
         edt.edt(~other, anisotropy=tuple(spacing), parallel=os.cpu_count())[edge].astype(np.float64)
@@ -250,20 +309,20 @@ def _distances(prediction: Tensor, label: Tensor, spacing: Sequence[float], tole
     }
 
 
-def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _edge(mask: Mask) -> Mask:
     """Return the voxels of a mask with a face at its outside, which includes the border of the array."""
     return mask & ~ndimage.binary_erosion(mask)
 
 
-def _shape_errors(prediction: Tensor, label: Tensor, spacing: Sequence[float]) -> dict[str, float]:
+def _shape_errors(prediction: Mask, label: Mask, spacing: Sequence[float]) -> dict[str, float]:
     """Compute errors of the number of components, the volume and the cross-sectional area."""
     # A class that is missing in the prediction has no islands, which must not count as a good result.
     islands = _components(prediction) - max(1, _components(label)) if prediction.any() else math.nan
-    areas = [mask.sum(dim=(0, 1), dtype=torch.int64).reshape(-1) for mask in (prediction, label)]
+    areas = [np.atleast_1d(mask.sum(axis=(0, 1), dtype=np.int64)) for mask in (prediction, label)]
     volumes = [int(area.sum()) for area in areas]
     frames = (areas[0] > 0) | (areas[1] > 0)
     pixel = spacing[0] * spacing[1]
-    difference = (areas[0] - areas[1]).abs()[frames].double()
+    difference = np.abs(areas[0] - areas[1])[frames]
     return {
         "islands": islands if math.isnan(islands) else float(max(0, islands)),
         "volume_error": _ratio(abs(volumes[0] - volumes[1]), volumes[1]),
@@ -271,13 +330,9 @@ def _shape_errors(prediction: Tensor, label: Tensor, spacing: Sequence[float]) -
     }
 
 
-def _components(mask: Tensor) -> int:
-    """Count the connected components of a mask, within its bounding box."""
-    array = mask.cpu().numpy()
-    box = ndimage.find_objects(array.astype(np.uint8))
-    if not box or box[0] is None:
-        return 0
-    return int(ndimage.label(array[box[0]], structure=np.ones((3,) * array.ndim))[1])
+def _components(mask: Mask) -> int:
+    """Count the connected components of a mask."""
+    return int(ndimage.label(mask, structure=np.ones((3,) * mask.ndim))[1]) if mask.size else 0
 
 
 def _ratio(numerator: int, denominator: int) -> float:

@@ -87,6 +87,11 @@ class FoldFolder:
         return self.path / "test_summary.csv"
 
     @property
+    def summary(self) -> Path:
+        """JSON file of the test results in the arrangement of nnU-Net: per case, per class and over all classes."""
+        return self.path / "summary.json"
+
+    @property
     def test_levels(self) -> Path:
         """CSV file of the numbers of correct and wrong voxels of the test, by confidence and depth."""
         return self.path / "test_levels.csv"
@@ -200,7 +205,7 @@ class FoldFolder:
                 "--experiment."
             )
         folders = [self.checkpoints, self.pictures, self.predictions, self.path / "wandb", self.tensorboard]
-        files = [self.metrics, self.test_plan, self.finished, *self.path.glob("test_*.csv")]
+        files = [self.metrics, self.test_plan, self.summary, self.finished, *self.path.glob("test_*.csv")]
         files += [self.settings_file(stage) for stage in STAGES]
         files = [file for file in [*files, *self.path.glob(SLURM_CHECKPOINTS)] if file.is_file()]
         self.check_owner()

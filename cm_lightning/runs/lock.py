@@ -1,6 +1,7 @@
 """Lock of the folder of a run, so that two processes never train in it."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TextIO
@@ -28,6 +29,7 @@ class RunLock:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         path = folder / LOCK_FILE
         self._file: TextIO = path.open("a+")
         if fcntl is None:
@@ -48,5 +50,10 @@ class RunLock:
         self._file.flush()
 
     def release(self) -> None:
-        """Release the lock."""
+        """Release the lock. If the run has written nothing else, its folder and that of the experiment are removed."""
+        if [path.name for path in self._folder.iterdir()] == [LOCK_FILE]:
+            (self._folder / LOCK_FILE).unlink()
+            with suppress(OSError):  # the experiment has other folds
+                self._folder.rmdir()
+                self._folder.parent.rmdir()
         self._file.close()

@@ -39,6 +39,7 @@ MAY_DIFFER = (
     "model.init_args.mc_dropout",
     "model.init_args.largest_component",
     "model.init_args.temperature_scaling",
+    "model.init_args.nsd_tolerance",
 )
 
 

@@ -15,6 +15,7 @@ from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
 from cm_lightning.metrics import SCORE
+from cm_lightning.metrics.segmentation import NSD_TOLERANCE
 from cm_lightning.metrics.summary import summarise
 from cm_lightning.tasks.calibration import TemperatureScaling
 from cm_lightning.tasks.native import NativeFrames, native_frames
@@ -90,6 +91,8 @@ class BaseTask(LightningModule):
             measure calibration with and without it.
         mirroring: Axes along which images are mirrored in ``test`` and ``predict``. The probabilities of all
             combinations are averaged. Confidence maps are mirrored with their images.
+        nsd_tolerance: Tolerance of the normalised surface Dice in ``test``, in the unit of distances (mm, or pixels
+            without a known size), for all classes or as {class: tolerance}; 2 for classes that are not named.
 
     Attributes:
         members: Further trained tasks, whose probabilities are averaged with those of this task in ``test`` and
@@ -110,6 +113,7 @@ class BaseTask(LightningModule):
         largest_component: bool = False,
         temperature_scaling: bool = False,
         mirroring: Sequence[MirroredAxis] = (),
+        nsd_tolerance: float | dict[str, float] = NSD_TOLERANCE,
     ) -> None:
         super().__init__()
         self.members: list[BaseTask] = []  # a list, so that their weights are not those of this module
@@ -119,7 +123,7 @@ class BaseTask(LightningModule):
         self.largest_component = LargestComponent(self.class_names, largest_component)
         self.temperature_scaling = TemperatureScaling(temperature_scaling)
         self.test_rows, self.test_levels, self.test_calibration = pd.DataFrame(), pd.DataFrame(), pd.DataFrame()
-        self._results = ResultCollector(self.class_names)
+        self._results = ResultCollector(self.class_names, nsd_tolerance)
 
     @property
     def pairs_per_case(self) -> int:
@@ -266,7 +270,8 @@ class BaseTask(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute and log the loss of a batch."""
         loss = self.loss(self(self.network_input(batch)), batch)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["case"]))
+        size = len(batch["case"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=size)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:

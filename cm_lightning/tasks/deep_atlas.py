@@ -255,7 +255,7 @@ class DeepAtlasTask(SegmentationTask):
         else:
             supervised, anatomy = self.segmentation_loss(moving, fixed, with_anatomy=not pretraining)
             loss = self.supervised_weight * supervised + self.anatomy_weight * anatomy
-            self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+            self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=size)
             self.log("train/anatomy", anatomy, on_step=False, on_epoch=True, batch_size=size)
         self.manual_backward(loss / self.accumulate_grad_batches)
         if (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch:

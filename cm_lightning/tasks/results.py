@@ -13,7 +13,7 @@ from cm_lightning.data.augmentation import Batch
 from cm_lightning.metrics import case_rows
 from cm_lightning.metrics.calibration import calibration_errors, calibration_sums, rows_of_sums
 from cm_lightning.metrics.levels import confidence_levels, depth_levels, level_counts, rows_of_counts
-from cm_lightning.metrics.segmentation import Row
+from cm_lightning.metrics.segmentation import NSD_TOLERANCE, Row, tolerance_by_class
 from cm_lightning.tasks.distributed import gather_objects
 
 # Columns that identify a row of each table.
@@ -103,10 +103,15 @@ class ResultCollector:
 
     Args:
         class_names: Names of the classes 1, 2, ...
+        nsd_tolerance: Tolerance of the surface Dice, in the unit of the spacing, for all classes or by class.
+
+    Raises:
+        InputError: A tolerance is invalid.
     """
 
-    def __init__(self, class_names: Sequence[str]) -> None:
+    def __init__(self, class_names: Sequence[str], nsd_tolerance: float | Mapping[str, float] = NSD_TOLERANCE) -> None:
         self.class_names = list(class_names)
+        self.nsd_tolerance = tolerance_by_class(class_names, nsd_tolerance)
         self._rows: list[Row] = []
         self._levels: list[Row] = []
         self._calibration: list[Row] = []
@@ -163,6 +168,7 @@ class ResultCollector:
                 case.label,
                 self.class_names,
                 case.spacing,
+                self.nsd_tolerance,
                 probability_metrics=errors if postprocessing == "none" else None,
                 **columns,
                 grouping=case.grouping,

@@ -18,6 +18,7 @@ from cm_lightning.data.augmentation import Batch
 from cm_lightning.errors import InputError
 from cm_lightning.losses import LossName, Remainder, SegmentationLoss, Target
 from cm_lightning.metrics import SCORE
+from cm_lightning.metrics.segmentation import NSD_TOLERANCE
 from cm_lightning.models import NetworkName, count_parameters, create_network, load_pretrained
 from cm_lightning.models.dropout import check_dropout
 from cm_lightning.models.networks import check_size, pad_to_fit
@@ -38,6 +39,7 @@ NOT_IN_CHECKPOINTS = [
     "largest_component",
     "temperature_scaling",
     "mirroring",
+    "nsd_tolerance",
     "optimizer",
     "lr_scheduler",
 ]
@@ -86,6 +88,8 @@ class SegmentationTask(BaseTask):
             fitted to predictions without dropout.
         mirroring: Axes (``lateral``, ``elevation``) along which images are mirrored in ``test`` and ``predict``. The
             probabilities of all combinations are averaged. Do not use it if classes differ by their side.
+        nsd_tolerance: Tolerance of the normalised surface Dice in ``test``, in the unit of distances (mm, or pixels
+            without a known size), for all classes or as ``{class: tolerance}``; 2 for classes that are not named.
         init_from: Checkpoint with initial weights; its numbers of input channels and classes may differ.
         spatial_size: Size of the images in voxels; set from the data module.
         patch_size: Size of training patches and of the sliding window in voxels; set from the data module.
@@ -118,12 +122,13 @@ class SegmentationTask(BaseTask):
         largest_component: bool = False,
         temperature_scaling: bool = False,
         mirroring: list[MirroredAxis] | None = None,
+        nsd_tolerance: float | dict[str, float] = NSD_TOLERANCE,
         init_from: Path | None = None,
         spatial_size: list[int] | None = None,
         patch_size: list[int] | None = None,
     ) -> None:
         window = None if patch_size is None else tuple(patch_size)
-        super().__init__(classes, window, largest_component, temperature_scaling, mirroring or ())
+        super().__init__(classes, window, largest_component, temperature_scaling, mirroring or (), nsd_tolerance)
         if input_mode not in get_args(InputMode):
             raise InputError(f"Unknown input mode {input_mode!r}; expected one of {', '.join(get_args(InputMode))}.")
         if confidence_head < 0:

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 from skimage.segmentation import find_boundaries
 
+from cm_lightning.statistics.ranks import mid_ranks, snap
+
 Labels = NDArray[np.uint8]
 Array = NDArray[np.floating[Any]]
 Sums = NDArray[np.float64]
@@ -64,7 +66,7 @@ def rank_correlation(first: Array, second: Array) -> float:
     Returns:
         Correlation from -1 to 1; NaN if there are fewer than three values or one array is constant.
     """
-    return correlation(stats.rankdata(first), stats.rankdata(second))
+    return correlation(mid_ranks(first), mid_ranks(second))
 
 
 def detection_auroc(score: Array, event: NDArray[np.bool_]) -> float:
@@ -84,6 +86,7 @@ def detection_auroc(score: Array, event: NDArray[np.bool_]) -> float:
         Hanley and McNeil, "The meaning and use of the area under a receiver operating characteristic (ROC) curve",
         Radiology 1982.
     """
+    score = snap(score)
     positive, negative = score[event], score[~event]
     if not len(positive) or not len(negative):
         return float("nan")

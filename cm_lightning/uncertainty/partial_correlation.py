@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.interpolate import BSpline
 
+from cm_lightning.statistics.ranks import mid_ranks
 from cm_lightning.uncertainty.agreement import correlation
 
 Array = NDArray[np.floating[Any]]
@@ -53,7 +53,7 @@ def partial_rank_correlation(
         correlation is also NaN if there are fewer than five points per regression coefficient, or if the covariates
         explain one quantity completely.
     """
-    ranks = [stats.rankdata(variability), stats.rankdata(confidence)]
+    ranks = [mid_ranks(variability), mid_ranks(confidence)]
     surfaces = np.hstack([smooth_basis([depth] if distance is None else [depth, distance]) for depth in depths])
     if len(variability) < 5 * surfaces.shape[1]:
         return ConfidenceCorrelation(correlation(*ranks), float("nan"))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cm_lightning.data.raters import RATER_PATTERN
 from cm_lightning.errors import InputError
+from cm_lightning.evaluation.comparison import Family
 from cm_lightning.evaluation.report import choose_comparisons
 from cm_lightning.runs import find_experiments
 from cm_lightning.uncertainty import MCDropout
@@ -27,6 +28,7 @@ def compare_variability(
     accelerator: str = "auto",
     baseline: str | None = None,
     compare: Sequence[str] | None = None,
+    family: Family = "table",
 ) -> Path:
     """Sample trained networks, compare the samples with repeated labels and write the page.
 
@@ -43,6 +45,7 @@ def compare_variability(
         accelerator: Lightning's name of the device.
         baseline: Model with which all others are compared.
         compare: Planned comparisons, each "model=baseline", instead of a single baseline.
+        family: Comparisons over which Holm's correction is made.
 
     Returns:
         Path of the page.
@@ -66,4 +69,4 @@ def compare_variability(
     for name in ("measures", "raters", "profiles", "bins", "convergence"):
         getattr(results, name).to_csv(output / f"{name}.csv", index=False)
     measured = [pair for pair in comparisons if {pair.model, pair.baseline} <= set(results.models)]
-    return variability_page(results, measured, settings.samples, problems).write(output)
+    return variability_page(results, measured, settings.samples, problems, family).write(output)

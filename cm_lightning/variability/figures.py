@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cm_lightning.drawing import CONFIDENCE, Panel, Scale, class_colour, draw_panels
 from cm_lightning.evaluation.page import Drawing
-from cm_lightning.evaluation.statistics import mean_interval
+from cm_lightning.statistics.means import mean_interval
 from cm_lightning.uncertainty.raters import entropy
 from cm_lightning.variability.image_sampler import CONVERGENCE
 from cm_lightning.variability.model_measures import DEPTH_BINS

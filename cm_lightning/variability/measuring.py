@@ -77,7 +77,7 @@ def measure(
                 if other_version.model == version.model
             ]
             ensemble = np.mean(seeds, axis=0) if len(seeds) > 1 else None
-            columns = {"model": version.model, "seed": version.seed, **image_columns}
+            columns = {"model": version.model, "seed": version.seed, "fold": version.fold, **image_columns}
             rows = _model_rows(frame, loaded, ensemble, deepest, columns)
             for name, table_rows in rows.items():
                 model_tables[name] += table_rows

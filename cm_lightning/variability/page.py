@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cm_lightning.evaluation.comparison import Comparison
+from cm_lightning.evaluation.comparison import Comparison, Family
 from cm_lightning.evaluation.page import Page
 from cm_lightning.evaluation.tables import problem_table
 from cm_lightning.runs.versions import versions
@@ -24,6 +24,7 @@ def variability_page(
     comparisons: Sequence[Comparison],
     samples: int,
     problems: Sequence[tuple[str, str]] = (),
+    family: Family = "table",
 ) -> Page:
     """Create the page with all tables and figures.
 
@@ -32,6 +33,7 @@ def variability_page(
         comparisons: Planned comparisons.
         samples: Number of forward passes with dropout.
         problems: Folder of each experiment that was left out, and the reason.
+        family: Comparisons over which Holm's correction is made.
 
     Returns:
         The page.
@@ -50,7 +52,7 @@ def variability_page(
         *([predictor_table(results, "disagreement")] if repeated else []),
         predictor_table(results, "error"),
         uncertainty_table(results),
-        *comparison_tables(results, comparisons),
+        *comparison_tables(results, comparisons, family),
     ]
     return Page(
         title="Predictive uncertainty" + (" and rater variability" if repeated else ""),

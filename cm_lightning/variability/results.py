@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from cm_lightning.evaluation.comparison import over_seeds, participant_folds
 from cm_lightning.variability.frame import Frame
 from cm_lightning.variability.image_sampler import SampledImage
 from cm_lightning.variability.rater_measures import Boundary
@@ -53,7 +54,7 @@ class Variability:
         deepest: Depth of the deepest frame, in ``unit``.
         shown: One image per patient, by case and frame.
         boundaries: Boundary points of the consensus by case and frame; empty without repeated labels.
-        measures: Long table of the measures of networks, by model, seed, patient, case, frame and measure.
+        measures: Long table of the measures of networks, by model, seed, fold, patient, case, frame and measure.
         raters: Long table of the measures of labels, by patient, case, frame and measure; empty without repeated
             labels.
         profiles: Long table of means over depth, by model, seed, patient, case, frame, quantity and part of the depth.
@@ -81,9 +82,19 @@ class Variability:
 
     def values(self, measure: str) -> pd.DataFrame:
         """Return a measure with one row per patient and one column per model, averaged over images and seeds."""
+        return over_seeds(self.by_seed(measure))
+
+    def by_seed(self, measure: str) -> pd.DataFrame:
+        """Return a measure with one row per patient and one column per model and seed, averaged over images."""
         rows = self.measures[self.measures["measure"] == measure]
-        means = rows.groupby(["model", "patient"], sort=False)["value"].mean().unstack("model")
-        return means.reindex(columns=self.models)
+        means = rows.groupby(["model", "seed", "patient"], sort=False)["value"].mean().unstack(["model", "seed"])
+        runs = self.measures[["model", "seed"]].drop_duplicates()
+        return means.reindex(index=self.measures["patient"].unique(), columns=pd.MultiIndex.from_frame(runs))
+
+    @property
+    def folds(self) -> pd.DataFrame:
+        """Fold of every patient by model and seed."""
+        return participant_folds(self.measures)
 
     def rater_values(self, measure: str) -> pd.Series:
         """Return a measure of rater variability by patient, averaged over images."""

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from cm_lightning.config_files import read_json
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.cases import Case, file_digest
+from cm_lightning.data.classes import ClassValues
 from cm_lightning.data.raters import RATER_PATTERN, find_rater_files
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.inference import load_task
@@ -36,20 +37,22 @@ class Sampled:
     Attributes:
         model: Name of the model.
         seed: Training seed.
+        fold: Fold of the network.
         path: Path of the file.
         frame: Index of the frame in the volume; 0 for an image.
         case: The case.
         axes: Axes of the image and label files.
-        classes: Value of each class in the label files.
+        classes: Value, or values, of each class in the label files.
     """
 
     model: str
     seed: int
+    fold: int
     path: Path
     frame: int
     case: Case
     axes: str
-    classes: dict[str, int]
+    classes: ClassValues
 
 
 def sample_runs(
@@ -104,11 +107,12 @@ def sample_runs(
                         Sampled(
                             experiment.model,
                             experiment.seed,
+                            data.fold,
                             path,
                             int(number),
                             cases[name],
                             data.axes.text,
-                            data.classes,
+                            data.label_classes,
                         )
                     )
         except (InputError, MissingInputError) as error:

@@ -1,16 +1,25 @@
 """Tables of the page on predictive uncertainty and rater variability."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_lightning.evaluation.comparison import Comparison, compare_quantity
+from cm_lightning.evaluation.comparison import (
+    Comparison,
+    Family,
+    common_folds,
+    compare_quantity,
+    correct,
+    of_model,
+)
+from cm_lightning.evaluation.comparison_table import CONDITIONAL, SCOPES, comparison_table
+from cm_lightning.evaluation.paired import zero_test
 from cm_lightning.evaluation.report_table import Cell, ReportTable
-from cm_lightning.evaluation.statistics import mean_interval, signed_rank_p
-from cm_lightning.evaluation.tables import comparison_table
+from cm_lightning.statistics.means import mean_interval
+from cm_lightning.statistics.signed_rank import hodges_lehmann, hodges_lehmann_interval, signed_rank_p
 from cm_lightning.uncertainty.partial_correlation import explained_variance
 from cm_lightning.variability.results import CORRELATIONS, Variability
 
@@ -75,9 +84,9 @@ def correlation_table(results: Variability) -> ReportTable:
         "vary more where confidence is low. Since confidence decreases with depth by construction, the correlation "
         "that is not adjusted is not evidence for a relation. The partial correlation (adjusted for depth) removes "
         "smooth functions of depth (and of distance to the boundary) from both. The map of another patient has the "
-        "same dependence on depth but no information about the image. Confidence intervals by bootstrap over "
-        "patients; exact Wilcoxon signed-rank test.",
-        ["variability", "condition", "mean correlation", "95 % CI", "p", "patients"],
+        "same dependence on depth but no information about the image. Hodges-Lehmann estimate with the interval of the "
+        "exact Wilcoxon signed-rank test over patients.",
+        ["variability", "condition", "correlation", "95 % CI", "p", "patients"],
         lines,
     )
 
@@ -118,7 +127,7 @@ def explained_table(results: Variability) -> ReportTable | None:
     lines = []
     for name, fractions in explained.items():
         gains = fractions - explained["depth"]
-        gain = [Cell("-"), Cell("-")] if name == "depth" else [Cell(_number(gains.mean())), Cell(_p(gains))]
+        gain = [Cell("-")] * 3 if name == "depth" else _tested(gains)[:3]
         line = [Cell(name), Cell(_number(fractions.mean())), Cell(_interval(fractions)), *gain]
         lines.append([*line, Cell(str(len(fractions)))])
     return ReportTable(
@@ -126,8 +135,9 @@ def explained_table(results: Variability) -> ReportTable | None:
         "Explained rater variability",
         "Fraction of the variance of the logarithm of the boundary SD that smooth curves explain in a held-out "
         "patient, fitted to all other patients; negative if the mean of the other patients is a better prediction. "
-        f"The gain is relative to depth alone. {len(boundaries)} images.",
-        ["predicted by", "share", "95 % CI", "gain", "p", "patients"],
+        "The share is a mean with a bootstrap interval. The gain is relative to depth alone: Hodges-Lehmann estimate "
+        f"with the interval of the exact Wilcoxon signed-rank test. {len(boundaries)} images.",
+        ["predicted by", "share", "95 % CI", "gain", "95 % CI of the gain", "p", "patients"],
         lines,
     )
 
@@ -252,53 +262,68 @@ def uncertainty_table(results: Variability) -> ReportTable:
     lines = []
     for model in results.models:
         for key, title in titles.items():
-            lines.append([Cell(model), Cell(title), *_tested(results.values(key)[model].dropna().to_numpy())])
+            values = of_model(results.by_seed(key), model)
+            tested = values.dropna()
+            if len(tested) < 2:
+                lines.append([Cell(model), Cell(title), *_tested(tested.mean(axis=1).to_numpy()), Cell("-")])
+                continue
+            result = zero_test(values, common_folds(results.folds, [model], values.index))
+            interval = f"{_number(result.low)} to {_number(result.high)}"
+            numbers = (_number(result.difference), interval, f"{result.p:.2g}", str(result.participants))
+            lines.append([Cell(model), Cell(title), *map(Cell, numbers), Cell(SCOPES[result.scope])])
     return ReportTable(
         "doubt",
         "Confidence, predictive uncertainty and error",
         "Rank correlation of the confidence map of the image with the entropy of the mean of the MC-dropout samples "
         "and with the error of the mean prediction, near boundaries; negative if entropy or error is larger where "
-        "confidence is low. Distance is that to the predicted boundary.",
-        ["model", "with", "mean correlation", "95 % CI", "p", "patients"],
+        "confidence is low. Distance is that to the predicted boundary. With several seeds, estimate, interval and p "
+        "cover patients and training runs (fold and seed); with one seed, they are those of the signed-rank test and "
+        f"{CONDITIONAL}.",
+        ["model", "with", "correlation", "95 % CI", "p", "patients", "covers"],
         lines,
     )
 
 
-def comparison_tables(results: Variability, comparisons: Sequence[Comparison]) -> Iterator[ReportTable]:
+def comparison_tables(
+    results: Variability, comparisons: Sequence[Comparison], family: Family = "table"
+) -> list[ReportTable]:
     """Create the tables of the planned comparisons over patients.
 
     Args:
         results: Measurements.
         comparisons: Planned comparisons.
+        family: Comparisons over which Holm's correction is made.
 
-    Yields:
+    Returns:
         One table per measure. For a measure whose ideal value is 1, the absolute logarithm is compared.
     """
+    quantities = []
     names = COMPARED_MEASURES if len(results.raters) else ("error_auroc/MC entropy", "ece")
     for name in names:
         measure = MEASURES.get(name, Measure(name.replace("_auroc/", ", AUROC of "), "high"))
-        values = results.values(name)
+        values = results.by_seed(name)
         title = measure.title
         if measure.target == "one":
             values, title = values.map(lambda value: abs(math.log(max(value, 1e-3)))), f"|log of {measure.title}|"
-        quantity = compare_quantity(name.replace("/", "_").replace(" ", "_"), title, values, comparisons)
+        file_name = name.replace("/", "_").replace(" ", "_")
+        quantity = compare_quantity(file_name, title, values, comparisons, results.folds)
         if quantity is not None:
-            yield comparison_table(quantity)
+            quantities.append(quantity)
+    return [comparison_table(quantity) for quantity in correct(quantities, family, {})]
 
 
 def _tested(values: NDArray[np.float64]) -> list[Cell]:
-    """Format mean, confidence interval, p value of the test against 0 and number of patients."""
+    """Format the Hodges-Lehmann estimate, its interval, the p value of its test and the number of patients."""
     if len(values) < 2:
         return [Cell(_number(values.mean()) if len(values) else "-"), Cell("-"), Cell("-"), Cell(str(len(values)))]
-    return [Cell(_number(values.mean())), Cell(_interval(values)), Cell(_p(values)), Cell(str(len(values)))]
+    low, high = hodges_lehmann_interval(values)
+    interval = f"{low:.3f} to {high:.3f}" if math.isfinite(low) else "none with so few patients"
+    cells = (_number(hodges_lehmann(values)), interval, f"{signed_rank_p(values):.2g}", str(len(values)))
+    return [Cell(text) for text in cells]
 
 
 def _interval(values: NDArray[np.floating[Any]]) -> str:
     return "{:.3f} to {:.3f}".format(*mean_interval(values)) if len(values) > 1 else "-"
-
-
-def _p(values: NDArray[np.floating[Any]]) -> str:
-    return f"{signed_rank_p(values.astype(np.float64)):.2g}"
 
 
 def _closeness(values: Any, target: str | None) -> Any:

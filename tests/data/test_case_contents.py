@@ -172,7 +172,7 @@ def test_folds_of_another_state_of_the_folder_are_noticed(frames):
     table.write_text("\n".join(["case,patient", *(f"p{number},p{number}" for number in range(4)), "p4,p5", "p5,p4"]))
     with pytest.raises(ValueError, match=r"was created when the case p4 belonged to the patient 'p4'"):
         module(frames, patient_pattern=None, patient_table=table, split_file=file).setup("fit")
-    for content, message in (("[1, 2]", "contains no folds of this package"), ("{", "is not valid JSON")):
+    for content, message in (("[1, 2]", "contains no folds of this package"), ("{", "cannot be read as JSON")):
         (frames / "folds.json").write_text(content)
         with pytest.raises(ValueError, match=message):
             module(frames, split_file=frames / "folds.json").setup("fit")

@@ -5,6 +5,7 @@ import math
 import pandas as pd
 import pytest
 
+from cm_lightning.evaluation.comparison import over_seeds
 from cm_lightning.evaluation.levels import at_levels, deepest, error_profile, participant_errors
 
 
@@ -20,7 +21,7 @@ def levels():
     return pd.DataFrame(
         [
             count_row("first", "p", 0, 3, 1),
-            count_row("first", "p", 0, 1, 3, seed=1),  # sum over the seeds of a participant: 4 of 8
+            count_row("first", "p", 0, 1, 3, seed=1),
             count_row("first", "p", 9, 0, 2),
             count_row("first", "q", 0, 1, 0),
             count_row("first", "q", 0, 0, 1, class_name="b"),  # sum over classes: 1 of 2
@@ -30,12 +31,12 @@ def levels():
     )
 
 
-def test_participant_error_is_summed_over_seeds_and_classes(levels):
-    errors = participant_errors(levels, at_levels(levels, "depth", [0]))
-    assert errors["first"].to_dict() == {"p": 0.5, "q": 0.5}
+def test_participant_error_is_summed_over_classes_and_averaged_over_seeds(levels):
+    errors = over_seeds(participant_errors(levels, at_levels(levels, "depth", [0])))
+    assert errors["first"].to_dict() == {"p": (1 / 4 + 3 / 4) / 2, "q": 0.5}
     assert errors["second"]["p"] == 0
     assert math.isnan(errors["second"]["q"])
-    assert participant_errors(levels, at_levels(levels, "depth", [0, 9]))["first"]["p"] == pytest.approx(6 / 10)
+    assert participant_errors(levels, at_levels(levels, "depth", [0, 9]))["first"][0]["p"] == pytest.approx(3 / 6)
     assert participant_errors(levels, at_levels(levels, "confidence", [0])).empty
 
 

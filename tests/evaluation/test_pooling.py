@@ -92,6 +92,12 @@ def test_incomplete_or_inconsistent_folds_raise_errors(experiment, tmp_path):
     write_fold(experiment, 1, {"b1": LABEL}, plan=[["a1"], ["b1"], ["c1"]])
     with pytest.raises(ValueError, match="have different test cases"):
         pool_folds(ExperimentFolder(experiment))
+    # A foreign plan with scans of one patient in two folds: one of its networks was trained on this patient.
+    divided = tmp_path / "divided"
+    for fold, cases in enumerate((["a1"], ["a2", "b1"])):
+        write_fold(divided, fold, dict.fromkeys(cases, LABEL), plan=[["a1"], ["a2", "b1"]])
+    with pytest.raises(ValueError, match=r"The patient a has cases in the folds 0, 1 of .*; expected all cases"):
+        pool_folds(ExperimentFolder(divided))
     write_fold(experiment, 1, {"b1": LABEL})
     pool_folds(ExperimentFolder(experiment))
 

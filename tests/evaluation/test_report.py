@@ -14,6 +14,7 @@ from PIL import Image
 from cm_lightning.drawing import reliability_plot
 from cm_lightning.evaluation import comparison as comparison_module
 from cm_lightning.evaluation import results as results_module
+from cm_lightning.evaluation.comparison_table import comparison_table
 from cm_lightning.evaluation.loading import load_runs
 from cm_lightning.evaluation.published import PUBLISHED, baseline_of, setting_of
 from cm_lightning.evaluation.report import choose_comparisons, write_report
@@ -23,7 +24,6 @@ from cm_lightning.evaluation.study_tables import claims_table
 from cm_lightning.evaluation.tables import (
     calibration_table,
     class_table,
-    comparison_table,
     overview_table,
     settings_table,
 )
@@ -105,6 +105,7 @@ def test_report_lists_damaged_runs_and_contains_all_others(runs, tmp_path, capsy
     folder = tmp_path / "out"
     assert {path.stem for path in (folder / "tables").iterdir()} == {
         *("left_out", "overview", "published", "supplement", "claims", "classes", "error_by_depth", "settings"),
+        "conventions",
         *(f"comparison_{name}" for name in ("dice", "hd", "asd", "islands", "error_deep")),
     }
     assert {path.stem for path in (folder / "figures").iterdir()} == {
@@ -154,7 +155,7 @@ def test_all_values_of_a_report_are_computed_only_once(runs, tmp_path, monkeypat
         return count
 
     for module, name in (
-        (results_module, "participant_values"),
+        (results_module, "seed_values"),
         (results_module, "summarise"),
         (results_module, "compare_quantity"),
         (results_module, "participant_errors"),
@@ -166,7 +167,7 @@ def test_all_values_of_a_report_are_computed_only_once(runs, tmp_path, monkeypat
     with blank_figures():
         write_report([runs], tmp_path / "out")
     keyed_calls = {(name, *keys): number for (name, *keys), number in calls.items() if keys}
-    assert {key[1] for key in keyed_calls if key[0] == "participant_values"} == {"dice", "hd", "asd", "islands"}
+    assert {key[1] for key in keyed_calls if key[0] == "seed_values"} == {"dice", "hd", "asd", "islands"}
     assert {key[1] for key in keyed_calls if key[0] == "summarise"} == {"worst", "detected"}
     assert set(keyed_calls.values()) == {1}
     quantities = sum(key[0] == "compare_quantity" for key in keyed_calls)
@@ -237,8 +238,8 @@ def test_a_case_may_be_called_nan(runs):
     case = json.loads((experiment / "fold0" / "test_plan.json").read_text())["test_cases"][0][0]
     for path in (file for fold in experiment.glob("fold*") for file in fold.iterdir() if file.is_file()):
         path.write_text(path.read_text().replace(f'"{case}"', '"nan"').replace(f"{case},", "nan,"))
-    loaded = load_runs([runs])
-    assert not [reason for name, reason in loaded.problems if "1ch_ceconf" in name]
+    loaded = load_runs([experiment])
+    assert not loaded.problems
     assert "nan" in set(loaded.rows["case"])
 
 

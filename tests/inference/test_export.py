@@ -52,7 +52,9 @@ def image(tmp_path, rng):
     return path
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "UNETR" else ()) for name in NETWORKS]
+)
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"])
 def test_exported_network_equals_the_checkpoint(name, suffix, tmp_path, image):
     checkpoint = write_checkpoint(tmp_path / "best.ckpt", name, spatial_size=[32, 32])

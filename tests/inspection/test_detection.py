@@ -71,5 +71,5 @@ def test_invalid_descriptions_and_channels_of_nnunet(nnunet_set):
         find_cases(nnunet_set, "nnunet")
     channel.unlink()
     (nnunet_set / "dataset.json").write_text("{labels:")
-    with pytest.raises(InputError, match=r"dataset.json is not valid JSON: "):
+    with pytest.raises(InputError, match=r"dataset.json cannot be read as JSON: "):
         find_cases(nnunet_set, "nnunet")

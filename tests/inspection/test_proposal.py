@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from cm_lightning.data.cases import Case
+from cm_lightning.data.sizes import choose_size
 from cm_lightning.inspection.configuration import _Writer
 from cm_lightning.inspection.findings import Findings, Region
 from cm_lightning.inspection.orienting import better_axes
 from cm_lightning.inspection.problems import describe_data_set
 from cm_lightning.inspection.proposal import (
     Choice,
-    choose_size,
     propose_domain,
     propose_network,
     propose_patient_pattern,
@@ -30,19 +30,19 @@ def findings(*regions, **values):
 
 
 @pytest.mark.parametrize(
-    ("shape", "spacing", "longest", "voxels", "factor", "expected"),
+    ("shape", "spacing", "factor", "expected"),
     [
-        ((512, 512), (1, 1), 256, 65536, 16, [256, 256]),
-        ((400, 800), (1, 1), 256, 65536, 16, [128, 256]),
-        ((400, 400), (0.1, 0.2), 256, 65536, 16, [128, 256]),  # 40 x 80 mm
-        ((100, 50), (1, 1), 256, 65536, 16, [96, 48]),  # not enlarged
-        ((564, 632, 1443), (0.1, 0.1, 0.2), 128, 96**3, 8, [24, 24, 128]),
-        ((200, 200, 10), (0.2, 0.2, 3), 128, 96**3, 8, [128, 128, 16]),
-        ((59, 44, 41), (0.4, 0.4, 0.4), 128, 96**3, 8, [56, 48, 40]),
+        ((512, 512), (1, 1), 16, [192, 192]),
+        ((400, 800), (1, 1), 16, [96, 192]),
+        ((400, 400), (0.1, 0.2), 16, [96, 192]),  # 40 x 80 mm
+        ((100, 50), (1, 1), 16, [96, 48]),  # not enlarged
+        ((564, 632, 1443), (0.1, 0.1, 0.2), 8, [24, 24, 128]),
+        ((200, 200, 10), (0.2, 0.2, 3), 8, [128, 128, 16]),
+        ((59, 44, 41), (0.4, 0.4, 0.4), 8, [56, 48, 40]),
     ],
 )
-def test_size_of_the_grid(shape, spacing, longest, voxels, factor, expected):
-    assert choose_size(shape, spacing, longest, voxels, factor) == expected
+def test_size_of_the_grid(shape, spacing, factor, expected):
+    assert choose_size(shape, spacing, factor) == expected
 
 
 @pytest.mark.parametrize(

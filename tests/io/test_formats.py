@@ -1,5 +1,7 @@
 """Names of image files, and real files."""
 
+import errno
+import os
 from pathlib import Path
 
 import nibabel
@@ -8,7 +10,35 @@ import pytest
 from PIL import Image
 
 from cm_lightning.errors import InputError, MissingInputError
-from cm_lightning.io import SUFFIXES, Axes, FrameWriter, is_image, is_picture, read_image, stem
+from cm_lightning.io import SUFFIXES, Axes, FrameWriter, image_files, is_image, is_picture, read_image, stem
+
+
+def test_image_files_of_a_folder_and_of_its_subfolders(tmp_path):
+    for name in ("b.png", "a.txt", ".hidden.png", "one/c.png", "one/two/d.nii.gz"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(b"x")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "e.png").write_bytes(b"x")
+    (tmp_path / "set" / "link").symlink_to(tmp_path / "other")
+    (tmp_path / "set" / "one" / "again").symlink_to(tmp_path / "set")
+    names = [str(file.relative_to(tmp_path / "set")) for file in image_files(tmp_path / "set", with_subfolders=True)]
+    assert names == ["b.png", "link/e.png", "one/c.png", "one/two/d.nii.gz"]
+    assert image_files(tmp_path / "set") == [tmp_path / "set" / "b.png"]
+
+
+def test_subfolders_that_cannot_be_read_are_no_missing_images(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "a":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=f"The folder {tmp_path / 'a'} cannot be read: Permission denied"):
+        image_files(tmp_path, with_subfolders=True)
+    assert image_files(tmp_path) == []
 
 
 @pytest.mark.parametrize(

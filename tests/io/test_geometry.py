@@ -67,7 +67,7 @@ def test_ultrasound_regions_of_dicom_files(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not valid: Expecting property name"),
+        ("{", "cannot be read as JSON: Expecting property name"),
         ("[1, 2]", "Expected an object with a 'kind', found list"),
         ('{"kind": "rectangle", "top": 1}', "A rectangle needs the key 'bottom', which is missing"),
         (json.dumps({"kind": "sector", "shape": [3.5, 2]}), "'shape' must be two positive whole numbers"),

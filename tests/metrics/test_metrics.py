@@ -1,5 +1,6 @@
 """Metrics, compared with values computed by hand, scikit-image and MONAI; policies for empty masks."""
 
+import json
 import math
 
 import numpy as np
@@ -18,9 +19,10 @@ from skimage.metrics import hausdorff_distance
 from skimage.segmentation import find_boundaries
 
 from cm_lightning.metrics import METRICS, apply_empty_policy, case_rows
-from cm_lightning.metrics.empty import detection_rate
-from cm_lightning.metrics.segmentation import dice_per_class
+from cm_lightning.metrics.empty import CONDITIONAL, detection_rate
+from cm_lightning.metrics.segmentation import VOXELS, dice_per_class
 from cm_lightning.metrics.summary import summarise
+from cm_lightning.metrics.summary_file import nested_summary
 
 
 def measure(prediction, label, spacing, names=("a",), **columns) -> pd.DataFrame:
@@ -112,6 +114,53 @@ def test_surface_at_the_tolerance_is_within_it():
     assert values(pd.DataFrame(rows))["nsd"] == 1.0  # 0.3 is not a float32 number
 
 
+@pytest.mark.parametrize("step", [0.1, 0.3, 0.7, 1 / 3])
+def test_tolerance_of_each_class(step):
+    label, prediction = np.zeros((30, 30), np.uint8), np.zeros((30, 30), np.uint8)
+    for name, columns in ((1, slice(2, 12)), (2, slice(16, 26))):
+        label[5:20, columns] = name
+    prediction[:, 3:] = label[:, :-3]  # shifted by three pixels
+    masks = (torch.as_tensor(prediction), torch.as_tensor(label), ["a", "b"], (step, step))
+    rows = pd.DataFrame(case_rows(*masks, tolerance={"a": 3 * step, "b": 2.9 * step}))
+    nsd = rows[rows["metric"] == "nsd"].set_index("class")
+    assert nsd["tolerance"].to_dict() == {"a": 3 * step, "b": 2.9 * step}
+    assert nsd["value"]["a"] == 1
+    assert nsd["value"]["b"] < 1
+    assert set(pd.DataFrame(case_rows(*masks, tolerance={"a": 1.0}))["tolerance"]) == {1.0, 2.0}
+    with pytest.raises(ValueError, match="nsd_tolerance names the class 'c'; expected some of a, b"):
+        case_rows(*masks, tolerance={"c": 1.0})
+    with pytest.raises(ValueError, match="nsd_tolerance of a is -1; expected a distance of 0 or more"):
+        case_rows(*masks, tolerance=-1.0)
+
+
+def test_numbers_of_voxels_and_the_summary_file():
+    label, prediction = np.zeros((4, 5), np.uint8), np.zeros((4, 5), np.uint8)
+    label[1:3, 1:4], prediction[1:3, 2:5] = 1, 1
+    rows = pd.concat(
+        [
+            measure(prediction, label, (1.0, 1.0), ("a", "b"), case="1", patient="p"),
+            measure(np.zeros_like(label), label, (1.0, 1.0), ("a", "b"), case="2", patient="q"),
+        ]
+    )
+    assert rows[VOXELS].iloc[0].tolist() == [4, 2, 2, 12, 6, 6]
+    summary = json.loads(json.dumps(nested_summary(rows), allow_nan=False))
+    first, second = summary["metric_per_case"]
+    assert (first["case"], first["patient"]) == ("1", "p")
+    assert {name: first["metrics"]["a"][name] for name in ("TP", "FP", "FN", "TN", "n_pred", "n_ref")} == {
+        "TP": 4,
+        "FP": 2,
+        "FN": 2,
+        "TN": 12,
+        "n_pred": 6,
+        "n_ref": 6,
+    }
+    assert first["metrics"]["a"]["Dice"] == pytest.approx(8 / 12)
+    assert second["metrics"]["a"]["hd"] is None
+    assert second["metrics"]["b"]["Dice"] is None
+    assert summary["mean"]["a"]["Dice"] == summary["foreground_mean"]["Dice"] == pytest.approx(4 / 12)
+    assert (summary["mean"]["a"]["FN"], summary["mean"]["b"]["TN"]) == (8, 40)
+
+
 def test_directions_percentiles_and_tolerance_by_hand():
     label, prediction = np.zeros((1, 40), np.uint8), np.zeros((1, 40), np.uint8)
     label[0, 10], prediction[0, [10, 13, 30]] = 1, 1
@@ -167,32 +216,41 @@ def test_empty_masks_follow_the_policy():
         result = values(worst[worst["case"] == case])
         assert result["hd"] == result["hd95"] == result["asd"] == pytest.approx(diagonal)
         assert result["dice"] == result["iou"] == result["precision"] == result["recall"] == result["nsd"] == 0
-        assert result["miss_rate"] == 1
-    assert values(worst[worst["case"] == "invented"])["fall_out"] == pytest.approx(2 / 12)
-    assert values(worst[worst["case"] == "lost"])["fall_out"] == 0
-    assert values(worst[worst["case"] == "lost"])["volume_error"] == 1
-    assert values(worst[worst["case"] == "lost"])["csa_error"] == pytest.approx(4.0)  # two pixels of 1 x 2
-    # Islands of a lost class and the relative error of an invented one are not scored.
-    unscored = worst[worst["value"].isna()]
-    assert set(zip(unscored["case"], unscored["metric"], strict=True)) == {
-        ("lost", "islands"),
-        ("invented", "volume_error"),
-    }
+        assert result["miss_rate"] == result["fall_out"] == 1
+        # Metrics without a worst value are not scored.
+        assert {"islands", "volume_error", "csa_error"}.isdisjoint(result)
+    assert worst["value"].notna().all()
 
     assert set(apply_empty_policy(rows, "detected")["case"]) == {"detected"}
     assert detection_rate(rows)["a"] == pytest.approx(0.5)
 
 
-def test_missing_a_class_never_improves_a_mean():
-    label = np.zeros((6, 6), np.uint8)
+def test_missing_or_inventing_a_class_never_improves_a_mean():
+    """A poor prediction is replaced by an empty one, or a class that is absent is predicted."""
+    label, empty = np.zeros((6, 6), np.uint8), np.zeros((6, 6), np.uint8)
     label[1:3, 1:3] = 1
-    poor = np.zeros_like(label)
-    poor[5, 5] = 1
-    for metric in ("dice", "hd", "asd", "hd95", "nsd", "volume_error"):
-        kept = summarise(measure(poor, label, (1.0, 1.0)))
-        lost = summarise(measure(np.zeros_like(label), label, (1.0, 1.0)))
-        before, after = (t.set_index(["class", "metric"])["mean"]["mean", metric] for t in (kept, lost))
-        assert after <= before if METRICS[metric].higher_is_better else after >= before
+    poor = np.ones_like(label)
+    poor[::2, ::3] = 0  # fall-out, islands, and errors of volume and area are large
+    good = measure(label, label, (1.0, 1.0), case="1", patient="1")
+
+    def means(prediction, target):
+        rows = pd.concat([good, measure(prediction, target, (1.0, 1.0), case="2", patient="2")])
+        return summarise(rows).set_index(["class", "metric"]).loc["mean"]
+
+    kept, lost, absent, invented = means(poor, label), means(empty, label), means(empty, empty), means(poor, empty)
+    for before, after in ((kept, lost), (absent, invented)):
+        for name in kept.index:
+            if name in CONDITIONAL:
+                assert (after["patients"][name], after["mean"][name]) == (1, good_value(good, name)), name
+            elif METRICS[name].higher_is_better:
+                assert after["mean"][name] <= before["mean"][name], name
+            else:
+                assert after["mean"][name] >= before["mean"][name], name
+    assert CONDITIONAL == ["islands", "volume_error", "csa_error"]
+
+
+def good_value(rows, metric):
+    return rows.set_index("metric")["value"][metric]
 
 
 def test_summary_averages_cases_within_patients_first():

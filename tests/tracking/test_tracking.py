@@ -285,6 +285,7 @@ def test_pictures_are_written_without_a_logger(muscle_arguments, run_folder, off
     assert not (run_folder / "metrics.csv").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_run(muscle_arguments, run_folder, tmp_path, monkeypatch):
     set_environment(monkeypatch, tmp_path)
     arguments = [*muscle_arguments, "--trainer.max_epochs=1", "--trainer.devices=2", "--trainer.strategy=ddp"]

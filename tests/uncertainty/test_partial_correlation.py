@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from cm_lightning.evaluation.statistics import signed_rank_p
+from cm_lightning.statistics.signed_rank import signed_rank_p
 from cm_lightning.uncertainty.partial_correlation import explained_variance, partial_rank_correlation, smooth_basis
 
 LABELS, POINTS = 25, 240

@@ -11,7 +11,7 @@ from cm_lightning.data import Phantom
 from cm_lightning.data.confidence_maps import frame_maps
 from cm_lightning.data.phantom import RaterModel
 from cm_lightning.data.reading import image_geometry
-from cm_lightning.evaluation.statistics import signed_rank_p
+from cm_lightning.statistics.signed_rank import signed_rank_p
 from cm_lightning.variability.frame import Frame
 from cm_lightning.variability.image_sampler import SampledImage
 from cm_lightning.variability.model_measures import depth_profile, measure_model

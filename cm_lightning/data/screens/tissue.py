@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from cm_lightning.errors import InputError
-from cm_lightning.io import is_image, read_image
+from cm_lightning.io import image_files, read_image
 
 FloatArray = NDArray[np.float32]
 
@@ -270,7 +270,7 @@ def _cut(rng: np.random.Generator, texture: FloatArray, depth: int, lateral: int
 def _real_textures(folder: Path, exclude: str | None) -> list[FloatArray]:
     """Read the central parts of the images of a folder."""
     textures = []
-    for path in sorted(path for path in folder.rglob("*") if is_image(path)):
+    for path in image_files(folder, with_subfolders=True):
         if exclude and re.search(exclude, path.name):
             continue
         image = read_image(path).array
