@@ -59,7 +59,7 @@ sphinx_gallery_conf = {
     "image_scrapers": ("matplotlib",),
     "reset_modules": ("matplotlib",),
 }
-suppress_warnings = ["config.cache", "toc.empty_glob"]
+suppress_warnings = ["config.cache"]
 html_math_renderer = "mathml"
 
 html_theme = "pydata_sphinx_theme"
