@@ -62,6 +62,7 @@ def write_report(
     tables = make_tables(results)
     output.mkdir(parents=True, exist_ok=True)
     rows.to_csv(output / "rows.csv", index=False)
+    results.values.to_csv(output / "values.csv", index=False)
     finished.levels.to_csv(output / "levels.csv", index=False)
     finished.calibration.to_csv(output / "calibration.csv", index=False)
     grouping, unit = rows["grouping"].iloc[0], rows["unit"].iloc[0]
@@ -71,7 +72,7 @@ def write_report(
     page = Page(
         title=f"{len(finished.models)} models, {rows['patient'].nunique()} {grouping.split(' (')[0]}s",
         summary=f"Grouped by {grouping}; {rows['case'].nunique()} cases, {rows['seed'].nunique()} seed(s), "
-        f"distances in {unit}.",
+        f"distances in {unit}. All compared values are in values.csv, by fold, seed and participant.",
         tables=tables,
         figures=draw_figures(results),
         provenance=f"Tested: {tested}. Report from rows.csv, levels.csv and calibration.csv with "

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 import pandas as pd
 
@@ -121,6 +122,22 @@ class Results:
         return {by: error_profile(levels, by) for by in ("confidence", "depth") if by in measured}
 
     @cached_property
+    def values(self) -> pd.DataFrame:
+        """All compared values: long table with ``quantity``, ``model``, ``seed``, ``fold``, ``patient`` and ``value``.
+
+        Every test of the report can be computed from it.
+        """
+        folds = participant_folds(self.runs.rows)
+        tables = dict(self.by_seed)
+        tables |= {f"error_{name}": error.by_seed for name, error in self.errors.items()}
+        long = {
+            name: pd.DataFrame({"fold": _long(folds), "value": _long(table)}).dropna(subset="value")
+            for name, table in tables.items()
+        }
+        rows = pd.concat(long, names=["quantity"]).reset_index()
+        return rows[["quantity", "model", "seed", "fold", "patient", "value"]].astype({"fold": int})
+
+    @cached_property
     def quantities(self) -> dict[str, ComparedQuantity]:
         """Results of the planned comparisons by the name of the quantity."""
         values = {name: (METRICS[name].heading(self.unit), self.by_seed[name]) for name in COMPARED_METRICS}
@@ -168,6 +185,12 @@ class Results:
         """
         plain = [model for model in self.participants[metric] if model in self.runs.folders]
         return self.participants[metric][plain].dropna()
+
+
+def _long(table: pd.DataFrame) -> pd.Series:
+    """Arrange a table of participants, models and seeds as one column."""
+    columns = table.rename_axis(index="patient", columns=["model", "seed"]).unstack()
+    return cast(pd.Series, columns).sort_index()
 
 
 def _epochs_to_converge(curve: pd.Series) -> int:

@@ -5,6 +5,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cm_lightning.errors import InputError
 from cm_lightning.statistics.ranks import mid_ranks, snap
 
 
@@ -20,10 +21,18 @@ def signed_rank_p(differences: ArrayLike) -> float:
     Returns:
         The p value; 1 if all differences are 0.
 
+    Raises:
+        InputError: A difference is missing or infinite.
+
     References:
         Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1945.
     """
     values = snap(differences)
+    if not np.isfinite(values).all():
+        raise InputError(
+            "The signed-rank test needs a finite difference for every participant; found "
+            f"{int((~np.isfinite(values)).sum())} missing or infinite differences."
+        )
     values = values[values != 0]
     if not len(values):
         return 1.0

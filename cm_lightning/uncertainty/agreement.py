@@ -129,6 +129,7 @@ class EnergyDistance:
         between: Mean distance between a sample and a label.
         samples: Mean distance between two samples.
         labels: Mean distance between two labels.
+        numbers: Numbers of samples and of labels.
 
     References:
         Szekely and Rizzo, "Energy statistics: a class of statistics based on distances", Journal of Statistical
@@ -139,11 +140,20 @@ class EnergyDistance:
     between: float
     samples: float
     labels: float
+    numbers: tuple[int, int]
 
     @property
     def squared(self) -> float:
-        """Squared energy distance ``2 between - samples - labels``; its mean is 0 if both distributions are equal."""
+        """Unbiased squared distance ``2 between - samples - labels``; its mean is 0 if both distributions are equal."""
         return 2 * self.between - self.samples - self.labels
+
+    @property
+    def squared_with_self(self) -> float:
+        """Squared distance as it is commonly computed, with the distances of 0 from every segmentation to itself.
+
+        It is never negative, and larger than the unbiased one by ``samples / m + labels / n``.
+        """
+        return self.squared + self.samples / self.numbers[0] + self.labels / self.numbers[1]
 
     @property
     def diversity(self) -> float:
@@ -170,7 +180,8 @@ def energy_distance(samples: Labels, labels: Labels, n_classes: int) -> EnergyDi
     """
     within = [jaccard_distances(group, group, n_classes) for group in (samples, labels)]
     first, second = (float(d.sum() / (len(d) * (len(d) - 1))) for d in within)
-    return EnergyDistance(float(jaccard_distances(samples, labels, n_classes).mean()), first, second)
+    between = float(jaccard_distances(samples, labels, n_classes).mean())
+    return EnergyDistance(between, first, second, (len(samples), len(labels)))
 
 
 def divergence(labels: Array, predicted: Array) -> Array:

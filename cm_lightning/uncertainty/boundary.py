@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import KDTree
 from skimage.measure import find_contours
 from torch.nn import functional as F
 
@@ -80,10 +81,7 @@ def boundary_deviation(
     """
     step = np.asarray(spacing[:2], dtype=np.float64)
     mask = consensus == class_index
-    contours = find_contours(mask.astype(np.float64), 0.5)  # type: ignore[no-untyped-call]
-    pieces = [_evenly_spaced(contour, step) for contour in contours]
-    points = np.concatenate([np.empty((0, 2)), *pieces])
-    normals = _outward_normals(mask, points, step)
+    contours, pieces, points, normals = _contour_points(mask, step)
     ends = np.cumsum([len(piece) for piece in pieces])
     turns = [
         _turn(part, closed=bool((contour[0] == contour[-1]).all()))
@@ -107,6 +105,48 @@ def boundary_deviation(
         label_offsets[:] = _nearest_falling_crossing(profiles[0, 0].numpy(), along)
     offsets[np.abs(offsets) > reach] = np.nan
     return BoundaryDeviation(points, normals, corner, offsets)
+
+
+def nearest_boundary(
+    segmentation: NDArray[np.uint8], n_classes: int, spacing: Sequence[float], pixels: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], Array]:
+    """Find the class and the orientation of the boundary that is nearest to each pixel.
+
+    Args:
+        segmentation: Class indices, ``(depth, lateral)``.
+        n_classes: Number of classes including the background.
+        spacing: Pixel size in depth and lateral direction, in mm.
+        pixels: Pixels for which the boundary is looked up, ``(depth, lateral)``.
+
+    Returns:
+        Index of the class that the nearest boundary encloses, and the angle of its outward normal in radians (0 along
+        the beam, away from the probe), ``(pixels,)`` each in the order of ``segmentation[pixels]``. Both are 0 without
+        any boundary.
+    """
+    step = np.asarray(spacing[:2], dtype=np.float64)
+    classes, points, normals = [], [], []
+    for index in range(1, n_classes):
+        *_, class_points, class_normals = _contour_points(segmentation == index, step)
+        classes.append(np.full(len(class_points), index))
+        points.append(class_points)
+        normals.append(class_normals)
+    if not sum(map(len, points)):
+        return np.zeros(int(pixels.sum()), dtype=np.int64), np.zeros(int(pixels.sum()))
+    tree = KDTree(np.concatenate(points) * step)
+    nearest = tree.query(np.argwhere(pixels) * step)[1]
+    return np.concatenate(classes)[nearest], normal_angles(np.concatenate(normals)[nearest])
+
+
+def normal_angles(normals: Array) -> Array:
+    """Compute the angle of normals to the beam.
+
+    Args:
+        normals: Unit normals (depth, lateral), ``(points, 2)``.
+
+    Returns:
+        Angles in radians, 0 along the beam and away from the probe, ``(points,)``.
+    """
+    return np.arctan2(normals[:, 1], normals[:, 0])
 
 
 def boundary_sd(offsets: Array) -> tuple[Array, Array]:
@@ -173,6 +213,14 @@ def _analysis_of_variance(offsets: Array, raters: Sequence[str]) -> tuple[Array,
     between = _divide(np.nansum(counts * (means - _mean(offsets)) ** 2, axis=0), present - 1)
     repeats = _divide(total - _divide((counts**2).sum(axis=0), total), present - 1)
     return within, between, repeats
+
+
+def _contour_points(mask: NDArray[np.bool_], step: Array) -> tuple[list[Array], list[Array], Array, Array]:
+    """Return the contours of a mask, their evenly spaced points, all of these points, and their normals."""
+    contours = find_contours(mask.astype(np.float64), 0.5)  # type: ignore[no-untyped-call]
+    pieces = [_evenly_spaced(contour, step) for contour in contours]
+    points = np.concatenate([np.empty((0, 2)), *pieces])
+    return contours, pieces, points, _outward_normals(mask, points, step)
 
 
 def _mean(offsets: Array) -> Array:

@@ -1,9 +1,11 @@
-"""Correlation of confidence with the variability of labels, adjusted for depth and distance to the boundary.
+"""Correlation of confidence with the variability of labels, adjusted for depth, class, orientation and distance.
 
-Confidence decreases with depth by construction, and image quality and the accuracy of raters may do so as well.
-Therefore, a plain correlation of confidence with variability does not show that the confidence map is informative.
-Here, the parts of both that are smooth functions of depth and distance are removed first. The result is one value per
-image. Tests must group images by patient, because the pixels of an image are not independent.
+Confidence decreases with depth by construction, and image quality and the accuracy of raters may do so as well. A class
+that is difficult to outline may lie in a shadow, and boundaries along the beam are both less visible and in other
+places than those across it. Therefore, a plain correlation of confidence with variability does not show that the
+confidence map is informative. Here, the parts of both that depend on depth, on the class and the orientation of the
+boundary and on the distance to it are removed first. The result is one value per image. Tests must group images by
+patient, because the pixels of an image are not independent.
 """
 
 from collections.abc import Sequence
@@ -20,6 +22,8 @@ Array = NDArray[np.floating[Any]]
 
 # Number of polynomial pieces of the spline of each covariate.
 PIECES = 4
+# Number of harmonics of the orientation of a boundary; the second one separates boundaries along and across the beam.
+HARMONICS = 2
 
 
 class ConfidenceCorrelation(NamedTuple):
@@ -27,25 +31,48 @@ class ConfidenceCorrelation(NamedTuple):
 
     Attributes:
         plain: Spearman's rank correlation.
-        partial: Partial rank correlation, adjusted for depth (and distance to the boundary).
+        partial: Partial rank correlation, adjusted for depth and boundary (and distance to it).
     """
 
     plain: float
     partial: float
 
 
+class BoundaryParts(NamedTuple):
+    """Part of the boundary to which points or pixels belong.
+
+    Attributes:
+        classes: Index of the class that the boundary encloses, ``(n,)``.
+        angles: Angle of its outward normal in radians, 0 along the beam, ``(n,)``.
+    """
+
+    classes: NDArray[np.int64]
+    angles: Array
+
+    def select(self, mask: NDArray[np.bool_]) -> "BoundaryParts":
+        """Return the parts of some points."""
+        return BoundaryParts(self.classes[mask], self.angles[mask])
+
+
 def partial_rank_correlation(
-    variability: Array, confidence: Array, depths: Sequence[Array], distance: Array | None = None
+    variability: Array,
+    confidence: Array,
+    depths: Sequence[Array],
+    parts: BoundaryParts,
+    distance: Array | None = None,
 ) -> ConfidenceCorrelation:
     """Correlate confidence with the variability of labels in one image.
 
-    The ranks of both are regressed on spline surfaces over the covariates, and the residuals are correlated.
+    The ranks of both are regressed on splines over depth, on classes and on harmonics of the orientation, and the
+    residuals are correlated. For pixels, all of these are multiplied with splines over the distance to the boundary,
+    because the width of the uncertain band depends on them.
 
     Args:
         variability: Variability of the labels at points or pixels, ``(n,)``: boundary SD in mm, or entropy in nats.
         confidence: Confidence at these points, ``(n,)``.
         depths: Depths of the points in mm, ``(n,)`` each. For a fan, these are the depth below the top of the image and
             the depth below the probe, since variability may depend on either.
+        parts: Class and orientation of the boundary, or of the part of it that is nearest to a pixel.
         distance: Distance of pixels to the boundary in mm, ``(n,)``; None for points on the boundary.
 
     Returns:
@@ -54,7 +81,9 @@ def partial_rank_correlation(
         explain one quantity completely.
     """
     ranks = [mid_ranks(variability), mid_ranks(confidence)]
-    surfaces = np.hstack([smooth_basis([depth] if distance is None else [depth, distance]) for depth in depths])
+    across = np.ones((len(variability), 1)) if distance is None else smooth_basis([distance])
+    alone = np.hstack([*(smooth_basis([depth]) for depth in depths), _part_basis(parts)])
+    surfaces = (alone[:, :, None] * across[:, None, :]).reshape(len(variability), -1)
     if len(variability) < 5 * surfaces.shape[1]:
         return ConfidenceCorrelation(correlation(*ranks), float("nan"))
     residuals = _regression_residuals(surfaces, np.stack(ranks, axis=1)).T
@@ -63,6 +92,13 @@ def partial_rank_correlation(
     explained = min(np.ptp(residual) for residual in residuals) < threshold
     partial = float("nan") if explained else correlation(*residuals)
     return ConfidenceCorrelation(correlation(*ranks), partial)
+
+
+def _part_basis(parts: BoundaryParts) -> Array:
+    """Evaluate an indicator of every class but the first, and harmonics of the angle, ``(n, functions)``."""
+    indicators = [(parts.classes == index).astype(float) for index in np.unique(parts.classes)[1:]]
+    waves = [wave(order * parts.angles) for order in range(1, HARMONICS + 1) for wave in (np.cos, np.sin)]
+    return np.stack([*indicators, *waves], axis=1)
 
 
 def smooth_basis(covariates: Sequence[Array], knots: Sequence[Array] | None = None) -> Array:

@@ -16,7 +16,11 @@ from cm_lightning.uncertainty.boundary import (
     boundary_deviation,
     boundary_sd,
 )
-from cm_lightning.uncertainty.partial_correlation import ConfidenceCorrelation, partial_rank_correlation
+from cm_lightning.uncertainty.partial_correlation import (
+    BoundaryParts,
+    ConfidenceCorrelation,
+    partial_rank_correlation,
+)
 from cm_lightning.uncertainty.raters import (
     label_distribution,
     majority,
@@ -123,14 +127,19 @@ def label_deviation(frame: Frame, labels: Labels, index: int) -> tuple[BoundaryD
 
 
 def confidence_correlation(
-    variability: Array, confidence: Array, depths: Sequence[Array], distance: Array | None = None
+    variability: Array,
+    confidence: Array,
+    depths: Sequence[Array],
+    parts: BoundaryParts,
+    distance: Array | None = None,
 ) -> ConfidenceCorrelation:
-    """Correlate confidence with variability, not adjusted and adjusted for depth (and distance to the boundary).
+    """Correlate confidence with variability, not adjusted and adjusted for depth, class, orientation (and distance).
 
     Args:
         variability: Variability at points or pixels, ``(n,)``.
         confidence: Confidence, ``(n,)``.
         depths: One or more depths, ``(n,)`` each.
+        parts: Class and orientation of the boundary, or of the part of it that is nearest to a pixel.
         distance: Distance to the boundary, ``(n,)``; None for boundary points.
 
     Returns:
@@ -142,7 +151,9 @@ def confidence_correlation(
     if known.sum() < POINTS_NEEDED:
         return ConfidenceCorrelation(float("nan"), float("nan"))
     known_distance = None if distance is None else distance[known]
-    return partial_rank_correlation(variability[known], confidence[known], select(depths, known), known_distance)
+    return partial_rank_correlation(
+        variability[known], confidence[known], select(depths, known), parts.select(known), known_distance
+    )
 
 
 def select(maps: Sequence[Array], mask: NDArray[np.bool_]) -> list[Array]:

@@ -16,6 +16,8 @@ from cm_lightning.uncertainty.agreement import (
     rank_correlation,
     reliability,
 )
+from cm_lightning.uncertainty.boundary import nearest_boundary
+from cm_lightning.uncertainty.partial_correlation import BoundaryParts
 from cm_lightning.uncertainty.raters import (
     areas,
     entropy,
@@ -64,10 +66,12 @@ def measure_model(frame: Frame, sampled: SampledImage, ensemble: Array | None) -
         chance = null_calibration_error(labels * count, labels * probability, draws=CHANCE_DRAWS)
         measures["ece_by_chance"] = float(chance)
     uncertainty = entropy(sampled.mean)
-    distance = boundary_distance(sampled.mean.argmax(axis=0).astype(np.uint8), sampled.spacing)
+    predicted_classes = sampled.mean.argmax(axis=0).astype(np.uint8)
+    distance = boundary_distance(predicted_classes, sampled.spacing)
+    parts = BoundaryParts(*nearest_boundary(predicted_classes, frame.n_classes, sampled.spacing, band))
     for name, value in (("entropy", uncertainty), ("error", error.astype(float))):
         correlations = confidence_correlation(
-            value[band], frame.image.confidence[band], select(frame.depths, band), distance[band]
+            value[band], frame.image.confidence[band], select(frame.depths, band), parts, distance[band]
         )
         measures |= {f"{name}_confidence": correlations.plain, f"{name}_confidence_given": correlations.partial}
     return {**measures, **_agreement_with_raters(frame, sampled, scores)} if frame.repeated else measures
@@ -117,6 +121,7 @@ def _agreement_with_raters(frame: Frame, sampled: SampledImage, scores: dict[str
     measures |= {
         "diversity": energy.diversity,
         "energy": energy.squared,
+        "energy_common": energy.squared_with_self,
         "energy_between": energy.between,
         "energy_samples": energy.samples,
         "energy_labels": energy.labels,

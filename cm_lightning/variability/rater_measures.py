@@ -10,8 +10,11 @@ from cm_lightning.uncertainty.agreement import (
 )
 from cm_lightning.uncertainty.boundary import (
     between_rater_sd,
+    nearest_boundary,
+    normal_angles,
     within_rater_sd,
 )
+from cm_lightning.uncertainty.partial_correlation import BoundaryParts
 from cm_lightning.uncertainty.raters import (
     agreement,
     entropy,
@@ -35,6 +38,7 @@ class Boundary:
         depths: Depths of the points, ``(points,)`` each, as in :attr:`Frame.depths`.
         confidence: Confidence at the points, ``(points,)``.
         other: Confidence at the points in the map of another patient, ``(points,)``.
+        parts: Class and orientation of the boundary at the points.
         pixel: Smaller side of a pixel in the unit of the image, which limits the precision of the SD.
     """
 
@@ -42,6 +46,7 @@ class Boundary:
     depths: list[Array]
     confidence: Array
     other: Array
+    parts: BoundaryParts
     pixel: float
 
 
@@ -63,17 +68,18 @@ def measure_raters(frame: Frame, other: Array) -> tuple[dict[str, float], Bounda
     measures = {
         "intra_dice": finite_mean(dice.intra),
         "inter_dice": finite_mean(dice.inter),
-        "boundary_sd": finite_mean(boundary.sd),
+        "boundary_sd": math.sqrt(finite_mean(boundary.sd**2)),
         **_rater_sds(frame),
         "entropy": float(label_entropy[image.domain].mean()),
     }
+    nearest = BoundaryParts(*nearest_boundary(frame.consensus, frame.n_classes, image.spacing, band))
     for suffix, point_confidence, pixel_confidence in (
         ("", boundary.confidence, image.confidence[band]),
         ("_shuffled", boundary.other, other[band]),
     ):
-        sd = confidence_correlation(boundary.sd, point_confidence, boundary.depths)
+        sd = confidence_correlation(boundary.sd, point_confidence, boundary.depths, boundary.parts)
         depths = select(frame.depths, band)
-        pixels = confidence_correlation(label_entropy[band], pixel_confidence, depths, distance[band])
+        pixels = confidence_correlation(label_entropy[band], pixel_confidence, depths, nearest, distance[band])
         measures |= {
             f"sd_alone{suffix}": sd.plain,
             f"sd_given{suffix}": sd.partial,
@@ -93,10 +99,12 @@ def boundary_points(frame: Frame, other: Array) -> Boundary:
     Returns:
         The points with the SD of the labels.
     """
-    sds, points = [], []
-    for deviation, sd in frame.deviations:
+    sds, points, classes, angles = [], [], [], []
+    for index, (deviation, sd) in enumerate(frame.deviations, start=1):
         known = np.isfinite(sd)
         sds.append(sd[known])
+        classes.append(np.full(int(known.sum()), index))
+        angles.append(normal_angles(deviation.normals[known]))
         points.append(np.round(deviation.points[known]).astype(int))
     rows, columns = np.concatenate(points).T
     return Boundary(
@@ -104,6 +112,7 @@ def boundary_points(frame: Frame, other: Array) -> Boundary:
         depths=[depth[rows, columns] for depth in frame.depths],
         confidence=frame.image.confidence[rows, columns],
         other=other[rows, columns],
+        parts=BoundaryParts(np.concatenate(classes), np.concatenate(angles)),
         pixel=min(frame.image.spacing),
     )
 

@@ -27,8 +27,8 @@ class RaterMeasure(NamedTuple):
 
 
 CORRELATIONS = {
-    "sd": RaterMeasure("boundary SD of the labels", "depth"),
-    "entropy": RaterMeasure("entropy of the labels", "depth and distance to the boundary"),
+    "sd": RaterMeasure("boundary SD of the labels (primary)", "depth, class and orientation"),
+    "entropy": RaterMeasure("entropy of the labels (secondary)", "depth, class, orientation and distance"),
 }
 
 

@@ -21,6 +21,7 @@ from cm_lightning.evaluation.report_table import Cell, ReportTable
 from cm_lightning.statistics.means import mean_interval
 from cm_lightning.statistics.signed_rank import hodges_lehmann, hodges_lehmann_interval, signed_rank_p
 from cm_lightning.uncertainty.partial_correlation import explained_variance
+from cm_lightning.variability.rater_measures import Boundary
 from cm_lightning.variability.results import CORRELATIONS, Variability
 
 
@@ -44,7 +45,8 @@ MEASURES = {
     "boundary_slope": Measure("slope of boundary SD", "one"),
     "boundary_ratio": Measure("ratio of boundary SD", "one"),
     "boundary_spearman": Measure("Spearman of boundary SD", "high"),
-    "energy": Measure("GED²", "low"),
+    "energy": Measure("GED², unbiased", "low"),
+    "energy_common": Measure("GED², biased", "low"),
     "energy_between": Measure("E d(sample, label)"),
     "energy_samples": Measure("E d(sample, sample)"),
     "energy_labels": Measure("E d(label, label)"),
@@ -55,6 +57,8 @@ MEASURES = {
     "area_distance": Measure("Wasserstein of areas", "low"),
     "area_crps": Measure("CRPS of areas", "low"),
 }
+# Predictors of rater variability other than confidence.
+PLACE = "depth, class, orientation"
 # Measures of the planned comparisons.
 COMPARED_MEASURES = ("ncc", "diversity", "boundary_slope", "energy", "ece", "disagreement_auroc/MC entropy")
 
@@ -82,10 +86,12 @@ def correlation_table(results: Variability) -> ReportTable:
         "Confidence and rater variability",
         "Spearman correlation of confidence with the variability of the labels in each patient; negative if labels "
         "vary more where confidence is low. Since confidence decreases with depth by construction, the correlation "
-        "that is not adjusted is not evidence for a relation. The partial correlation (adjusted for depth) removes "
-        "smooth functions of depth (and of distance to the boundary) from both. The map of another patient has the "
-        "same dependence on depth but no information about the image. Hodges-Lehmann estimate with the interval of the "
-        "exact Wilcoxon signed-rank test over patients.",
+        "that is not adjusted is not evidence for a relation. The partial correlation removes smooth functions of "
+        "depth and of the orientation of the boundary, and differences between classes, from both (for the entropy of "
+        "pixels, each times a smooth function of the distance to the boundary). The boundary SD is the primary "
+        "measure, and the entropy a secondary one. The map of another patient has the same dependence on depth but no "
+        "information about the image. Hodges-Lehmann estimate with the interval of the exact Wilcoxon signed-rank test "
+        "over patients.",
         ["variability", "condition", "correlation", "95 % CI", "p", "patients"],
         lines,
     )
@@ -115,19 +121,26 @@ def explained_table(results: Variability) -> ReportTable | None:
     boundaries = list(used.values())
     # Labels are quantised to pixels: smaller SDs are not reliable, and their logarithms would be outliers.
     log_sd = [np.log(np.maximum(boundary.sd, boundary.pixel / math.sqrt(12))) for boundary in boundaries]
+    places = [_place(boundary) for boundary in boundaries]
     predictors = {
         "depth": [boundary.depths for boundary in boundaries],
+        PLACE: places,
         "confidence": [[boundary.confidence] for boundary in boundaries],
-        "depth and confidence": [[*boundary.depths, boundary.confidence] for boundary in boundaries],
-        "depth and another patient's map": [
-            [*boundary.depths, np.nan_to_num(boundary.other)] for boundary in boundaries
+        f"{PLACE} and confidence": [
+            [*place, boundary.confidence] for place, boundary in zip(places, boundaries, strict=True)
+        ],
+        f"{PLACE} and another patient's map": [
+            [*place, np.nan_to_num(boundary.other)] for place, boundary in zip(places, boundaries, strict=True)
         ],
     }
     explained = {name: explained_variance(log_sd, values, patients) for name, values in predictors.items()}
     lines = []
     for name, fractions in explained.items():
-        gains = fractions - explained["depth"]
-        gain = [Cell("-")] * 3 if name == "depth" else _tested(gains)[:3]
+        gain = (
+            [Cell("-")] * 3
+            if PLACE in (name, f"{name}, class, orientation")
+            else _tested(fractions - explained[PLACE])[:3]
+        )
         line = [Cell(name), Cell(_number(fractions.mean())), Cell(_interval(fractions)), *gain]
         lines.append([*line, Cell(str(len(fractions)))])
     return ReportTable(
@@ -135,11 +148,18 @@ def explained_table(results: Variability) -> ReportTable | None:
         "Explained rater variability",
         "Fraction of the variance of the logarithm of the boundary SD that smooth curves explain in a held-out "
         "patient, fitted to all other patients; negative if the mean of the other patients is a better prediction. "
-        "The share is a mean with a bootstrap interval. The gain is relative to depth alone: Hodges-Lehmann estimate "
+        "The share is a mean with a bootstrap interval. The gain is relative to depth, class and orientation: "
+        "Hodges-Lehmann estimate "
         f"with the interval of the exact Wilcoxon signed-rank test. {len(boundaries)} images.",
         ["predicted by", "share", "95 % CI", "gain", "95 % CI of the gain", "p", "patients"],
         lines,
     )
+
+
+def _place(boundary: Boundary) -> list[NDArray[np.floating[Any]]]:
+    """Return what is known of the points of a boundary without confidence: depth, class and orientation."""
+    classes, angles = boundary.parts
+    return [*boundary.depths, classes.astype(float), np.cos(2 * angles), np.sin(2 * angles)]
 
 
 def rater_table(results: Variability) -> ReportTable:
@@ -154,9 +174,9 @@ def rater_table(results: Variability) -> ReportTable:
     titles = {
         "intra_dice": "Dice of two labels by one rater (intra)",
         "inter_dice": "Dice of two labels by two raters (inter)",
-        "boundary_sd": f"boundary SD over all labels, mean along the boundaries ({results.unit})",
-        "within_rater_sd": f"boundary SD within a rater, root of the mean variance ({results.unit})",
-        "between_rater_sd": f"boundary SD between raters without that within, likewise ({results.unit})",
+        "boundary_sd": f"boundary SD over all labels ({results.unit})",
+        "within_rater_sd": f"boundary SD within a rater ({results.unit})",
+        "between_rater_sd": f"boundary SD between raters, without that within ({results.unit})",
         "entropy": "entropy, mean over insonified pixels (nats)",
     }
     lines = []
@@ -167,8 +187,8 @@ def rater_table(results: Variability) -> ReportTable:
     return ReportTable(
         "raters",
         "Rater variability",
-        "Statistics over patients. The Dice is the mean over classes. Variability within raters and between raters is "
-        "reported separately.",
+        "Statistics over patients. The Dice is the mean over classes. All boundary SDs are roots of the mean variance "
+        "along the boundaries. Variability within raters and between raters is reported separately.",
         ["", "mean", "SD", "lowest", "highest", "patients"],
         lines,
     )
@@ -196,12 +216,14 @@ def agreement_table(results: Variability) -> ReportTable:
         "agreement",
         "Agreement of MC-dropout samples and labels",
         "Mean ± SD over patients. NCC and Spearman: correlation of the entropy (or mutual information) of the "
-        "samples with the entropy of the labels. Diversity ratio: mean distance (1 - IoU) of two samples divided by"
-        " that of two labels, ideally 1; slope and ratio of the boundary SD: likewise. GED²: unbiased squared "
-        "generalised energy distance, with its terms. Brier score, Kullback-Leibler divergence and ECE: mean "
-        "probabilities compared with the distribution of the labels; the ECE by chance is the 97.5th percentile for"
-        " a perfectly calibrated network with independent pixels. Areas are relative to the mean labelled area. The"
-        " value closest to the ideal is bold.",
+        "samples with the entropy of the labels. Diversity ratio: mean distance (1 - IoU) of two samples divided by "
+        "that of two labels, ideally 1; slope and ratio of the boundary SD: likewise. GED²: squared generalised energy "
+        "distance with its terms. The unbiased one does not compare segmentations with themselves, and is 0 on average "
+        "for equal distributions; the biased one, which is common in publications, does, and is larger by an amount "
+        "that depends on the numbers of samples and labels. Brier score, Kullback-Leibler divergence and ECE: mean "
+        "probabilities compared with the distribution of the labels; the ECE by chance is the 97.5th percentile for "
+        "a perfectly calibrated network with independent pixels. Areas are relative to the mean labelled area. The "
+        "value closest to the ideal is bold.",
         ["model", *(measure.title for measure in MEASURES.values())],
         lines,
     )
@@ -255,9 +277,9 @@ def uncertainty_table(results: Variability) -> ReportTable:
     """
     titles = {
         "entropy_confidence": "entropy, not adjusted",
-        "entropy_confidence_given": "entropy, adjusted for depth and distance",
+        "entropy_confidence_given": "entropy, adjusted",
         "error_confidence": "error, not adjusted",
-        "error_confidence_given": "error, adjusted for depth and distance",
+        "error_confidence_given": "error, adjusted",
     }
     lines = []
     for model in results.models:
@@ -276,9 +298,9 @@ def uncertainty_table(results: Variability) -> ReportTable:
         "Confidence, predictive uncertainty and error",
         "Rank correlation of the confidence map of the image with the entropy of the mean of the MC-dropout samples "
         "and with the error of the mean prediction, near boundaries; negative if entropy or error is larger where "
-        "confidence is low. Distance is that to the predicted boundary. With several seeds, estimate, interval and p "
-        "cover patients and training runs (fold and seed); with one seed, they are those of the signed-rank test and "
-        f"{CONDITIONAL}.",
+        "confidence is low. It is adjusted for depth, for class and orientation of the nearest predicted boundary, and "
+        "for the distance to it. With several seeds, estimate, interval and p cover patients and training runs (fold "
+        f"and seed); with one seed, they are those of the signed-rank test and {CONDITIONAL}.",
         ["model", "with", "correlation", "95 % CI", "p", "patients", "covers"],
         lines,
     )

@@ -114,6 +114,15 @@ def test_report_lists_damaged_runs_and_contains_all_others(runs, tmp_path, capsy
     assert page.count('alt="one of the worst cases of muscle_unet_2ch_dice"') == 1  # the same case for both seeds
     assert {path.suffix for path in (folder / "tables").iterdir()} == {".md", ".tex", ".csv"}
     assert np.asarray(Image.open(folder / "figures" / "dice.png").convert("L")).std() > 10
+    stored = pd.read_csv(folder / "values.csv")
+    assert list(stored) == ["quantity", "model", "seed", "fold", "patient", "value"]
+    dice = stored[stored["quantity"] == "dice"].groupby("model").size()
+    assert dice.to_dict() == {
+        "muscle_unet_1ch_ceconf": 6,
+        "muscle_unet_1ch_dicece": 6,
+        "muscle_unet_2ch_dice": 12,
+    }
+    assert set(stored["quantity"]) == {"dice", "hd", "asd", "islands", "error_deep"}
     # A second report of the same runs is equal, and replaces the files of an earlier report.
     (tmp_path / "second" / "tables").mkdir(parents=True)
     (tmp_path / "second" / "tables" / "earlier.md").touch()

@@ -162,6 +162,8 @@ def test_detectable_difference_is_detected_with_the_stated_power():
 def test_invalid_values_raise_errors():
     with pytest.raises(ValueError, match="at least three models and two participants; found 2 models"):
         friedman(pd.DataFrame(np.ones((4, 2))))
+    with pytest.raises(ValueError, match=r"The signed-rank test needs a finite difference .* found 1 missing"):
+        signed_rank_p([0.1, np.nan])
     incomplete = pd.DataFrame([[1.0, 2.0, np.inf], [1.0, np.nan, 2.0]])
     with pytest.raises(ValueError, match=r"The Friedman test needs a finite value .* found 2 missing or infinite"):
         friedman(incomplete)

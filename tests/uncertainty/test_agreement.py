@@ -51,6 +51,8 @@ def test_energy_distance_by_hand():
     assert distance.squared == 0.0
     assert distance.diversity == 0.0
     assert math.isnan(energy_distance(np.stack([same, other]), np.stack([same, same]), 2).diversity)
+    # With the distances of 0 of each segmentation to itself, the labels differ by half as much.
+    assert distance.squared_with_self == pytest.approx(2 * distance.between - distance.labels / 2)
 
 
 def test_energy_distance_of_equal_distributions_is_0_on_average():

@@ -4,69 +4,93 @@ import math
 
 import numpy as np
 import pytest
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from cm_lightning.statistics.signed_rank import signed_rank_p
-from cm_lightning.uncertainty.partial_correlation import explained_variance, partial_rank_correlation, smooth_basis
+from cm_lightning.uncertainty.partial_correlation import (
+    BoundaryParts,
+    explained_variance,
+    partial_rank_correlation,
+    smooth_basis,
+)
 
 LABELS, POINTS = 25, 240
+ANGLES = np.tile(np.linspace(0, 2 * np.pi, POINTS // 2, endpoint=False), 2)
+PARTS = BoundaryParts(np.repeat([1, 2], POINTS // 2), ANGLES)
 
 
-def image(generator, depth_effect, confidence_effect):
-    """Return SDs of simulated labels, confidence with shadows, and depth, at points on the boundary of a muscle."""
-    angle = np.linspace(0, 2 * np.pi, POINTS, endpoint=False)
-    depth = 25 + 12 * np.sin(angle) + generator.normal(0, 1)
-    lateral = 15 * np.cos(angle)
+def image(generator, depth_effect=0.0, confidence_effect=0.0, class_effect=0.0, orientation_effect=0.0):
+    """Return SDs of simulated labels, confidence with shadows, and depth, at points on the boundaries of two muscles.
+
+    The second muscle is deeper and mostly in a shadow, and boundaries along the beam have a lower confidence, so that
+    effects of depth, class and orientation resemble an effect of confidence.
+    """
+    second, angle = PARTS.classes == 2, PARTS.angles
+    depth = 24 + 4 * second + 10 * np.cos(angle) + generator.normal(0, 1)
+    lateral = 12 * np.sin(angle) + np.where(second, 14, -14)
     shadow = sum(
-        (np.abs(lateral - generator.uniform(-15, 15)) < 3) & (depth > generator.uniform(10, 30)) for _ in range(3)
+        (np.abs(lateral - generator.uniform(-25, 25)) < 4) & (depth > generator.uniform(10, 30)) for _ in range(4)
     )
-    confidence = np.exp(-depth / 20) * 0.4**shadow
+    confidence = np.exp(-depth / 20) * 0.4**shadow * 0.7**second * (1 - 0.3 * np.sin(angle) ** 2)
     spread = 0.4 + depth_effect * (depth / 25) ** 2 + confidence_effect * (1 - confidence)
-    noise = ndimage.gaussian_filter1d(generator.standard_normal((LABELS, POINTS)), 8, axis=1, mode="wrap")
+    spread *= (1 + class_effect * second) * (1 + orientation_effect * np.sin(angle) ** 2)
+    noise = generator.standard_normal((LABELS, 2, POINTS // 2))
+    noise = ndimage.gaussian_filter1d(noise, 4, axis=2, mode="wrap").reshape(LABELS, POINTS)
     offsets = spread * noise / noise.std()
     return offsets.std(axis=0, ddof=1), confidence, depth
 
 
-def study(seed, depth_effect, confidence_effect, patients=8, shuffled=False):
+def study(seed, patients=8, shuffled=False, **effects):
     """Return the mean correlations of every patient, over two images each."""
     generator = np.random.default_rng(seed)
-    images = [[image(generator, depth_effect, confidence_effect) for _ in range(2)] for _ in range(patients)]
+    images = [[image(generator, **effects) for _ in range(2)] for _ in range(patients)]
     patient_means = []
     for number, patient_images in enumerate(images):
         maps = images[number - 1] if shuffled else patient_images
-        effects = [
-            partial_rank_correlation(sd, confidence, [depth])
+        correlations = [
+            partial_rank_correlation(sd, confidence, [depth], PARTS)
             for (sd, _, depth), (_, confidence, _) in zip(patient_images, maps, strict=True)
         ]
-        patient_means.append(np.mean(effects, axis=0))
+        patient_means.append(np.mean(correlations, axis=0))
     return np.array(patient_means)
 
 
 def test_an_effect_of_confidence_is_detected_in_addition_to_one_of_depth():
-    """The power in 50 studies of 8 patients is at least 90 %."""
-    studies = [study(seed, 0.3, 1.0)[:, 1] for seed in range(50)]
-    assert np.mean([signed_rank_p(rho) < 0.05 and rho.mean() < 0 for rho in studies]) >= 0.9
+    """The power for an SD that is 1 mm larger without confidence is at least 90 % with 14 patients."""
+    patient_means = study(0, patients=100, depth_effect=0.3, confidence_effect=1.0)
+    assert patient_means[:, 1].mean() < 0
+    assert rejections(patient_means, patients=14)[1] >= 0.9
 
 
-def test_an_effect_of_depth_is_not_mistaken_for_one_of_confidence():
-    """In 200 studies, the false positive rate adjusted for depth is the test's level; unadjusted it is above 90 %."""
-    studies = np.array([study(seed, 0.8, 0.0) for seed in range(200)])
-    plain, partial = (np.mean([signed_rank_p(rho[:, column]) < 0.05 for rho in studies]) for column in (0, 1))
-    assert partial <= stats.binom.ppf(0.975, 200, 0.05) / 200  # 0.085
-    assert plain > 0.9
+def rejections(patient_means, patients=8, studies=400):
+    """Return how often studies of random patients reject, without and with adjustment."""
+    generator = np.random.default_rng(0)
+    drawn = [patient_means[generator.choice(len(patient_means), patients, replace=False)] for _ in range(studies)]
+    return [np.mean([signed_rank_p(rho[:, column]) < 0.05 for rho in drawn]) for column in (0, 1)]
+
+
+@pytest.mark.parametrize("effect", [None, "depth_effect", "class_effect", "orientation_effect"])
+def test_other_effects_are_not_mistaken_for_one_of_confidence(effect):
+    """Without an effect of confidence, the adjusted test rejects at its level; the unadjusted one finds the others."""
+    plain, partial = rejections(study(1, patients=240, **({effect: 1.0} if effect else {})))
+    assert 0.02 <= partial <= 0.08
+    assert plain > 0.4 or effect is None
 
 
 def test_the_map_of_another_patient_has_no_effect():
-    studies = [study(seed, 0.3, 1.0, shuffled=True)[:, 1] for seed in range(100)]
-    assert np.mean([signed_rank_p(rho) < 0.05 for rho in studies]) <= stats.binom.ppf(0.975, 100, 0.05) / 100
+    patient_means = study(2, patients=150, depth_effect=0.3, confidence_effect=1.0, shuffled=True)
+    assert rejections(patient_means)[1] <= 0.08
 
 
 def test_partial_correlation_is_nan_if_depth_explains_everything():
     depth = np.linspace(0, 1, 200)
-    effect = partial_rank_correlation(depth**2, -np.exp(depth), [depth])
+    one_class = BoundaryParts(np.ones(200, dtype=int), np.zeros(200))
+    effect = partial_rank_correlation(depth**2, -np.exp(depth), [depth], one_class)
     assert effect.plain == pytest.approx(-1)
     assert math.isnan(effect.partial)
-    assert math.isnan(partial_rank_correlation(depth[:20], depth[:20], [depth[:20]]).partial)  # too few points
+    first = depth < depth[20]  # too few points
+    few = partial_rank_correlation(depth[first], depth[first], [depth[first]], one_class.select(first))
+    assert math.isnan(few.partial)
 
 
 def test_basis_sums_to_one_and_contains_cubic_surfaces():

@@ -118,6 +118,13 @@ def test_variability_within_and_between_raters(rng):
     assert np.isfinite(boundary.sd).all()
 
 
+def test_all_boundary_sds_have_one_definition(labels):
+    """With one rater, all variability is within the rater."""
+    measures, boundary = measure_raters(frame_of(labels), np.full(SHAPE, np.nan, np.float32))
+    assert measures["boundary_sd"] == pytest.approx(measures["within_rater_sd"], rel=1e-6)
+    assert measures["boundary_sd"] > boundary.sd.mean()  # a root of the mean variance, not a mean of SDs
+
+
 def test_depth_profile_is_highest_at_the_boundaries(labels):
     profile = depth_profile(frame_of(labels), sampled_image(labels), deepest=50.0, bins=10)
     np.testing.assert_allclose(profile["doubt"], profile["disagreement"], equal_nan=True)
@@ -173,6 +180,8 @@ def test_raters_that_depend_only_on_depth_show_no_effect_of_confidence(probe):
         measures.append(measure_raters(Frame(sampled, labels, ("rater",) * 20, 4), confidence)[0])
     for name in ("sd", "entropy"):
         plain, partial = (np.array([values[f"{name}_{kind}"] for values in measures]) for kind in ("alone", "given"))
+        partial = partial[np.isfinite(partial)]  # images with few points cannot be adjusted
+        assert len(partial) >= 6
         assert signed_rank_p(partial) > 0.05
-        assert abs(partial.mean()) < abs(plain.mean())
+        assert name != "sd" or abs(partial.mean()) < abs(plain.mean())
     assert signed_rank_p(np.array([values["sd_alone"] for values in measures])) < 0.05
