@@ -35,7 +35,7 @@ def certify(
 ) -> Array:
     """Compute an upper bound of the maximum error of solutions, including rounding errors.
 
-    ``A`` is a nonsingular M-matrix, so its inverse has no negative entries. For any ``v > 0`` with ``A v > 0``,
+    ``A`` is a nonsingular M-matrix, so its inverse has no negative entries. For any ``v > 0`` with ``A v > 0``::
 
         |x - x_exact| <= (max_i |r_i| / (A v)_i) v,    r = b - A x.
 
