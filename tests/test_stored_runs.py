@@ -50,6 +50,7 @@ def outputs(phantoms, tmp_path, monkeypatch):
 
 def assert_same_table(path, stored, tolerance):
     table, expected = pd.read_csv(path), pd.read_csv(stored)
+    table = table[[name for name in table if name in expected]]  # newer versions write more columns
     pd.testing.assert_frame_equal(table, expected, check_exact=False, **tolerance, obj=path.name)
 
 
