@@ -86,7 +86,7 @@ def test_fit_test_predict(trained, muscle_set, run_folder):
     for name in ("augmentation.png", "validation_epoch0001.png"):
         assert np.asarray(Image.open(run_folder / "pictures" / name).convert("L")).std() > 20
 
-    main(["test", *trained, "--ckpt_path=best"])
+    main(["test", *trained, "--ckpt_path=best", "--model.nsd_tolerance={soleus: 1.5}"])
     rows = pd.read_csv(run_folder / "test_metrics.csv")
     assert len(rows) == 3 * 3 * len(METRICS)  # cases x classes x metrics
     assert set(rows["grouping"]) == {"patient"}
@@ -94,6 +94,12 @@ def test_fit_test_predict(trained, muscle_set, run_folder):
     # The image has 16 x 24 x 16 voxels of 3 x 2.4 x 6 mm; the grid of the network does not matter.
     np.testing.assert_allclose(rows["diagonal"], np.sqrt(48**2 + 57.6**2 + 96**2))
     assert (run_folder / "test_summary.csv").is_file()
+    assert set(rows["tolerance"][rows["class"] == "soleus"]) == {1.5}
+    assert set(rows["tolerance"][rows["class"] != "soleus"]) == {2.0}
+    cases = json.loads((run_folder / "summary.json").read_text())["metric_per_case"]
+    for case in cases:
+        voxels = [case["metrics"]["soleus"][name] for name in ("TP", "FP", "FN", "TN")]
+        assert sum(voxels) == 16 * 24 * 16
     for case in set(rows["case"]):
         assert np.asarray(Image.open(run_folder / "pictures" / f"test_{case}.png").convert("L")).std() > 20
     assert "val/loss" in metrics(run_folder)[0]  # testing keeps the log of training

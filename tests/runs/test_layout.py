@@ -38,6 +38,7 @@ def test_names_of_files_and_folders(experiment):
         "metrics": "metrics.csv",
         "test_metrics": "test_metrics.csv",
         "test_summary": "test_summary.csv",
+        "summary": "summary.json",
         "test_levels": "test_levels.csv",
         "test_calibration": "test_calibration.csv",
         "test_cases": "test_cases.csv",
