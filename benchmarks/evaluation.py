@@ -66,6 +66,11 @@ def evaluate_with_package(
     return {f"{row['metric']}/{row['class']}": row["value"] for row in rows}
 
 
+def metrics_with_package(prediction: torch.Tensor, label: torch.Tensor, spacing: tuple[float, ...]) -> dict[str, float]:
+    """Compute only the metrics of a case that do not need probabilities, which contain those of MONAI."""
+    return {f"{row['metric']}/{row['class']}": row["value"] for row in case_rows(prediction, label, CLASSES, spacing)}
+
+
 def evaluate_with_monai(prediction: torch.Tensor, label: torch.Tensor, spacing: tuple[float, ...]) -> dict[str, float]:
     """Evaluate a case with the functional metrics of MONAI."""
     masks = [F.one_hot(mask.long(), len(CLASSES) + 1).movedim(-1, 0)[None].float() for mask in (prediction, label)]
@@ -125,6 +130,7 @@ def main() -> None:
         table.add_column(column)
     evaluations = {
         "cm_lightning: 16 metrics, calibration, error by confidence and by depth": evaluate_with_package,
+        "cm_lightning: 13 metrics of masks, among them those of MONAI": metrics_with_package,
         "MONAI: 9 metrics": evaluate_with_monai,
     }
     for name, evaluate in evaluations.items():
