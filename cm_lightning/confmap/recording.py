@@ -14,12 +14,11 @@ from cm_lightning.confidence.domain.orientation import lies_on_its_side
 from cm_lightning.confidence.domain.sides import turn_to_top
 from cm_lightning.confmap.files import InputFile, MapFormat
 from cm_lightning.errors import InputError
-from cm_lightning.io import Axes, FileImage, read_image, upright
+from cm_lightning.io import PICTURE_AXES, VOLUME_AXES, Axes, FileImage, read_image, upright
 from cm_lightning.io.geometry import geometry_of_frames
 
-# Axes of volumes whose files do not say what they are.
-USUAL_AXES = {2: "depth lateral", 3: "lateral depth elevation"}
-USUAL_PICTURE_AXES = {2: "depth lateral", 3: "depth lateral elevation"}
+# Axes of files that do not state theirs. Single frames are taken as pictures, also in files of volumes.
+USUAL_AXES = {2: PICTURE_AXES[2], 3: VOLUME_AXES[3]}
 MapType = Literal["uint8", "uint16", "float32"]
 
 
@@ -141,7 +140,7 @@ def layout_of_map(recording: Recording, as_picture: bool) -> tuple[FileImage, Ax
     if as_picture:
         frames = recording.frames
         array = frames[0] if image.array.ndim == 2 else np.moveaxis(frames, 0, 2)
-        return replace(image, array=array), Axes(USUAL_PICTURE_AXES[array.ndim])
+        return replace(image, array=array), Axes(PICTURE_AXES[array.ndim])
     return upright(image, axes)
 
 

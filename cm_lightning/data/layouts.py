@@ -11,12 +11,10 @@ import pandas as pd
 from cm_lightning.data.cases import Case
 from cm_lightning.data.description import read_description
 from cm_lightning.errors import InputError, MissingInputError
-from cm_lightning.io import SUFFIXES, image_files, is_picture, stem
+from cm_lightning.io import PICTURE_AXES, SUFFIXES, VOLUME_AXES, image_files, is_picture, stem
 
 LayoutName = Literal["leg3d", "segthy", "nnunet", "folder"]
 
-# Axes of files that do not state theirs, in the order in which volumes are stored.
-VOLUME_AXES = "lateral depth elevation"
 # Ending of the names of labels that lie beside their images.
 MASK_ENDING = "_mask"
 # Folders of labels beside a folder ``images``; the first that exists is used.
@@ -86,7 +84,8 @@ def find_cases(
         raise InputError(
             f"{root} contains several images of the cases {', '.join(duplicates)}; expected one image per case."
         )
-    return [_with_patient(case, patient_pattern, _read_patients(patient_table)) for case in cases]
+    patients = _read_patients(patient_table)
+    return [_with_patient(case, patient_pattern, patients) for case in cases]
 
 
 def default_axes(root: Path, layout: LayoutName, spatial_dims: int | None = None) -> str:
@@ -101,13 +100,12 @@ def default_axes(root: Path, layout: LayoutName, spatial_dims: int | None = None
         Axes in the notation of :class:`cm_lightning.io.Axes`: those of the layout, ``depth lateral`` for pictures, and
         ``lateral depth`` or ``lateral depth elevation`` for other files.
     """
+    if spatial_dims in (None, 2) and root.is_dir():
+        first = next(LAYOUTS[layout].find(root), None)
+        if first is not None and is_picture(first.image):
+            return PICTURE_AXES[2]
     axes = LAYOUTS[layout].axes
-    first = next(LAYOUTS[layout].find(root), None) if root.is_dir() else None
-    if first is not None and is_picture(first.image) and spatial_dims in (None, 2):
-        return "depth lateral"
-    if spatial_dims is None or len(axes.split()) == spatial_dims:
-        return axes
-    return " ".join(VOLUME_AXES.split()[:spatial_dims])
+    return axes if spatial_dims in (None, len(axes.split())) else VOLUME_AXES[spatial_dims]
 
 
 def unused_labels(root: Path, layout: LayoutName, cases: Sequence[Case]) -> list[Path]:
@@ -184,8 +182,8 @@ def _leg3d_labels(root: Path) -> list[Path]:
 
 def _leg3d_files(folder: Path, prefix: str) -> list[Path]:
     """List the files of all subjects in a folder."""
-    files = image_files(folder, with_subfolders=True) if folder.is_dir() else []
-    return [file for file in files if file.parent.parent == folder and re.fullmatch(rf"{prefix}.*\.mha", file.name)]
+    subjects = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return [file for subject in subjects for file in image_files(subject) if file.match(f"{prefix}*.mha")]
 
 
 def _segthy_base(root: Path) -> Path:

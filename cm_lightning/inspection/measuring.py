@@ -18,11 +18,8 @@ from cm_lightning.inspection.findings import Findings, Picture, Problem
 from cm_lightning.inspection.regions import Domain, frame_thumbnails, search_region
 from cm_lightning.inspection.settings import DataSettings
 from cm_lightning.inspection.statistics import MAX_VALUES, count_values, measure_intensities
-from cm_lightning.io import Axes, FileImage, align_label, read_image
+from cm_lightning.io import PICTURE_AXES, VOLUME_AXES, Axes, FileImage, align_label, read_image
 
-# Axes of files that do not state theirs. Arrays of pictures begin with rows, others with x.
-USUAL_AXES = {2: "lateral depth", 3: "lateral depth elevation"}
-USUAL_PICTURE_AXES = {2: "depth lateral", 3: "depth lateral elevation"}
 # Longest side of a picture for the page.
 PICTURE_SIDE = 320
 
@@ -82,13 +79,13 @@ def _measure_image(case: Case, image: FileImage, how: Measuring) -> Findings:
     def add(kind: str, text: str, is_fatal: bool = True) -> None:
         problems.append(Problem(kind, text, is_fatal, case.id))
 
-    if array.ndim not in USUAL_AXES or array.size == 0:
+    if array.ndim not in VOLUME_AXES or array.size == 0:
         add("number of axes", f"{case.image} has the shape {shape}; expected a frame or a volume.")
         return Findings(case, tuple(problems), shape=shape, dtype=str(array.dtype))
     if np.issubdtype(array.dtype, np.complexfloating):
         add("complex numbers", f"{case.image} contains complex numbers; expected real intensities.")
         return Findings(case, tuple(problems), shape=shape, dtype=str(array.dtype))
-    usual = (USUAL_PICTURE_AXES if image.rows_first else USUAL_AXES)[array.ndim]
+    usual = (PICTURE_AXES if image.rows_first else VOLUME_AXES)[array.ndim]
     assumed = how.axes if how.axes is not None and len(how.axes.split()) == array.ndim else usual
     axes = image.axes or assumed
     if settings is not None:

@@ -1,7 +1,7 @@
 """Reading and writing of image files with named axes."""
 
 from cm_lightning.io.alignment import align_label
-from cm_lightning.io.axes import AXIS_NAMES, Axes
+from cm_lightning.io.axes import AXIS_NAMES, PICTURE_AXES, VOLUME_AXES, Axes
 from cm_lightning.io.data_files import data_files
 from cm_lightning.io.dicom import dicom_region
 from cm_lightning.io.formats import image_files
@@ -21,7 +21,9 @@ from cm_lightning.io.writing import ChannelWriter, FrameWriter
 
 __all__ = [
     "AXIS_NAMES",
+    "PICTURE_AXES",
     "SUFFIXES",
+    "VOLUME_AXES",
     "Axes",
     "ChannelWriter",
     "FileImage",

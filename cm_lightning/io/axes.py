@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from cm_lightning.errors import InputError
 
 AXIS_NAMES = ("depth", "lateral", "elevation")
+# Axes of files that do not state theirs, by their number. Arrays of pictures begin with rows, those of volumes with x.
+PICTURE_AXES = {2: "depth lateral", 3: "depth lateral elevation"}
+VOLUME_AXES = {2: "lateral depth", 3: "lateral depth elevation"}
 
 
 @dataclass(frozen=True)

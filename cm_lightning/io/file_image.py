@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cm_lightning.confidence import Geometry
 from cm_lightning.errors import InputError
+from cm_lightning.io.axes import PICTURE_AXES
 
 # Longest part of an error message of a library that is shown to the user.
 MAX_REASON = 200
@@ -75,8 +76,7 @@ def picture_image(
         sizes = (*spacing, frame_distance)[: array.ndim]
         affine[:2, :2] = [[0, -spacing[1]], [-spacing[0], 0]]
         affine[2, 2] = frame_distance
-    axes = "depth lateral elevation" if array.ndim == 3 else "depth lateral"
-    return FileImage(array, sizes, affine, axes, frames_per_second, region, rows_first=True)
+    return FileImage(array, sizes, affine, PICTURE_AXES[array.ndim], frames_per_second, region, rows_first=True)
 
 
 @contextmanager
