@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_lightning.data.description import read_description
+from cm_lightning.data.description import IGNORED, described_labels, read_description
 from cm_lightning.errors import InputError
 
 # Value of every class in the label files, or several values that are merged into one class.
@@ -16,8 +16,6 @@ ClassValues = Mapping[str, int | list[int]]
 EXAMPLE = "--data.classes '{nerve: 1, vessel: [2, 3]}'"
 # Names with another meaning in tables and metrics, and what Python calls values that YAML does not read as text.
 RESERVED_NAMES = {"mean", "background", "true", "false", "none", "nan"}
-# Names that nnU-Net gives to voxels without a label, which are left out.
-IGNORED_NAMES = {"ignore"}
 # Largest difference from a whole number that is an error of a stored slope, such as in 1.00000006.
 ROUNDING = 1e-3
 
@@ -79,26 +77,20 @@ def resolve_classes(classes: ClassValues | None, root: Path, layout: str) -> Cla
     """
     if classes is not None:
         return classes
-    labels = read_description(root).get("labels") if layout == "nnunet" else None
-    described: dict[str, int | list[int]] = {}
-    for key, value in labels.items() if isinstance(labels, dict) else ():
-        # nnU-Net maps names to values, and the Medical Segmentation Decathlon maps values to names.
-        name, entry = (str(value), int(key)) if isinstance(value, str) and key.isdigit() else (key, value)
-        is_background = name == "background" or entry == 0
-        if not is_background and name not in IGNORED_NAMES:
-            described[name] = entry
+    labels = described_labels(read_description(root)) if layout == "nnunet" else []
+    described = {name: value for name, value in labels if name not in ("background", IGNORED) and value != 0}
     if not described:
         raise InputError(
             f"data.classes is not set, and {root} has no dataset.json of nnU-Net with labels; expected the value of "
             f"every class in the label files, as in {EXAMPLE}. The command inspect lists the values in the labels."
         )
     if not all(_is_value(value) for value in described.values()):
-        raise InputError(f"{root / 'dataset.json'} contains the labels {labels}; expected whole numbers.")
+        raise InputError(f"{root / 'dataset.json'} contains the labels {described}; expected whole numbers.")
     values = [value for several in label_values(described).values() for value in several]
     if len(set(values)) < len(values):
         raise InputError(
-            f"{root / 'dataset.json'} describes regions that share values: {labels}; expected classes without overlap. "
-            f"Set data.classes instead, as in {EXAMPLE}."
+            f"{root / 'dataset.json'} describes regions that share values: {described}; expected classes without "
+            f"overlap. Set data.classes instead, as in {EXAMPLE}."
         )
     return described
 

@@ -1,10 +1,14 @@
 """Descriptions of data sets in the raw layout of nnU-Net."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cm_lightning.config_files import read_json
 from cm_lightning.errors import InputError
+
+# Name of the voxels that nnU-Net leaves out.
+IGNORED = "ignore"
 
 
 def read_description(root: Path) -> dict[str, Any]:
@@ -26,3 +30,22 @@ def read_description(root: Path) -> dict[str, Any]:
     if not isinstance(description, dict):
         raise InputError(f"{path} contains {type(description).__name__}; expected a JSON object.")
     return description
+
+
+def described_labels(description: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """List the names of a description with their label values.
+
+    nnU-Net maps names to values, or to the values of which a region consists; the Medical Segmentation Decathlon maps
+    values to names.
+
+    Args:
+        description: Contents of ``dataset.json``.
+
+    Returns:
+        Pairs of a name and its value, or list of values, also of the background. The values are not checked.
+    """
+    labels = description.get("labels")
+    return [
+        (entry, int(key)) if isinstance(entry, str) and key.isdecimal() else (key, entry)
+        for key, entry in (labels.items() if isinstance(labels, dict) else ())
+    ]

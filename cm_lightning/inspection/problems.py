@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cm_lightning.data.description import IGNORED
 from cm_lightning.inspection.findings import Findings, Problem
 from cm_lightning.io import Axes
 
@@ -12,8 +13,6 @@ from cm_lightning.io import Axes
 SPACING_RATIO = 1.05
 # A class in fewer patients than folds is missing in a test set; a class in fewer cases than this fraction is rare.
 RARE_CLASS = 0.05
-# Name of the voxels that nnU-Net leaves out.
-IGNORED = "ignore"
 
 
 def compare_cases(findings: Sequence[Findings], axes: str) -> list[Findings]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cm_lightning.confidence import ProbeName
 from cm_lightning.confidence.domain import DOUBTFUL_SCORE
-from cm_lightning.data.description import read_description
+from cm_lightning.data.description import described_labels, read_description
 from cm_lightning.data.layouts import LayoutName
 from cm_lightning.data.phantom.anatomy import MUSCLE_CLASSES, THYROID_CLASSES
 from cm_lightning.data.sizes import MAX_SIDE, choose_size
@@ -101,19 +101,13 @@ def propose_classes(findings: Sequence[Findings], root: Path, layout: LayoutName
 
 
 def described_names(description: Mapping[str, Any]) -> dict[int, str]:
-    """Return the names of label values in the file dataset.json of nnU-Net, or of the Medical Segmentation Decathlon.
-
-    nnU-Net maps names to values, or to the values of which a region consists; the Decathlon maps values to names.
-    """
-    labels = description.get("labels")
+    """Return the names of single label values in a description; regions of several values have none."""
     names: dict[int, str] = {}
-    for key, entry in labels.items() if isinstance(labels, dict) else ():
-        if isinstance(entry, str) and key.isdigit():
-            names[int(key)] = entry
-        elif isinstance(entry, int):
-            names[entry] = key
-        elif isinstance(entry, list) and len(entry) == 1 and isinstance(entry[0], int):
-            names.setdefault(entry[0], key)
+    for name, value in described_labels(description):
+        if isinstance(value, int):
+            names[value] = name
+        elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], int):
+            names.setdefault(value[0], name)
     return names
 
 
