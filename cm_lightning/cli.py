@@ -45,7 +45,7 @@ from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.classes import ClassValues, resolve_classes, written_values
 from cm_lightning.data.layouts import LayoutName, default_axes
-from cm_lightning.errors import InputError, UsageError, suggestion
+from cm_lightning.errors import InputError, UsageError, is_system_error, suggestion
 from cm_lightning.inference import EnsembleCheck, find_members, load_task
 from cm_lightning.inference.ensemble import check_members
 from cm_lightning.interruption import Terminated
@@ -276,9 +276,9 @@ class CommandLine(LightningCLI):
         """Build the model, the data and the trainer. Errors of constructors are invalid settings."""
         try:
             self._instantiate_classes()
-        except (InputError, PermissionError):
-            raise
         except Exception as error:  # libraries raise errors of many types for settings that they do not accept
+            if isinstance(error, InputError) or is_system_error(error):
+                raise
             raise InputError(f"The settings are invalid: {innermost_reason(error)}") from error
 
     def _instantiate_classes(self) -> None:

@@ -33,11 +33,14 @@ def check_config_files(argv: Sequence[str]) -> None:
             check_config_file(path)
 
 
-def check_config_file(path: Path) -> None:
+def check_config_file(path: Path) -> yaml.Node | None:
     """Check one configuration file; see :func:`check_config_files`.
 
     Args:
         path: The file.
+
+    Returns:
+        The YAML node of the file, whose values are not constructed; None if the file is empty.
 
     Raises:
         InputError: The file cannot be a configuration.
@@ -65,6 +68,27 @@ def check_config_file(path: Path) -> None:
             f"The configuration {path} contains references (&, *) that stand for more than {MAX_VALUES} values; "
             "expected a few settings."
         )
+    return node
+
+
+def read_config_file(path: Path) -> Any:
+    """Check and read a configuration file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its contents; None if it is empty.
+
+    Raises:
+        InputError: The file cannot be a configuration.
+    """
+    node = check_config_file(path)
+    try:
+        return None if node is None else yaml.SafeLoader("").construct_document(node)
+    except (yaml.YAMLError, ValueError) as error:  # such as a tag of Python, or a date that does not exist
+        reason = " ".join(str(error).split())
+        raise InputError(f"The configuration {path} is not valid YAML: {reason}.") from error
 
 
 def read_json(path: Path) -> Any:

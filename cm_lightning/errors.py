@@ -1,7 +1,24 @@
 """Errors that the user can fix: the command line prints their message instead of a traceback."""
 
+import errno
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+
+# Errors of the operating system that a user can remedy: permissions, full or failing disks, and impossible names.
+SYSTEM_ERRORS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+}
 
 
 class InputError(ValueError):
@@ -20,6 +37,11 @@ class MissingInputError(InputError, FileNotFoundError):
 
 class UsageError(InputError):
     """A command line is invalid for its subcommand."""
+
+
+def is_system_error(error: BaseException) -> bool:
+    """Return whether the operating system refuses to read or write a file, which a user can remedy."""
+    return isinstance(error, OSError) and error.errno in SYSTEM_ERRORS
 
 
 def suggestion(name: str, names: Iterable[str], show: Callable[[str], str] = str) -> str:

@@ -1,7 +1,6 @@
 """Entry point of the command line. It imports only what the chosen subcommand needs."""
 
 import argparse
-import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -10,25 +9,10 @@ import cm_lightning
 from cm_lightning.commands import OWN_COMMANDS
 from cm_lightning.commands.stages import STAGES, check_options
 from cm_lightning.config_files import check_config_files
-from cm_lightning.errors import InputError, UsageError, suggestion
+from cm_lightning.errors import InputError, UsageError, is_system_error, suggestion
 from cm_lightning.interruption import CONTINUE, Terminated, stop_signals_as_exceptions
 
 SUBCOMMANDS = STAGES | OWN_COMMANDS
-# Errors of the operating system that a user can remedy: permissions, full or failing disks, and impossible names.
-SYSTEM_ERRORS = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.ESTALE,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -66,7 +50,7 @@ def run(argv: list[str]) -> None:
     try:
         _run(argv)
     except OSError as error:
-        if isinstance(error, InputError) or error.errno not in SYSTEM_ERRORS:
+        if not is_system_error(error):
             raise
         place = "A file" if error.filename is None else error.filename
         raise InputError(f"{place} cannot be read or written: {error.strerror}.") from error

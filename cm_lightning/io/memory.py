@@ -50,7 +50,7 @@ def check_memory(path: Path, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> 
 
 
 def _left_by_control_groups() -> list[int]:
-    """Return what the limits of the own control group and of the groups above it leave (cgroup version 2)."""
+    """Return the memory left by the limits of the control group of this process and of those above it (version 2)."""
     try:
         line = next(line for line in OWN_CONTROL_GROUP.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):

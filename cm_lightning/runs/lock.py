@@ -51,9 +51,9 @@ class RunLock:
 
     def release(self) -> None:
         """Release the lock. If the run has written nothing else, its folder and that of the experiment are removed."""
-        if [path.name for path in self._folder.iterdir()] == [LOCK_FILE]:
-            (self._folder / LOCK_FILE).unlink()
-            with suppress(OSError):  # the experiment has other folds
+        with suppress(OSError):  # the experiment has other folds, or the folder was removed
+            if [path.name for path in self._folder.iterdir()] == [LOCK_FILE]:
+                (self._folder / LOCK_FILE).unlink()
                 self._folder.rmdir()
                 self._folder.parent.rmdir()
         self._file.close()

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cm_lightning.config_files import check_config_file
+from cm_lightning.config_files import read_config_file
 from cm_lightning.errors import InputError
 
 Settings = dict[str, Any]
@@ -67,8 +65,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         InputError: The file contains no settings in YAML.
     """
-    check_config_file(path)
-    settings = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    settings = read_config_file(path)
     if not isinstance(settings, dict):
         raise InputError(f"{path} contains {type(settings).__name__}; expected the settings of a run.")
     return settings
