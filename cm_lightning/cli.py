@@ -41,6 +41,7 @@ from cm_lightning.callbacks import (
     WorstCasePictures,
 )
 from cm_lightning.callbacks.checkpoints import BestCheckpoint, CompleteCheckpointIO, LastCheckpoint
+from cm_lightning.callbacks.trainer_state import fold_folder
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.classes import ClassValues, resolve_classes, written_values
@@ -62,6 +63,7 @@ from cm_lightning.tasks import BaseTask, DeepAtlasTask
 from cm_lightning.tasks.base import Stage
 from cm_lightning.tracking.loggers import ResumableCSVLogger, WandbRunLogger
 from cm_lightning.tracking.policy import RunIdentity, WandbSettings, resolve_mode
+from cm_lightning.writing import write_text
 
 # Titles of the groups of options in the help, by the name of an option of the group.
 TITLES = {
@@ -93,10 +95,15 @@ CALLBACKS: tuple[type[Callback], ...] = (
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes the resolved settings to the folder of the run, and sends those of ``fit`` to W&B."""
+    """Writes the resolved settings to the folder of the run, and sends those of ``fit`` to W&B.
+
+    Lightning would write them to the final file, of which a full disk leaves 0 bytes.
+    """
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Send the nested settings to W&B (only in ``fit``)."""
+        """Write the settings, and send them nested to W&B (only in ``fit``)."""
+        file = fold_folder(trainer).path / self.config_filename
+        write_text(file, self.parser.dump(self.config, skip_none=False))
         settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_link_targets=False))
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger) and stage == "fit":
@@ -554,13 +561,14 @@ def _build(
     # Notes of Lightning that a user cannot act on, since the folder and its checkpoints are chosen by the command line.
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*dirpath has changed.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_useful)
     command_line(
         stage,
         model_class=BaseTask,
         datamodule_class=UltrasoundDataModule,
         save_config_callback=RunConfig,
-        save_config_kwargs={"overwrite": True},
+        save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults={"callbacks": [callback() for callback in CALLBACKS]},
         subclass_mode_model=True,
         auto_configure_optimizers=False,

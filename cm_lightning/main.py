@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -25,6 +26,8 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         InputError: The input is invalid and ``args`` were given.
     """
+    # Log files of libraries on a full disk would print a traceback for every line.
+    logging.raiseExceptions = False
     try:
         with stop_signals_as_exceptions():
             run(sys.argv[1:] if args is None else list(args))

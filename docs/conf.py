@@ -30,6 +30,7 @@ exclude_patterns = [
     "_build",
     "gallery",
     "measurements/results/*/tables/*",
+    "measurements/results/raters/**",
 ]
 templates_path = ["_templates"]
 

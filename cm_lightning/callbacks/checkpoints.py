@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 
 from cm_lightning.errors import InputError
-from cm_lightning.runs.writing import replaced
+from cm_lightning.writing import replaced
 
 
 class LastCheckpoint(ModelCheckpoint):

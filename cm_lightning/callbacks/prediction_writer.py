@@ -28,6 +28,7 @@ from cm_lightning.io.slicer import segmentation_template
 from cm_lightning.tasks import BaseTask, SegmentationTask
 from cm_lightning.tasks.base import Prediction
 from cm_lightning.tasks.native import NativeFrames
+from cm_lightning.writing import write_table
 
 SegmentationFormat = Literal["nii.gz", "seg.nrrd"]
 MapType = Literal["float32", "uint16"]
@@ -229,7 +230,7 @@ class _CaseFiles:
         for number, temporary in zip(numbers, waiting, strict=True):
             temporary.replace(self._path(_sample_name(number), self._label_suffix))
         table = pd.Series(plausibility[order].tolist(), pd.Index(numbers, name="sample"), name="plausibility")
-        table.to_csv(self._path("samples", ".csv"))
+        write_table(self._path("samples", ".csv"), table.reset_index())
 
     def remove_others(self) -> None:
         """Remove files of an earlier prediction of this case, which had other settings."""

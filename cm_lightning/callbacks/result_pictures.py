@@ -21,8 +21,12 @@ from cm_lightning.runs import FoldFolder
 from cm_lightning.tasks import BaseTask
 from cm_lightning.tasks.distributed import gather_cases
 from cm_lightning.tracking.loggers import WandbRunLogger
+from cm_lightning.tracking.policy import CASE_PICTURES
 from cm_lightning.tracking.publishing import publish_figure
+from cm_lightning.writing import write_table
 
+# Key of the pictures of the worst cases.
+WORST_CASES = f"{CASE_PICTURES}test/worst"
 # Maximum number of rows of a table in loggers.
 MAX_ROWS = 100
 
@@ -32,7 +36,7 @@ class CaseTable(Callback):
 
     Each row contains the mean over classes of the metrics of the study, and the Dice of every class. If either the
     prediction or the label of a class is empty, its metrics have their worst values. Loggers show up to 100 rows, W&B
-    also the pictures of the worst cases.
+    also the pictures of the worst cases, as ``media/test/worst``.
     """
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -41,7 +45,7 @@ class CaseTable(Callback):
             return
         folder = fold_folder(trainer)
         table = case_table(pl_module.test_rows)
-        table.to_csv(folder.test_cases, index=False)
+        write_table(folder.test_cases, table)
         shown = table.head(MAX_ROWS).round(4)
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger):
@@ -105,22 +109,26 @@ class ConfusionPicture(Callback):
             return
         folder, names = fold_folder(trainer), ["background", *pl_module.class_names]
         counts = np.sum(list(cases.values()), axis=0)
-        pd.DataFrame(counts, index=pd.Index(names, name="label"), columns=names).to_csv(folder.test_confusion)
+        write_table(folder.test_confusion, pd.DataFrame(counts, pd.Index(names, name="label"), names).reset_index())
         figure = confusion_plot(counts, names)
         save_figure(figure, folder.pictures / "confusion.png")
         publish_figure(trainer, "plots/confusion", figure)
 
 
 def _log_cases(logger: WandbRunLogger, cases: pd.DataFrame, folder: FoldFolder) -> None:
-    """Log the table of cases with their pictures, if these are logged."""
+    """Log the table of cases and, if pictures of patients are logged, those of the worst cases.
+
+    The pictures are not in the table, from which they could not be removed before an upload.
+    """
     import wandb
 
-    pictures: list[wandb.Image | None] = []
-    for case in cases["case"]:
-        file = folder.test_picture(case)
-        pictures.append(wandb.Image(str(file)) if logger.shows_patients and file.is_file() else None)
-    table = wandb.Table(dataframe=cases.assign(picture=pd.Series(pictures, dtype=object)))
-    logger.log_metrics({"tables/test_cases": table})
+    values: dict[str, Any] = {"tables/test_cases": wandb.Table(dataframe=cases)}
+    if logger.shows_patients:
+        files = {case: folder.test_picture(case) for case in cases["case"]}
+        drawn = [wandb.Image(str(file), caption=case) for case, file in files.items() if file.is_file()]
+        if drawn:
+            values[WORST_CASES] = drawn
+    logger.log_metrics(values)
 
 
 def case_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from cm_lightning.metrics.summary import summarise
 from cm_lightning.metrics.summary_file import nested_summary
 from cm_lightning.runs import versions
 from cm_lightning.tasks import BaseTask
+from cm_lightning.writing import write_table, write_text
 
 
 class ResultTable(Callback):
@@ -34,20 +35,18 @@ class ResultTable(Callback):
             for policy in ("worst", "detected")
         ]
         summary = pd.concat(summaries).assign(grouping=rows["grouping"].iloc[0], unit=rows["unit"].iloc[0])
-        summary.to_csv(folder.test_summary, index=False)
+        write_table(folder.test_summary, summary)
         plain = rows[rows["postprocessing"] == "none"]
-        folder.summary.write_text(json.dumps(nested_summary(plain), indent=1))
+        write_text(folder.summary, json.dumps(nested_summary(plain), indent=1))
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, UltrasoundDataModule):
             rows, levels, calibration = (table.assign(fold=data.fold) for table in (rows, levels, calibration))
             plan = {**data.test_plan(), "made_with": versions()}
-            folder.test_plan.write_text(json.dumps(plan, indent=1))
-        levels.to_csv(folder.test_levels, index=False)
-        calibration.to_csv(folder.test_calibration, index=False)
-        # This file marks a fold as finished. It is written last, and renamed when it is complete.
-        partial = folder.test_metrics.with_suffix(".csv.partial")
-        rows.to_csv(partial, index=False)
-        partial.replace(folder.test_metrics)
+            write_text(folder.test_plan, json.dumps(plan, indent=1))
+        write_table(folder.test_levels, levels)
+        write_table(folder.test_calibration, calibration)
+        # This file marks a fold as finished, and is written last.
+        write_table(folder.test_metrics, rows)
         worst = summary[summary["policy"] == "worst"]
         for name, part in worst.groupby("postprocessing", sort=False):
             Console().print(_table(rows[rows["postprocessing"] == name], part, str(name)))

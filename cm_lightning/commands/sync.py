@@ -6,18 +6,19 @@ from pathlib import Path
 from cm_lightning.parsing import run_function
 
 
-def sync(folders: list[Path], dry_run: bool = False) -> None:
+def sync(folders: list[Path], pictures: bool = False, dry_run: bool = False) -> None:
     """Upload the offline W&B runs of folds, experiments or whole output folders.
 
     Unlike the command ``wandb sync``, it also uploads the tables of folders that were copied from another machine.
 
     Args:
         folders: Folders of folds or experiments, or folders that contain them.
+        pictures: Whether to upload the pictures of cases, which show patients. By default they stay on this machine.
         dry_run: Only correct the paths in the files of the runs and list them, without uploading them.
     """
     from cm_lightning.tracking.sync import sync
 
-    sync(folders, dry_run)
+    sync(folders, pictures, dry_run)
 
 
 def run(argv: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from cm_lightning.confmap.recording import Recording
 from cm_lightning.drawing.figures import figure_pixels
 from cm_lightning.drawing.panels import CONFIDENCE, Panel, draw_panels
+from cm_lightning.writing import replaced
 
 # Frames of an animation, of which longer sequences show a part.
 MAX_FRAMES = 20
@@ -74,11 +75,14 @@ def save_preview(path: Path, recording: Recording, frames: NDArray[np.int64], ma
         Image.fromarray(figure_pixels(draw_preview(recording, frame, confidence)))
         for frame, confidence in zip(frames.tolist(), maps, strict=True)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    animation = {"save_all": True, "append_images": pictures[1:], "duration": MILLISECONDS_PER_FRAME, "loop": 0}
-    pictures[0].save(partial, format=path.suffix[1:], **(animation if len(pictures) > 1 else {}))
-    partial.replace(path)
+    animation: dict[str, Any] = {
+        "save_all": True,
+        "append_images": pictures[1:],
+        "duration": MILLISECONDS_PER_FRAME,
+        "loop": 0,
+    }
+    with replaced(path) as partial:
+        pictures[0].save(partial, **(animation if len(pictures) > 1 else {}))
 
 
 def _widen(line: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TextIO
 
+from cm_lightning.writing import named_errors, replaced
+
 NAME = "confmap.csv"
 
 
@@ -85,18 +87,20 @@ class ResultTable:
         self.rows[row.file] = row
         is_new = not self._path.is_file()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            _write([row], file, header=is_new)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with named_errors(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
+                _write([row], file, header=is_new)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            if is_new:
+                self._path.unlink(missing_ok=True)
+            raise
 
     def save(self) -> None:
         """Write all rows anew, so that each input has one row."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_name(f".{NAME}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with replaced(self._path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             _write(self.rows.values(), file, header=True)
-        partial.replace(self._path)
 
 
 def _write(rows: Iterable[Row], file: TextIO, header: bool) -> None:

@@ -8,6 +8,7 @@ from cm_lightning.evaluation.pooling import pool_folds
 from cm_lightning.metrics import METRICS
 from cm_lightning.metrics.summary import summarise
 from cm_lightning.runs import ExperimentFolder
+from cm_lightning.writing import write_table
 
 
 def write_summary(experiment: ExperimentFolder) -> None:
@@ -21,10 +22,8 @@ def write_summary(experiment: ExperimentFolder) -> None:
     """
     rows = pool_folds(experiment)
     summaries = {policy: summarise(rows, policy) for policy in ("worst", "detected")}
-    rows.to_csv(experiment.metrics, index=False)
-    pd.concat([table.assign(policy=policy) for policy, table in summaries.items()]).to_csv(
-        experiment.summary, index=False
-    )
+    write_table(experiment.metrics, rows)
+    write_table(experiment.summary, pd.concat([table.assign(policy=policy) for policy, table in summaries.items()]))
     # Results with and without post-processing are pooled as two models.
     summary = summaries["worst"]
     for model in dict.fromkeys(rows["model"]):

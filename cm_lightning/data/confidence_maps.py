@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from cm_lightning.data.cases import file_digest
 from cm_lightning.data.frames import to_frames, to_volume
 from cm_lightning.data.resampling import FRAMES_AT_ONCE
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.writing import replaced
 
 # Maps are stored as 16-bit fractions of 1, which takes half the space of float32, with errors of at most 8e-6.
 LEVELS = np.iinfo(np.uint16).max
@@ -158,24 +158,21 @@ class ConfidenceCache:
         """
         path = self.path(image_file)
         header = {"descr": "<u2", "fortran_order": False, "shape": to_frames(image).shape}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".partial", delete=False) as partial:
-            try:
-                np.lib.format.write_array_header_1_0(partial, header)
+        try:
+            with replaced(path, is_shared=True) as partial, partial.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
                 digest = _new_digest()
                 for maps in frame_maps(self.solver, image, geometry):
                     values = np.round(maps.astype(np.float64) * LEVELS).astype("<u2").tobytes()
                     digest.update(values)
-                    partial.write(values)
+                    file.write(values)
                     yield len(maps)
                 # Readers of NumPy files ignore bytes after the values.
-                partial.write(digest.digest())
-            except BaseException as error:
-                Path(partial.name).unlink()
-                if isinstance(error, ValueError) and not isinstance(error, InputError):
-                    raise InputError(f"The confidence map of {image_file} cannot be computed: {error}") from error
+                file.write(digest.digest())
+        except ValueError as error:
+            if isinstance(error, InputError):
                 raise
-        Path(partial.name).replace(path)
+            raise InputError(f"The confidence map of {image_file} cannot be computed: {error}") from error
 
 
 def _new_digest() -> Any:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import numpy as np
 from cm_lightning.config_files import read_json
 from cm_lightning.data.cases import Case
 from cm_lightning.errors import InputError
+from cm_lightning.writing import write_text
 
 SplitName = Literal["study", "kfold", "official"]
 
@@ -138,14 +138,8 @@ def load_or_make_folds(path: Path, cases: list[Case], split: SplitName, n_folds:
     places = {case.id: [case.patient, case.subset] for case in cases}
     if not path.is_file():
         folds = make_folds(cases, split, n_folds, seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(
-            json.dumps(
-                {**settings, "patients": patients, "cases": places, "folds": [asdict(f) for f in folds]}, indent=1
-            )
-        )
-        partial.replace(path)
+        contents = {**settings, "patients": patients, "cases": places, "folds": [asdict(fold) for fold in folds]}
+        write_text(path, json.dumps(contents, indent=1), is_shared=True)
         return folds
     stored = _read_split(path)
     for key, value in settings.items():

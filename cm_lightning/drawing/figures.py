@@ -7,16 +7,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cm_lightning.writing import replaced
 
-def save_figure(figure: Figure, path: Path) -> None:
+
+def save_figure(figure: Figure, path: Path, dpi: float | None = None) -> None:
     """Save a figure, and create its folder if necessary.
 
     Args:
         figure: The figure.
         path: Image file, such as a PNG file.
+        dpi: Resolution in dots per inch; that of the figure by default.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replaced(path) as partial:
+        figure.savefig(partial, dpi=dpi or "figure")
 
 
 def figure_pixels(figure: Figure) -> NDArray[np.uint8]:

@@ -8,7 +8,9 @@ from pathlib import Path
 import jinja2
 from matplotlib.figure import Figure
 
+from cm_lightning.drawing import save_figure
 from cm_lightning.evaluation.report_table import ReportTable
+from cm_lightning.writing import write_text
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ page.title }}</title><style>
@@ -77,11 +79,10 @@ class Page:
             for stale in output.glob(pattern):
                 stale.unlink()
         write_tables(self.tables, output / "tables")
-        (output / "figures").mkdir(parents=True, exist_ok=True)
         first, last = ([self._draw(drawing, output) for drawing in part] for part in (self.first, self.figures))
         worst = [(model, [_embed(path) for path in paths]) for model, paths in self.worst]
         html = jinja2.Environment(autoescape=True).from_string(PAGE)
-        (output / "report.html").write_text(html.render(page=self, first=first, last=last, worst=worst))
+        write_text(output / "report.html", html.render(page=self, first=first, last=last, worst=worst))
         before, after = (
             [f"## {title}\n\n![{title}](figures/{name}.png)\n" for name, title, _ in part] for part in (first, last)
         )
@@ -91,24 +92,23 @@ class Page:
             *(table.to_markdown() for table in self.tables),
             *after,
         ]
-        (output / "report.md").write_text("\n".join([*parts, f"{self.provenance}\n"]))
+        write_text(output / "report.md", "\n".join([*parts, f"{self.provenance}\n"]))
         return output / "report.html"
 
     def _draw(self, drawing: Drawing, output: Path) -> tuple[str, str, str]:
         name, title, figure = drawing
-        figure.savefig(output / "figures" / f"{name}.png", dpi=130)
+        save_figure(figure, output / "figures" / f"{name}.png", dpi=130)
         figure.set_layout_engine(None)  # the layout is known, and computing it again takes longer than drawing
-        figure.savefig(output / "figures" / f"{name}.svg")
+        save_figure(figure, output / "figures" / f"{name}.svg")
         return name, title, _embed(output / "figures" / f"{name}.png")
 
 
 def write_tables(tables: Sequence[ReportTable], folder: Path) -> None:
     """Write each table as Markdown, LaTeX and CSV files."""
-    folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
-        (folder / f"{table.name}.md").write_text(table.to_markdown())
-        (folder / f"{table.name}.tex").write_text(table.to_latex())
-        (folder / f"{table.name}.csv").write_text(table.to_csv())
+        write_text(folder / f"{table.name}.md", table.to_markdown())
+        write_text(folder / f"{table.name}.tex", table.to_latex())
+        write_text(folder / f"{table.name}.csv", table.to_csv())
 
 
 def _embed(path: Path) -> str:

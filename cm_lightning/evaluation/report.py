@@ -28,6 +28,7 @@ from cm_lightning.evaluation.tables import (
 )
 from cm_lightning.metrics import METRICS
 from cm_lightning.runs import versions
+from cm_lightning.writing import write_table
 
 
 def write_report(
@@ -60,11 +61,13 @@ def write_report(
     results = Results(finished, choose_comparisons(finished.models, baseline, compare), family, margins)
     check_margins(margins, results)
     tables = make_tables(results)
-    output.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(output / "rows.csv", index=False)
-    results.values.to_csv(output / "values.csv", index=False)
-    finished.levels.to_csv(output / "levels.csv", index=False)
-    finished.calibration.to_csv(output / "calibration.csv", index=False)
+    for name, table in (
+        ("rows", rows),
+        ("values", results.values),
+        ("levels", finished.levels),
+        ("calibration", finished.calibration),
+    ):
+        write_table(output / f"{name}.csv", table)
     grouping, unit = rows["grouping"].iloc[0], rows["unit"].iloc[0]
     tested = "; ".join(
         f"{number} folds with {packages or 'unknown versions'}" for packages, number in finished.versions().items()

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -24,6 +23,7 @@ from cm_lightning.inference.predictor import Predictor
 from cm_lightning.io import Axes, read_image
 from cm_lightning.runs import FoldFolder, versions
 from cm_lightning.tasks import SegmentationTask
+from cm_lightning.writing import replaced, write_text
 
 SUFFIXES = (".onnx", ".pt2")
 # Largest difference of probabilities between the checkpoint and the exported file.
@@ -84,9 +84,7 @@ def export_network(checkpoint: Path, output: Path, image: Path | None = None) ->
     trained = load_task(checkpoint, "checkpoint")
     module = ExportedNetwork(trained.task).eval()
     inputs = example_input(trained, image or _image_of_run(trained))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.stem}.{os.getpid()}.partial{output.suffix}")
-    try:
+    with replaced(output) as partial:
         has_batches, run = (_write_onnx if output.suffix == ".onnx" else _write_program)(module, inputs, partial)
         with torch.inference_mode():
             expected, found = module(inputs).softmax(dim=1), run(inputs).softmax(dim=1)
@@ -97,13 +95,7 @@ def export_network(checkpoint: Path, output: Path, image: Path | None = None) ->
                 f"expected at most {TOLERANCE:g}. Nothing was written."
             )
         text = json.dumps(describe(trained, inputs, has_batches, difference), indent=2)
-        description = output.with_suffix(".json")
-        unfinished = description.with_name(f".{description.name}.{os.getpid()}.partial")
-        unfinished.write_text(text + "\n")
-        partial.replace(output)
-        unfinished.replace(description)
-    finally:
-        partial.unlink(missing_ok=True)
+        write_text(output.with_suffix(".json"), text + "\n")
     return difference
 
 

@@ -13,13 +13,13 @@ from cm_lightning.errors import InputError
 from cm_lightning.inspection.configuration import configuration
 from cm_lightning.inspection.data_set import DataSet, assess, check
 from cm_lightning.inspection.detection import detect_layout, orphans
-from cm_lightning.inspection.files import write_text
 from cm_lightning.inspection.findings import Findings
 from cm_lightning.inspection.measuring import Measuring, measure_case
 from cm_lightning.inspection.orienting import better_axes
 from cm_lightning.inspection.page import MAX_PICTURES, page
 from cm_lightning.inspection.settings import DataSettings
 from cm_lightning.inspection.table import case_rows, csv_text, make_console, print_report
+from cm_lightning.writing import write_text
 
 # Largest number of cases in which the network searches the insonified region; other domains take no time.
 MAX_SEARCHES = 24

@@ -14,6 +14,7 @@ from cm_lightning.io.axes import Axes
 from cm_lightning.io.dicom import dicom_region, read_dicom_header
 from cm_lightning.io.formats import DICOM_SUFFIXES, PICTURE_SUFFIXES, VOLUME_SUFFIXES, is_dicom, is_image
 from cm_lightning.io.images import read_image
+from cm_lightning.writing import write_text
 
 # Largest relative difference between the aspect ratios of two frames that have the same geometry at different sizes.
 MAX_ASPECT_DIFFERENCE = 0.01
@@ -110,7 +111,7 @@ def write_geometry(path: Path, geometry: Geometry, shape: tuple[int, int]) -> No
     Raises:
         ValueError: The geometry is a mask.
     """
-    path.write_text(json.dumps({**geometry_to_dict(geometry), "shape": list(shape)}, indent=2) + "\n")
+    write_text(path, json.dumps({**geometry_to_dict(geometry), "shape": list(shape)}, indent=2) + "\n")
 
 
 def _read_numbers(path: Path) -> tuple[Geometry, tuple[int, int] | None]:

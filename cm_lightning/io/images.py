@@ -28,6 +28,7 @@ from cm_lightning.io.nifti import read_nifti
 from cm_lightning.io.nrrd import read_nrrd
 from cm_lightning.io.pictures import read_picture
 from cm_lightning.io.video import read_video
+from cm_lightning.writing import replaced
 
 __all__ = [
     "SUFFIXES",
@@ -100,12 +101,12 @@ def write_nifti(
         affine: Affine matrix from voxel to world coordinates (RAS, in mm), ``(4, 4)``.
         display_range: Values that viewers show as black and as white, for a uniform display of a quantity.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
     if display_range is not None:
         image.header["cal_min"], image.header["cal_max"] = display_range
-    nibabel.save(image, path)
+    with replaced(path) as partial:
+        nibabel.save(image, partial)
 
 
 def write_meta_image(path: Path, array: NDArray[np.generic], spacing: tuple[float, ...]) -> None:
@@ -115,8 +116,15 @@ def write_meta_image(path: Path, array: NDArray[np.generic], spacing: tuple[floa
         path: File with the suffix ``.mha``.
         array: Array with the axes (x, y, z).
         spacing: Voxel size in mm along these axes.
+
+    Raises:
+        InputError: The file cannot be written, for example because the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(np.ascontiguousarray(np.transpose(array)))
     image.SetSpacing(spacing)
-    sitk.WriteImage(image, str(path), useCompression=True)
+    with replaced(path) as partial:
+        try:
+            sitk.WriteImage(image, str(partial), useCompression=True)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1].removeprefix("Reason: ")
+            raise InputError(f"{path} cannot be written: {reason}.") from error

@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 
-from cm_lightning.runs.writing import replaced
+from cm_lightning.writing import write_text
 
 
 def mark_finished(path: Path, epochs: int) -> None:
@@ -14,5 +14,4 @@ def mark_finished(path: Path, epochs: int) -> None:
         path: JSON file.
         epochs: Number of trained epochs.
     """
-    with replaced(path) as partial:
-        partial.write_text(json.dumps({"epochs": epochs, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}) + "\n")
+    write_text(path, json.dumps({"epochs": epochs, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}) + "\n")

@@ -197,7 +197,7 @@ class FoldFolder:
         Raises:
             InputError: There is an earlier run, and it must not be removed, or there are files of something else.
         """
-        checkpoints = [*self.checkpoints.glob("*.ckpt"), *self.path.glob(SLURM_CHECKPOINTS)]
+        checkpoints = [*self.checkpoints.glob("[!.]*.ckpt"), *self.path.glob(SLURM_CHECKPOINTS)]
         if checkpoints and not overwrite:
             resume = "Resume it with --ckpt_path last, replace" if self.resumable_checkpoint() else "Replace"
             raise InputError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cm_lightning.errors import InputError
+from cm_lightning.writing import write_text
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -80,8 +81,8 @@ def plan_sections(classes: Sequence[str]) -> dict[str, list[PlannedPanel]]:
         "media": [
             PlannedPanel(
                 "media",
-                "Validation cases",
-                [f"media/val/{name}" for name in ("overlay", "confidence", "error", "entropy")],
+                "Validation cases, and the worst test cases",
+                [*(f"media/val/{name}" for name in ("overlay", "confidence", "error", "entropy")), "media/test/worst"],
             ),
             PlannedPanel("media", "Reliability and confusion", ["plots/reliability", "plots/confusion"]),
         ],
@@ -188,9 +189,8 @@ def write_dashboard(workspace: "Workspace", path: Path) -> int:
     Returns:
         Number of panels.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = json.loads(workspace._to_model().model_dump_json(by_alias=True))
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2) + "\n")
     return sum(len(section.panels) for section in workspace.sections)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from cm_lightning.runs import FoldFolder
-from cm_lightning.runs.writing import replaced
+from cm_lightning.writing import named_errors, replaced
 
 Row = Mapping[str, Any]
 
@@ -39,7 +39,8 @@ class AppendingWriter(ExperimentWriter):
     def save(self) -> None:
         """Append the rows that have not been saved yet to the file."""
         number = len(self.metrics)
-        super().save()
+        with named_errors(self._file):
+            super().save()
         self._saved_rows += number
 
     def rewind(self, rows: int, pending: Row | None) -> None:

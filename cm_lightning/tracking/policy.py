@@ -13,9 +13,13 @@ from urllib.parse import urlparse
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from cm_lightning.writing import write_text
+
 if TYPE_CHECKING:
     from wandb import Run
 
+# Beginning of the keys of pictures that show patients.
+CASE_PICTURES = "media/"
 Mode = Literal["auto", "offline", "disabled"]
 # Time limit of the connection in seconds. The default of 90 s would delay all runs on machines without a network.
 SECONDS_TO_CONNECT = 20.0
@@ -176,7 +180,7 @@ def _run_id(files: Path) -> str:
     if not stored.is_file():
         # An agent of a sweep sets the id of its run; in other shells, several folds would share it.
         agent = os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID")
-        stored.write_text(agent or secrets.token_hex(4))
+        write_text(stored, agent or secrets.token_hex(4))
     return stored.read_text().strip()
 
 

@@ -16,6 +16,7 @@ from skimage.transform import resize
 
 from cm_lightning.drawing import GREY, Panel, class_colour, figure_pixels
 from cm_lightning.tracking.loggers import WandbRunLogger
+from cm_lightning.tracking.policy import CASE_PICTURES
 
 # Length of the longer side of pictures in pixels, for which a JPEG file has about 15 kB.
 LONGER_SIDE = 384
@@ -66,10 +67,16 @@ def publish_pictures(trainer: Trainer, key: str, pictures: Sequence[Picture], cl
 
     Args:
         trainer: Trainer with the loggers.
-        key: Key of the pictures, such as ``media/val/overlay``.
+        key: Key of the pictures, such as ``media/val/overlay``; it begins with ``media/``, by which ``sync`` leaves
+            pictures out.
         pictures: One picture per case.
         class_names: Names of the classes 1, 2, ... of the masks.
+
+    Raises:
+        ValueError: The key does not begin with ``media/``.
     """
+    if not key.startswith(CASE_PICTURES):
+        raise ValueError(f"The key {key} of pictures of cases must begin with {CASE_PICTURES}.")
     for logger in trainer.loggers:
         if isinstance(logger, WandbRunLogger):
             if logger.shows_patients:

@@ -1,32 +1,37 @@
-"""Upload of offline W&B runs, also from folders that were moved or copied."""
+"""Upload of offline W&B runs, also from moved folders, with pictures of patients only on request."""
 
 import os
-import struct
+import re
+import shutil
 import subprocess
 import sys
-import zlib
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cm_lightning.errors import InputError, MissingInputError
+from cm_lightning.tracking.policy import CASE_PICTURES
+from cm_lightning.tracking.run_file import change_records, find_run_file
 
-# The file of a run is a log in the format of LevelDB (https://github.com/google/leveldb/blob/main/doc/log_format.md)
-# with an additional header, and with the check sum of zlib.
-HEADER_BYTES = 7
-BLOCK_BYTES = 32768
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+if TYPE_CHECKING:
+    from wandb.proto.wandb_internal_pb2 import HistoryItem, Record, SummaryItem  # type: ignore[attr-defined]
+
+# Files of pictures and of their masks in the folder ``files`` of a run.
+PICTURE_FILE = re.compile(rf"media/images/(mask/)?{CASE_PICTURES}.*")
 
 
-def sync(folders: Sequence[Path], dry_run: bool = False) -> None:
+def sync(folders: Sequence[Path], pictures: bool = False, dry_run: bool = False) -> None:
     """Upload all offline runs in folders, also if these were moved.
 
     Args:
         folders: Folders of folds, of experiments, or of all outputs.
+        pictures: Whether to upload pictures of cases, which show patients.
         dry_run: Only correct the paths in the files and list the runs, without uploading them.
 
     Raises:
         MissingInputError: A folder contains no offline runs.
-        InputError: The upload fails.
+        InputError: The upload fails, or pictures cannot be left out.
     """
     runs: list[Path] = []
     for folder in folders:
@@ -35,14 +40,81 @@ def sync(folders: Sequence[Path], dry_run: bool = False) -> None:
             raise MissingInputError(f"{folder} contains no wandb/offline-run-*; expected offline W&B runs.")
         runs += offline
     for run in runs:
-        print(f"{run}: {correct_paths(run)} paths of tables corrected")
+        corrected, number = correct_paths(run), len(list_pictures(run))
+        plan = "are sent" if pictures else "stay here (--pictures true sends them)"
+        print(f"{run}: {corrected} paths of tables corrected; {number} files with pictures of cases {plan}")
     if dry_run:
         return
-    command = [sys.executable, "-m", "wandb", "sync", *(str(run) for run in runs)]
-    if subprocess.run(command, check=False).returncode:
+    with tempfile.TemporaryDirectory() as place:
+        sent = runs
+        if not pictures:
+            sent = [copy_without_pictures(run, Path(place, str(number), run.name)) for number, run in enumerate(runs)]
+        command = [sys.executable, "-m", "wandb", "sync", "--include-synced", *(str(run) for run in sent)]
+        failed = subprocess.run(command, check=False).returncode != 0
+        for run, copy in zip(runs, sent, strict=True):
+            for marker in copy.glob("*.synced"):
+                (run / marker.name).touch()
+    if failed:
         raise InputError(
             "wandb sync has not uploaded all runs (see above); expected a login (wandb login) and a network connection."
         )
+
+
+def list_pictures(run: Path) -> list[Path]:
+    """List the pictures of cases in the folder of a run, with their masks.
+
+    Args:
+        run: The folder ``offline-run-...``.
+
+    Returns:
+        Image files.
+    """
+    files = run / "files"
+    return [path for path in sorted(files.rglob("*")) if path.is_file() and _shows_case(path.relative_to(files))]
+
+
+def copy_without_pictures(run: Path, target: Path) -> Path:
+    """Copy the folder of a run, without pictures of cases and without what is recorded about them.
+
+    Args:
+        run: The folder ``offline-run-...``.
+        target: Folder of the copy, which must not exist.
+
+    Returns:
+        Folder of the copy.
+
+    Raises:
+        InputError: A table contains pictures, as those of earlier versions do.
+    """
+    pictures = set(list_pictures(run))
+    shutil.copytree(
+        run,
+        target,
+        ignore=lambda folder, names: {name for name in names if Path(folder, name) in pictures or name == "logs"},
+    )
+    file = find_run_file(run)
+
+    def leave_out(record: "Record") -> bool:
+        tables = (record.artifact, record.request.log_artifact.artifact)
+        if any(entry.path.startswith("media/images/") for table in tables for entry in table.manifest.contents):
+            raise InputError(
+                f"{run} contains a table with pictures of cases, which cannot be left out; expected --pictures true, "
+                "or a new test with the present version."
+            )
+        before = record.ByteSize()
+        for items in (record.history.item, record.summary.update):
+            kept = [item for item in items if not _key(item).startswith(CASE_PICTURES)]
+            if len(kept) < len(items):
+                del items[:]
+                items.extend(kept)
+        files = [entry for entry in record.files.files if not _shows_case(entry.path)]
+        if len(files) < len(record.files.files):
+            del record.files.files[:]
+            record.files.files.extend(files)
+        return bool(record.ByteSize() != before)
+
+    change_records(file, target / file.name, leave_out)
+    return target
 
 
 def correct_paths(run: Path) -> int:
@@ -58,67 +130,29 @@ def correct_paths(run: Path) -> int:
         MissingInputError: The folder contains no file of a run.
         InputError: The file was not written by W&B, or is damaged.
     """
-    from wandb.proto import wandb_internal_pb2
-
-    file = next(iter(sorted(run.glob("*.wandb"))), None)
-    if file is None:
-        raise MissingInputError(f"{run} contains no .wandb file; expected the folder of an offline run.")
     staged = run.absolute().parent / "data" / "artifacts" / "staging"
-    content = file.read_bytes()
-    payloads, corrected = [], 0
-    for payload in _records(content, file):
-        record = wandb_internal_pb2.Record.FromString(payload)  # type: ignore[attr-defined]
-        entries = [*record.artifact.manifest.contents, *record.request.log_artifact.artifact.manifest.contents]
-        for entry in entries:
-            path = staged / os.path.basename(entry.local_path)  # noqa: PTH119 (it may be a path of another system)
-            if entry.local_path and str(path) != entry.local_path and path.is_file():
-                entry.local_path = str(path)
-                corrected += 1
-        payloads.append(record.SerializeToString() if entries else payload)
-    if corrected:
-        partial = file.with_suffix(".partial")
-        partial.write_bytes(content[:HEADER_BYTES] + b"".join(_framed(payloads)))
-        partial.replace(file)
+    corrected = 0
+
+    def correct(record: "Record") -> bool:
+        nonlocal corrected
+        before = corrected
+        for artifact in (record.artifact, record.request.log_artifact.artifact):
+            for entry in artifact.manifest.contents:
+                path = staged / os.path.basename(entry.local_path)  # noqa: PTH119 (it may be a path of another system)
+                if entry.local_path and str(path) != entry.local_path and path.is_file():
+                    entry.local_path = str(path)
+                    corrected += 1
+        return corrected > before
+
+    file = find_run_file(run)
+    change_records(file, file, correct)
     return corrected
 
 
-def _records(content: bytes, file: Path) -> Iterator[bytes]:
-    """Split the log into records."""
-    if content[:4] != b":W&B":
-        raise InputError(f"{file} does not start with the header of a W&B run.")
-    position, parts = HEADER_BYTES, b""
-    while position + HEADER_BYTES <= len(content):
-        remaining = BLOCK_BYTES - position % BLOCK_BYTES
-        if remaining < HEADER_BYTES:
-            position += remaining
-            continue
-        check, length, kind = struct.unpack_from("<IHB", content, position)
-        data = content[position + HEADER_BYTES : position + HEADER_BYTES + length]
-        if len(data) < length:
-            return  # The process was killed while it was writing this record.
-        if zlib.crc32(data, zlib.crc32(bytes([kind]))) != check or kind not in (FULL, FIRST, MIDDLE, LAST):
-            raise InputError(f"{file} is damaged at byte {position}; expected a log of W&B records.")
-        parts = data if kind in (FULL, FIRST) else parts + data
-        if kind in (FULL, LAST):
-            yield parts
-        position += HEADER_BYTES + length
+def _shows_case(path: Path | str) -> bool:
+    """Return whether a path in the folder ``files`` of a run is that of a picture of a case."""
+    return PICTURE_FILE.fullmatch(Path(path).as_posix()) is not None
 
 
-def _framed(payloads: Sequence[bytes]) -> Iterator[bytes]:
-    """Join records to a log."""
-    position = HEADER_BYTES
-    for payload in payloads:
-        data, kind_if_split, kind_if_complete = payload, FIRST, FULL
-        while True:
-            remaining = BLOCK_BYTES - position % BLOCK_BYTES
-            if remaining < HEADER_BYTES:
-                yield bytes(remaining)
-                position += remaining
-                remaining = BLOCK_BYTES
-            part, data = data[: remaining - HEADER_BYTES], data[remaining - HEADER_BYTES :]
-            kind = kind_if_split if data else kind_if_complete
-            yield struct.pack("<IHB", zlib.crc32(part, zlib.crc32(bytes([kind]))), len(part), kind) + part
-            position += HEADER_BYTES + len(part)
-            if not data:
-                break
-            kind_if_split, kind_if_complete = MIDDLE, LAST
+def _key(item: "HistoryItem | SummaryItem") -> str:
+    return item.key or (item.nested_key[0] if item.nested_key else "")

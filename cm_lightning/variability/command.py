@@ -13,6 +13,7 @@ from cm_lightning.variability.frame import ConsensusName
 from cm_lightning.variability.measuring import measure
 from cm_lightning.variability.page import variability_page
 from cm_lightning.variability.sampling import sample_runs
+from cm_lightning.writing import write_table
 
 
 def compare_variability(
@@ -65,8 +66,7 @@ def compare_variability(
         experiments, sampled or output / "samples", settings, frames, raters, pattern, data_root, accelerator
     )
     results = measure(images, raters, pattern, consensus)
-    output.mkdir(parents=True, exist_ok=True)
     for name in ("measures", "raters", "profiles", "bins", "convergence"):
-        getattr(results, name).to_csv(output / f"{name}.csv", index=False)
+        write_table(output / f"{name}.csv", getattr(results, name))
     measured = [pair for pair in comparisons if {pair.model, pair.baseline} <= set(results.models)]
     return variability_page(results, measured, settings.samples, problems, family).write(output)

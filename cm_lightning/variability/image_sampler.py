@@ -20,6 +20,7 @@ from cm_lightning.errors import InputError
 from cm_lightning.tasks import SegmentationTask
 from cm_lightning.tasks.native import image_confidence, resize_frame
 from cm_lightning.uncertainty import MCDropout, entropy
+from cm_lightning.writing import replaced
 
 # Number of versions in test-time augmentation.
 AUGMENTED_VERSIONS = 20
@@ -71,10 +72,8 @@ class SampledImage:
 
     def save(self, path: Path) -> None:
         """Write the samples to a NumPy file, which is renamed once it is complete."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npz")
-        np.savez_compressed(partial, **{field.name: getattr(self, field.name) for field in fields(self)})
-        partial.rename(path)
+        with replaced(path) as partial:
+            np.savez_compressed(partial, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -26,6 +26,7 @@ from cm_lightning.uncertainty import MCDropout
 from cm_lightning.variability.image_sampler import ImageSampler
 from cm_lightning.variability.rerun import load_data, run_test
 from cm_lightning.variability.results import Key
+from cm_lightning.writing import write_text
 
 INDEX = "images.json"
 
@@ -190,8 +191,7 @@ def _sample_fold(
         stale.unlink()
     run_test(task, data, [ImageSampler(folder, settings, frames, frames_by_case)], accelerator)
     paths = sorted(folder.glob("*.npz"))
-    folder.mkdir(parents=True, exist_ok=True)
-    index.write_text(json.dumps({**key, "sampled": [path.name for path in paths]}))
+    write_text(index, json.dumps({**key, "sampled": [path.name for path in paths]}))
     return paths
 
 

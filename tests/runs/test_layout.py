@@ -10,7 +10,6 @@ import pytest
 from cm_lightning.runs import ExperimentFolder, FoldFolder, find_experiments
 from cm_lightning.runs.layout import check_inside
 from cm_lightning.runs.settings import conflicting_settings, flatten, may_differ
-from cm_lightning.runs.writing import replaced
 
 
 @pytest.fixture
@@ -182,19 +181,3 @@ except ValueError as error:
         assert f"Another process (process {first.pid} on" in second.stdout
         first.kill()
     assert subprocess.run(command, input="\n", capture_output=True, text=True, check=True).stdout == "locked\n"
-
-
-def test_a_file_is_replaced_only_by_a_complete_one(tmp_path):
-    file = tmp_path / "a.csv"
-    with replaced(file) as partial:
-        partial.write_text("old")
-
-    def write_half():
-        with replaced(file) as partial:
-            partial.write_text("ne")
-            raise OSError("full")
-
-    with pytest.raises(OSError, match="full"):
-        write_half()
-    assert file.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]

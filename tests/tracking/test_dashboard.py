@@ -16,7 +16,7 @@ OVERLAP, DISTANCES = "dice|iou|precision|recall|miss_rate|fall_out", "asd|hd"
 LOGGED = re.compile(
     rf"train/(loss|lr)|val/loss|(val|test)/({OVERLAP}|{DISTANCES})/(mean|{'|'.join(CLASSES)})|best/val/dice/mean"
     rf"|mc/entropy/(mean|{'|'.join(CLASSES)})|mc/ece|cm/mean|time/(epoch_s|cases_per_s)"
-    r"|media/val/(overlay|confidence|error|entropy)|tables/(test_cases|cv_folds)|plots/(reliability|confusion|cv_box)"
+    r"|media/test/worst|media/val/(overlay|confidence|error|entropy)|tables/(test_cases|cv_folds)|plots/(reliability|confusion|cv_box)"
     rf"|cv/({OVERLAP}|{DISTANCES})/(mean|std)"
 )
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from urllib.parse import urlparse
@@ -25,7 +26,7 @@ from cm_lightning.tracking.dashboard import MUSCLES, build_dashboard, panel_keys
 from cm_lightning.tracking.loggers import WandbRunLogger
 from cm_lightning.tracking.policy import RunIdentity, WandbSettings, resolve_mode
 from cm_lightning.tracking.publishing import make_picture, publish_pictures
-from cm_lightning.tracking.sync import correct_paths, sync
+from cm_lightning.tracking.sync import correct_paths, list_pictures, sync
 
 KEY = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)*")
 
@@ -219,6 +220,42 @@ def test_copied_folders_can_be_uploaded(folds, tmp_path, monkeypatch, capsys):
     file.write_bytes(file.read_bytes()[:20] + b"?" + file.read_bytes()[21:])
     with pytest.raises(InputError, match="damaged"):
         correct_paths(tested)
+
+
+def test_pictures_of_patients_stay_here_unless_they_are_asked_for(folds, tmp_path, monkeypatch, capsys):
+    run, _, tested = offline_runs(folds / "fold0")
+    sent = []
+
+    def upload(command, check):
+        for folder in map(Path, command[5:]):
+            sent.append(Path(shutil.copytree(folder, tempfile.mkdtemp(dir=tmp_path) + f"/{folder.name}")))
+            next(folder.glob("*.wandb")).with_suffix(".wandb.synced").touch()
+        return subprocess.CompletedProcess(command, 0)
+
+    def sync_without_network(**options):
+        sent.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr("cm_lightning.tracking.sync.subprocess.run", upload)
+            sync([folds / "fold0"], **options)
+
+    sync_without_network()
+    assert "pictures of cases stay here" in capsys.readouterr().out
+    assert [folder.name for folder in sent] == [folder.name for folder in offline_runs(folds / "fold0")]
+    for original, copy in zip(offline_runs(folds / "fold0"), sent, strict=True):
+        before, summary_before = read(original)
+        after, summary_after = read(copy)
+        assert logged_keys(after) == {key for key in logged_keys(before) if not key.startswith("media/")}
+        kept = {key: value for key, value in summary_before["summary"].items() if not key.startswith("media/")}
+        assert summary_after["summary"] == kept
+        assert list_pictures(copy) == []
+        assert list_pictures(original) or original == tested
+        assert b"images/media/" not in next(copy.glob("*.wandb")).read_bytes()
+        assert list(original.glob("*.synced"))
+    assert "media/val/overlay" in logged_keys(read(run)[0])  # the files here keep them
+    assert "media/test/worst" in logged_keys(read(tested)[0])
+    assert list((sent[-1] / "files").rglob("confusion*.png"))
+    sync_without_network(pictures=True)
+    assert [list_pictures(copy) != [] for copy in sent] == [True, True, True]
 
 
 def test_tensorboard_contains_scalars_and_pictures(folds):

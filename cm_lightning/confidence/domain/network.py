@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cm_lightning.writing import replaced
+
 # Side length in cells of the square grid of the network, into which the longer side of a screen is resampled.
 GRID = 192
 # Maximum side length in pixels of the image from which features are computed. Larger images are averaged first.
@@ -203,7 +205,8 @@ def store_network(path: Path, network: RegionNetwork, score: Sequence[float]) ->
     weights = {
         name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in network.state_dict().items()
     }
-    torch.save({"weights": weights, "score": [float(value) for value in score]}, path)
+    with replaced(path) as partial:
+        torch.save({"weights": weights, "score": [float(value) for value in score]}, partial)
 
 
 @lru_cache(maxsize=1)
