@@ -33,12 +33,14 @@ from cm_lightning.callbacks import (
     PredictionWriter,
     ReliabilityPicture,
     ResultTable,
+    Resuming,
     RunProgressBar,
     SegmentationPictures,
     Throughput,
     UncertaintyPictures,
     ValidationMetrics,
     WorstCasePictures,
+    sort_checkpoints,
 )
 from cm_lightning.callbacks.checkpoints import BestCheckpoint, CompleteCheckpointIO, LastCheckpoint
 from cm_lightning.callbacks.trainer_state import fold_folder
@@ -55,7 +57,7 @@ from cm_lightning.models.checkpoints import read_checkpoint
 from cm_lightning.parsing import PlainHelpMixin, ShortErrorMixin, check_exclusive, innermost_reason
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
 from cm_lightning.runs.completion import mark_finished
-from cm_lightning.runs.layout import AUTO, BEST, LAST, check_inside
+from cm_lightning.runs.layout import AUTO, BEST, LAST, check_determined, check_inside
 from cm_lightning.runs.lock import RunLock
 from cm_lightning.runs.settings import RUN_SPECIFIC
 from cm_lightning.runs.sweeps import sweep_experiment
@@ -205,6 +207,8 @@ class CommandLine(LightningCLI):
         config.ckpt_path = find_checkpoint(subcommand, config.ckpt_path, fold)
         if subcommand == "fit" and not config.trainer.fast_dev_run:
             fold.check_owner()
+        check_determined("--checkpoint.dirpath", config.checkpoint.dirpath, fold.checkpoints)
+        check_determined("--trainer.default_root_dir", config.trainer.default_root_dir, fold.path)
         config.checkpoint.dirpath = str(fold.checkpoints)
         config.trainer.default_root_dir = str(fold.path)
         if subcommand == "test":
@@ -354,13 +358,15 @@ class CommandLine(LightningCLI):
             kwargs["plugins"] = [*plugins, CompleteCheckpointIO()]
 
         def build(**options: Any) -> Trainer:
-            callbacks = [*(settings["callbacks"] or []), LogPosition(), *self._best_checkpoint(fold)]
+            callbacks = [*(settings["callbacks"] or []), Resuming(), LogPosition(), *self._best_checkpoint(fold)]
             callbacks.append(last_checkpoint(fold))
             if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
                 callbacks.append(RunProgressBar())
-            return super(CommandLine, self).instantiate_trainer(
+            trainer = super(CommandLine, self).instantiate_trainer(
                 **kwargs, **options, logger=loggers or False, callbacks=callbacks
             )
+            sort_checkpoints(trainer, self._get(self.config_init, "checkpoint"))
+            return trainer
 
         if not isinstance(task, DeepAtlasTask):
             return build()
@@ -561,6 +567,8 @@ def _build(
     # Notes of Lightning that a user cannot act on, since the folder and its checkpoints are chosen by the command line.
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*dirpath has changed.*")
+    # The order of cases is a function of seed and epoch, from which the sampler continues.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_useful)
     command_line(

@@ -25,14 +25,22 @@ def start(*argv):
 
 
 def wait_for(path, process):
-    deadline = time.monotonic() + 240
-    while not path.is_file() and process.poll() is None and time.monotonic() < deadline:
+    """Wait until a process has written a file, and goes on."""
+    started, deadline = time.time(), time.monotonic() + 240
+
+    def is_written():
+        return path.is_file() and path.stat().st_mtime > started
+
+    while not is_written() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert path.is_file()
+    assert is_written()
     time.sleep(1)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],
+)
 def test_a_run_that_was_killed_twice_keeps_all_rows(muscle_arguments, run_folder, number, status):
     arguments = [*muscle_arguments, "--pictures.cases=0", "--uncertainty.cases=0", "--data.num_workers=2"]
     last = run_folder / "checkpoints" / "last.ckpt"

@@ -8,6 +8,7 @@ from cm_lightning.callbacks.prediction_writer import PredictionWriter
 from cm_lightning.callbacks.progress import EpochLines, RunProgressBar
 from cm_lightning.callbacks.result_pictures import CaseTable, ConfusionPicture, ReliabilityPicture
 from cm_lightning.callbacks.result_table import ResultTable
+from cm_lightning.callbacks.resuming import Resuming, sort_checkpoints
 from cm_lightning.callbacks.segmentation_pictures import SegmentationPictures
 from cm_lightning.callbacks.throughput import Throughput
 from cm_lightning.callbacks.uncertainty_pictures import UncertaintyPictures
@@ -25,10 +26,12 @@ __all__ = [
     "PredictionWriter",
     "ReliabilityPicture",
     "ResultTable",
+    "Resuming",
     "RunProgressBar",
     "SegmentationPictures",
     "Throughput",
     "UncertaintyPictures",
     "ValidationMetrics",
     "WorstCasePictures",
+    "sort_checkpoints",
 ]

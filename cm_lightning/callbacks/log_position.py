@@ -1,12 +1,11 @@
 """Position of a checkpoint in the file of logged metrics."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from cm_lightning.callbacks.trainer_state import fold_folder
+from cm_lightning.callbacks.trainer_state import fold_folder, is_inside
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.tracking.loggers import ResumableCSVLogger
 
@@ -53,7 +52,7 @@ class LogPosition(Callback):
         logger, position = _csv_logger(trainer), checkpoint.get(KEY)
         if logger is None or position is None or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
-        if trainer.ckpt_path and Path(trainer.ckpt_path).resolve().is_relative_to(fold_folder(trainer).path.resolve()):
+        if is_inside(trainer.ckpt_path, fold_folder(trainer).path):
             logger.experiment.rewind(**position)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

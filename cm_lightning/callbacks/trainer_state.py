@@ -1,6 +1,7 @@
 """State of the trainer that several callbacks need."""
 
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import Trainer
 
@@ -29,6 +30,11 @@ def check_pictures(name: str, every_n_epochs: int, cases: int) -> None:
 def fold_folder(trainer: Trainer) -> FoldFolder:
     """Return the folder of the run, without the communication between processes of ``trainer.log_dir``."""
     return FoldFolder(Path(trainer.default_root_dir))
+
+
+def is_inside(checkpoint: Any, folder: Path) -> bool:
+    """Return whether a checkpoint lies in a folder, and thus is one of this run."""
+    return bool(checkpoint) and Path(checkpoint).resolve().is_relative_to(folder.resolve())
 
 
 def is_due(trainer: Trainer, every_n_epochs: int) -> bool:

@@ -1,6 +1,7 @@
 """Summary of a cross-validation as one W&B run, created from the folders of the folds."""
 
 import pandas as pd
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from cm_lightning.drawing import figure_pixels
 from cm_lightning.evaluation.comparison import over_seeds, seed_values
@@ -27,10 +28,17 @@ def log_summary_run(experiment: ExperimentFolder, settings: WandbSettings) -> No
     """
     if resolve_mode(settings)[0] == "disabled":
         return
-    import wandb
-
     rows = pool_folds(experiment)
     rows = rows[rows["postprocessing"] == "none"]
+    try:
+        _log(experiment, settings, rows)
+    except Exception as error:  # errors of W&B have no common base class; all results are in files
+        rank_zero_warn(f"The summary of {experiment.name} is not logged to W&B because of an error: {error}")
+
+
+def _log(experiment: ExperimentFolder, settings: WandbSettings, rows: pd.DataFrame) -> None:
+    import wandb
+
     table = fold_table(rows)
     name = experiment.name
     run = start_run(settings, RunIdentity(experiment.path, f"{name}/cv-summary", name, "cv-summary"))

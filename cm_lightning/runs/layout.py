@@ -372,6 +372,24 @@ def check_inside(option: str, value: str, folder: Path) -> None:
         raise InputError(f"{option} {value} is outside of {folder}; expected a name inside this folder.")
 
 
+def check_determined(option: str, value: str | None, folder: Path) -> None:
+    """Check that an option does not set a folder that the name of the experiment determines.
+
+    Args:
+        option: The option.
+        value: Its value. Configurations of other runs contain their folders, which are accepted.
+        folder: Folder that is used.
+
+    Raises:
+        InputError: The option sets another folder.
+    """
+    if value is not None and not any(re.fullmatch(r"fold\d+", part) for part in Path(value).parts[-2:]):
+        raise InputError(
+            f"{option} {value} cannot be used, since the files of this run are in {folder}; expected --output_dir and "
+            "--experiment instead."
+        )
+
+
 def find_experiments(folders: Sequence[Path]) -> list[ExperimentFolder]:
     """Find experiments in folders.
 

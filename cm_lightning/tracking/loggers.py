@@ -3,6 +3,7 @@
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class WandbRunLogger(WandbLogger):
         super().__init__(name=identity.name, save_dir=identity.folder.absolute(), project=settings.project)
         self.settings = settings
         self.identity = identity
+        self._has_failed = False
 
     @property
     @rank_zero_experiment
@@ -108,10 +110,16 @@ class WandbRunLogger(WandbLogger):
         Args:
             call: The function.
         """
+        if self._has_failed:
+            return
         try:
             call()
         except Exception as error:  # Errors such as a full disk must not stop the run.
             import wandb
 
+            self._has_failed = True
+            if isinstance(error, ConnectionError):  # W&B would print it once more at the end of the process
+                with suppress(Exception):
+                    wandb.teardown()
             warnings.warn(f"W&B logging is disabled because of an error: {error}", stacklevel=3)
             self._experiment = wandb.init(mode="disabled", reinit="create_new")

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from cm_lightning.errors import InputError
 from cm_lightning.runs import ExperimentFolder, FoldFolder, find_experiments
-from cm_lightning.runs.layout import check_inside
+from cm_lightning.runs.layout import check_determined, check_inside
 from cm_lightning.runs.settings import conflicting_settings, flatten, may_differ
 
 
@@ -181,3 +182,11 @@ except ValueError as error:
         assert f"Another process (process {first.pid} on" in second.stdout
         first.kill()
     assert subprocess.run(command, input="\n", capture_output=True, text=True, check=True).stdout == "locked\n"
+
+
+def test_folders_of_a_run_cannot_be_set(tmp_path):
+    folder = tmp_path / "outputs" / "muscle" / "fold0" / "checkpoints"
+    check_determined("--checkpoint.dirpath", None, folder)
+    check_determined("--checkpoint.dirpath", "elsewhere/other/fold2/checkpoints", folder)  # configuration of a run
+    with pytest.raises(InputError, match=r"--checkpoint\.dirpath mine cannot be used"):
+        check_determined("--checkpoint.dirpath", "mine", folder)

@@ -7,17 +7,20 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import wandb
 from matplotlib import colormaps
 from PIL import Image
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.sdk.data_types._private import MEDIA_TMP
 
 from cm_lightning.drawing.panels import Panel, Scale
 from cm_lightning.errors import InputError, MissingInputError
@@ -313,6 +316,35 @@ def test_training_continues_without_network_and_after_errors_of_wandb(
     assert sum("disabled because of an error: disk full" in str(warning.message) for warning in caught) == 1
     assert (pd.read_csv(run_folder / "metrics.csv")["epoch"].max()) == 2
     assert len(offline_runs(run_folder)) == 1
+
+
+class KilledService(Callback):
+    def on_train_epoch_end(self, trainer, task):
+        services = [child for child in psutil.Process().children(recursive=True) if "wandb" in child.name()]
+        assert services or trainer.current_epoch > 0
+        for service in services:
+            service.kill()
+
+
+class SweptFiles(Callback):
+    def on_train_epoch_end(self, trainer, task):
+        shutil.rmtree(MEDIA_TMP.name, ignore_errors=True)
+
+
+@pytest.mark.parametrize("event", [KilledService, SweptFiles])
+def test_training_outlives_the_service_and_the_temporary_files_of_wandb(
+    muscle_arguments, run_folder, tmp_path, offline, event
+):
+    file = tmp_path / "callbacks.yaml"
+    file.write_text(f"trainer: {{callbacks: [{{class_path: {__name__}.{event.__name__}}}]}}")
+    try:
+        main(["fit", *muscle_arguments, "--trainer.max_epochs=3", "--pictures.every_n_epochs=1", f"--config={file}"])
+    finally:
+        Path(MEDIA_TMP.name).mkdir(exist_ok=True)
+        with suppress(ConnectionError):
+            wandb.teardown()
+    assert pd.read_csv(run_folder / "metrics.csv")["epoch"].max() == 2
+    assert (run_folder / "finished.json").is_file()
 
 
 def test_pictures_are_written_without_a_logger(muscle_arguments, run_folder, offline):
