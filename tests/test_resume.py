@@ -35,13 +35,13 @@ class EveryStep(Checkpoint):
 
 
 @pytest.fixture
-def checkpoints(tmp_path, run_folder):
-    """Return a configuration that saves a checkpoint after every batch, validation and epoch."""
+def checkpoints(tmp_path):
+    """Return a configuration that saves checkpoints after every batch, and elsewhere after validations and epochs."""
 
     def callback(filename, **options):
         return {
             "class_path": "pytorch_lightning.callbacks.ModelCheckpoint",
-            "init_args": {"dirpath": str(run_folder / "saved"), "filename": filename, "save_top_k": -1, **options},
+            "init_args": {"dirpath": str(tmp_path / "saved"), "filename": filename, "save_top_k": -1, **options},
         }
 
     callbacks = [
@@ -140,24 +140,25 @@ def differences(arguments, run_folder, patterns):
     original = run_folder.with_name("original")
     shutil.copytree(run_folder, original)
     expected, rows = read_last(run_folder), timeless(run_folder)
-    names = sorted({file.name for pattern in patterns for file in (run_folder / "saved").glob(f"{pattern}.ckpt")})
-    assert len(names) >= len(patterns)
+    folders = (run_folder / "saved", run_folder.parents[2] / "saved")
+    files = {file for folder in folders for pattern in patterns for file in folder.glob(f"{pattern}.ckpt")}
+    assert len(files) >= len(patterns)
     found = []
-    for name in names:
+    for file in sorted(files):
         shutil.rmtree(run_folder)
         shutil.copytree(original, run_folder)
-        main(["fit", *arguments, f"--ckpt_path={original.with_name(run_folder.name) / 'saved' / name}"])
+        main(["fit", *arguments, f"--ckpt_path={file}"])
         resumed = read_last(run_folder)
         weights = max(
             float((resumed["state_dict"][key].float() - value.float()).abs().max())
             for key, value in expected["state_dict"].items()
         )
         if weights > 1e-6:
-            found.append((name, "weights", weights))
+            found.append((file.name, "weights", weights))
         for quantity in (learning_rate, best_scores):
             if quantity(resumed) != pytest.approx(quantity(expected), abs=1e-6):
-                found.append((name, quantity.__name__, quantity(resumed), quantity(expected)))
-        found += [(name, *difference) for difference in different_rows(rows, timeless(run_folder))]
+                found.append((file.name, quantity.__name__, quantity(resumed), quantity(expected)))
+        found += [(file.name, *difference) for difference in different_rows(rows, timeless(run_folder))]
     return found
 
 

@@ -8,8 +8,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from cm_lightning.callbacks.trainer_state import fold_folder, is_inside
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.tracking.loggers import ResumableCSVLogger
+from cm_lightning.tracking.metrics_file import AppendingWriter
 
 KEY = "metrics_file"
+RUN_KEY = "metrics_of_run"
 STATE_KEY = "logged_metrics"
 
 
@@ -42,7 +44,9 @@ class LogPosition(Callback):
             step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
             pending = {key: float(value) for key, value in logged.items()}
             pending |= {"epoch": trainer.current_epoch, "step": step}
-        checkpoint[KEY] = {"rows": logger.experiment.rows, "pending": pending}
+        writer = logger.experiment
+        checkpoint[KEY] = {"rows": writer.rows, "pending": pending}
+        checkpoint[RUN_KEY] = _run(trainer, writer, writer.rows)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remove the rows that were logged after the checkpoint, if it is one of this run."""
@@ -52,8 +56,11 @@ class LogPosition(Callback):
         logger, position = _csv_logger(trainer), checkpoint.get(KEY)
         if logger is None or position is None or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
-        if is_inside(trainer.ckpt_path, fold_folder(trainer).path):
-            logger.experiment.rewind(**position)
+        writer = logger.experiment
+        is_of_run = is_inside(trainer.ckpt_path, fold_folder(trainer).path)
+        # Checkpoints of further callbacks may lie in other folders.
+        if is_of_run or checkpoint.get(RUN_KEY) == _run(trainer, writer, position["rows"]):
+            writer.rewind(**position)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue the means of an epoch whose steps are finished, and restore the results of the last validation."""
@@ -100,6 +107,11 @@ def _partial_sums(trainer: Trainer) -> list[dict[str, Any]]:
         for metric in trainer.fit_loop.epoch_loop._results.values()
         if metric.is_tensor and metric.meta.on_epoch and metric.meta.is_mean_reduction and metric.cumulated_batch_size
     ]
+
+
+def _run(trainer: Trainer, writer: AppendingWriter, rows: int) -> dict[str, str]:
+    """Return what identifies the run of a checkpoint: its folder, and the rows that were logged before."""
+    return {"folder": str(fold_folder(trainer).path.resolve()), "digest": writer.digest(rows)}
 
 
 def _csv_logger(trainer: Trainer) -> ResumableCSVLogger | None:

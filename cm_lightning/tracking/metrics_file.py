@@ -1,6 +1,8 @@
 """The file of logged metrics, whose rows survive interruptions of the run."""
 
 import csv
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,15 @@ class AppendingWriter(ExperimentWriter):
     def rows(self) -> int:
         """Number of rows that have been logged, including those of earlier starts of the run."""
         return self._saved_rows + len(self.metrics)
+
+    def digest(self, rows: int) -> str:
+        """Return a digest of the first rows, by which a checkpoint finds the file of its run.
+
+        Args:
+            rows: Number of rows that have been saved.
+        """
+        table = read_rows(self._file)[:rows] if self._file.is_file() else []
+        return hashlib.blake2b(json.dumps([sorted(row.items()) for row in table]).encode()).hexdigest()
 
     def save(self) -> None:
         """Append the rows that have not been saved yet to the file."""
