@@ -14,6 +14,12 @@ from tests.test_main import metrics
 pytestmark = pytest.mark.drill
 
 
+def accept_signals():
+    """Undo what a shell sets for processes in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*argv):
     return subprocess.Popen(
         [sys.executable, "-m", "cm_lightning", *argv],
@@ -21,6 +27,7 @@ def start(*argv):
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True,
+        preexec_fn=accept_signals,
     )
 
 
@@ -58,6 +65,27 @@ def test_a_run_that_was_killed_twice_keeps_all_rows(muscle_arguments, run_folder
     main(["fit", *muscle_arguments, f"--trainer.max_epochs={finished + 2}", "--ckpt_path=auto"])
     assert [int(row["epoch"]) for row in metrics(run_folder) if row["train/loss"]] == list(range(finished + 2))
     assert (run_folder / "finished.json").is_file()
+
+
+def test_a_disk_without_space_costs_only_the_file_that_is_written(muscle_arguments, run_folder):
+    """The limit of the size of files has the effect of a full disk, and needs no disk of its own."""
+    arguments = [*muscle_arguments, "--pictures.cases=0", "--uncertainty.cases=0", "--wandb.mode=disabled"]
+    main(["fit", *arguments, "--trainer.max_epochs=1"])
+    last = run_folder / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2)"
+    code = f"{limit}; from cm_lightning.main import main; main()"
+    command = [sys.executable, "-c", code, "fit", *arguments, "--trainer.max_epochs=3", "--ckpt_path=auto"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert process.returncode == 2
+    assert "Traceback" not in process.stderr
+    assert "checkpoint" in process.stderr.splitlines()[-1]
+    assert "Earlier checkpoints are complete" in process.stderr.splitlines()[-1]
+    assert last.read_bytes() == before
+    assert not [path for path in run_folder.rglob("*") if path.name.startswith(".partial")]
+    assert [path for path in run_folder.rglob("*") if path.is_file() and path.stat().st_size == 0] == []
+    main(["fit", *arguments, "--trainer.max_epochs=3", "--ckpt_path=auto"])
+    assert [int(row["epoch"]) for row in metrics(run_folder) if row["train/loss"]] == [0, 1, 2]
 
 
 def test_a_second_fit_in_the_same_folder_is_refused(muscle_arguments, run_folder):
