@@ -55,7 +55,7 @@ from cm_lightning.interruption import Terminated
 from cm_lightning.metrics import METRICS, SCORE
 from cm_lightning.models.checkpoints import read_checkpoint
 from cm_lightning.parsing import PlainHelpMixin, ShortErrorMixin, check_exclusive, innermost_reason
-from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
+from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten, source_commit, versions
 from cm_lightning.runs.completion import mark_finished
 from cm_lightning.runs.layout import AUTO, BEST, LAST, check_determined, check_inside
 from cm_lightning.runs.lock import RunLock
@@ -97,15 +97,17 @@ CALLBACKS: tuple[type[Callback], ...] = (
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes the resolved settings to the folder of the run, and sends those of ``fit`` to W&B.
+    """Writes resolved settings and versions of the software to the folder of the run, and sends those of ``fit`` to W&B.
 
     Lightning would write them to the final file, of which a full disk leaves 0 bytes.
     """
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the settings, and send them nested to W&B (only in ``fit``)."""
-        file = fold_folder(trainer).path / self.config_filename
-        write_text(file, self.parser.dump(self.config, skip_none=False))
+        made_with = {**versions(), "commit": source_commit() or "unknown"}
+        comment = ", ".join(f"{name} {value}" for name, value in made_with.items())
+        text = f"# Made with {comment}\n{self.parser.dump(self.config, skip_none=False)}"
+        write_text(fold_folder(trainer).path / self.config_filename, text)
         settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_link_targets=False))
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger) and stage == "fit":

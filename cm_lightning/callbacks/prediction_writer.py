@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
@@ -21,14 +22,14 @@ from cm_lightning.callbacks.trainer_state import fold_folder
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.data.cases import Case
-from cm_lightning.drawing import class_colour
+from cm_lightning.drawing import class_colour, colour_table, overlay
 from cm_lightning.errors import InputError
-from cm_lightning.io import Axes, ChannelWriter, FileImage, FrameWriter, is_picture, upright
+from cm_lightning.io import Axes, ChannelWriter, FileImage, FrameWriter, is_picture, read_image, upright
 from cm_lightning.io.slicer import segmentation_template
 from cm_lightning.tasks import BaseTask, SegmentationTask
 from cm_lightning.tasks.base import Prediction
 from cm_lightning.tasks.native import NativeFrames
-from cm_lightning.writing import write_table
+from cm_lightning.writing import replaced, write_table
 
 SegmentationFormat = Literal["nii.gz", "seg.nrrd"]
 MapType = Literal["float32", "uint16"]
@@ -51,8 +52,10 @@ class PredictionWriter(BasePredictionWriter):
 
     Segmentations contain the values of the label files. All predictions are NIfTI files with the geometry of the image
     file, except for the segmentations of 2D image files without physical coordinates (such as PNG), which are PNG
-    files. With MC dropout, expected entropy, mutual information, variance, votes and sampled segmentations are written
-    as well, where ``sample01`` is the most plausible sample, and ``<case>_samples.csv`` contains the plausibilities.
+    files with a colour table, beside a picture ``<case>_overlay.png`` of the image with coloured classes.
+
+    With MC dropout, expected entropy, mutual information, variance, votes and sampled segmentations are written as
+    well, where ``sample01`` is the most plausible sample, and ``<case>_samples.csv`` contains the plausibilities.
 
     The display range in the header of a quantity is the same for all cases. Frames are written as they are predicted,
     so that the memory does not depend on the number of frames. Files appear once they are complete.
@@ -121,6 +124,7 @@ class PredictionWriter(BasePredictionWriter):
                 files.write(part, keep_segmentation=prediction.postprocess is not None)
         if prediction.postprocess is not None:
             files.write_segmentation(prediction.postprocess(files.kept_segmentation()))
+        files.write_overlay()
         if prediction.plausibility is not None:
             files.sort_samples(prediction.plausibility())
         files.remove_others()
@@ -162,6 +166,7 @@ class _CaseFiles:
             self._label_suffix = ".seg.nrrd"
         elif is_picture(case.image) and template.array.ndim == 2:
             self._label_template, self._label_axes, self._label_suffix = template, axes, ".png"
+        self._colours = colour_table(classes)
         values = np.array([0, *classes.values()])
         smallest = np.min_scalar_type(int(values.max())) if values.min() == 0 else np.dtype("int32")
         self._values = values.astype(smallest if smallest.itemsize < 4 else "int32")
@@ -183,7 +188,9 @@ class _CaseFiles:
 
     def open_labels(self, name: str) -> FrameWriter:
         path = self._path(name, self._label_suffix)
-        writer = FrameWriter(path, self._label_template, self._label_axes, self._values.dtype, largest=None)
+        writer = FrameWriter(
+            path, self._label_template, self._label_axes, self._values.dtype, largest=None, colours=self._colours
+        )
         self._labels[name] = writer
         return writer
 
@@ -219,6 +226,17 @@ class _CaseFiles:
             frames = segmentation if segmentation.ndim == 3 else segmentation[..., None]
             self._labels["segmentation"].write(self._values[frames.movedim(-1, 0).cpu().numpy()])
 
+    def write_overlay(self) -> None:
+        """Write a picture with the coloured classes, if the segmentation is a picture."""
+        if self._label_suffix != ".png":
+            return
+        image = read_image(self._case.image).array.astype(np.float64)
+        frame = (image if image.max() <= 255 else image * (255 / image.max())).astype(np.uint8)  # maybe of 16 bits
+        segmentation = read_image(self._path("segmentation", ".png"), is_label=True).array
+        classes = sum(index * (segmentation == value) for index, value in enumerate(self._values))
+        with replaced(self._path("overlay", ".png")) as partial:
+            Image.fromarray(overlay(frame, np.asarray(classes))).save(partial)
+
     def sort_samples(self, plausibility: Tensor) -> None:
         """Number the files of samples in the order of their plausibility, and write the plausibilities."""
         order = plausibility.argsort(descending=True).tolist()
@@ -234,7 +252,7 @@ class _CaseFiles:
 
     def remove_others(self) -> None:
         """Remove files of an earlier prediction of this case, which had other settings."""
-        names = "|".join([*QUANTITIES, "segmentation", "samples", r"sample\d+"])
+        names = "|".join([*QUANTITIES, "segmentation", "overlay", "samples", r"sample\d+"])
         earlier = re.compile(rf"{re.escape(self._case.id)}_({names})(\.nii\.gz|\.png|\.seg\.nrrd|\.csv)")
         for path in self._folder.iterdir():
             if earlier.fullmatch(path.name) and path not in self._written:

@@ -2,6 +2,7 @@
 
 from cm_lightning.drawing.figures import figure_pixels, save_figure
 from cm_lightning.drawing.frames import LargestLabelFrame, frame_spacing
+from cm_lightning.drawing.overlays import colour_table, overlay
 from cm_lightning.drawing.panels import CONFIDENCE, ERRORS, GREY, Panel, Scale, case_panels, class_colour, draw_panels
 from cm_lightning.drawing.reliability import reliability_plot
 
@@ -14,9 +15,11 @@ __all__ = [
     "Scale",
     "case_panels",
     "class_colour",
+    "colour_table",
     "draw_panels",
     "figure_pixels",
     "frame_spacing",
+    "overlay",
     "reliability_plot",
     "save_figure",
 ]

@@ -5,7 +5,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,8 @@ RESERVED_TAGS = re.compile(
     r"(ITK_|NRRD_|Element|Header).*|ObjectType|ObjectSubType|NDims|DimSize|BinaryData.*|CompressedData.*|Offset|Position|"
     r"Origin|Rotation|Orientation|TransformMatrix|CenterOfRotation|AnatomicalOrientation|DistanceUnits"
 )
+# Red, green and blue from 0 to 255.
+Colour = tuple[int, int, int]
 
 
 class FrameWriter:
@@ -60,6 +62,7 @@ class FrameWriter:
         dtype: float32, or uint8 or uint16 for values as fractions of the maximum of the type; for labels also int32.
         display_range: Values that viewers of NIfTI files show as black and as white.
         largest: Value that is the maximum of an integer type. None is for labels, which are stored as they are.
+        colours: Red, green and blue from 0 to 255 of labels, by value. PNG files of uint8 contain them as a palette.
 
     Raises:
         InputError: The suffix is unknown, the axes are not those of the input, or the format does not support the type
@@ -80,6 +83,7 @@ class FrameWriter:
         dtype: np.dtype[Any],
         display_range: tuple[float, float] | None = None,
         largest: float | None = 1.0,
+        colours: Mapping[int, Colour] | None = None,
     ) -> None:
         self._path = path
         # The process id separates simultaneous runs; files with a leading dot are no inputs of a later run.
@@ -95,6 +99,7 @@ class FrameWriter:
         self._frames = elevation[0] if elevation else 1
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._largest = largest
+        self._colours = colours
         self._open_sink = self._choose_sink(template, display_range)
         self._is_in_order = not elevation or (axes.names[-1] == "elevation" and 2 not in axes.reversed)
         self._written = 0
@@ -103,7 +108,9 @@ class FrameWriter:
         self._sink: _Sink | None = None
 
     def _choose_sink(self, template: FileImage, display_range: tuple[float, float] | None) -> "_OpenSink":
-        return _choose_format(self._path, template, self._axes, self._dtype, display_range, self._largest)
+        return _choose_format(
+            self._path, template, self._axes, self._dtype, display_range, self._largest, self._colours
+        )
 
     def __enter__(self) -> Self:
         """Create the temporary file."""
@@ -359,9 +366,10 @@ class _RawSink:
 class _PngSink:
     """PNG file of one frame; a volume with a single frame loses its elevation axis."""
 
-    def __init__(self, file: BinaryIO, elevation: int | None) -> None:
+    def __init__(self, file: BinaryIO, elevation: int | None, palette: bytes | None) -> None:
         self._file = file
         self._elevation = elevation
+        self._palette = palette
         self._parts: list[NDArray[Any]] = []
 
     def append(self, array: NDArray[Any]) -> None:
@@ -373,7 +381,10 @@ class _PngSink:
         picture = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts, axis=-1)
         if self._elevation is not None:
             picture = picture.squeeze(self._elevation)
-        Image.fromarray(np.ascontiguousarray(picture)).save(
+        image = Image.fromarray(np.ascontiguousarray(picture))
+        if self._palette is not None:
+            image.putpalette(self._palette)
+        image.save(
             self._file,
             format="PNG",
             compress_level=COMPRESSION,
@@ -435,6 +446,7 @@ def _choose_format(
     dtype: np.dtype[Any],
     display_range: tuple[float, float] | None,
     largest: float | None,
+    colours: Mapping[int, Colour] | None,
 ) -> _OpenSink:
     """Return the function that starts a file in the format given by its suffix.
 
@@ -457,7 +469,7 @@ def _choose_format(
                     f"{path} can only contain one frame, but the input has {template.array.shape[elevation]}; expected "
                     f"one of the suffixes {', '.join(WRITTEN_SUFFIXES[:-1])}."
                 )
-            return partial(_PngSink, elevation=elevation)
+            return partial(_PngSink, elevation=elevation, palette=_palette(colours) if dtype.itemsize == 1 else None)
         case ".tif":
             return partial(_TiffSink, is_large=template.array.size * dtype.itemsize > MAX_TIFF_BYTES)
         case ".npz":
@@ -471,6 +483,13 @@ def _choose_format(
         case _:
             block = _nifti_header(path, template, dtype, display_range, largest)
             return partial(_RawSink, header=lambda _: block, bits=_gzip_bits(path), is_header_compressed=True)
+
+
+def _palette(colours: Mapping[int, Colour] | None) -> bytes | None:
+    """Return red, green and blue of all values of a byte; values without a colour are grey."""
+    if colours is None:
+        return None
+    return bytes(part for value in range(256) for part in colours.get(value, (value, value, value)))
 
 
 def _nifti_header(

@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
-from skimage.color import label2rgb
 from skimage.transform import resize
 
-from cm_lightning.drawing import GREY, Panel, class_colour, figure_pixels
+from cm_lightning.drawing import GREY, Panel, figure_pixels, overlay
 from cm_lightning.tracking.loggers import WandbRunLogger
 from cm_lightning.tracking.policy import CASE_PICTURES
 
@@ -139,11 +138,5 @@ def _step(trainer: Trainer) -> int:
 def _with_masks(picture: Picture) -> dict[str, Pixels]:
     """Return RGB images, one with each of the masks, by the name of the mask."""
     if not picture.masks:
-        plain = picture.pixels
-        return {"": plain if plain.ndim == 3 else np.repeat(plain[..., None], 3, axis=2)}
-    overlays = {}
-    for name, mask in picture.masks.items():
-        colours = [class_colour(index)[:3] for index in range(1, int(mask.max()) + 1)] or None
-        blended = label2rgb(mask, picture.pixels, colors=colours, alpha=0.4, bg_label=0)  # type: ignore[no-untyped-call]
-        overlays[name] = np.round(255 * blended).astype(np.uint8)
-    return overlays
+        return {"": overlay(picture.pixels, np.zeros(picture.pixels.shape[:2], np.uint8))}
+    return {name: overlay(picture.pixels, mask) for name, mask in picture.masks.items()}

@@ -144,7 +144,17 @@ def test_pictures_keep_their_orientation(tmp_path, rng):
     folder = predict(task, images, tmp_path, {"layout": "folder"})
     names = {path.name for path in folder.iterdir() if "segmentation" in path.name}
     assert names == {"a.png_segmentation.png", "a.nii.gz_segmentation.nii.gz", "b_segmentation.png"}
-    assert Image.open(folder / "b_segmentation.png").size == (40, 24)
+    segmentation = Image.open(folder / "b_segmentation.png")
+    assert segmentation.size == (40, 24)
+    overlay = np.asarray(Image.open(folder / "b_overlay.png")).astype(float)
+    image = np.asarray(Image.open(images / "b.png")).astype(float)[..., None]
+    # Values above 255 need 16 bits, for which PNG files have no colour table.
+    assert segmentation.mode == "I;16"
+    classes = np.asarray(segmentation)
+    assert set(np.unique(classes)) > {0}
+    np.testing.assert_allclose(overlay[classes == 0], image[classes == 0].repeat(3, axis=1), atol=1)
+    red = np.array([228, 26, 28])
+    np.testing.assert_allclose(overlay[classes == 2], 0.6 * image[classes == 2] + 0.4 * red, atol=1.5)
     # Files of volumes begin with x, so that viewers show them upright.
     confidence = nibabel.load(folder / "b_confidence.nii.gz")
     assert confidence.shape == (40, 24)
