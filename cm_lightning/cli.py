@@ -30,6 +30,7 @@ from cm_lightning.callbacks import (
     ConfusionPicture,
     EpochLines,
     LogPosition,
+    Outcome,
     PredictionWriter,
     ReliabilityPicture,
     ResultTable,
@@ -97,7 +98,7 @@ CALLBACKS: tuple[type[Callback], ...] = (
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes resolved settings and versions of the software to the folder of the run, and sends those of ``fit`` to W&B.
+    """Writes settings and software versions to the folder of the run, and sends the settings of ``fit`` to W&B.
 
     Lightning would write them to the final file, of which a full disk leaves 0 bytes.
     """
@@ -129,6 +130,7 @@ class CommandLine(LightningCLI):
 
     def __init__(self, stage: Stage | None, **kwargs: Any) -> None:
         self._stage = stage
+        self._argv: list[str] = kwargs["args"]
         self._lock: RunLock | None = None
         super().__init__(**kwargs)
 
@@ -361,7 +363,7 @@ class CommandLine(LightningCLI):
 
         def build(**options: Any) -> Trainer:
             callbacks = [*(settings["callbacks"] or []), Resuming(), LogPosition(), *self._best_checkpoint(fold)]
-            callbacks.append(last_checkpoint(fold))
+            callbacks += [Outcome(self._argv[1:]), last_checkpoint(fold)]
             if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
                 callbacks.append(RunProgressBar())
             trainer = super(CommandLine, self).instantiate_trainer(

@@ -4,6 +4,7 @@ from cm_lightning.callbacks.augmentation_picture import AugmentationPicture
 from cm_lightning.callbacks.best_score import BestScore
 from cm_lightning.callbacks.confidence_cost import ConfidenceCost
 from cm_lightning.callbacks.log_position import LogPosition
+from cm_lightning.callbacks.outcome import Outcome
 from cm_lightning.callbacks.prediction_writer import PredictionWriter
 from cm_lightning.callbacks.progress import EpochLines, RunProgressBar
 from cm_lightning.callbacks.result_pictures import CaseTable, ConfusionPicture, ReliabilityPicture
@@ -23,6 +24,7 @@ __all__ = [
     "ConfusionPicture",
     "EpochLines",
     "LogPosition",
+    "Outcome",
     "PredictionWriter",
     "ReliabilityPicture",
     "ResultTable",

@@ -1,5 +1,6 @@
 """Cross-validation: plan the experiments, run their folds, and pool and log the results."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -73,6 +74,9 @@ def crossval(
         for experiment in experiments:
             write_summary(experiment.folder)
             log_summary_run(experiment.folder, experiment.tracking)
+        folders = [str(experiment.folder.path) for experiment in experiments]
+        print(f"The results are in {', '.join(folders)}; cv_summary.csv contains means and SD.")
+        print(f"Next: python -m cm_lightning report {shlex.join(folders)}")
 
 
 def plan_experiments(grid: Grid, fit_arguments: Sequence[str], seeds: Sequence[int] | None) -> list[Experiment]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cm_lightning.crossval.progress import INTERVAL, FoldProgress
 from cm_lightning.data.splits import STUDY_FOLDS
 from cm_lightning.errors import InputError
 from cm_lightning.interruption import Terminated, end_with_parent
@@ -29,11 +30,13 @@ class Job:
     Attributes:
         argv: Arguments of fit and test.
         fold: Folder of the fold.
+        epochs: Number of epochs of the training.
         steps: Subcommands that have not been started yet, in order, each with its additional arguments.
     """
 
     argv: list[str]
     fold: FoldFolder
+    epochs: int
     steps: list[list[str]] = field(default_factory=list)
 
 
@@ -89,7 +92,7 @@ def plan_jobs(
     jobs = []
     for index in folds or range(number):
         fold = experiment.fold(index)
-        job = Job([*argv, f"--data.fold={index}"], fold)
+        job = Job([*argv, f"--data.fold={index}"], fold, max(settings["trainer.max_epochs"] or 0, 0))
         rows, last = fold.test_metrics, fold.resumable_checkpoint()
         # Runs of earlier versions have neither a lock nor a marker.
         is_unfinished = (fold.path / LOCK_FILE).is_file() and not fold.finished.is_file()
@@ -138,9 +141,13 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
     """
     console = Console()
     waiting, running, failed = list(jobs), dict[int, Running](), list[Job]()
+    progress = FoldProgress([job.fold for job in jobs], [job.epochs for job in jobs])
+    shown = time.monotonic()
+    status = console.status("")  # the last line of a terminal
     # Background processes of shell scripts ignore SIGINT, and their children would inherit that without a handler.
     previous_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        status.start()
         while waiting or running:
             for slot, state in list(running.items()):
                 code = state.process.poll()
@@ -161,12 +168,21 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
                 verb = "resumes" if "--ckpt_path=auto" in job.steps[0] else "starts"
                 console.print(f"{job.fold.name}: {verb} on {devices[free[0]]}")
                 running[free[0]] = start(job, devices[free[0]], time.time(), len(devices))
+            if time.monotonic() - shown > (1 if console.is_terminal else INTERVAL):
+                shown = time.monotonic()
+                finished = len(jobs) - len(waiting) - len(running) - len(failed)
+                text = progress.text([state.job.fold for state in running.values()], finished)
+                if console.is_terminal:
+                    status.update(text)
+                else:
+                    print(text, flush=True)
             time.sleep(0.2)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(CONTINUATION) from None
     except Terminated as error:
         raise Terminated(error.number, CONTINUATION) from None
     finally:
+        status.stop()
         # Folds run in separate sessions, so that signals have to be passed on to them.
         for state in running.values():
             state.process.terminate()

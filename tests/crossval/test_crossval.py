@@ -93,7 +93,7 @@ def test_folds_are_pooled_and_kept(arguments, tmp_path, capsys):
 
 
 def test_failed_folds_are_reported_and_the_others_run(tmp_path):
-    jobs = [Job(["--nonsense"], ExperimentFolder(tmp_path / "a").fold(fold), [["fit"]]) for fold in range(2)]
+    jobs = [Job(["--nonsense"], ExperimentFolder(tmp_path / "a").fold(fold), 1, [["fit"]]) for fold in range(2)]
     with pytest.raises(ValueError, match=r"2 of 2 folds failed:\n.*fold0.log: .*nonsense.*\n.*fold1.log: "):
         run_jobs(jobs, ["cpu", "cpu"])
 
