@@ -30,7 +30,6 @@ from cm_lightning.callbacks import (
     ConfusionPicture,
     EpochLines,
     LogPosition,
-    Outcome,
     PredictionWriter,
     ReliabilityPicture,
     ResultTable,
@@ -41,9 +40,10 @@ from cm_lightning.callbacks import (
     UncertaintyPictures,
     ValidationMetrics,
     WorstCasePictures,
-    sort_checkpoints,
 )
 from cm_lightning.callbacks.checkpoints import BestCheckpoint, CompleteCheckpointIO, LastCheckpoint
+from cm_lightning.callbacks.outcome import Outcome
+from cm_lightning.callbacks.resuming import sort_checkpoints
 from cm_lightning.callbacks.trainer_state import fold_folder
 from cm_lightning.confidence import ConfidenceMapSolver
 from cm_lightning.data import UltrasoundDataModule
@@ -363,13 +363,14 @@ class CommandLine(LightningCLI):
 
         def build(**options: Any) -> Trainer:
             callbacks = [*(settings["callbacks"] or []), Resuming(), LogPosition(), *self._best_checkpoint(fold)]
-            callbacks += [Outcome(self._argv[1:]), last_checkpoint(fold)]
+            callbacks.append(last_checkpoint(fold))
             if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
                 callbacks.append(RunProgressBar())
             trainer = super(CommandLine, self).instantiate_trainer(
                 **kwargs, **options, logger=loggers or False, callbacks=callbacks
             )
             sort_checkpoints(trainer, self._get(self.config_init, "checkpoint"))
+            trainer.callbacks.append(Outcome(self._argv[1:]))  # type: ignore[attr-defined]  # after all tables
             return trainer
 
         if not isinstance(task, DeepAtlasTask):

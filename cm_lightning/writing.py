@@ -1,6 +1,7 @@
 """Files that appear only once they are complete."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,8 +41,8 @@ def replaced(path: Path, is_shared: bool = False) -> Iterator[Path]:
 
     Args:
         path: The file, which does not have to exist. Its folder is created if necessary.
-        is_shared: Whether several processes may write the file at the same time. Each of them then writes a file of
-            its own; the last one stays.
+        is_shared: Whether several processes or threads may write the file at the same time. Each of them then writes
+            a file of its own; the last one stays.
 
     Yields:
         File in the same folder to which the contents are written. Its name ends like that of ``path``, since libraries
@@ -49,7 +50,7 @@ def replaced(path: Path, is_shared: bool = False) -> Iterator[Path]:
     """
     with named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}" if is_shared else f"{PARTIAL}{path.name}")
+    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}" if is_shared else f"{PARTIAL}{path.name}")
     try:
         with named_errors(path):
             yield partial

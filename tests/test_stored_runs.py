@@ -111,7 +111,10 @@ def test_an_interrupted_fold_is_resumed_with_the_same_results(outputs, caplog):
         torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (folder, uninterrupted)
     )
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
-    assert set(last) == set(best) >= set(expected)  # newer versions store more
+    assert set(last) >= set(expected)  # newer versions store more
+    # The score of the stored best checkpoint is known, although the folder of the run was moved.
+    validated = logged.dropna(subset="val/dice/mean")
+    assert best["epoch"] == validated.loc[validated["val/dice/mean"].idxmax(), "epoch"]
     assert last["epoch"] == expected["epoch"] == 3
     assert last["hyper_parameters"] == expected["hyper_parameters"]
     assert last["temperature"] == pytest.approx(expected["temperature"], rel=1e-2)

@@ -4,12 +4,11 @@ from cm_lightning.callbacks.augmentation_picture import AugmentationPicture
 from cm_lightning.callbacks.best_score import BestScore
 from cm_lightning.callbacks.confidence_cost import ConfidenceCost
 from cm_lightning.callbacks.log_position import LogPosition
-from cm_lightning.callbacks.outcome import Outcome
 from cm_lightning.callbacks.prediction_writer import PredictionWriter
 from cm_lightning.callbacks.progress import EpochLines, RunProgressBar
 from cm_lightning.callbacks.result_pictures import CaseTable, ConfusionPicture, ReliabilityPicture
 from cm_lightning.callbacks.result_table import ResultTable
-from cm_lightning.callbacks.resuming import Resuming, sort_checkpoints
+from cm_lightning.callbacks.resuming import Resuming
 from cm_lightning.callbacks.segmentation_pictures import SegmentationPictures
 from cm_lightning.callbacks.throughput import Throughput
 from cm_lightning.callbacks.uncertainty_pictures import UncertaintyPictures
@@ -24,7 +23,6 @@ __all__ = [
     "ConfusionPicture",
     "EpochLines",
     "LogPosition",
-    "Outcome",
     "PredictionWriter",
     "ReliabilityPicture",
     "ResultTable",
@@ -35,5 +33,4 @@ __all__ = [
     "UncertaintyPictures",
     "ValidationMetrics",
     "WorstCasePictures",
-    "sort_checkpoints",
 ]

@@ -17,6 +17,9 @@ from cm_lightning.runs import versions
 from cm_lightning.tasks import BaseTask
 from cm_lightning.writing import write_table, write_text
 
+# Characters between two columns of a table in the terminal, and at its left and right side.
+BORDER = 3
+
 
 class ResultTable(Callback):
     """Callback that writes the long table of results and its summary after ``test``, and prints the summary."""
@@ -49,31 +52,56 @@ class ResultTable(Callback):
         write_table(folder.test_metrics, rows)
         worst = summary[summary["policy"] == "worst"]
         for name, part in worst.groupby("postprocessing", sort=False):
-            Console().print(_table(rows[rows["postprocessing"] == name], part, str(name)))
+            for table in _tables(rows[rows["postprocessing"] == name], part, str(name), Console().width):
+                Console().print(table)
 
 
-def _table(rows: pd.DataFrame, summary: pd.DataFrame, postprocessing: str) -> Table:
-    """Create a table of metrics and classes with mean ± SD over patients."""
+def _tables(rows: pd.DataFrame, summary: pd.DataFrame, postprocessing: str, width: int) -> list[Table]:
+    """Create a table of metrics and classes with mean ± SD over patients, or several ones if it is too wide."""
     unit, grouping = rows["unit"].iloc[0], rows["grouping"].iloc[0]
     cases, patients = rows["case"].nunique(), rows["patient"].nunique()
     suffix = "" if postprocessing == "none" else f", {postprocessing} of classes that it improved in validation"
-    table = Table(
-        title=f"Test: mean ± SD over {patients} {grouping.split(' (')[0]}s ({cases} cases){suffix}",
-        caption=f"Grouped by {grouping}. If either the prediction or the label of a class is empty, the worst value "
+    title = f"Test: mean ± SD over {patients} {grouping.split(' (')[0]}s ({cases} cases){suffix}"
+    caption = (
+        f"Grouped by {grouping}. If either the prediction or the label of a class is empty, the worst value "
         "counts, or the case is left out of metrics without a worst value (n patients remain). If both are empty, the "
-        "class is not scored.",
+        "class is not scored."
     )
-    classes = list(summary["class"].unique())
-    table.add_column("metric")
-    for name in classes:
-        table.add_column(name, justify="right", overflow="fold")
     cells = {
         (row["class"], row["metric"]): f"{row['mean']:.3f} ± {row['sd']:.3f}"
         + (f" (n {row['n']})" if row["n"] < patients else "")
         for _, row in summary.iterrows()
     }
-    for name, metric in METRICS.items():
-        table.add_row(metric.heading(unit), *(cells.get((class_name, name), "-") for class_name in classes))
+    headings = {name: metric.heading(unit) for name, metric in METRICS.items()}
     detected = detection_rate(rows)
-    table.add_row("detected", *(f"{detected[name]:.0%}" if name in detected.index else "" for name in classes))
-    return table
+    classes = list(summary["class"].unique())
+    longest = {
+        name: max([len(name), *(len(cell) for (of_class, _), cell in cells.items() if of_class == name)])
+        for name in classes
+    }
+    groups = _fitting_groups(longest, width - max(map(len, headings.values())) - BORDER)
+    tables = []
+    for number, group in enumerate(groups):
+        is_last = number == len(groups) - 1
+        table = Table(title=title if number == 0 else None, caption=caption if is_last else None)
+        table.add_column("metric", no_wrap=True)
+        for name in group:
+            table.add_column(name, justify="right", no_wrap=True)
+        for metric, heading in headings.items():
+            table.add_row(heading, *(cells.get((name, metric), "-") for name in group))
+        table.add_row("detected", *(f"{detected[name]:.0%}" if name in detected.index else "" for name in group))
+        tables.append(table)
+    return tables
+
+
+def _fitting_groups(lengths: dict[str, int], width: int) -> list[list[str]]:
+    """Distribute columns over as many tables as needed, each of which has at least one column."""
+    groups: list[list[str]] = [[]]
+    left = width
+    for name, length in lengths.items():
+        if groups[-1] and length + BORDER > left:
+            groups.append([])
+            left = width
+        groups[-1].append(name)
+        left -= length + BORDER
+    return groups

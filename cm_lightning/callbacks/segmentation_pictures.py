@@ -81,7 +81,7 @@ class SegmentationPictures(Callback):
     def _row(self, batch: Batch, prediction: Tensor, index: int) -> list[Panel]:
         frame = LargestLabelFrame(batch["label"][index])
         return case_panels(
-            batch["case"][index],
+            frame.title(batch["case"][index]),
             frame(batch["image"][index]),
             frame(batch["confidence"][index]) if "confidence" in batch else None,
             frame(batch["label"][index]),

@@ -92,7 +92,7 @@ class UncertaintyPictures(Callback):
         image, prediction = frame(batch["image"][0]), sampled.mean.argmax(dim=0, keepdim=True)
         scale = Scale("entropy [nats]", math.log(len(sampled.mean)), "magma")
         return [
-            Panel(f"{batch['case'][0]}: label", image, spacing, unit, frame(label)),
+            Panel(f"{frame.title(batch['case'][0])}: label", image, spacing, unit, frame(label)),
             Panel("mean prediction", image, spacing, unit, frame(prediction)),
             Panel("entropy", frame(sampled.entropy[None]), spacing, unit, scale=scale),
             Panel("mutual information", frame(sampled.mutual_information[None]), spacing, unit, scale=scale),

@@ -50,7 +50,7 @@ class WorstCasePictures(Callback):
         assert image is not None
         confidence = image_confidence(batch, number)
         row = case_panels(
-            case,
+            frame.title(case),
             image.cpu().numpy(),
             None if confidence is None else confidence.cpu().numpy(),
             frame(label[None]),

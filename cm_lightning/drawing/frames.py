@@ -16,6 +16,10 @@ class LargestLabelFrame:
     def __init__(self, label: Tensor) -> None:
         self.index = None if label.ndim == 3 else int((label[0] > 0).sum(dim=(0, 1)).argmax())
 
+    def title(self, case: str) -> str:
+        """Return the name of a case, with the index of the frame along the elevation if it is one of a volume."""
+        return case if self.index is None else f"{case}, slice {self.index}"
+
     def __call__(self, value: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
         """Return the selected frame.
 

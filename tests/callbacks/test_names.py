@@ -16,6 +16,7 @@ STATE_KEYS = {
     "PredictionWriter",
     "ReliabilityPicture",
     "ResultTable",
+    "Resuming",
     "RunProgressBar",
     "SegmentationPictures",
     "Throughput",

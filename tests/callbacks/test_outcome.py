@@ -24,7 +24,8 @@ def next_command(output):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_every_subcommand_ends_with_its_folder_and_the_next_command(muscle_arguments, run_folder, capsys):
+def test_every_subcommand_ends_with_its_folder_and_the_next_command(muscle_arguments, run_folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
     main(["fit", *muscle_arguments, "--trainer.max_epochs=1", "--overwrite=true"])
     output = capsys.readouterr().out
     assert f"The run is in {run_folder}." in output
@@ -33,6 +34,9 @@ def test_every_subcommand_ends_with_its_folder_and_the_next_command(muscle_argum
     assert command[0] == "test"
     main(command)
     output = capsys.readouterr().out
+    for name in ("soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"):
+        assert f" {name} " in output  # tables do not break names
+    assert max(len(line) for line in output.splitlines() if line.startswith(("│", "┃"))) <= 60
     assert f"All results are in {run_folder}; test_cases.csv lists the worst cases first." in output
     command = next_command(output)
     assert command[0] == "predict"

@@ -61,7 +61,7 @@ def test_worst_cases_are_drawn_in_the_frame_with_the_most_errors(monkeypatch, ta
     pictures = draw(monkeypatch, task, tmp_path, WorstCasePictures(2), cases)
     assert list(pictures) == ["test_worse", "test_bad"]
     image, label, prediction = pictures["test_bad"]
-    assert image.title == "bad: image"
+    assert image.title == "bad, slice 2: image"
     assert prediction.title == "prediction, Dice 0.86"
     assert not prediction.label.any()
     np.testing.assert_array_equal(label.label, label_of([4, 4, 4, 4])[..., 2].numpy())
