@@ -1,15 +1,18 @@
 """Drills: runs are killed in different ways, and lose nothing."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 
 from cm_lightning.main import main
-from tests.test_main import metrics
+from tests.test_main import metrics, timeless
+from tests.test_resume import SMALL, different_rows, read_last
 
 pytestmark = pytest.mark.drill
 
@@ -86,6 +89,29 @@ def test_a_disk_without_space_costs_only_the_file_that_is_written(muscle_argumen
     assert [path for path in run_folder.rglob("*") if path.is_file() and path.stat().st_size == 0] == []
     main(["fit", *arguments, "--trainer.max_epochs=3", "--ckpt_path=auto"])
     assert [int(row["epoch"]) for row in metrics(run_folder) if row["train/loss"]] == [0, 1, 2]
+
+
+def test_two_processes_continue_from_any_step(muscle_arguments, run_folder, tmp_path):
+    callbacks = tmp_path / "callbacks.yaml"
+    callbacks.write_text("trainer: {callbacks: [{class_path: tests.test_resume.EveryStep}]}")
+    options = ["--trainer.devices=2", "--trainer.strategy=ddp", f"--config={callbacks}", "--wandb.mode=disabled"]
+    arguments = [*muscle_arguments, *SMALL, "--data.batch_size=1", *options]
+
+    def fit(*more):
+        process = start("fit", *arguments, *more)
+        error = process.communicate(timeout=240)[1]
+        assert process.returncode == 0, error
+
+    fit()
+    expected, rows = read_last(run_folder)["state_dict"], timeless(run_folder)
+    original = shutil.copytree(run_folder, run_folder.with_name("original"))
+    for step in ("step01", "step03", "step06"):
+        shutil.rmtree(run_folder)
+        shutil.copytree(original, run_folder)
+        fit(f"--ckpt_path={run_folder / 'saved' / step}.ckpt")
+        resumed = read_last(run_folder)["state_dict"]
+        assert all(torch.allclose(resumed[name], value, atol=1e-6) for name, value in expected.items())
+        assert different_rows(rows, timeless(run_folder)) == []
 
 
 def test_a_second_fit_in_the_same_folder_is_refused(muscle_arguments, run_folder):

@@ -93,7 +93,13 @@ class LogPosition(Callback):
 
 
 def _partial_sums(trainer: Trainer) -> list[dict[str, Any]]:
-    """Return the means that are being accumulated over the steps of an epoch."""
+    """Return the means that are being accumulated over the steps of an epoch, of all processes together."""
+
+    def over_processes(metric: Any) -> float:
+        sums = torch.stack([metric.value.detach().double(), metric.cumulated_batch_size.detach().double()])
+        total = trainer.strategy.reduce(sums.to(trainer.strategy.root_device), reduce_op="sum")
+        return float(total[0] / total[1])
+
     return [
         {
             "hook": metric.meta.fx,
@@ -101,7 +107,7 @@ def _partial_sums(trainer: Trainer) -> list[dict[str, Any]]:
             "prog_bar": metric.meta.prog_bar,
             "sync_dist": metric.meta.sync.should,
             "rank_zero_only": metric.meta.sync.rank_zero_only,
-            "mean": float(metric.value / metric.cumulated_batch_size),
+            "mean": over_processes(metric),
             "number": int(metric.cumulated_batch_size),
         }
         for metric in trainer.fit_loop.epoch_loop._results.values()

@@ -481,7 +481,10 @@ class UltrasoundDataModule(LightningDataModule):
         sampler: EpochSampler | None = None
         if shuffle:
             skip = self._finished_batches() * (batch_size or 1)
-            sampler = EpochSampler(len(dataset), self._seed, self._epoch, skip, isinstance(dataset, PairDataset))
+            trainer = self.trainer
+            processes = (trainer.world_size, trainer.global_rank) if isinstance(trainer, Trainer) else (1, 0)
+            is_paired = isinstance(dataset, PairDataset)
+            sampler = EpochSampler(len(dataset), self._seed, self._epoch, skip, is_paired, *processes)
         return DataLoader(
             dataset,
             batch_size=batch_size or 1,
