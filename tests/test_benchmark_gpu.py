@@ -120,6 +120,7 @@ def test_no_step_starts_too_late(module, monkeypatch, tmp_path):
     assert "no time" in fact.value
 
 
+@pytest.mark.slow
 def test_gpu_tests_need_only_the_libraries_of_the_solver():
     run = subprocess.run([sys.executable, "-c", COLLECT], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stdout + run.stderr

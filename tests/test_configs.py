@@ -139,7 +139,7 @@ def run(*argv: str) -> str:
 @pytest.mark.parametrize(
     ("config", "epochs", "changes"),
     [
-        ("muscle_unet_1ch_dicececonf", 20, []),
+        pytest.param("muscle_unet_1ch_dicececonf", 20, [], marks=pytest.mark.slow),
         pytest.param("thyroid_attunet_2ch_dice", 20, [], marks=pytest.mark.slow),
         pytest.param("muscle_unetr_1ch_ce", 30, [], marks=pytest.mark.slow),
         pytest.param(

@@ -28,6 +28,7 @@ def arguments(muscle_arguments):
     return [*muscle_arguments, *small, *no_pictures, "--data.split=kfold", "--data.n_folds=2"]
 
 
+@pytest.mark.slow
 def test_interrupted_crossval_is_resumed(arguments, tmp_path, capsys):
     experiment = tmp_path / "outputs" / "muscle_2ch"
     argv = ["crossval", *arguments, "--trainer.max_epochs=80", "--devices", "cpu"]

@@ -175,6 +175,7 @@ def test_only_one_network_changes_in_each_step(muscle_set, tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in task.network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_registration_is_better_than_the_identity_with_a_quarter_of_the_labels(muscle_set, tmp_path):
     seed_everything(0)
     task = make(registration_options={}, network_options={}, pretraining_epochs=3, learning_rate=3e-3, input_mode="2ch")
