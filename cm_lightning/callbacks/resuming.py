@@ -10,7 +10,7 @@ from torch import Tensor
 from cm_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from cm_lightning.callbacks.trainer_state import fold_folder, is_inside
 
-KEY = "next"
+KEY = "resume_at"
 GRADIENTS_KEY = "gradients"
 
 
