@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -364,8 +365,13 @@ class CommandLine(LightningCLI):
         def build(**options: Any) -> Trainer:
             callbacks = [*(settings["callbacks"] or []), Resuming(), LogPosition(), *self._best_checkpoint(fold)]
             callbacks.append(last_checkpoint(fold))
-            if settings["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
-                callbacks.append(RunProgressBar())
+            shows_bar = settings["enable_progress_bar"] is not False
+            if shows_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+                # Bars would fill log files, in which every epoch has a line.
+                if sys.stdout.isatty():
+                    callbacks.append(RunProgressBar())
+                else:
+                    options["enable_progress_bar"] = False
             trainer = super(CommandLine, self).instantiate_trainer(
                 **kwargs, **options, logger=loggers or False, callbacks=callbacks
             )
@@ -582,7 +588,8 @@ def _build(
         datamodule_class=UltrasoundDataModule,
         save_config_callback=RunConfig,
         save_config_kwargs={"save_to_log_dir": False},
-        trainer_defaults={"callbacks": [callback() for callback in CALLBACKS]},
+        # One line names the network; the table of Lightning counts no operations of tasks like these.
+        trainer_defaults={"callbacks": [callback() for callback in CALLBACKS], "enable_model_summary": False},
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,

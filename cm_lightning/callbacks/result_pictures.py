@@ -1,6 +1,7 @@
 """Test results at a glance: table of cases, reliability diagram and confusion matrix."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torchmetrics.utilities.plot import plot_confusion_matrix
@@ -22,7 +24,7 @@ from cm_lightning.tasks import BaseTask
 from cm_lightning.tasks.distributed import gather_cases
 from cm_lightning.tracking.loggers import WandbRunLogger
 from cm_lightning.tracking.policy import CASE_PICTURES
-from cm_lightning.tracking.publishing import publish_figure
+from cm_lightning.tracking.publishing import common_shape, padded, publish_figure
 from cm_lightning.writing import write_table
 
 # Key of the pictures of the worst cases.
@@ -125,10 +127,17 @@ def _log_cases(logger: WandbRunLogger, cases: pd.DataFrame, folder: FoldFolder) 
     values: dict[str, Any] = {"tables/test_cases": wandb.Table(dataframe=cases)}
     if logger.shows_patients:
         files = {case: folder.test_picture(case) for case in cases["case"]}
-        drawn = [wandb.Image(str(file), caption=case) for case, file in files.items() if file.is_file()]
+        drawn = {case: read_pixels(file) for case, file in files.items() if file.is_file()}
         if drawn:
-            values[WORST_CASES] = drawn
+            shape = common_shape(list(drawn.values()))
+            values[WORST_CASES] = [wandb.Image(padded(pixels, shape), caption=case) for case, pixels in drawn.items()]
     logger.log_metrics(values)
+
+
+def read_pixels(file: Path) -> NDArray[np.uint8]:
+    """Return the RGB pixels of a picture, ``(height, width, 3)``."""
+    with Image.open(file) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def case_table(rows: pd.DataFrame) -> pd.DataFrame:

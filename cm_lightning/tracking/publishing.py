@@ -102,18 +102,41 @@ def publish_figure(trainer: Trainer, key: str, figure: Figure) -> None:
             logger.experiment.add_figure(key, figure, _step(trainer), close=False)
 
 
+def common_shape(pictures: Sequence[Pixels]) -> tuple[int, int]:
+    """Return the smallest height and width in which all pictures fit."""
+    height, width = np.max([picture.shape[:2] for picture in pictures], axis=0)
+    return int(height), int(width)
+
+
+def padded(picture: Pixels, shape: tuple[int, int]) -> Pixels:
+    """Extend a picture to the right and downwards with zeros, since the gallery of W&B needs pictures of one size.
+
+    Args:
+        picture: Picture, ``(height, width)`` or ``(height, width, 3)``.
+        shape: Height and width of the result.
+
+    Returns:
+        Picture of this shape.
+    """
+    margins = [(0, size - before) for size, before in zip(shape, picture.shape, strict=False)]
+    return np.pad(picture, [*margins, (0, 0)][: picture.ndim])
+
+
 def _log_pictures(
     trainer: Trainer, logger: WandbRunLogger, key: str, pictures: Sequence[Picture], class_names: Sequence[str]
 ) -> None:
     import wandb
 
     names = dict(enumerate(["background", *class_names]))
+    shape = common_shape([picture.pixels for picture in pictures])
     images = [
         wandb.Image(
-            picture.pixels,
+            padded(picture.pixels, shape),
             caption=picture.caption,
             file_type="jpg",
-            masks={name: {"mask_data": mask, "class_labels": names} for name, mask in picture.masks.items()},
+            masks={
+                name: {"mask_data": padded(mask, shape), "class_labels": names} for name, mask in picture.masks.items()
+            },
         )
         for picture in pictures
     ]

@@ -28,7 +28,7 @@ from cm_lightning.main import main
 from cm_lightning.tracking.dashboard import MUSCLES, build_dashboard, panel_keys
 from cm_lightning.tracking.loggers import WandbRunLogger
 from cm_lightning.tracking.policy import RunIdentity, WandbSettings, resolve_mode
-from cm_lightning.tracking.publishing import make_picture, publish_pictures
+from cm_lightning.tracking.publishing import common_shape, make_picture, padded, publish_pictures
 from cm_lightning.tracking.sync import correct_paths, list_pictures, sync
 
 KEY = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)*")
@@ -266,6 +266,18 @@ def test_tensorboard_contains_scalars_and_pictures(folds):
     events.Reload()
     assert {"train/loss", "val/dice/mean", "val/hd/soleus"} <= set(events.Tags()["scalars"])
     assert {"media/val/overlay/label/0", "media/val/entropy/0"} <= set(events.Tags()["images"])
+
+
+def test_pictures_of_one_gallery_have_the_same_size():
+    pictures = [np.ones((4, 6, 3), np.uint8), np.full((5, 2), 7, np.uint8)]
+    shape = common_shape(pictures)
+    assert shape == (5, 6)
+    wide, high = (padded(picture, shape) for picture in pictures)
+    assert (wide.shape, high.shape) == ((5, 6, 3), (5, 6))
+    assert (wide[:4] == 1).all()
+    assert not wide[4:].any()
+    assert (high[:, :2] == 7).all()
+    assert not high[:, 2:].any()
 
 
 def test_logged_pictures_have_the_expected_pixels(offline, tmp_path):
