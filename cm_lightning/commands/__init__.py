@@ -13,5 +13,6 @@ OWN_COMMANDS = {
     "sync": "upload W&B runs that were logged offline",
     "dashboard": "create a W&B workspace that shows the runs of a project",
     "train_region": "train the network that finds the insonified region of screens",
+    "completion": "print a script with which a shell completes subcommands and options",
     "phantom": "write a synthetic ultrasound data set with known ground truth",
 }
