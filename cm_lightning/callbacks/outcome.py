@@ -41,7 +41,7 @@ class Outcome(Callback):
         _print(f"{score}The run is in {folder.path}.", ["test", *options, "--ckpt_path", name])
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the folder of the results, and the commands of prediction and cross-validation."""
+        """Print the folder of the results, and the command of the prediction."""
         if not _is_shown(trainer) or not isinstance(pl_module, BaseTask) or pl_module.test_rows.empty:
             return
         folder = fold_folder(trainer)
