@@ -12,6 +12,8 @@ from types import FrameType
 CONTINUE = "Interrupted. Completed files are kept; the same command starts again."
 # Signals of schedulers, of kill and of a closed terminal. Windows has no SIGHUP.
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Seconds until a dropped interruption is raised again.
+RAISE_AGAIN_AFTER = 0.1
 
 
 class Terminated(SystemExit):
@@ -30,26 +32,50 @@ class Terminated(SystemExit):
 
 @contextmanager
 def stop_signals_as_exceptions() -> Iterator[None]:
-    """Raise :class:`Terminated` at SIGTERM and SIGHUP, so that files are completed or removed before the end."""
+    """Raise :class:`Terminated` at SIGTERM and SIGHUP, so that files are completed or removed before the end.
+
+    Python drops exceptions that are raised while a destructor or a callback of a C library runs, for example while
+    the workers of a data loader are shut down or while Numba compiles. A dropped :class:`Terminated` or
+    ``KeyboardInterrupt`` is raised again afterwards.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     process = os.getpid()
+    is_stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal is_stopping
         if os.getpid() != process:  # a worker of a data loader
             os._exit(128 + number)
-        for other in STOP_SIGNALS:
-            signal.signal(other, signal.SIG_IGN)
-        raise Terminated(number)
+        if not is_stopping:  # later signals do not interrupt what the first one completes or removes
+            is_stopping = True
+            raise Terminated(number)
+
+    def raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
+        nonlocal is_stopping
+        match unraisable.exc_value:
+            case Terminated(number=number):
+                is_stopping = False
+            case KeyboardInterrupt():
+                number = signal.SIGINT
+            case _:
+                previous_hook(unraisable)
+                return
+        # Later, because an exception within this function would be dropped as well.
+        send = threading.Timer(RAISE_AGAIN_AFTER, signal.pthread_kill, (threading.main_thread().ident, number))
+        send.daemon = True
+        send.start()
 
     # nohup ignores SIGHUP, which stays so.
     handled = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     previous = [signal.signal(number, stop) for number in handled]
+    previous_hook, sys.unraisablehook = sys.unraisablehook, raise_again
     try:
         yield
     finally:
+        sys.unraisablehook = previous_hook
         for number, handler in zip(handled, previous, strict=True):
             signal.signal(number, handler)
 
