@@ -34,8 +34,8 @@ class Terminated(SystemExit):
 def stop_signals_as_exceptions() -> Iterator[None]:
     """Raise :class:`Terminated` at SIGTERM and SIGHUP, so that files are completed or removed before the end.
 
-    Python drops exceptions that are raised while a destructor or a callback of a C library runs, for example while
-    the workers of a data loader are shut down or while Numba compiles. A dropped :class:`Terminated` or
+    Python drops exceptions that are raised within a destructor, a callback of a weak reference (torch has many), or a
+    callback of a C library, for example while Numba compiles. A dropped :class:`Terminated` or
     ``KeyboardInterrupt`` is raised again afterwards.
     """
     if threading.current_thread() is not threading.main_thread():

@@ -17,11 +17,11 @@ import numpy as np
 import tifffile
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
-from PIL import Image
 
 from cm_lightning.errors import InputError
 from cm_lightning.io.axes import Axes
 from cm_lightning.io.images import FileImage
+from cm_lightning.io.png import write_png
 from cm_lightning.io.sequences import timestamps
 
 # .nii.gz is first, so that the first suffix that matches is the right one.
@@ -381,15 +381,7 @@ class _PngSink:
         picture = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts, axis=-1)
         if self._elevation is not None:
             picture = picture.squeeze(self._elevation)
-        image = Image.fromarray(np.ascontiguousarray(picture))
-        if self._palette is not None:
-            image.putpalette(self._palette)
-        image.save(
-            self._file,
-            format="PNG",
-            compress_level=COMPRESSION,
-            compress_type=zlib.Z_RLE,  # smaller and faster for smooth values
-        )
+        write_png(self._file, picture, self._palette)
 
 
 class _TiffSink:
