@@ -6,7 +6,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from multiprocessing import AuthenticationError
+from types import FrameType, TracebackType
 
 # What holds for every command.
 CONTINUE = "Interrupted. Completed files are kept; the same command starts again."
@@ -78,6 +79,25 @@ def stop_signals_as_exceptions() -> Iterator[None]:
         sys.unraisablehook = previous_hook
         for number, handler in zip(handled, previous, strict=True):
             signal.signal(number, handler)
+
+
+def leave_interruptions_to_main_process(worker: int = 0) -> None:
+    """Prepare a worker of a data loader for an interruption, of which only the main process has to report.
+
+    The main process ends its workers at Ctrl-C. It may be interrupted while it fetches a tensor from a worker, whose
+    thread then finds a closed connection and would print a traceback.
+
+    Args:
+        worker: Number of the worker, which is not needed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    report = sys.excepthook
+
+    def report_others(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if not isinstance(error, EOFError | ConnectionError | AuthenticationError):
+            report(kind, error, traceback)
+
+    sys.excepthook = report_others
 
 
 def end_with_parent() -> Callable[[], None] | None:

@@ -2,11 +2,14 @@
 
 import ctypes
 import signal
+import socket
+import sys
 import time
+from multiprocessing.resource_sharer import _ResourceSharer
 
 import pytest
 
-from cm_lightning.interruption import Terminated, stop_signals_as_exceptions
+from cm_lightning.interruption import Terminated, leave_interruptions_to_main_process, stop_signals_as_exceptions
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +79,17 @@ def test_a_second_signal_does_not_interrupt_the_clean_up_of_the_first():
         run()
     assert cleaned == ["file"]
     assert error.value.number == signal.SIGTERM
+
+
+def test_workers_do_not_report_that_the_main_process_is_gone(capsys, monkeypatch):
+    """The thread of a worker that shares tensors calls the hook if the main process ends while it fetches one."""
+    monkeypatch.setattr("sys.excepthook", sys.__excepthook__)
+    leave_interruptions_to_main_process()
+    sharer = _ResourceSharer()
+    address, _ = sharer.register(lambda connection: None, lambda: None)
+    with socket.socket(socket.AF_UNIX) as main_process:
+        main_process.connect(address)
+    sharer.stop(timeout=5)
+    assert "Traceback" not in capsys.readouterr().err
+    sys.excepthook(ValueError, ValueError("a defect"), None)
+    assert "a defect" in capsys.readouterr().err

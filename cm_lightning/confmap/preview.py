@@ -56,7 +56,7 @@ def draw_preview(recording: Recording, frame: int, confidence: NDArray[Any]) -> 
     kind = geometry.kind if geometry.shape is None else geometry.shape.kind
     panels = [
         Panel(name, image, spacing, unit),
-        Panel(f"{kind}, score {geometry.score:.2f}, probe at the {recording.up}", image, spacing, unit, region),
+        Panel(f"{kind}, score {geometry.score:.2f}, probe: {recording.up}", image, spacing, unit, region),
         Panel("confidence map", confidence, spacing, unit, scale=CONFIDENCE),
     ]
     return draw_panels([panels], REGION_PARTS)

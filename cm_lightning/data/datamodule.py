@@ -2,7 +2,6 @@
 
 import math
 import os
-import signal
 import time
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -33,6 +32,7 @@ from cm_lightning.data.reading import CaseReader, ReadCase
 from cm_lightning.data.sizes import missing_size
 from cm_lightning.data.splits import Fold, SplitName
 from cm_lightning.errors import InputError
+from cm_lightning.interruption import leave_interruptions_to_main_process
 from cm_lightning.io import Axes, FileImage
 
 SubsetName = Subset | Literal["predict"]
@@ -58,7 +58,8 @@ class UltrasoundDataModule(LightningDataModule):
         root: Folder of the data set.
         classes: Value of every class in the label files, in the order of the network's outputs. Several values, as in
             ``{nerve: 1, vessel: [2, 3]}``, are merged into one class, and segmentations contain the first one. The
-            background, with the value 0, is the first output and is not listed. None takes the classes from the
+            background, with the value 0, is the first output and is not listed. Voxels with the value of the name
+            ``ignore`` are counted neither in losses nor in metrics, as in nnU-Net. None takes the classes from the
             ``dataset.json`` of the layout ``nnunet``.
         layout: Folder layout of the data set: LEG-3D-US, SegThy, nnU-Net raw, or a folder of images and masks.
         spatial_dims: Number of spatial dimensions, 2 for frames or 3 for volumes. None is that of ``axes``.
@@ -491,14 +492,9 @@ class UltrasoundDataModule(LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=leave_interruptions_to_main_process,
             collate_fn=_collate_each if shuffle and self.patch_size else collate,
         )
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which ends the workers; they would print tracebacks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collate_one(samples: list[Batch]) -> Batch:
