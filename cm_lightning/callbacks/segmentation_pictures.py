@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cm_lightning.callbacks.trainer_state import check_pictures, fold_folder, is_due
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.data.ignored import known_only
 from cm_lightning.drawing import (
     CONFIDENCE,
     ERRORS,
@@ -79,13 +80,14 @@ class SegmentationPictures(Callback):
         self._rows = []
 
     def _row(self, batch: Batch, prediction: Tensor, index: int) -> list[Panel]:
-        frame = LargestLabelFrame(batch["label"][index])
+        label, segmentation = known_only(batch["label"][index], prediction[index])
+        frame = LargestLabelFrame(label)
         return case_panels(
             frame.title(batch["case"][index]),
             frame(batch["image"][index]),
             frame(batch["confidence"][index]) if "confidence" in batch else None,
-            frame(batch["label"][index]),
-            frame(prediction[index]),
+            frame(label),
+            frame(segmentation),
             frame_spacing(batch["spacing"][index]),
             batch["unit"][index],
         )

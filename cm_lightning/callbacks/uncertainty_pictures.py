@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from cm_lightning.callbacks.trainer_state import check_pictures, fold_folder, is_due
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.data.ignored import is_known
 from cm_lightning.drawing import LargestLabelFrame, Panel, Scale, draw_panels, frame_spacing, save_figure
 from cm_lightning.metrics.calibration import calibration_errors, calibration_rows
 from cm_lightning.models import dropout_layers
@@ -96,14 +97,14 @@ class UncertaintyPictures(Callback):
             Panel("mean prediction", image, spacing, unit, frame(prediction)),
             Panel("entropy", frame(sampled.entropy[None]), spacing, unit, scale=scale),
             Panel("mutual information", frame(sampled.mutual_information[None]), spacing, unit, scale=scale),
-            Panel("errors", frame((prediction != label).float()), spacing, unit),
+            Panel("errors", frame(((prediction != label) & is_known(label)).float()), spacing, unit),
         ]
 
 
 def _values(batch: Batch, sampled: SampledPrediction, class_names: Sequence[str]) -> dict[str, float]:
     """Return the logged values of one case by key; NaN for classes that are not in its label."""
     label, domain = batch["label"][0, 0], batch["domain"][0, 0].bool()
-    bins = pd.DataFrame(calibration_rows(sampled.mean[1:], label, class_names, domain))
+    bins = pd.DataFrame(calibration_rows(sampled.mean[1:], label, class_names, domain & is_known(label)))
     values = {
         "mc/entropy/mean": sampled.entropy[domain].mean().item(),
         "mc/ece": float(calibration_errors(bins, ["class"])["ece"].mean()),

@@ -7,6 +7,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from cm_lightning.callbacks.trainer_state import epoch_is_due
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.data.ignored import known_only
 from cm_lightning.metrics.segmentation import study_metrics
 from cm_lightning.tasks import BaseTask
 from cm_lightning.tasks.distributed import gather_cases
@@ -43,9 +44,8 @@ class ValidationMetrics(Callback):
         with_distances = epoch_is_due(trainer, self.every_n_epochs)
         for index, case in enumerate(batch["case"]):
             spacing = batch["spacing"][index].tolist()[: batch["label"].ndim - 2] if with_distances else None
-            self._cases[case] = study_metrics(
-                outputs["prediction"][index], batch["label"][index, 0], len(pl_module.class_names) + 1, spacing
-            )
+            label, prediction = known_only(batch["label"][index, 0], outputs["prediction"][index])
+            self._cases[case] = study_metrics(prediction, label, len(pl_module.class_names) + 1, spacing)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log means over the cases of all processes; cases that the distributed sampler repeats are counted once."""

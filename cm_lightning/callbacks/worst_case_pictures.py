@@ -8,6 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from cm_lightning.callbacks.trainer_state import fold_folder
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.data.ignored import known_only
 from cm_lightning.drawing import LargestLabelFrame, Panel, case_panels, draw_panels, frame_spacing, save_figure
 from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.tasks import BaseTask
@@ -39,7 +40,7 @@ class WorstCasePictures(Callback):
         """Collect a case that is among the worst so far."""
         if not (isinstance(pl_module, BaseTask) and outputs and self.cases):
             return
-        prediction, label = outputs["prediction"], batch["native_label"][0, 0]
+        label, prediction = known_only(batch["native_label"][0, 0], outputs["prediction"])
         dice = torch.tensor(dice_per_class(prediction, label, len(pl_module.class_names) + 1)).nanmean().item()
         if math.isnan(dice) or (len(self._worst) == self.cases and dice >= self._worst[-1][0]):
             return

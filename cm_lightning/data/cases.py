@@ -10,7 +10,7 @@ import pandas as pd
 from lightning_utilities.core.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 
-from cm_lightning.data.classes import EXAMPLE, ClassValues, label_values, whole_numbers
+from cm_lightning.data.classes import EXAMPLE, ClassValues, class_indices, label_values, whole_numbers
 from cm_lightning.errors import InputError
 from cm_lightning.io import AXIS_NAMES, Axes, FileImage, align_label, data_files, read_image
 
@@ -43,7 +43,8 @@ class CaseArrays:
 
     Attributes:
         image: Intensities, ``(depth, lateral[, elevation])``.
-        label: Class indices (0 for background, then the classes in order), ``(depth, lateral[, elevation])``, or None.
+        label: Class indices (0 for background, then the classes in order, 255 for voxels to ignore), ``(depth,
+            lateral[, elevation])``, or None.
         spacing: Voxel size in ``unit`` in the order of the axes.
         unit: "mm", or "px" if the file contains no spacing.
         file: The image with the axes of its file.
@@ -130,7 +131,8 @@ def read_label(path: Path, image: Path, file: FileImage, axes: Axes, classes: Cl
         classes: Value, or values, of every class in the label files.
 
     Returns:
-        Class indices (0 for background, then the classes in order), ``(depth, lateral[, elevation])``.
+        Class indices (0 for background, then the classes in order, 255 for voxels to ignore), ``(depth, lateral[,
+        elevation])``.
 
     Raises:
         MissingInputError: The file does not exist.
@@ -151,11 +153,12 @@ def read_label(path: Path, image: Path, file: FileImage, axes: Axes, classes: Cl
         known = ", ".join(f"{' and '.join(map(str, numbers))} for {name}" for name, numbers in several.items())
         raise InputError(
             f"{path} contains the unknown values {unknown}; expected 0 for background and {known} (data.classes). "
-            f"Further values can be classes of their own, or belong to a class, as in {EXAMPLE}."
+            f"Further values can be classes of their own, belong to a class, as in {EXAMPLE}, or be left out, as in "
+            f"'{{nerve: 1, ignore: 2}}'."
         )
     label = np.zeros(array.shape, dtype=np.uint8)
-    for index, numbers in enumerate(several.values(), start=1):
-        for value in numbers:
+    for name, index in class_indices(classes).items():
+        for value in several[name]:
             label[array == value] = index
     return axes.from_file(label)
 

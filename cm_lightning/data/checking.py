@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from cm_lightning.data.case_contents import CaseContents
 from cm_lightning.data.cases import Case, describe_axes
+from cm_lightning.data.classes import written_values
 from cm_lightning.data.confidence_maps import ConfidenceCache
 from cm_lightning.data.reading import CaseReader, ReadCase
 
@@ -32,7 +33,7 @@ def check_cases(
         InputError: A case is invalid; see :func:`cm_lightning.data.cases.read_case`.
     """
     missing: dict[Case, int] = {}
-    contents = CaseContents(list(reader.classes))
+    contents = CaseContents(list(written_values(reader.classes)))
     for index, case in enumerate(tqdm(cases, desc="Checking cases", unit="case")):
         read = reader.read(case)
         if index == 0:

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cm_lightning.data.description import IGNORED, described_labels, read_description
+from cm_lightning.data.ignored import IGNORED_INDEX
 from cm_lightning.errors import InputError
 
-# Value of every class in the label files, or several values that are merged into one class.
+# Value of every class in the label files, or several values that are merged into one class. The name ``ignore`` is no
+# class: its voxels have no known label.
 ClassValues = Mapping[str, int | list[int]]
 
 EXAMPLE = "--data.classes '{nerve: 1, vessel: [2, 3]}'"
@@ -21,13 +23,19 @@ ROUNDING = 1e-3
 
 
 def label_values(classes: ClassValues) -> dict[str, tuple[int, ...]]:
-    """Return all values of every class."""
+    """Return all values of every class, and of the voxels to ignore."""
     return {name: tuple(value) if isinstance(value, list | tuple) else (value,) for name, value in classes.items()}
 
 
 def written_values(classes: ClassValues) -> dict[str, int]:
     """Return the value of every class in predicted segmentations, which is the first one of its values."""
-    return {name: values[0] for name, values in label_values(classes).items()}
+    return {name: values[0] for name, values in label_values(classes).items() if name != IGNORED}
+
+
+def class_indices(classes: ClassValues) -> dict[str, int]:
+    """Return the index of every class, 1, 2, ..., and of the voxels to ignore, 255."""
+    indices = {name: index for index, name in enumerate(written_values(classes), start=1)}
+    return indices if IGNORED not in classes else {**indices, IGNORED: IGNORED_INDEX}
 
 
 def check_classes(classes: ClassValues) -> None:
@@ -54,7 +62,7 @@ def check_classes(classes: ClassValues) -> None:
                 "since names of files and metrics contain it."
             )
     values = [value for several in label_values(classes).values() for value in (several or (0,))]
-    if not values or 0 in values or len(set(values)) < len(values):
+    if not classes.keys() - {IGNORED} or 0 in values or len(set(values)) < len(values):
         raise InputError(
             f"data.classes must map every class to label values other than 0 that no other class has, as in {EXAMPLE}; "
             f"found {dict(classes)}."
@@ -78,8 +86,8 @@ def resolve_classes(classes: ClassValues | None, root: Path, layout: str) -> Cla
     if classes is not None:
         return classes
     labels = described_labels(read_description(root)) if layout == "nnunet" else []
-    described = {name: value for name, value in labels if name not in ("background", IGNORED) and value != 0}
-    if not described:
+    described = {name: value for name, value in labels if name != "background" and value != 0}
+    if not described.keys() - {IGNORED}:
         raise InputError(
             f"data.classes is not set, and {root} has no dataset.json of nnU-Net with labels; expected the value of "
             f"every class in the label files, as in {EXAMPLE}. The command inspect lists the values in the labels."

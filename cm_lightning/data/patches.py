@@ -6,6 +6,7 @@ import torch
 from monai.transforms import RandCropByPosNegLabeld, SpatialPadd
 
 from cm_lightning.data.augmentation import INTERPOLATION, Batch
+from cm_lightning.data.ignored import known_only
 
 
 class PatchCutter:
@@ -19,10 +20,10 @@ class PatchCutter:
 
     def __init__(self, size: tuple[int, ...], per_case: int, foreground: float) -> None:
         keys = list(INTERPOLATION)
-        self._pad = SpatialPadd(keys, size, allow_missing_keys=True)
+        self._pad = SpatialPadd([*keys, "foreground"], size, allow_missing_keys=True)
         self._crop = RandCropByPosNegLabeld(
             keys,
-            label_key="label",
+            label_key="foreground",
             spatial_size=size,
             pos=foreground,
             neg=1 - foreground,
@@ -42,5 +43,6 @@ class PatchCutter:
         self._crop.set_random_state(seed=int(torch.randint(2**31, (1,))))
         case = {key: batch[key][0] for key in INTERPOLATION if key in batch}
         metadata: dict[str, Any] = {key: batch[key][0] for key in ("spacing", "case", "patient")}
-        patches = self._crop(self._pad(case))
+        (foreground,) = known_only(case["label"])
+        patches = self._crop(self._pad({**case, "foreground": foreground}))
         return [{**{key: patch[key].as_tensor() for key in case}, **metadata} for patch in patches]

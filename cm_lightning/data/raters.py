@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cm_lightning.data.cases import Case, read_label
 from cm_lightning.data.classes import ClassValues
+from cm_lightning.data.ignored import IGNORED_INDEX
 from cm_lightning.errors import InputError, MissingInputError
 from cm_lightning.io import Axes, image_files, read_image, stem
 from cm_lightning.io.file_image import without_values
@@ -137,5 +138,9 @@ def read_rater_labels(
     labels = []
     for file in files:
         label = read_label(file.path, case.image, image, axes, classes)
+        if (label == IGNORED_INDEX).any():
+            raise InputError(
+                f"{file.path} contains voxels to ignore; expected a class or background for every voxel of a rater."
+            )
         labels.append(label if frames is None else label[:, :, list(frames)])
     return RaterLabels(np.stack(labels), tuple(file.rater for file in files))

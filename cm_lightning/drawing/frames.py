@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cm_lightning.data.ignored import known_only
+
 
 class LargestLabelFrame:
     """Selection of the frame of a volume with the most labelled pixels; a 2D image has only one frame.
@@ -14,7 +16,8 @@ class LargestLabelFrame:
     """
 
     def __init__(self, label: Tensor) -> None:
-        self.index = None if label.ndim == 3 else int((label[0] > 0).sum(dim=(0, 1)).argmax())
+        (known,) = known_only(label)
+        self.index = None if label.ndim == 3 else int((known[0] > 0).sum(dim=(0, 1)).argmax())
 
     def title(self, case: str) -> str:
         """Return the name of a case, with the index of the frame along the elevation if it is one of a volume."""

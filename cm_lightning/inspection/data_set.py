@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cm_lightning.data.cases import Case
+from cm_lightning.data.classes import written_values
 from cm_lightning.data.layouts import LayoutName, find_cases
 from cm_lightning.errors import InputError
 from cm_lightning.inspection.findings import Findings, Problem
@@ -113,7 +114,7 @@ def assess(
     compared = compare_cases(findings, axes.value)
     problems = [*extra, *split.problems]
     problems += describe_data_set(compared, axes.value, classes.value, split.patients, folds.value)
-    network = propose_network(compared, axes.value, classes.value, training_cases(split, len(cases)))
+    network = propose_network(compared, axes.value, written_values(classes.value), training_cases(split, len(cases)))
     return DataSet(
         root,
         layout,

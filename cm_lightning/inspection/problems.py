@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cm_lightning.data.classes import written_values
 from cm_lightning.data.description import IGNORED
 from cm_lightning.inspection.findings import Findings, Problem
 from cm_lightning.io import Axes
@@ -98,15 +99,9 @@ def _class_problems(
 ) -> list[Problem]:
     labelled = [(case, patient) for case, patient in zip(findings, patients, strict=True) if case.values]
     problems = []
-    if labelled and not classes:
+    if labelled and not classes.keys() - {IGNORED}:
         problems.append(Problem("no class", "No label contains a value other than 0.", True))
-    if IGNORED in classes:
-        text = (
-            f"dataset.json names the value {classes[IGNORED]} {IGNORED!r}: nnU-Net leaves such voxels out, but here "
-            "they would be a class."
-        )
-        problems.append(Problem("ignored voxels", text))
-    for name, value in classes.items():
+    for name, value in written_values(classes).items():
         owners = Counter(patient for case, patient in labelled if value in case.values)
         cases = sum(owners.values())
         if not cases:

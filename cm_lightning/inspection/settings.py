@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cm_lightning.confidence import ProbeName
-from cm_lightning.data.classes import label_values, resolve_classes, written_values
+from cm_lightning.data.classes import label_values, resolve_classes
 from cm_lightning.data.layouts import LayoutName, default_axes
 from cm_lightning.data.splits import SplitName
 
@@ -17,7 +17,8 @@ class DataSettings:
 
     Attributes:
         layout: Folder layout.
-        classes: Value of every class in segmentations, the first one of its values in the label files.
+        classes: Value of every class in segmentations, the first one of its values in the label files, and that of
+            voxels to ignore.
         merged: This value, by the value in the label files.
         axes: Axes of the files.
         spatial_dims: Number of spatial dimensions.
@@ -63,7 +64,7 @@ class DataSettings:
         table, spacing, domain = data["patient_table"], data["spacing_mm"], data["domain"]
         return cls(
             layout=data["layout"],
-            classes=written_values(classes),
+            classes={name: values[0] for name, values in label_values(classes).items()},
             merged={value: values[0] for values in label_values(classes).values() for value in values},
             axes=axes,
             spatial_dims=data["spatial_dims"] or len(axes.split()),

@@ -43,7 +43,7 @@ def write_png(file: BinaryIO, picture: NDArray[np.unsignedinteger[Any]], palette
     _write_chunk(file, b"IHDR", header)
     if palette is not None:
         _write_chunk(file, b"PLTE", palette)
-    _write_chunk(file, b"IDAT", compressor.compress(filtered) + compressor.flush())
+    _write_chunk(file, b"IDAT", compressor.compress(filtered.tobytes()) + compressor.flush())
     _write_chunk(file, b"IEND", b"")
 
 

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from cm_lightning.data.ignored import is_known
 from cm_lightning.errors import InputError
 
 Target = Literal["mask", "soft"]
@@ -53,7 +54,7 @@ class ConfidenceCrossEntropy(nn.Module):
 
         Args:
             logits: Logits, ``(B, C, ...)``.
-            label: Class indices, ``(B, 1, ...)``.
+            label: Class indices, ``(B, 1, ...)``; 255 for voxels that are not counted.
             confidence: Confidence map from 0 to 1, ``(B, 1, ...)``.
 
         Returns:
@@ -61,12 +62,15 @@ class ConfidenceCrossEntropy(nn.Module):
         """
         log_probabilities = logits.float().log_softmax(dim=1)
         confidence = confidence[:, 0].float()
-        label_loss = -log_probabilities.gather(1, label.long())[:, 0]
+        known = is_known(label)
+        label_loss = -log_probabilities.gather(1, label.long().masked_fill(~known, 0))[:, 0]
         if self.target == "mask":
-            return (confidence * label_loss).mean()
-        match self.remainder:
-            case "background":
-                remainder_loss = -log_probabilities[:, 0]
-            case "uniform":
-                remainder_loss = -log_probabilities.mean(dim=1)
-        return torch.lerp(remainder_loss, label_loss, confidence).mean()
+            loss = confidence * label_loss
+        else:
+            match self.remainder:
+                case "background":
+                    remainder_loss = -log_probabilities[:, 0]
+                case "uniform":
+                    remainder_loss = -log_probabilities.mean(dim=1)
+            loss = torch.lerp(remainder_loss, label_loss, confidence)
+        return (loss * known[:, 0]).sum() / known.sum().clamp_min(1)

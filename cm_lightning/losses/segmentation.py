@@ -6,6 +6,7 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cm_lightning.data.ignored import IGNORED_INDEX, is_known
 from cm_lightning.errors import InputError
 from cm_lightning.losses.confidence import ConfidenceCrossEntropy, Remainder, Target
 
@@ -62,7 +63,7 @@ class SegmentationLoss(nn.Module):
         self.needs_confidence = name.endswith("conf")
         if target == "soft" and not self.needs_confidence:
             raise InputError(f"The soft target needs the loss CEconf or diceCEconf, found {name}.")
-        self.dice = DiceLoss(to_onehot_y=True, softmax=True, batch=batch_dice) if name.startswith("dice") else None
+        self.dice = DiceLoss(batch=batch_dice) if name.startswith("dice") else None
         self.weight = 1.0 if self.dice is None else cross_entropy_weight
         self.confidence_cross_entropy = ConfidenceCrossEntropy(target, remainder) if self.needs_confidence else None
 
@@ -71,7 +72,7 @@ class SegmentationLoss(nn.Module):
 
         Args:
             logits: Logits, ``(B, C, ...)``.
-            label: Class indices, ``(B, 1, ...)``.
+            label: Class indices, ``(B, 1, ...)``; 255 for voxels that are not counted.
             confidence: Confidence map from 0 to 1, ``(B, 1, ...)``; only CEconf and diceCEconf need it.
 
         Returns:
@@ -83,7 +84,9 @@ class SegmentationLoss(nn.Module):
         logits = logits.float()
         loss = logits.new_zeros(())
         if self.dice is not None:
-            loss = loss + self.dice(logits, label)
+            known = is_known(label)
+            one_hot = F.one_hot(label[:, 0].long().masked_fill(~known[:, 0], 0), logits.shape[1]).movedim(-1, 1)
+            loss = loss + self.dice(logits.softmax(dim=1) * known, one_hot * known)
         if self.confidence_cross_entropy is not None:
             if confidence is None:
                 raise InputError(
@@ -92,5 +95,7 @@ class SegmentationLoss(nn.Module):
                 )
             loss = loss + self.weight * self.confidence_cross_entropy(logits, label, confidence)
         elif self.name.endswith("CE"):
-            loss = loss + self.weight * F.cross_entropy(logits, label[:, 0].long())
+            total = F.cross_entropy(logits, label[:, 0].long(), ignore_index=IGNORED_INDEX, reduction="sum")
+            # A patch may contain no known voxels, for which the mean would be undefined.
+            loss = loss + self.weight * total / is_known(label).sum().clamp_min(1)
         return loss

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.data.ignored import is_known
 from cm_lightning.errors import InputError
 from cm_lightning.metrics import SCORE
 from cm_lightning.metrics.segmentation import NSD_TOLERANCE
@@ -287,9 +288,9 @@ class BaseTask(LightningModule):
         self.log_quality(outputs, batch, "val")
         prediction = logits.argmax(dim=1)
         for index, case in enumerate(batch["case"]):
-            label, domain = batch["label"][index, 0], batch["domain"][index, 0]
+            label, domain = batch["label"][index, 0], batch["domain"][index, 0].bool()
             self.largest_component.add_case(case, prediction[index], label)
-            self.temperature_scaling.add_case(case, logits[index], label, domain)
+            self.temperature_scaling.add_case(case, logits[index], label, domain & is_known(label))
         return {"prediction": prediction}
 
     def on_validation_epoch_end(self) -> None:

@@ -41,10 +41,10 @@ class TemperatureScaling:
             case: Id of the case.
             logits: Logits of all classes, ``(C, depth, lateral[, elevation])``.
             label: Class indices, ``(depth, lateral[, elevation])``.
-            domain: Insonified voxels, ``(depth, lateral[, elevation])``.
+            domain: Insonified voxels with a known label, bool, ``(depth, lateral[, elevation])``.
         """
         if self.enabled:
-            self._voxels[case] = draw_voxels(logits, label, domain.bool())
+            self._voxels[case] = draw_voxels(logits, label, domain)
 
     def end_validation(self) -> float | None:
         """Fit :attr:`temperature` to the voxels of all processes, and remove these voxels.

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.data.description import IGNORED
 from cm_lightning.errors import InputError
 from cm_lightning.losses import ImageSimilarity, anatomy_loss, bending_energy
 from cm_lightning.metrics import SCORE
@@ -158,6 +159,11 @@ class DeepAtlasTask(SegmentationTask):
         if data.spatial_size is None:
             raise InputError("DeepAtlas registers whole images: expected data.spatial_size, found data.patch_size.")
         check_size(self.registration, data.spatial_size)
+        if IGNORED in data.label_classes:
+            raise InputError(
+                f"DeepAtlas registers whole labels, but data.classes contains {IGNORED!r}; expected a class or "
+                "background for every voxel, or another network."
+            )
         if stage == "fit" and not data.pairs_per_case:
             raise InputError(
                 "DeepAtlas is trained on pairs, but pairs_per_case of the data module is 0; expected "

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cm_lightning.data.ignored import known_only
 from cm_lightning.errors import InputError
 from cm_lightning.metrics.components import keep_largest
 from cm_lightning.metrics.segmentation import dice_per_class
@@ -45,6 +46,7 @@ class LargestComponent:
         """
         n_classes = len(self.class_names) + 1
         largest = keep_largest(prediction, range(1, n_classes))
+        label, prediction, largest = known_only(label, prediction, largest)
         self._dice[case] = (dice_per_class(prediction, label, n_classes), dice_per_class(largest, label, n_classes))
 
     def end_validation(self) -> Tensor:

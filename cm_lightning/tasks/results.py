@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cm_lightning.data.augmentation import Batch
+from cm_lightning.data.ignored import is_known, known_only
 from cm_lightning.metrics import case_rows
 from cm_lightning.metrics.calibration import calibration_errors, calibration_sums, rows_of_sums
 from cm_lightning.metrics.levels import confidence_levels, depth_levels, level_counts, rows_of_counts
@@ -32,7 +33,7 @@ class NativeCase:
         grouping: Kind of the groups, such as "patient".
         unit: Unit of the spacing, "mm" or "px".
         spacing: Voxel size along every axis.
-        label: Class indices, ``(depth, lateral[, elevation])``.
+        label: Class indices, ``(depth, lateral[, elevation])``; 255 for voxels that are not counted.
         domain: Insonified voxels, bool, ``(depth, lateral[, elevation])``.
     """
 
@@ -127,7 +128,7 @@ class ResultCollector:
             probabilities: Probabilities of the classes 1, 2, ..., ``(depth, lateral[, elevation])`` each.
             calibration: Calibration method of these probabilities, "none" or "temperature".
         """
-        sums = calibration_sums(probabilities, case.label, case.domain)
+        sums = calibration_sums(probabilities, case.label, case.domain & is_known(case.label))
         self._sums[calibration] = self._sums.get(calibration, 0) + sums
 
     def add_levels(self, case: NativeCase, segmentation: Tensor, confidence: Tensor | None) -> None:
@@ -143,8 +144,9 @@ class ResultCollector:
         levels = {"depth": depth_levels(case.domain)}
         if confidence is not None:
             levels["confidence"] = confidence_levels(confidence, case.domain)
+        label, segmentation = known_only(case.label, segmentation)
         for quantity, level in levels.items():
-            counts = level_counts(segmentation, case.label, len(self.class_names), level)
+            counts = level_counts(segmentation, label, len(self.class_names), level)
             self._counts[quantity] = self._counts.get(quantity, 0) + counts
 
     def end_case(self, case: NativeCase, segmentations: Mapping[str, Tensor]) -> None:
@@ -162,10 +164,11 @@ class ResultCollector:
         if "none" in self._sums:
             errors = calibration_errors(pd.DataFrame(rows_of_sums(self._sums["none"], self.class_names)), ["class"])
         self._levels += rows_of_counts(self._counts, self.class_names, **columns)
-        for postprocessing, segmentation in segmentations.items():
+        label, *known = known_only(case.label, *segmentations.values())
+        for postprocessing, segmentation in zip(segmentations, known, strict=True):
             self._rows += case_rows(
                 segmentation,
-                case.label,
+                label,
                 self.class_names,
                 case.spacing,
                 self.nsd_tolerance,

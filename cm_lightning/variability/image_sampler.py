@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Augmentation, Batch
+from cm_lightning.data.ignored import is_known, known_only
 from cm_lightning.drawing import frame_spacing
 from cm_lightning.errors import InputError
 from cm_lightning.tasks import SegmentationTask
@@ -41,7 +42,7 @@ class SampledImage:
         unit: Unit of the spacing.
         spacing: Pixel size in depth and lateral direction.
         image: Intensities in [0, 1], ``(depth, lateral)``.
-        domain: Insonified pixels, ``(depth, lateral)``.
+        domain: Insonified pixels, without those that the label file ignores, ``(depth, lateral)``.
         label: Class indices of the label file, ``(depth, lateral)``.
         confidence: Confidence map of the image, also for networks with a control channel, ``(depth, lateral)``; NaN
             without one.
@@ -133,7 +134,7 @@ class ImageSampler(Callback):
         if "frames" in batch:
             batch = {**batch, **batch["frames"].batch(None, pl_module.device)}
         case = batch["case"][0]
-        label = batch["native_label"][0, 0]
+        (label,) = known_only(batch["native_label"][0, 0])
         shape = [int(size) for size in batch["native_shape"][0]]
         if self.cases is not None and case not in self.cases:
             return
@@ -157,7 +158,7 @@ class ImageSampler(Callback):
             def selected(native: Tensor, frame: int = frame) -> NDArray[Any]:
                 return (native if native.ndim == 2 else native[..., frame]).cpu().numpy()
 
-            inside = selected(batch["native_domain"][0, 0])
+            inside = selected(batch["native_domain"][0, 0] & is_known(batch["native_label"][0, 0]))
             confidence = image_confidence(batch, frame)
             sampled = SampledImage(
                 case=case,

@@ -49,10 +49,10 @@ def write_frames(frame):
 def nnunet_set(write_frames, tmp_path):
     """Return a data set of nnU-Net, whose classes have names that are special in YAML."""
     root = write_frames(tmp_path / "Dataset001_Leg", "imagesTr/{}_0000.png", "labelsTr/{}.png")
-    labels = {"background": 0, "no": 1, "left/right atrium": 2, "both": [1, 2]}
+    labels = {"background": 0, "no": 1, "left/right atrium": 2, "both": [1, 2], "ignore": 3}
     description = {"channel_names": {"0": "ultrasound"}, "labels": labels, "file_ending": ".png"}
     (root / "dataset.json").write_text(json.dumps(description))
     label = np.zeros(SHAPE, np.uint8)
-    label[:5, :5], label[10:15, :4] = 2, 1
+    label[:5, :5], label[10:15, :4], label[30:, :2] = 2, 1, 3
     Image.fromarray(label).save(root / "labelsTr" / "a0.png")
     return root

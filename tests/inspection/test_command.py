@@ -60,7 +60,7 @@ def test_frames_to_a_trained_network(nnunet_set, tmp_path, no_pictures, capsys):
     output = tmp_path / "outputs" / "inspection" / "Dataset001_Leg"
     row = rows_of(output)["a0"]
     assert (row["shape"], row["spacing_mm"], row["volume_unit"]) == ("64 x 48", "", "px")
-    assert (row["no_voxels"], row["left_right_atrium_voxels"], row["label_values"]) == ("20", "25", "0 1 2")
+    assert (row["no_voxels"], row["left_right_atrium_voxels"], row["label_values"]) == ("20", "25", "0 1 2 3")
     assert rows_of(output)["a1"]["left_right_atrium_voxels"] == "0"
     assert {row["test_fold"] for row in rows_of(output).values()} == {"0", "1", "2"}
     printed = capsys.readouterr().out
@@ -69,7 +69,7 @@ def test_frames_to_a_trained_network(nnunet_set, tmp_path, no_pictures, capsys):
 
     config = yaml.safe_load((tmp_path / "my.yaml").read_text())
     data = config["data"]
-    assert data["classes"] == {"no": 1, "left_right_atrium": 2}
+    assert data["classes"] == {"no": 1, "left_right_atrium": 2, "ignore": 3}
     assert (data["root"], data["layout"], data["axes"]) == ("data/Dataset001_Leg", "nnunet", "depth lateral")
     assert (data["spatial_dims"], data["spatial_size"], data["image_folds"]) == (2, [64, 48], True)
     assert config["model"]["init_args"]["batch_dice"] is True

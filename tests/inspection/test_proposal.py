@@ -96,8 +96,8 @@ def test_problems_of_the_data_set():
     patients = ["a", "b", "c"]
     assert describe_data_set(cases, "lateral depth elevation", {"one": 1}, patients, 3) == []
     cases[1] = replace(cases[1], spacing=(0.1, 0.2, 0.5), values={0: 10})
-    kinds = [problem.kind for problem in describe_data_set(cases, cases[0].axes, {"ignore": 1}, patients, 3)]
-    assert kinds == ["different voxel sizes", "ignored voxels", "rare class"]
+    kinds = [problem.kind for problem in describe_data_set(cases, cases[0].axes, {"one": 1, "ignore": 5}, patients, 3)]
+    assert kinds == ["different voxel sizes", "rare class"]
     cases[2] = replace(cases[2], spacing=None)
     (first, *_) = describe_data_set(cases, cases[0].axes, {"one": 1}, patients, 2)
     assert first.text.startswith("1 of 3 files contain no pixel size, for example None;")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cm_lightning.data.ignored import IGNORED_INDEX
 from cm_lightning.losses import ConfidenceCrossEntropy, SegmentationLoss
 
 
@@ -146,3 +147,37 @@ def test_invalid_targets_and_weights_raise_errors():
         SegmentationLoss("dice", target="soft")
     with pytest.raises(ValueError, match="cross_entropy_weight must be positive"):
         SegmentationLoss("diceCE", cross_entropy_weight=0)
+
+
+@pytest.mark.parametrize("name", ["dice", "CE", "diceCE", "CEconf", "diceCEconf"])
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_voxels_to_ignore_are_as_if_they_were_cut_off(name, batch_dice):
+    logits = torch.randn(2, 3, 6, 5, requires_grad=True)
+    label, confidence = torch.randint(0, 3, (2, 1, 6, 5)), torch.rand(2, 1, 6, 5)
+    loss = SegmentationLoss(name, batch_dice)
+    expected = loss(logits[:, :, :4], label[:, :, :4], confidence[:, :, :4])
+    label[:, :, 4:] = IGNORED_INDEX
+    value = loss(logits, label, confidence)
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    assert not logits.grad[:, :, 4:].any()
+    assert logits.grad[:, :, :4].any()
+
+
+@pytest.mark.parametrize("name", ["dice", "CE", "diceCE", "CEconf", "diceCEconf"])
+def test_a_patch_without_known_voxels_teaches_nothing(name):
+    logits = torch.randn(1, 3, 6, 5, requires_grad=True)
+    label = torch.full((1, 1, 6, 5), IGNORED_INDEX, dtype=torch.uint8)
+    loss = SegmentationLoss(name)(logits, label, torch.ones(1, 1, 6, 5))
+    assert loss.isfinite()
+    loss.backward()
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("remainder", ["background", "uniform"])
+def test_soft_targets_leave_out_voxels_to_ignore(remainder):
+    logits, label, confidence = torch.randn(1, 3, 6, 5), torch.randint(0, 3, (1, 1, 6, 5)), torch.rand(1, 1, 6, 5)
+    loss = ConfidenceCrossEntropy("soft", remainder)
+    expected = loss(logits[..., 2:], label[..., 2:], confidence[..., 2:])
+    label[..., :2] = IGNORED_INDEX
+    torch.testing.assert_close(loss(logits, label, confidence), expected)

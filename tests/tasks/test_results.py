@@ -1,9 +1,12 @@
 """Tables of test results, with every case once."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 
+from cm_lightning.data.ignored import IGNORED_INDEX
 from cm_lightning.metrics.calibration import BINS, calibration_errors
 from cm_lightning.metrics.levels import LEVELS
 from cm_lightning.tasks.results import CALIBRATION_KEYS, LEVEL_KEYS, ROW_KEYS, NativeCase, ResultCollector
@@ -120,3 +123,28 @@ def test_case_has_the_geometry_of_its_file():
     assert case.domain.dtype == torch.bool
     assert case.domain[:, :2].all()
     assert not case.domain[:, 2:].any()
+
+
+def test_voxels_to_ignore_are_not_counted():
+    """Anything may be predicted there, and all tables remain the same."""
+    case, probabilities = native_case("a")
+    label = case.label.to(torch.uint8)
+    label[:, 5:9] = IGNORED_INDEX
+    other = probabilities.clone()
+    other[:, :, 5:9] = other[:, :, 5:9].roll(1, dims=0)
+    confidence = torch.rand(SHAPE)
+    tables = []
+    for predicted in (probabilities, other):
+        collector = ResultCollector(NAMES)
+        collector.add_probabilities(replace(case, label=label), predicted[1:], "none")
+        collector.add_levels(replace(case, label=label), predicted.argmax(dim=0), confidence)
+        collector.end_case(replace(case, label=label), {"none": predicted.argmax(dim=0)})
+        tables.append(collector.gather())
+    for first, second in zip(*tables, strict=True):
+        pd.testing.assert_frame_equal(first, second)
+    _, levels, calibration = tables[0]
+    known = label.numel() - 4 * SHAPE[0]
+    assert set(calibration.groupby("class")["count"].sum()) == {known}
+    assert calibration.groupby("class")["positive"].sum()["nerve"] == (label == 2).sum()
+    truth = levels[levels["by"] == "depth"].groupby("class")[["true_positive", "false_negative"]].sum().sum(axis=1)
+    assert truth["nerve"] == (label == 2).sum()
