@@ -18,6 +18,15 @@ def crossval(
     folds: list[int] | None = None,
     devices: list[str] | None = None,
     overwrite: bool = False,
+    engine: Literal["local", "ray", "slurm"] = "local",
+    gpus_per_fold: int | None = None,
+    cpus_per_fold: int = 4,
+    parallel: int | None = None,
+    ray_address: str | None = None,
+    slurm_options: list[str] | None = None,
+    dry_run: bool = False,
+    print_slurm: bool = False,
+    status: Path | None = None,
     fit_arguments: Sequence[str] = (),
 ) -> None:
     """Train and test all folds, one process per fold, and evaluate them together.
@@ -40,16 +49,45 @@ def crossval(
         devices: Devices that each run one fold at a time: GPUs (0 1), groups of GPUs (0,1 2,3) or processes on the CPU
             (cpu cpu). By default every visible GPU, or one process on the CPU.
         overwrite: Delete finished folds and run them again.
+        engine: What runs the folds: processes of this machine (local), tasks of a Ray cluster (ray), or tasks of a
+            SLURM job array (slurm). The nodes of a cluster must see the folders of this machine.
+        gpus_per_fold: GPUs of a fold, for ray and slurm; 0 trains on the CPU. By default 1, and 0 for ray on a machine
+            without a GPU.
+        cpus_per_fold: CPU cores of a fold, for ray and slurm.
+        parallel: Largest number of folds at a time, for ray and slurm. Folds start in the order of the command line.
+        ray_address: Address of the Ray cluster, or auto on one of its nodes; by default, one is started here.
+        slurm_options: Further options of sbatch, such as partition=gpu time=24:00:00 nice=100.
+        dry_run: Print the folds with their state, settings and commands, and run nothing.
+        print_slurm: Print the script of the SLURM job array, and run nothing.
+        status: Print the state of all folds in this folder, from any machine that sees it, and run nothing.
         fit_arguments: Arguments of fit and test that all folds share.
     """
+    if status is not None:
+        from cm_lightning.crossval.states import show_status
+
+        show_status(status)
+        return
     configurations = Grid(config or [], grid or [], overlay or [])
     if configurations == Grid([]):
         raise UsageError("crossval needs a configuration; expected --config or --grid.")
     arguments = [*fit_arguments, *([f"--data.split={split}"] if split else [])]
 
     from cm_lightning.crossval.command import crossval
+    from cm_lightning.crossval.resources import Resources
 
-    crossval(configurations, arguments, seeds, folds, devices, overwrite)
+    crossval(
+        configurations,
+        arguments,
+        seeds,
+        folds,
+        devices,
+        overwrite,
+        engine,
+        Resources(gpus_per_fold, cpus_per_fold, parallel),
+        ray_address,
+        [f"--{option.removeprefix('--')}" for option in slurm_options or []],
+        "describe" if dry_run else "print_slurm" if print_slurm else "run",
+    )
 
 
 def parse(argv: Sequence[str]) -> dict[str, Any]:

@@ -2,20 +2,28 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from cm_lightning.cli import resolve_settings
 from cm_lightning.crossval.grid import Grid
-from cm_lightning.crossval.jobs import plan_jobs, run_jobs
+from cm_lightning.crossval.jobs import Job, plan_jobs
+from cm_lightning.crossval.local import check_devices, run_jobs
+from cm_lightning.crossval.ray_cluster import run_on_ray
+from cm_lightning.crossval.resources import Resources
+from cm_lightning.crossval.slurm import array_script, submit
 from cm_lightning.crossval.summary import write_summary
 from cm_lightning.crossval.summary_run import log_summary_run
 from cm_lightning.errors import InputError
 from cm_lightning.runs import ExperimentFolder, Settings
 from cm_lightning.runs.layout import seeded_name
 from cm_lightning.tracking.policy import WandbSettings
+
+Engine = Literal["local", "ray", "slurm"]
+Action = Literal["run", "describe", "print_slurm"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,11 @@ def crossval(
     folds: list[int] | None = None,
     devices: list[str] | None = None,
     overwrite: bool = False,
+    engine: Engine = "local",
+    resources: Resources | None = None,
+    ray_address: str | None = None,
+    slurm_options: Sequence[str] = (),
+    action: Action = "run",
 ) -> None:
     """Run one or several cross-validations; finished folds are kept and interrupted ones are resumed.
 
@@ -59,9 +72,16 @@ def crossval(
         devices: Devices that each run one fold at a time: indices of GPUs (several separated by commas), or ``cpu``.
             By default every visible GPU, or one process on the CPU.
         overwrite: Delete finished folds and run them again.
+        engine: What runs the folds: processes of this machine (``local``), tasks of a Ray cluster (``ray``), or tasks
+            of a SLURM job array (``slurm``).
+        resources: Resources of a fold on a cluster; None for the default ones.
+        ray_address: Address of the Ray cluster; None starts one on this machine.
+        slurm_options: Further options of ``sbatch``.
+        action: Run the folds, describe them, or print the script of the SLURM job array.
 
     Raises:
-        InputError: Finished folds were run with other settings, a fold does not exist, or a fold failed.
+        InputError: Finished folds were run with other settings, a fold does not exist, a fold failed, or the devices or
+            the cluster do not exist.
     """
     experiments = plan_experiments(grid, fit_arguments, seeds)
     jobs = [
@@ -69,14 +89,46 @@ def crossval(
         for experiment in experiments
         for job in plan_jobs(experiment.argv, experiment.settings, experiment.folder, folds, overwrite)
     ]
-    run_jobs(jobs, devices or [str(index) for index in range(torch.cuda.device_count())] or ["cpu"])
-    if folds is None:
-        for experiment in experiments:
-            write_summary(experiment.folder)
-            log_summary_run(experiment.folder, experiment.tracking)
-        folders = [str(experiment.folder.path) for experiment in experiments]
-        print(f"The results are in {', '.join(folders)}; cv_summary.csv contains means and SD.")
-        print(f"Next: python -m cm_lightning report {shlex.join(folders)}")
+    if devices and engine != "local":
+        raise InputError(f"--devices {devices} are for --engine local; expected --gpus_per_fold for {engine}.")
+    resources = resources or Resources()
+    if resources.gpus is None:
+        resources = replace(resources, gpus=0 if engine == "ray" and not torch.cuda.is_available() else 1)
+    match action:
+        case "describe":
+            _describe(jobs)
+        case "print_slurm":
+            if overwrite:
+                raise InputError(
+                    "--print_slurm only prints, and cannot be combined with --overwrite true; expected --engine slurm."
+                )
+            print(array_script(_not_finished(jobs), resources, slurm_options), end="")
+        case "run" if engine == "slurm":
+            _remove_finished(jobs, overwrite)
+            folder = experiments[0].folder.path
+            script = array_script(_not_finished(jobs), resources, slurm_options)
+            submit(script, folder, [experiment.argv for experiment in experiments] if folds is None else [])
+            print(f"Next: python -m cm_lightning crossval --status {shlex.quote(str(folder.parent))}")
+        case "run":
+            if engine == "ray":
+                _remove_finished(jobs, overwrite)
+                run_on_ray(jobs, resources, ray_address)
+            else:
+                devices = devices or [str(index) for index in range(torch.cuda.device_count())] or ["cpu"]
+                check_devices(devices)
+                run_jobs(jobs, devices)
+            if folds is None:
+                _evaluate(experiments)
+
+
+def _evaluate(experiments: Sequence[Experiment]) -> None:
+    """Pool the folds of every experiment, and print where the results are."""
+    for experiment in experiments:
+        write_summary(experiment.folder)
+        log_summary_run(experiment.folder, experiment.tracking)
+    folders = [str(experiment.folder.path) for experiment in experiments]
+    print(f"The results are in {', '.join(folders)}; cv_summary.csv contains means and SD.")
+    print(f"Next: python -m cm_lightning report {shlex.join(folders)}")
 
 
 def plan_experiments(grid: Grid, fit_arguments: Sequence[str], seeds: Sequence[int] | None) -> list[Experiment]:
@@ -108,3 +160,26 @@ def plan_experiments(grid: Grid, fit_arguments: Sequence[str], seeds: Sequence[i
     if len({experiment.folder for experiment in experiments}) < len(experiments):
         raise InputError(f"Two experiments of the grid have the same name: {names}; expected unique names.")
     return experiments
+
+
+def _describe(jobs: Sequence[Job]) -> None:
+    """Print the jobs."""
+    for job in jobs:
+        print(job.describe())
+    print(f"{len(jobs)} folds would be run." if jobs else "All folds are finished; nothing would be run.")
+
+
+def _remove_finished(jobs: Sequence[Job], overwrite: bool) -> None:
+    """Remove earlier runs before the tasks of a cluster start, which must not do it again when they are retried."""
+    for job in jobs:
+        if overwrite and job.fold.path.is_dir():
+            job.fold.remove_earlier_run(overwrite=True)
+
+
+def _not_finished(jobs: Sequence[Job]) -> Sequence[Job]:
+    """Return the jobs, if there are any."""
+    if not jobs:
+        raise InputError(
+            "All folds are finished, so that there is nothing to submit; --overwrite true runs them again."
+        )
+    return jobs

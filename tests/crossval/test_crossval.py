@@ -12,7 +12,9 @@ import pytest
 
 from cm_lightning.commands.crossval import parse
 from cm_lightning.crossval.grid import Grid
-from cm_lightning.crossval.jobs import Job, run_jobs
+from cm_lightning.crossval.jobs import Job
+from cm_lightning.crossval.local import check_devices, run_jobs
+from cm_lightning.errors import InputError
 from cm_lightning.main import main
 from cm_lightning.runs import ExperimentFolder
 from tests.conftest import CONFIGS
@@ -94,7 +96,9 @@ def test_folds_are_pooled_and_kept(arguments, tmp_path, capsys):
 
 
 def test_failed_folds_are_reported_and_the_others_run(tmp_path):
-    jobs = [Job(["--nonsense"], ExperimentFolder(tmp_path / "a").fold(fold), 1, [["fit"]]) for fold in range(2)]
+    jobs = [
+        Job(["--nonsense"], ExperimentFolder(tmp_path / "a").fold(fold), fold, steps=[["fit"]]) for fold in range(2)
+    ]
     with pytest.raises(ValueError, match=r"2 of 2 folds failed:\n.*fold0.log: .*nonsense.*\n.*fold1.log: "):
         run_jobs(jobs, ["cpu", "cpu"])
 
@@ -127,3 +131,24 @@ def test_command_line(capsys):
         assert sentence in capsys.readouterr().err
     with pytest.raises(ValueError, match="Invalid settings of fit: There is no option --nonsense"):
         main(["crossval", f"--config={CONFIGS / 'muscle_2ch.yaml'}", "--nonsense=1"])
+
+
+def test_a_missing_gpu_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    check_devices(["cpu", "0,1", "MIG-1"])
+    with pytest.raises(InputError, match="--devices names 2, but this machine has the GPUs 0 to 1"):
+        check_devices(["0,2"])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(InputError, match="names 0, but this machine has no GPU"):
+        check_devices(["0"])
+
+
+def test_a_dry_run_describes_the_folds(arguments, tmp_path, capsys):
+    main(["crossval", *arguments, "--seeds", "3", "--dry_run", "true"])
+    printed = capsys.readouterr().out
+    assert "muscle_2ch_seed3/fold1: seed 3, waiting; fit, test; folder " in printed
+    assert "--experiment=muscle_2ch_seed3 --folds=1" in printed
+    assert "2 folds would be run." in printed
+    assert not (tmp_path / "outputs" / "muscle_2ch_seed3").exists()
+    with pytest.raises(InputError, match=r"--devices .* are for --engine local"):
+        main(["crossval", *arguments, "--engine", "ray", "--devices", "cpu"])

@@ -44,6 +44,14 @@ def test_combined_losses_are_sums():
     torch.testing.assert_close(value["diceCEconf"], value["dice"] + value["CEconf"])
 
 
+def test_cross_entropy_is_that_of_pytorch():
+    logits, label = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 1, 4, 5))
+    expected = F.cross_entropy(logits, label[:, 0])
+    torch.testing.assert_close(SegmentationLoss("CE")(logits, label), expected)
+    confidence = torch.ones(2, 1, 4, 5)
+    torch.testing.assert_close(SegmentationLoss("CEconf")(logits, label, confidence), expected)
+
+
 def test_batch_dice_reduces_the_loss_of_an_absent_class():
     label = torch.zeros(2, 1, 8, 8, dtype=torch.long)
     label[0, 0, :4] = 1
