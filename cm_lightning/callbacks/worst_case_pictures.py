@@ -12,6 +12,7 @@ from cm_lightning.data.ignored import known_only
 from cm_lightning.drawing import LargestLabelFrame, Panel, case_panels, draw_panels, frame_spacing, save_figure
 from cm_lightning.metrics.segmentation import dice_per_class
 from cm_lightning.tasks import BaseTask
+from cm_lightning.tasks.distributed import gather_objects
 from cm_lightning.tasks.native import image_confidence, read_frame
 
 
@@ -21,7 +22,7 @@ class WorstCasePictures(Callback):
     It does nothing in a ``fast_dev_run``.
 
     Args:
-        cases: Number of cases per process, chosen by the mean Dice over classes.
+        cases: Number of cases, chosen by the mean Dice over classes.
     """
 
     def __init__(self, cases: int = 3) -> None:
@@ -62,9 +63,14 @@ class WorstCasePictures(Callback):
         )
         self._worst = sorted([*self._worst, (dice, case, row)], key=lambda item: item[:2])[: self.cases]
 
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the worst cases of all processes; cases that the distributed sampler repeats are drawn once."""
+        cases = {case: (dice, case, row) for dice, case, row in gather_objects(self._worst)}
+        self._worst = sorted(cases.values(), key=lambda item: item[:2])[: self.cases]
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the collected cases."""
-        if isinstance(pl_module, BaseTask) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if isinstance(pl_module, BaseTask) and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             for _, case, row in self._worst:
                 save_figure(draw_panels([row], pl_module.class_names), fold_folder(trainer).test_picture(case))
         self._worst = []
