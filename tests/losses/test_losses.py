@@ -189,3 +189,11 @@ def test_soft_targets_leave_out_voxels_to_ignore(remainder):
     expected = loss(logits[..., 2:], label[..., 2:], confidence[..., 2:])
     label[..., :2] = IGNORED_INDEX
     torch.testing.assert_close(loss(logits, label, confidence), expected)
+
+
+@pytest.mark.parametrize("name", ["CE", "CEconf"])
+def test_a_single_known_voxel_counts_by_itself(name):
+    logits, label = torch.randn(1, 3, 6, 5), torch.full((1, 1, 6, 5), IGNORED_INDEX)
+    label[0, 0, 2, 3] = 1
+    value = SegmentationLoss(name)(logits, label, torch.ones(1, 1, 6, 5))
+    torch.testing.assert_close(value, -logits[0, :, 2, 3].log_softmax(0)[1])
