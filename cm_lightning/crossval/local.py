@@ -6,12 +6,12 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from rich.console import Console
 
 from cm_lightning.crossval.jobs import Job
+from cm_lightning.crossval.node import reason_of_end
 from cm_lightning.crossval.progress import INTERVAL, FoldProgress
 from cm_lightning.errors import InputError
 from cm_lightning.interruption import Terminated, end_with_parent
@@ -172,27 +172,3 @@ def start(job: Job, device: str, job_started: float, parallel_jobs: int) -> Runn
             preexec_fn=end_with_parent(),
         )
     return Running(job, process, subcommand, time.time(), job_started)
-
-
-def reason_of_end(code: int, log: Path) -> str:
-    """Explain why a process ended.
-
-    Args:
-        code: Its status, which is negative if a signal ended it.
-        log: Its output.
-
-    Returns:
-        The last line of the output, or that the process was killed.
-    """
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return (
-            "killed (signal 9), as the operating system or the scheduler does if memory is short; a smaller "
-            "data.batch_size, fewer data.num_workers or fewer folds at a time need less"
-        )
-    return last_line(log)
-
-
-def last_line(path: Path) -> str:
-    """Return the last non-blank line of a log file; "(empty)" if there is none."""
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "(empty)"

@@ -1,30 +1,24 @@
 """Folds as tasks of a Ray cluster."""
 
-import os
 import re
 import socket
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cm_lightning.crossval.jobs import Job
-from cm_lightning.crossval.local import reason_of_end
+from cm_lightning.crossval.node import run_fold
 from cm_lightning.crossval.progress import INTERVAL, FoldProgress
 from cm_lightning.crossval.resources import Resources
 from cm_lightning.errors import InputError
-from cm_lightning.interruption import Terminated, end_with_parent
-from cm_lightning.runs import FoldFolder
-from cm_lightning.runs.lock import RunLock
+from cm_lightning.interruption import Terminated
 from cm_lightning.writing import write_text
 
 # Number of times that a fold is started again, on any node, when its node fails.
 RETRIES = 3
 # File by which a node shows that it sees the folder of the driver.
 TOKEN = ".crossval_token"
-# Seconds until the lock of a fold whose process was killed is free.
-WAIT_FOR_LOCK = 120.0
 # Address with a port, and seconds in which the machine must answer.
 HOST = re.compile(r"(ray://)?(?P<host>[^/]+):(?P<port>\d{1,5})")
 ANSWER = 10.0
@@ -62,42 +56,6 @@ def run_on_ray(jobs: Sequence[Job], resources: Resources, address: str | None = 
         raise Terminated(error.number, _continuation()) from None
     finally:
         ray.shutdown()
-
-
-def run_fold(command: list[str], cwd: str, fold: str, token: str, gpus: int, cpus: int) -> tuple[str, int, str]:
-    """Run a job on a node.
-
-    Args:
-        command: Program and arguments, without the devices.
-        cwd: Folder in which it is run.
-        fold: Folder of the fold.
-        token: File of the driver, which this node must see.
-        gpus: Number of GPUs.
-        cpus: Number of CPU cores.
-
-    Returns:
-        Name of the node, status, and the reason of a failure.
-    """
-    node = os.uname().nodename
-    missing = next((path for path in (token, cwd) if not Path(path).exists()), None)
-    if missing is not None:
-        return node, 2, f"the node {node} does not see {missing}; expected a file system that all nodes share"
-    folder = FoldFolder(Path(fold))
-    _wait_for_lock(folder.path)
-    devices = os.environ["CUDA_VISIBLE_DEVICES"] if gpus else "cpu"
-    output = folder.path.with_name(f"{folder.path.name}_crossval.log")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("ab") as log:
-        code = subprocess.run(
-            [*command, "--devices", devices],
-            cwd=cwd,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": str(cpus)},
-            preexec_fn=end_with_parent(),
-            check=False,
-        ).returncode
-    return node, code, "" if code == 0 else reason_of_end(code, output)
 
 
 def _connect(ray: Any, address: str | None) -> None:
@@ -175,22 +133,11 @@ def _result(ray: Any, reference: Any) -> tuple[str, int, str]:
         node, code, reason = ray.get(reference)
     except ray.exceptions.OutOfMemoryError:
         return "a node", 1, "killed because the node was short of memory; expected fewer folds at a time (--parallel)"
+    except ray.exceptions.RayTaskError as error:
+        return "a node", 1, str(error.cause)
     except ray.exceptions.RayError as error:
         return "a node", 1, f"lost {RETRIES + 1} times ({type(error).__name__})"
     return node, code, reason
-
-
-def _wait_for_lock(folder: Path) -> None:
-    """Wait for the end of a process of this fold, such as that of a task whose worker was killed."""
-    deadline = time.monotonic() + WAIT_FOR_LOCK
-    while True:
-        try:
-            RunLock(folder).release()
-            return
-        except InputError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
 
 
 def _continuation() -> str:

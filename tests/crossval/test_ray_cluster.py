@@ -12,6 +12,7 @@ import time
 import pandas as pd
 import pytest
 
+from cm_lightning.crossval import node
 from cm_lightning.crossval import ray_cluster as module
 from cm_lightning.crossval.jobs import Job
 from cm_lightning.crossval.resources import Resources
@@ -32,13 +33,13 @@ def run_code(tmp_path, code, token="token", gpus=0):
     """Run Python code as a fold of a node."""
     (tmp_path / "token").touch()
     command = [sys.executable, "-c", code]
-    return module.run_fold(command, str(tmp_path), str(tmp_path / "leg" / "fold0"), str(tmp_path / token), gpus, 3)
+    return node.run_fold(command, str(tmp_path), str(tmp_path / "leg" / "fold0"), str(tmp_path / token), gpus, 3)
 
 
 def test_a_fold_of_a_node_reports_its_end(tmp_path, monkeypatch):
-    node = os.uname().nodename
-    assert run_code(tmp_path, "import os; assert os.environ['OMP_NUM_THREADS'] == '3'") == (node, 0, "")
-    assert run_code(tmp_path, "print('a reason'); raise SystemExit(2)") == (node, 2, "a reason")
+    name = os.uname().nodename
+    assert run_code(tmp_path, "import os; assert os.environ['OMP_NUM_THREADS'] == '3'") == (name, 0, "")
+    assert run_code(tmp_path, "print('a reason'); raise SystemExit(2)") == (name, 2, "a reason")
     _, code, reason = run_code(tmp_path, "import os; os.kill(os.getpid(), 9)")
     assert code == -signal.SIGKILL
     assert "as the operating system or the scheduler does if memory is short" in reason
@@ -54,7 +55,7 @@ def test_a_fold_waits_for_the_end_of_its_killed_process(tmp_path):
     with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline()
         start = time.monotonic()
-        module._wait_for_lock(folder)
+        node.wait_for_lock(folder)
         assert time.monotonic() - start > 1
 
 
