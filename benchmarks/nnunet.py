@@ -1,0 +1,251 @@
+"""nnU-Net and the strong configurations on the same split, with the same number of training samples.
+
+    python benchmarks/nnunet.py nerves DATA/usgra_seg [--methods nnunet strong_1ch strong_2ch] [--seeds 0 1 2]
+        [--threads 1] [--folder outputs/nnunet] [--output benchmarks/results/nnunet.md]
+
+The first run makes an environment with nnU-Net in ``--folder``. Training cases, validation cases and test cases are
+those of fold 0 of the data module, in folds of patients or of groups of near-duplicate images. Both methods get the same
+pixels, which our data module has resized, and both are measured on the grid of the files. A job is one method with one
+seed. Finished jobs are not repeated, so that an interrupted command can be started again, also with further methods
+and seeds; the page is written from all finished jobs of all data sets. Without a data set, only the page is written.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from scipy import stats
+
+from cm_lightning.data import UltrasoundDataModule
+from cm_lightning.metrics import case_rows
+from cm_lightning.metrics.summary import patient_means
+from cm_lightning.tasks.native import resize_linearly
+from cm_lightning.writing import write_text
+
+ROOT = Path(__file__).parents[1]
+# The tested versions, which are installed together, so that nnU-Net does not replace torch.
+PACKAGES = ("torch==2.13.0", "nnunetv2==2.8.1")
+METRICS = {"dice": "Dice", "hd95": "HD95", "nsd": "NSD"}
+# Length of nnU-Net's training, which determines the number of samples of all methods.
+EPOCHS, STEPS = 60, 25
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of the comparison.
+
+    Attributes:
+        number: Number of the data set for nnU-Net.
+        size: Grid of both methods, ``(depth, lateral[, elevation])``.
+        options: Options of the data module.
+    """
+
+    number: int
+    size: tuple[int, ...]
+    options: dict[str, Any]
+
+    @property
+    def configuration(self) -> str:
+        """Configuration of nnU-Net."""
+        return f"{'2d' if len(self.size) == 2 else '3d'}{'' if len(self.size) == 2 else '_fullres'}"
+
+    def module(self, root: Path, folder: Path) -> UltrasoundDataModule:
+        """Return the data module, without confidence maps."""
+        return UltrasoundDataModule(
+            root, spatial_size=list(self.size), confidence_mode="none", cache_dir=folder / "cache", **self.options
+        )
+
+    def arguments(self, root: Path, folder: Path) -> list[str]:
+        """Return the options of the command line for the same data."""
+        options = {**self.options, "root": str(root), "spatial_size": list(self.size), "cache_dir": f"{folder / 'cache'}"}
+        return [f"--data.{name}={json.dumps(value) if not isinstance(value, str) else value}" for name, value in options.items()]
+
+
+FRAMES: dict[str, Any] = {"layout": "folder", "axes": "depth lateral", "image_folds": True, "n_folds": 5}
+DATA_SETS = {
+    "nerves": DataSet(801, (128, 128), {**FRAMES, "classes": {"nerve": 1, "vessel": 2}, "domain": "linear"}),
+    "aponeuroses": DataSet(802, (128, 128), {**FRAMES, "classes": {"aponeurosis": 1}, "domain": "whole"}),
+    "prostates": DataSet(
+        803, (48, 64, 48), {"layout": "folder", "classes": {"prostate": 1}, "n_folds": 3, "patient_pattern": "(.+)"}
+    ),
+}
+
+
+def make_environment(folder: Path) -> Path:
+    """Make an environment with nnU-Net if there is none, and return its Python."""
+    python = folder / "env" / "bin" / "python"
+    done = folder / "env" / "complete"
+    if not done.is_file():
+        venv.create(folder / "env", with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
+        done.touch()
+    return python
+
+
+def export(data: UltrasoundDataModule, name: str, folder: Path, number: int) -> None:
+    """Write the cases of a fold as nnU-Net's raw data, on the grid of the network."""
+    raw = folder / "raw" / f"Dataset{number}_{name}"
+    ending = ".png" if data.spatial_dims == 2 else ".nii.gz"
+    for part in ("imagesTr", "labelsTr", "imagesTs"):
+        (raw / part).mkdir(parents=True, exist_ok=True)
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    split: dict[str, list[str]] = {}
+    loaders = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
+    for subset, loader in loaders.items():
+        split[subset] = []
+        for batch in loader:
+            for index, case in enumerate(batch["case"]):
+                split[subset].append(case)
+                image = raw / ("imagesTs" if subset == "test" else "imagesTr") / f"{case}_0000{ending}"
+                write_array(image, batch["image"][index, 0].mul(255).round().byte().numpy(), batch["spacing"][index])
+                if subset != "test":
+                    label = raw / "labelsTr" / f"{case}{ending}"
+                    write_array(label, batch["label"][index, 0].numpy(), batch["spacing"][index])
+    labels = {"background": 0, **{name: index for index, name in enumerate(data.classes, start=1)}}
+    count = len(split["train"]) + len(split["val"])
+    description = {"channel_names": {"0": "ultrasound"}, "labels": labels, "numTraining": count, "file_ending": ending}
+    (raw / "dataset.json").write_text(json.dumps(description))
+    (folder / f"split_{name}.json").write_text(json.dumps(split))
+
+
+def write_array(path: Path, array: np.ndarray[Any, Any], spacing: torch.Tensor) -> None:
+    """Write a frame or a volume."""
+    if array.ndim == 2:
+        Image.fromarray(array).save(path)
+    else:
+        nibabel.save(nibabel.Nifti1Image(array, np.diag([*spacing.tolist(), 1.0])), path)
+
+
+def run(command: Sequence[str | Path], log: Path, threads: int, **environment: str) -> dict[str, float]:
+    """Run a command with few threads; return its duration, CPU time (both in s) and largest memory in GB."""
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
+    variables = {**os.environ, **limits, "WANDB_MODE": "disabled", **environment}
+    start = time.perf_counter()
+    with log.open("w") as file:
+        process = subprocess.Popen([*map(str, command)], stdout=file, stderr=subprocess.STDOUT, env=variables)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(map(str, command))} failed; see {log}.")
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss / 2**20}
+
+
+def run_nnunet(name: str, root: Path, folder: Path, job: Path, seed: int, threads: int) -> None:
+    """Train nnU-Net, and measure its predictions with and without mirroring."""
+    data_set = DATA_SETS[name]
+    python = make_environment(folder)
+    data = data_set.module(root, folder)
+    title = f"Dataset{data_set.number}_{name}"
+    environment = {
+        "nnUNet_raw": str(folder / "raw"),
+        "nnUNet_preprocessed": str(folder / "preprocessed"),
+        "nnUNet_results": str(job / "results"),
+        "nnUNet_n_proc_DA": "1",
+        "nnUNet_compile": "f",
+        "nnUNet_def_n_proc": "1",
+    }
+    splits = folder / "preprocessed" / title / "splits_final.json"
+    if not splits.is_file():
+        export(data, name, folder, data_set.number)
+        number = str(data_set.number)
+        plan = [python.with_name("nnUNetv2_plan_and_preprocess"), "-d", number, "-c", data_set.configuration, "-np", "1"]
+        run(plan, folder / f"plan_{name}.log", threads, **environment)
+        split = json.loads((folder / f"split_{name}.json").read_text())
+        splits.write_text(json.dumps([{key: split[key] for key in ("train", "val")}]))
+    else:
+        data.prepare_data()
+        data.setup("test")
+    script = ROOT / "benchmarks" / "nnunet_side.py"
+    command = [python, script, job, str(data_set.number), data_set.configuration, f"--seed={seed}", f"--threads={threads}"]
+    # Augmentation in the same process, as on our side.
+    environment["nnUNet_n_proc_DA"] = "0"
+    used = run([*command, f"--epochs={EPOCHS}", f"--steps={STEPS}"], job / "log.txt", threads, **environment)
+    times = json.loads((job / "times.json").read_text())
+    rows = []
+    for batch in data.test_dataloader():
+        for variant in ("plain", "mirrored"):
+            with np.load(job / variant / f"{batch['case'][0]}.npz") as file:
+                stored = torch.from_numpy(file["probabilities"]).float()
+            # nnU-Net stores frames as volumes of one slice, and volumes in the reverse order of the axes.
+            maps = stored[:, 0] if data.spatial_dims == 2 else stored.permute(0, 3, 2, 1)
+            label = batch["native_label"][0, 0]
+            prediction = torch.stack([resize_linearly(part, label.shape) for part in maps]).argmax(0).to(torch.uint8)
+            spacing = batch["native_spacing"][0].tolist()
+            columns = {"case": batch["case"][0], "patient": batch["patient"][0], "variant": variant}
+            rows += case_rows(prediction, label, list(data.classes), spacing, **columns)
+    pd.DataFrame(rows).to_csv(job / "rows.csv", index=False)
+    write_text(job / "times.json", json.dumps({**times, **used, "threads": threads}))
+
+
+def run_strong(name: str, root: Path, folder: Path, job: Path, seed: int, threads: int, mode: str) -> None:
+    """Train a strong configuration as long as nnU-Net, and measure its predictions with and without mirroring."""
+    data_set = DATA_SETS[name]
+    config = ROOT / "configs" / f"strong_{len(data_set.size)}d.yaml"
+    arguments = [f"--config={config}", *data_set.arguments(root, folder), f"--output_dir={job}", "--experiment=run"]
+    arguments += [f"--seed_everything={seed}", "--trainer.accelerator=cpu", f"--model.input_mode={mode}"]
+    arguments += ["--pictures.cases=0", "--uncertainty.cases=0", "--trainer.enable_progress_bar=false"]
+    arguments.append(f"--data.confidence_mode={'native' if mode == '2ch' else 'none'}")
+    # The number of samples of nnU-Net, which plans the batch itself.
+    plans = json.loads((folder / "preprocessed" / f"Dataset{data_set.number}_{name}" / "nnUNetPlans.json").read_text())
+    samples = EPOCHS * STEPS * plans["configurations"][data_set.configuration]["batch_size"]
+    cases = len(data_set.module(root, folder).cases_of("train"))
+    epochs = round(samples / cases)
+    cm_lightning = [sys.executable, "-m", "cm_lightning"]
+    fit = [*cm_lightning, "fit", *arguments, f"--trainer.max_epochs={epochs}", "--overwrite=true"]
+    used = run(fit, job / "fit.txt", threads)
+    times: dict[str, Any] = {"fit_s": used["seconds"], "samples": epochs * cases}
+    rows = []
+    for variant, axes in (("plain", "[]"), ("mirrored", "[lateral]")):
+        test = [*cm_lightning, "test", *arguments, "--ckpt_path=last", f"--model.mirroring={axes}"]
+        times[f"{variant}_s"] = run(test, job / f"test_{variant}.txt", threads)["seconds"]
+        measured = pd.read_csv(job / "run" / "fold0" / "test_metrics.csv", dtype={"case": str})
+        rows.append(measured[measured["postprocessing"] == "none"].assign(variant=variant))
+    pd.concat(rows).to_csv(job / "rows.csv", index=False)
+    weights = torch.load(job / "run" / "fold0" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    times["parameters"] = sum(tensor.numel() for tensor in weights.values())
+    write_text(job / "times.json", json.dumps({**times, **used, "threads": threads}))
+
+
+def main() -> None:
+    """Run jobs that are not finished, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", choices=DATA_SETS)
+    parser.add_argument("root", nargs="?", type=Path)
+    parser.add_argument("--methods", nargs="+", default=["nnunet", "strong_1ch", "strong_2ch"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path("outputs/nnunet"))
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "nnunet.md")
+    options = parser.parse_args()
+    folder = options.folder.resolve()
+    for seed in options.seeds if options.data else ():
+        for method in options.methods:
+            job = folder / "jobs" / options.data / f"{method}_seed{seed}"
+            if (job / "rows.csv").is_file() and (job / "times.json").is_file():
+                continue
+            job.mkdir(parents=True, exist_ok=True)
+            arguments = (options.data, options.root.resolve(), folder, job, seed, options.threads)
+            if method == "nnunet":
+                run_nnunet(*arguments)
+            else:
+                run_strong(*arguments, mode=method.removeprefix("strong_"))
+
+
+if __name__ == "__main__":
+    main()
