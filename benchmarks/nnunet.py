@@ -1,7 +1,7 @@
 """nnU-Net and the strong configurations on the same split, with the same number of training samples.
 
     python benchmarks/nnunet.py nerves DATA/usgra_seg [--methods nnunet strong_1ch strong_2ch] [--seeds 0 1 2]
-        [--threads 1] [--folder outputs/nnunet] [--output benchmarks/results/nnunet.md]
+        [--epochs 60] [--threads 1] [--folder outputs/nnunet] [--output benchmarks/results/nnunet.md]
 
 The first run makes an environment with nnU-Net in ``--folder``. Training cases, validation cases and test cases are
 those of fold 0 of the data module, in folds of patients or of groups of near-duplicate images. Both methods get the same
@@ -13,7 +13,6 @@ and seeds; the page is written from all finished jobs of all data sets. Without 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -28,11 +27,9 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from scipy import stats
 
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.metrics import case_rows
-from cm_lightning.metrics.summary import patient_means
 from cm_lightning.tasks.native import resize_linearly
 from cm_lightning.writing import write_text
 
@@ -40,8 +37,8 @@ ROOT = Path(__file__).parents[1]
 # The tested versions, which are installed together, so that nnU-Net does not replace torch.
 PACKAGES = ("torch==2.13.0", "nnunetv2==2.8.1")
 METRICS = {"dice": "Dice", "hd95": "HD95", "nsd": "NSD"}
-# Length of nnU-Net's training, which determines the number of samples of all methods.
-EPOCHS, STEPS = 60, 25
+# Steps of an epoch of nnU-Net, whose samples determine the length of the training of all methods.
+STEPS = 25
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,16 @@ class DataSet:
 
     def arguments(self, root: Path, folder: Path) -> list[str]:
         """Return the options of the command line for the same data."""
-        options = {**self.options, "root": str(root), "spatial_size": list(self.size), "cache_dir": f"{folder / 'cache'}"}
-        return [f"--data.{name}={json.dumps(value) if not isinstance(value, str) else value}" for name, value in options.items()]
+        options = {
+            **self.options,
+            "root": str(root),
+            "spatial_size": list(self.size),
+            "cache_dir": f"{folder / 'cache'}",
+        }
+        return [
+            f"--data.{name}={json.dumps(value) if not isinstance(value, str) else value}"
+            for name, value in options.items()
+        ]
 
 
 FRAMES: dict[str, Any] = {"layout": "folder", "axes": "depth lateral", "image_folds": True, "n_folds": 5}
@@ -146,7 +151,7 @@ def run(command: Sequence[str | Path], log: Path, threads: int, **environment: s
     return {"seconds": seconds, "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss / 2**20}
 
 
-def run_nnunet(name: str, root: Path, folder: Path, job: Path, seed: int, threads: int) -> None:
+def run_nnunet(name: str, root: Path, folder: Path, job: Path, seed: int, epochs: int, threads: int) -> None:
     """Train nnU-Net, and measure its predictions with and without mirroring."""
     data_set = DATA_SETS[name]
     python = make_environment(folder)
@@ -164,7 +169,15 @@ def run_nnunet(name: str, root: Path, folder: Path, job: Path, seed: int, thread
     if not splits.is_file():
         export(data, name, folder, data_set.number)
         number = str(data_set.number)
-        plan = [python.with_name("nnUNetv2_plan_and_preprocess"), "-d", number, "-c", data_set.configuration, "-np", "1"]
+        plan = [
+            python.with_name("nnUNetv2_plan_and_preprocess"),
+            "-d",
+            number,
+            "-c",
+            data_set.configuration,
+            "-np",
+            "1",
+        ]
         run(plan, folder / f"plan_{name}.log", threads, **environment)
         split = json.loads((folder / f"split_{name}.json").read_text())
         splits.write_text(json.dumps([{key: split[key] for key in ("train", "val")}]))
@@ -172,10 +185,18 @@ def run_nnunet(name: str, root: Path, folder: Path, job: Path, seed: int, thread
         data.prepare_data()
         data.setup("test")
     script = ROOT / "benchmarks" / "nnunet_side.py"
-    command = [python, script, job, str(data_set.number), data_set.configuration, f"--seed={seed}", f"--threads={threads}"]
+    command = [
+        python,
+        script,
+        job,
+        str(data_set.number),
+        data_set.configuration,
+        f"--seed={seed}",
+        f"--threads={threads}",
+    ]
     # Augmentation in the same process, as on our side.
     environment["nnUNet_n_proc_DA"] = "0"
-    used = run([*command, f"--epochs={EPOCHS}", f"--steps={STEPS}"], job / "log.txt", threads, **environment)
+    used = run([*command, f"--epochs={epochs}", f"--steps={STEPS}"], job / "log.txt", threads, **environment)
     times = json.loads((job / "times.json").read_text())
     rows = []
     for batch in data.test_dataloader():
@@ -193,7 +214,7 @@ def run_nnunet(name: str, root: Path, folder: Path, job: Path, seed: int, thread
     write_text(job / "times.json", json.dumps({**times, **used, "threads": threads}))
 
 
-def run_strong(name: str, root: Path, folder: Path, job: Path, seed: int, threads: int, mode: str) -> None:
+def run_strong(name: str, root: Path, folder: Path, job: Path, seed: int, epochs: int, threads: int, mode: str) -> None:
     """Train a strong configuration as long as nnU-Net, and measure its predictions with and without mirroring."""
     data_set = DATA_SETS[name]
     config = ROOT / "configs" / f"strong_{len(data_set.size)}d.yaml"
@@ -203,13 +224,13 @@ def run_strong(name: str, root: Path, folder: Path, job: Path, seed: int, thread
     arguments.append(f"--data.confidence_mode={'native' if mode == '2ch' else 'none'}")
     # The number of samples of nnU-Net, which plans the batch itself.
     plans = json.loads((folder / "preprocessed" / f"Dataset{data_set.number}_{name}" / "nnUNetPlans.json").read_text())
-    samples = EPOCHS * STEPS * plans["configurations"][data_set.configuration]["batch_size"]
+    samples = epochs * STEPS * plans["configurations"][data_set.configuration]["batch_size"]
     cases = len(data_set.module(root, folder).cases_of("train"))
-    epochs = round(samples / cases)
+    own_epochs = round(samples / cases)
     cm_lightning = [sys.executable, "-m", "cm_lightning"]
-    fit = [*cm_lightning, "fit", *arguments, f"--trainer.max_epochs={epochs}", "--overwrite=true"]
+    fit = [*cm_lightning, "fit", *arguments, f"--trainer.max_epochs={own_epochs}", "--overwrite=true"]
     used = run(fit, job / "fit.txt", threads)
-    times: dict[str, Any] = {"fit_s": used["seconds"], "samples": epochs * cases}
+    times: dict[str, Any] = {"fit_s": used["seconds"], "fit_cpu_s": used["cpu"], "samples": own_epochs * cases}
     rows = []
     for variant, axes in (("plain", "[]"), ("mirrored", "[lateral]")):
         test = [*cm_lightning, "test", *arguments, "--ckpt_path=last", f"--model.mirroring={axes}"]
@@ -229,6 +250,7 @@ def main() -> None:
     parser.add_argument("root", nargs="?", type=Path)
     parser.add_argument("--methods", nargs="+", default=["nnunet", "strong_1ch", "strong_2ch"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=60, help="epochs of nnU-Net, of 25 steps")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("outputs/nnunet"))
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "nnunet.md")
@@ -236,11 +258,11 @@ def main() -> None:
     folder = options.folder.resolve()
     for seed in options.seeds if options.data else ():
         for method in options.methods:
-            job = folder / "jobs" / options.data / f"{method}_seed{seed}"
+            job = folder / "jobs" / f"{options.data}_{options.epochs}" / f"{method}_seed{seed}"
             if (job / "rows.csv").is_file() and (job / "times.json").is_file():
                 continue
             job.mkdir(parents=True, exist_ok=True)
-            arguments = (options.data, options.root.resolve(), folder, job, seed, options.threads)
+            arguments = (options.data, options.root.resolve(), folder, job, seed, options.epochs, options.threads)
             if method == "nnunet":
                 run_nnunet(*arguments)
             else:
