@@ -1,10 +1,11 @@
 """nnU-Net and the strong configurations on the same split, with the same number of training samples.
 
     python benchmarks/nnunet.py nerves DATA/usgra_seg [--methods nnunet strong_1ch strong_2ch] [--seeds 0 1 2]
-        [--epochs 60] [--threads 1] [--folder outputs/nnunet] [--output benchmarks/results/nnunet.md]
+        [--size 128 128] [--epochs 60] [--threads 1] [--folder outputs/nnunet]
+        [--output benchmarks/results/nnunet.md]
 
-The first run makes an environment with nnU-Net in ``--folder``. Training cases, validation cases and test cases are
-those of fold 0 of the data module, in folds of patients or of groups of near-duplicate images. Both methods get the same
+The first run makes an environment with nnU-Net in ``--folder``. The cases for training, validation and test are those
+of fold 0 of the data module, in folds of patients or of groups of near-duplicate images. Both methods get the same
 pixels, which our data module has resized, and both are measured on the grid of the files. A job is one method with one
 seed. Finished jobs are not repeated, so that an interrupted command can be started again, also with further methods
 and seeds; the page is written from all finished jobs of all data sets. Without a data set, only the page is written.
@@ -18,7 +19,7 @@ import sys
 import time
 import venv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +69,9 @@ class DataSet:
 
     def arguments(self, root: Path, folder: Path) -> list[str]:
         """Return the options of the command line for the same data."""
-        options = {
-            **self.options,
-            "root": str(root),
-            "spatial_size": list(self.size),
-            "cache_dir": f"{folder / 'cache'}",
-        }
+        options = {**self.options, "root": str(root), "cache_dir": str(folder / "cache"), "spatial_size": self.size}
         return [
-            f"--data.{name}={json.dumps(value) if not isinstance(value, str) else value}"
-            for name, value in options.items()
+            f"--data.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items()
         ]
 
 
@@ -101,9 +96,8 @@ def make_environment(folder: Path) -> Path:
     return python
 
 
-def export(data: UltrasoundDataModule, name: str, folder: Path, number: int) -> None:
-    """Write the cases of a fold as nnU-Net's raw data, on the grid of the network."""
-    raw = folder / "raw" / f"Dataset{number}_{name}"
+def export(data: UltrasoundDataModule, raw: Path) -> dict[str, list[str]]:
+    """Write the cases of a fold as nnU-Net's raw data, on the grid of the network, and return the split."""
     ending = ".png" if data.spatial_dims == 2 else ".nii.gz"
     for part in ("imagesTr", "labelsTr", "imagesTs"):
         (raw / part).mkdir(parents=True, exist_ok=True)
@@ -126,7 +120,7 @@ def export(data: UltrasoundDataModule, name: str, folder: Path, number: int) -> 
     count = len(split["train"]) + len(split["val"])
     description = {"channel_names": {"0": "ultrasound"}, "labels": labels, "numTraining": count, "file_ending": ending}
     (raw / "dataset.json").write_text(json.dumps(description))
-    (folder / f"split_{name}.json").write_text(json.dumps(split))
+    return {subset: split[subset] for subset in ("train", "val")}
 
 
 def write_array(path: Path, array: np.ndarray[Any, Any], spacing: torch.Tensor) -> None:
@@ -151,57 +145,83 @@ def run(command: Sequence[str | Path], log: Path, threads: int, **environment: s
     return {"seconds": seconds, "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss / 2**20}
 
 
-def run_nnunet(name: str, root: Path, folder: Path, job: Path, seed: int, epochs: int, threads: int) -> None:
+@dataclass(frozen=True)
+class Job:
+    """One method with one seed.
+
+    Attributes:
+        name: Name of the data set.
+        data_set: The data set.
+        root: Its folder.
+        work: Folder of what all jobs share.
+        folder: Folder of the job.
+        seed: Seed.
+        epochs: Number of epochs of nnU-Net.
+        threads: Number of threads.
+    """
+
+    name: str
+    data_set: DataSet
+    root: Path
+    work: Path
+    folder: Path
+    seed: int
+    epochs: int
+    threads: int
+
+    @property
+    def base(self) -> Path:
+        """Folder of nnU-Net's raw and preprocessed data."""
+        return self.work / "data" / f"{self.name}_{'x'.join(map(str, self.data_set.size))}"
+
+    @property
+    def title(self) -> str:
+        """Name of the data set for nnU-Net."""
+        return f"Dataset{self.data_set.number}_{self.name}"
+
+    def module(self) -> UltrasoundDataModule:
+        """Return the data module."""
+        return self.data_set.module(self.root, self.work)
+
+    def environment(self, processes: int) -> dict[str, str]:
+        """Return environment variables of nnU-Net."""
+        folders = {"raw": self.base / "raw", "preprocessed": self.base / "preprocessed", "results": self.folder}
+        return {
+            **{f"nnUNet_{name}": str(folder) for name, folder in folders.items()},
+            "nnUNet_n_proc_DA": str(processes),
+            "nnUNet_compile": "f",
+            "nnUNet_def_n_proc": "1",
+        }
+
+
+def preprocess(job: Job, python: Path) -> dict[str, Any]:
+    """Export, plan and preprocess a data set for nnU-Net, if this has not been done, and return the plan."""
+    preprocessed = job.base / "preprocessed" / job.title
+    if not (preprocessed / "splits_final.json").is_file():
+        split = export(job.module(), job.base / "raw" / job.title)
+        plan = [python.with_name("nnUNetv2_plan_and_preprocess"), "-d", str(job.data_set.number), "-np", "1"]
+        plan += ["-c", job.data_set.configuration]
+        run(plan, job.base / "plan.txt", job.threads, **job.environment(1))
+        (preprocessed / "splits_final.json").write_text(json.dumps([split]))
+    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text())
+    return plans["configurations"][job.data_set.configuration]
+
+
+def run_nnunet(job: Job, python: Path) -> None:
     """Train nnU-Net, and measure its predictions with and without mirroring."""
-    data_set = DATA_SETS[name]
-    python = make_environment(folder)
-    data = data_set.module(root, folder)
-    title = f"Dataset{data_set.number}_{name}"
-    environment = {
-        "nnUNet_raw": str(folder / "raw"),
-        "nnUNet_preprocessed": str(folder / "preprocessed"),
-        "nnUNet_results": str(job / "results"),
-        "nnUNet_n_proc_DA": "1",
-        "nnUNet_compile": "f",
-        "nnUNet_def_n_proc": "1",
-    }
-    splits = folder / "preprocessed" / title / "splits_final.json"
-    if not splits.is_file():
-        export(data, name, folder, data_set.number)
-        number = str(data_set.number)
-        plan = [
-            python.with_name("nnUNetv2_plan_and_preprocess"),
-            "-d",
-            number,
-            "-c",
-            data_set.configuration,
-            "-np",
-            "1",
-        ]
-        run(plan, folder / f"plan_{name}.log", threads, **environment)
-        split = json.loads((folder / f"split_{name}.json").read_text())
-        splits.write_text(json.dumps([{key: split[key] for key in ("train", "val")}]))
-    else:
-        data.prepare_data()
-        data.setup("test")
     script = ROOT / "benchmarks" / "nnunet_side.py"
-    command = [
-        python,
-        script,
-        job,
-        str(data_set.number),
-        data_set.configuration,
-        f"--seed={seed}",
-        f"--threads={threads}",
-    ]
+    command = [python, script, job.folder, str(job.data_set.number), job.data_set.configuration, f"--seed={job.seed}"]
+    command += [f"--epochs={job.epochs}", f"--steps={STEPS}", f"--threads={job.threads}"]
     # Augmentation in the same process, as on our side.
-    environment["nnUNet_n_proc_DA"] = "0"
-    used = run([*command, f"--epochs={epochs}", f"--steps={STEPS}"], job / "log.txt", threads, **environment)
-    times = json.loads((job / "times.json").read_text())
+    used = run(command, job.folder / "log.txt", job.threads, **job.environment(0))
+    times = json.loads((job.folder / "times.json").read_text())
+    data = job.module()
+    data.prepare_data()
+    data.setup("test")
     rows = []
     for batch in data.test_dataloader():
         for variant in ("plain", "mirrored"):
-            with np.load(job / variant / f"{batch['case'][0]}.npz") as file:
+            with np.load(job.folder / variant / f"{batch['case'][0]}.npz") as file:
                 stored = torch.from_numpy(file["probabilities"]).float()
             # nnU-Net stores frames as volumes of one slice, and volumes in the reverse order of the axes.
             maps = stored[:, 0] if data.spatial_dims == 2 else stored.permute(0, 3, 2, 1)
@@ -210,37 +230,39 @@ def run_nnunet(name: str, root: Path, folder: Path, job: Path, seed: int, epochs
             spacing = batch["native_spacing"][0].tolist()
             columns = {"case": batch["case"][0], "patient": batch["patient"][0], "variant": variant}
             rows += case_rows(prediction, label, list(data.classes), spacing, **columns)
-    pd.DataFrame(rows).to_csv(job / "rows.csv", index=False)
-    write_text(job / "times.json", json.dumps({**times, **used, "threads": threads}))
+    pd.DataFrame(rows).to_csv(job.folder / "rows.csv", index=False)
+    finish(job, {**used, **times})
 
 
-def run_strong(name: str, root: Path, folder: Path, job: Path, seed: int, epochs: int, threads: int, mode: str) -> None:
+def run_strong(job: Job, samples: int, mode: str) -> None:
     """Train a strong configuration as long as nnU-Net, and measure its predictions with and without mirroring."""
-    data_set = DATA_SETS[name]
-    config = ROOT / "configs" / f"strong_{len(data_set.size)}d.yaml"
-    arguments = [f"--config={config}", *data_set.arguments(root, folder), f"--output_dir={job}", "--experiment=run"]
-    arguments += [f"--seed_everything={seed}", "--trainer.accelerator=cpu", f"--model.input_mode={mode}"]
+    config = ROOT / "configs" / f"strong_{len(job.data_set.size)}d.yaml"
+    arguments = [f"--config={config}", *job.data_set.arguments(job.root, job.work), f"--output_dir={job.folder}"]
+    arguments += ["--experiment=run", f"--seed_everything={job.seed}", f"--model.input_mode={mode}"]
     arguments += ["--pictures.cases=0", "--uncertainty.cases=0", "--trainer.enable_progress_bar=false"]
     arguments.append(f"--data.confidence_mode={'native' if mode == '2ch' else 'none'}")
-    # The number of samples of nnU-Net, which plans the batch itself.
-    plans = json.loads((folder / "preprocessed" / f"Dataset{data_set.number}_{name}" / "nnUNetPlans.json").read_text())
-    samples = epochs * STEPS * plans["configurations"][data_set.configuration]["batch_size"]
-    cases = len(data_set.module(root, folder).cases_of("train"))
-    own_epochs = round(samples / cases)
+    cases = len(job.module().cases_of("train"))
+    epochs = round(samples / cases)
+    arguments.append(f"--trainer.max_epochs={epochs}")
     cm_lightning = [sys.executable, "-m", "cm_lightning"]
-    fit = [*cm_lightning, "fit", *arguments, f"--trainer.max_epochs={own_epochs}", "--overwrite=true"]
-    used = run(fit, job / "fit.txt", threads)
-    times: dict[str, Any] = {"fit_s": used["seconds"], "fit_cpu_s": used["cpu"], "samples": own_epochs * cases}
+    used = run([*cm_lightning, "fit", *arguments, "--overwrite=true"], job.folder / "fit.txt", job.threads)
+    times: dict[str, Any] = {"fit_s": used["seconds"], "fit_cpu_s": used["cpu"], "samples": epochs * cases}
     rows = []
     for variant, axes in (("plain", "[]"), ("mirrored", "[lateral]")):
         test = [*cm_lightning, "test", *arguments, "--ckpt_path=last", f"--model.mirroring={axes}"]
-        times[f"{variant}_s"] = run(test, job / f"test_{variant}.txt", threads)["seconds"]
-        measured = pd.read_csv(job / "run" / "fold0" / "test_metrics.csv", dtype={"case": str})
+        times[f"{variant}_s"] = run(test, job.folder / f"test_{variant}.txt", job.threads)["seconds"]
+        measured = pd.read_csv(job.folder / "run" / "fold0" / "test_metrics.csv", dtype={"case": str})
         rows.append(measured[measured["postprocessing"] == "none"].assign(variant=variant))
-    pd.concat(rows).to_csv(job / "rows.csv", index=False)
-    weights = torch.load(job / "run" / "fold0" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    pd.concat(rows).to_csv(job.folder / "rows.csv", index=False)
+    weights = torch.load(job.folder / "run" / "fold0" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     times["parameters"] = sum(tensor.numel() for tensor in weights.values())
-    write_text(job / "times.json", json.dumps({**times, **used, "threads": threads}))
+    finish(job, {**used, **times})
+
+
+def finish(job: Job, times: dict[str, Any]) -> None:
+    """Write the times of a job, which mark it as finished."""
+    facts = {"name": job.name, "size": job.data_set.size, "seed": job.seed, "epochs": job.epochs}
+    write_text(job.folder / "facts.json", json.dumps({**facts, "threads": job.threads, **times}))
 
 
 def main() -> None:
@@ -250,23 +272,30 @@ def main() -> None:
     parser.add_argument("root", nargs="?", type=Path)
     parser.add_argument("--methods", nargs="+", default=["nnunet", "strong_1ch", "strong_2ch"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--size", nargs="+", type=int, help="size of the grid, by default that of the data set")
     parser.add_argument("--epochs", type=int, default=60, help="epochs of nnU-Net, of 25 steps")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("outputs/nnunet"))
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "nnunet.md")
     options = parser.parse_args()
-    folder = options.folder.resolve()
+    work = options.folder.resolve()
     for seed in options.seeds if options.data else ():
         for method in options.methods:
-            job = folder / "jobs" / f"{options.data}_{options.epochs}" / f"{method}_seed{seed}"
-            if (job / "rows.csv").is_file() and (job / "times.json").is_file():
+            data_set = DATA_SETS[options.data]
+            data_set = replace(data_set, size=tuple(options.size or data_set.size))
+            name = f"{options.data}_{'x'.join(map(str, data_set.size))}_{options.epochs}"
+            folder = work / "jobs" / name / f"{method}_seed{seed}"
+            if (folder / "facts.json").is_file():
                 continue
-            job.mkdir(parents=True, exist_ok=True)
-            arguments = (options.data, options.root.resolve(), folder, job, seed, options.epochs, options.threads)
+            folder.mkdir(parents=True, exist_ok=True)
+            root = options.root.resolve()
+            job = Job(options.data, data_set, root, work, folder, seed, options.epochs, options.threads)
+            python = make_environment(work)
+            plan = preprocess(job, python)
             if method == "nnunet":
-                run_nnunet(*arguments)
+                run_nnunet(job, python)
             else:
-                run_strong(*arguments, mode=method.removeprefix("strong_"))
+                run_strong(job, options.epochs * STEPS * plan["batch_size"], method.removeprefix("strong_"))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     random.seed(options.seed)
-    np.random.seed(options.seed)
+    np.random.seed(options.seed)  # noqa: NPY002  # nnU-Net draws from this state
     torch.manual_seed(options.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -150,8 +150,8 @@ class CommandLine(LightningCLI):
             "--plan",
             type=bool,
             default=False,
-            help="Choose sizes of images or patches, U-Net, batch and number of epochs that are not set (null) from the "
-            "data and the memory, by nnU-Net's rules; on GPUs also trainer.precision.",
+            help="Choose sizes of images or patches, U-Net, batch and number of epochs that are not set (null) from "
+            "the data and the memory, by nnU-Net's rules; on GPUs also trainer.precision.",
         )
         parser.add_class_arguments(WandbSettings, "wandb")
         parser.add_argument("--tensorboard", type=bool, default=False, help="Also write TensorBoard files.")

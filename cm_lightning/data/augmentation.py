@@ -133,7 +133,8 @@ class Augmentation:
             ]
         )
         change.set_random_state(seed=int(torch.randint(2**31, (1,))))
-        return torch.stack([torch.as_tensor(change(image)) for image in images]).clamp(0, 1)
+        # MONAI returns tensors with metadata, which would slow down the network.
+        return torch.stack([change(image).as_tensor() for image in images]).clamp(0, 1)
 
     def geometry(self, batch: Batch) -> Batch:
         """Flip, rotate, scale and deform image, map, label and domain together, with a single interpolation.

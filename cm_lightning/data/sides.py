@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable
 
 from cm_lightning.errors import InputError
 
-# Words in the names of such classes. Heads of a muscle may be medial or lateral: the mirrored image is that of the other
-# leg, so that these words are only a reason not to propose mirroring.
+# Words in the names of such classes. Heads of a muscle may be medial or lateral: the mirrored image is that of the
+# other leg, so that these words are only a reason not to propose mirroring.
 SIDES = ("left", "right")
 HEADS = ("medial", "lateral")
 

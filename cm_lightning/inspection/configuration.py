@@ -51,7 +51,6 @@ def configuration(path: Path, data: DataSet) -> str:
     out.setting(1, "accelerator", "auto", "the GPU if there is one")
     out.setting(1, "devices", 1)
     out.setting(1, "log_every_n_steps", 1)
-    out.setting(1, "check_val_every_n_epoch", 5)
     if network.has_bf16:
         out.setting(1, "precision", "bf16-mixed", "this GPU computes in bfloat16")
     averaging = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.99}}

@@ -224,8 +224,8 @@ def propose_network(
     pixels = " x ".join(f"{side:g}" for side in data.shape)
     reason = (
         f"{', '.join(AXIS_NAMES[: data.dims])}: median {pixels} voxels, {extent} {data.unit}; "
-        f"{'patches' if plan.is_patch else 'whole images'} for {resources.memory / GIB:.2g} GiB of a {resources.device} "
-        f"(about {plan.memory / GIB:.2g} GiB), multiples of the strides of the U-Net"
+        f"{'patches' if plan.is_patch else 'whole images'} for {resources.memory / GIB:.2g} GiB of the "
+        f"{resources.device} (about {plan.memory / GIB:.2g} GiB are used), multiples of the strides of the U-Net"
     )
     steps = -(-training_cases // plan.batch_size)
     labelled = [case for case in used if case.values]

@@ -9,9 +9,9 @@ from cm_lightning.errors import InputError
 from cm_lightning.planning.fingerprint import Fingerprint
 from cm_lightning.planning.resources import GIB, Resources, training_memory
 
-# Rules of nnU-Net: an axis is halved as long as its half has this number of voxels, unless its voxels are twice as large
-# as those of another such axis; channels double with every level up to a maximum; a batch has at least two patches, and
-# at most this part of the voxels of a data set; a patch has at most the extent of the median image.
+# Rules of nnU-Net: an axis is halved as long as its half has this number of voxels, unless its voxels are twice as
+# large as those of another such axis; channels double with every level up to a maximum; a batch has at least two
+# patches, and at most this part of the voxels of a data set; a patch has at most the extent of the median image.
 SMALLEST = 4
 CHANNELS = 32
 MOST_CHANNELS = {2: 512, 3: 320}
@@ -103,8 +103,8 @@ def make_plan(
     cases = training_cases or max(1, round(2 / 3 * data.cases))
     if batch_size is None:
         by_memory = 1 + (resources.memory - network.memory(1)) // (network.memory(2) - network.memory(1))
-        voxels = math.prod(data.shape) if data.dims == 3 else math.prod(network.size)
-        by_data = round(COVERED * data.cases * voxels / math.prod(network.size))
+        patches = math.prod(data.shape) / math.prod(network.size) if data.dims == 3 else 1.0
+        by_data = round(COVERED * data.cases * patches)
         batch_size = int(max(LEAST_BATCH, min(by_memory, by_data, MOST_BATCH[data.dims])))
     epochs = round(STEPS[device] / -(-cases // batch_size))
     return Plan(
