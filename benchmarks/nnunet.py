@@ -14,6 +14,7 @@ and seeds; the page is written from all finished jobs of all data sets. Without 
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -28,9 +29,11 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from scipy import stats
 
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.metrics import case_rows
+from cm_lightning.metrics.summary import patient_means
 from cm_lightning.tasks.native import resize_linearly
 from cm_lightning.writing import write_text
 
@@ -265,6 +268,98 @@ def finish(job: Job, times: dict[str, Any]) -> None:
     write_text(job.folder / "facts.json", json.dumps({**facts, "threads": job.threads, **times}))
 
 
+METHODS = {"nnunet": "nnU-Net", "strong_1ch": "strong, 1ch", "strong_2ch": "strong, 2ch"}
+
+
+def read_jobs(folder: Path) -> pd.DataFrame:
+    """Read the metrics of all finished jobs, and compute the mean of every patient."""
+    tables = []
+    for file in sorted(folder.glob("*/*/facts.json")):
+        facts = json.loads(file.read_text())
+        rows = pd.read_csv(file.with_name("rows.csv"), dtype={"case": str, "patient": str})
+        means = patient_means(rows[rows["metric"].isin(METRICS)], by=["variant"])
+        columns = {"comparison": file.parent.parent.name, "method": file.parent.name.rpartition("_")[0]}
+        tables.append(means.assign(**columns, seed=facts["seed"], file=str(file)))
+    if not tables:
+        raise SystemExit(f"No job in {folder} is finished.")
+    return pd.concat(tables, ignore_index=True)
+
+
+def interval(values: pd.Series) -> str:
+    """Return a mean with its 95 percent interval over patients or groups."""
+    known = values.dropna()
+    half = stats.t.ppf(0.975, len(known) - 1) * known.sem()
+    return f"{known.mean():.3f} ({known.mean() - half:.3f} to {known.mean() + half:.3f})"
+
+
+def page(table: pd.DataFrame) -> str:
+    """Return the page with all comparisons."""
+    lines = ["# nnU-Net and the strong configurations", ""]
+    lines += [
+        f"Machine: {os.cpu_count()} CPU cores ({processor()}), beside other programs, so that CPU time is more "
+        "reliable than wall time. Values are means over patients or groups of near-duplicate images (averaged over "
+        "seeds first), with 95 % intervals over them; an empty prediction or label counts as the worst value. HD95 and "
+        "NSD (tolerance 2) are in the unit of the files. Mirrored: the average of mirrored predictions; nnU-Net "
+        "mirrors along all axes, the strong configurations only laterally.",
+        "",
+    ]
+    for _, part in table.groupby("comparison", sort=False):
+        facts = {file: json.loads(Path(file).read_text()) for file in part["file"].unique()}
+        first = next(iter(facts.values()))
+        patients = part["patient"].nunique()
+        size = " x ".join(map(str, first["size"]))
+        seeds = " ".join(map(str, sorted({fact["seed"] for fact in facts.values()})))
+        lines += [f"## {first['name'].capitalize()}, {size}, {first['epochs']} epochs of {STEPS} steps", "", "```bash"]
+        lines += [
+            f"python benchmarks/nnunet.py {first['name']} DATA --size {size.replace(' x', '')} --epochs "
+            f"{first['epochs']} --threads {first['threads']} --seeds {seeds} --methods "
+            f"{' '.join(part['method'].unique())}"
+        ]
+        lines += ["```", ""]
+        lines += ["| method | seeds | parameters | samples | training: CPU min | wall min | memory (GB) |"]
+        lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
+        for method, own in part.groupby("method", sort=False):
+            used = [facts[file] for file in own["file"].unique()]
+            mean = {key: float(np.mean([fact[key] for fact in used])) for key in ("fit_cpu_s", "fit_s", "memory")}
+            lines.append(
+                f"| {METHODS[method]} | {', '.join(str(fact['seed']) for fact in used)} | "
+                f"{used[0]['parameters'] / 1e6:.1f} M | {used[0]['samples']:,} | {mean['fit_cpu_s'] / 60:.1f} | "
+                f"{mean['fit_s'] / 60:.1f} | {mean['memory']:.2f} |"
+            )
+        classes = [name for name in part["class"].unique() if name != "mean"]
+        lines += ["", f"{patients} test groups:", ""]
+        lines += [f"| method | {' | '.join(f'Dice, {name}' for name in ['mean', *classes])} | HD95 | NSD |"]
+        lines += ["| --- |" + " --- |" * (len(classes) + 3)]
+        values = part.groupby(["method", "variant", "metric", "class", "patient"], sort=False)["value"].mean()
+        for method in part["method"].unique():
+            for variant in ("plain", "mirrored"):
+                own = values[method, variant]
+                cells = [interval(own["dice", name]) for name in ["mean", *classes]]
+                cells += [interval(own[metric, "mean"]) for metric in ("hd95", "nsd")]
+                lines.append(
+                    f"| {METHODS[method]}{', mirrored' if variant == 'mirrored' else ''} | {' | '.join(cells)} |"
+                )
+        pairs = [("strong_1ch", "nnunet"), ("strong_2ch", "nnunet"), ("strong_2ch", "strong_1ch")]
+        known = set(part["method"])
+        pairs = [pair for pair in pairs if known.issuperset(pair)]
+        lines += ["", "Paired differences of the mirrored predictions:", ""] if pairs else []
+        lines += ["| difference | Dice | HD95 | NSD |", "| --- | --- | --- | --- |"] if pairs else []
+        for one, other in pairs:
+            cells = []
+            for metric in METRICS:
+                a, b = (values[method, "mirrored", metric, "mean"] for method in (one, other))
+                cells.append(interval(a - b))
+            lines.append(f"| {METHODS[one]} minus {METHODS[other]} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
 def main() -> None:
     """Run jobs that are not finished, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -296,6 +391,7 @@ def main() -> None:
                 run_nnunet(job, python)
             else:
                 run_strong(job, options.epochs * STEPS * plan["batch_size"], method.removeprefix("strong_"))
+    write_text(options.output, page(read_jobs(work / "jobs")))
 
 
 if __name__ == "__main__":

@@ -219,8 +219,9 @@ class CommandLine(LightningCLI):
             config.ckpt_path = config.ensemble[0]
         config.ckpt_path = find_checkpoint(subcommand, config.ckpt_path, fold)
         if config.plan:
-            planned = complete_settings(config, None if config.ckpt_path is None else Path(config.ckpt_path))
-            if planned and subcommand == "fit":
+            checkpoint = None if config.ckpt_path is None else Path(config.ckpt_path)
+            planned = complete_settings(config, checkpoint, subcommand == "fit")
+            if planned:
                 rank_zero_info(planned)
         if subcommand == "fit" and not config.trainer.fast_dev_run:
             fold.check_owner()

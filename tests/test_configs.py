@@ -97,7 +97,7 @@ def test_every_configuration_fits_tests_and_predicts(config, data_sets, tmp_path
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_strong_configurations_plan_their_sizes(dims, data_sets, tmp_path, caplog, capsys, no_pictures):
+def test_strong_configurations_plan_their_sizes(dims, data_sets, tmp_path, caplog, monkeypatch, no_pictures):
     if dims == 2:
         options = ["--data.classes={nerve: 1, vessel: 2}", "--data.image_folds=true"]
         root, sizes, strides = data_sets["nerve"], {"spatial_size": [48, 48], "patch_size": None}, [[2, 2]] * 3
@@ -123,6 +123,7 @@ def test_strong_configurations_plan_their_sizes(dims, data_sets, tmp_path, caplo
     assert stored["data"]["batch_size"] >= 1
     assert stored["model"]["init_args"]["network_options"]["strides"] == strides
     # The sizes are those of the checkpoint, whatever the memory of the machine is.
+    monkeypatch.setattr("cm_lightning.planning.resources.FRACTION", {"gpu": 0.0, "cpu": 0.0})
     main(["test", *arguments, "--ckpt_path=last"])
     main(["predict", *arguments, "--ckpt_path=last"])
     assert list((folder / "predictions" / "mirrored").glob("*_segmentation*"))

@@ -1,7 +1,7 @@
 """Fingerprint of a data set: the sizes of its images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -42,6 +42,18 @@ class Fingerprint:
         shape = np.median(np.asarray(shapes, dtype=float), axis=0).tolist()
         spacing = np.median(np.asarray(known, dtype=float), axis=0).tolist() if known else [1.0] * len(shape)
         return cls(tuple(shape), tuple(spacing), "mm" if known else "px", len(shapes))
+
+    def resampled(self, spacing: Sequence[float]) -> Self:
+        """Return the fingerprint of the same images with another voxel size.
+
+        Args:
+            spacing: Voxel size along every axis.
+
+        Returns:
+            The fingerprint.
+        """
+        sides = zip(self.shape, self.spacing, spacing, strict=True)
+        return replace(self, shape=tuple(side * old / new for side, old, new in sides), spacing=tuple(spacing))
 
     @property
     def dims(self) -> int:

@@ -19,12 +19,13 @@ SIZES = ("spatial_size", "patch_size")
 PLANNED = "UNet"
 
 
-def complete_settings(config: Namespace, checkpoint: Path | None = None) -> str:
+def complete_settings(config: Namespace, checkpoint: Path | None = None, is_training: bool = True) -> str:
     """Set the sizes of grid, network and batch and the number of epochs, where they are not set.
 
     Args:
         config: Settings of a subcommand, which are changed in place.
         checkpoint: Checkpoint whose sizes are used instead of those of a plan, or None.
+        is_training: Whether the subcommand is ``fit``. The others need only the sizes of the checkpoint.
 
     Returns:
         One line for people; empty if nothing was planned.
@@ -35,6 +36,9 @@ def complete_settings(config: Namespace, checkpoint: Path | None = None) -> str:
     data, model = config.data, config.model.init_args
     if checkpoint is not None and not any(data.get(name) for name in SIZES):
         _set_sizes(config, _sizes_of(checkpoint))
+    if not is_training:
+        data.batch_size = data.batch_size or 1
+        return ""
     size = next((data[name] for name in SIZES if data.get(name)), None)
     options = dict(model.get("network_options") or {})
     if size and data.batch_size and config.trainer.max_epochs and {"channels", "strides"} <= options.keys():
@@ -50,9 +54,13 @@ def complete_settings(config: Namespace, checkpoint: Path | None = None) -> str:
     resources = find_resources(may_use_gpu=config.trainer.accelerator != "cpu")
     # A tenth of the other cases is used for validation.
     training = max(1, round(0.9 * (1 - 1 / data.n_folds) * len(cases)))
-    per_case = data.patches_per_case if len(axes.names) == 3 and not data.get("spatial_size") else 1
+    has_patches = bool(data.patch_size) or (len(axes.names) == 3 and not data.spatial_size)
+    per_case = data.patches_per_case if has_patches else 1
     batch = None if data.batch_size is None else data.batch_size * per_case
-    plan = make_plan(read_fingerprint(cases, axes, data.spacing_mm), resources, size, batch, training)
+    fingerprint = read_fingerprint(cases, axes, data.spacing_mm)
+    if data.spacing:
+        fingerprint = fingerprint.resampled(data.spacing)
+    plan = make_plan(fingerprint, resources, size, batch, training)
     if not size:
         _set_sizes(config, {"patch_size" if plan.is_patch else "spatial_size": plan.size, "spacing": plan.spacing})
     data.batch_size = max(1, plan.batch_size // per_case)

@@ -50,6 +50,8 @@ def test_volumes_become_patches_at_their_spacing():
     assert torch.tensor(small.size).prod() < torch.tensor(plan.size).prod()
     create_network("UNet", 3, 1, 3, small.size, channels=small.channels, strides=small.strides)
     assert make_plan(frames(50, 60, 40), CPU).spacing is None
+    coarse = volumes.resampled((0.2, 0.2, 0.6))
+    assert (coarse.shape, make_plan(coarse, GPU).spacing) == ((240.0, 315.0, 700.0), (0.2, 0.2, 0.6))
 
 
 def test_given_sizes_are_kept():
