@@ -1,6 +1,6 @@
 """nnU-Net and the strong configurations on the same split, with the same number of training samples.
 
-    python benchmarks/nnunet.py nerves DATA/usgra_seg [--methods nnunet strong_1ch strong_2ch] [--seeds 0 1 2]
+    python benchmarks/nnunet.py nerves DATA/usgra_seg [--methods nnunet strong_1ch strong_2ch loading] [--seeds 0 1 2]
         [--size 128 128] [--epochs 60] [--threads 1] [--folder outputs/nnunet]
         [--output benchmarks/results/nnunet.md]
 
@@ -28,10 +28,11 @@ import nibabel
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from PIL import Image
 from scipy import stats
 
-from cm_lightning.data import UltrasoundDataModule
+from cm_lightning.data import Augmentation, UltrasoundDataModule
 from cm_lightning.metrics import case_rows
 from cm_lightning.metrics.summary import patient_means
 from cm_lightning.tasks.native import resize_linearly
@@ -262,6 +263,24 @@ def run_strong(job: Job, samples: int, mode: str) -> None:
     finish(job, {**used, **times})
 
 
+def measure_loading(job: Job, epochs: int = 5) -> None:
+    """Measure how many training cases per second are loaded, with and without augmentation, but without a network."""
+    torch.set_num_threads(job.threads)
+    config = ROOT / "configs" / f"strong_{len(job.data_set.size)}d.yaml"
+    data = job.module()
+    data.augmentation = Augmentation(**yaml.safe_load(config.read_text())["data"]["augmentation"])
+    data.prepare_data()
+    data.setup("fit")
+    speeds = {}
+    for name, process in (("loaded", lambda batch: batch), ("augmented", data.augment)):
+        start, cases = time.perf_counter(), 0
+        for _ in range(epochs):
+            for batch in data.train_dataloader():
+                cases += len(process(batch)["case"])
+        speeds[name] = cases / (time.perf_counter() - start)
+    finish(job, speeds)
+
+
 def finish(job: Job, times: dict[str, Any]) -> None:
     """Write the times of a job, which mark it as finished."""
     facts = {"name": job.name, "size": job.data_set.size, "seed": job.seed, "epochs": job.epochs}
@@ -275,6 +294,8 @@ def read_jobs(folder: Path) -> pd.DataFrame:
     """Read the metrics of all finished jobs, and compute the mean of every patient."""
     tables = []
     for file in sorted(folder.glob("*/*/facts.json")):
+        if not file.with_name("rows.csv").is_file():
+            continue
         facts = json.loads(file.read_text())
         rows = pd.read_csv(file.with_name("rows.csv"), dtype={"case": str, "patient": str})
         means = patient_means(rows[rows["metric"].isin(METRICS)], by=["variant"])
@@ -326,6 +347,13 @@ def page(table: pd.DataFrame) -> str:
                 f"{used[0]['parameters'] / 1e6:.1f} M | {used[0]['samples']:,} | {mean['fit_cpu_s'] / 60:.1f} | "
                 f"{mean['fit_s'] / 60:.1f} | {mean['memory']:.2f} |"
             )
+        for file in sorted(Path(part["file"].iloc[0]).parents[1].glob("loading_*/facts.json")):
+            speeds = json.loads(file.read_text())
+            lines += [
+                "",
+                f"Without a network, our data module loads {speeds['loaded']:.0f} training cases per second, and "
+                f"{speeds['augmented']:.0f} with augmentation (seed {speeds['seed']}).",
+            ]
         classes = [name for name in part["class"].unique() if name != "mean"]
         lines += ["", f"{patients} test groups:", ""]
         lines += [f"| method | {' | '.join(f'Dice, {name}' for name in ['mean', *classes])} | HD95 | NSD |"]
@@ -365,7 +393,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", choices=DATA_SETS)
     parser.add_argument("root", nargs="?", type=Path)
-    parser.add_argument("--methods", nargs="+", default=["nnunet", "strong_1ch", "strong_2ch"])
+    parser.add_argument("--methods", nargs="+", default=["nnunet", "strong_1ch", "strong_2ch", "loading"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--size", nargs="+", type=int, help="size of the grid, by default that of the data set")
     parser.add_argument("--epochs", type=int, default=60, help="epochs of nnU-Net, of 25 steps")
@@ -387,7 +415,9 @@ def main() -> None:
             job = Job(options.data, data_set, root, work, folder, seed, options.epochs, options.threads)
             python = make_environment(work)
             plan = preprocess(job, python)
-            if method == "nnunet":
+            if method == "loading":
+                measure_loading(job)
+            elif method == "nnunet":
                 run_nnunet(job, python)
             else:
                 run_strong(job, options.epochs * STEPS * plan["batch_size"], method.removeprefix("strong_"))
