@@ -58,7 +58,10 @@ def complete_settings(config: Namespace, checkpoint: Path | None = None, is_trai
     per_case = data.patches_per_case if has_patches else 1
     batch = None if data.batch_size is None else data.batch_size * per_case
     fingerprint = read_fingerprint(cases, axes, data.spacing_mm)
-    if data.spacing:
+    if data.spatial_size:
+        sides = zip(fingerprint.shape, fingerprint.spacing, data.spatial_size, strict=True)
+        fingerprint = fingerprint.resampled([old * step / new for old, step, new in sides])
+    elif data.spacing:
         fingerprint = fingerprint.resampled(data.spacing)
     plan = make_plan(fingerprint, resources, size, batch, training)
     if not size:
