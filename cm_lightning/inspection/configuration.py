@@ -85,7 +85,7 @@ def _write_model(out: "_Writer", data: DataSet) -> None:
     out.setting(2, "loss", "diceCE")
     out.setting(2, "batch_dice", network.batch_dice.value, network.batch_dice.reason)
     out.setting(2, "dice_background", False, "as in nnU-Net; small classes have larger gradients")
-    out.setting(2, "learning_rate", 1e-3)
+    out.setting(2, "learning_rate", 3e-3)
     out.setting(2, "schedule", "polynomial", "decay to 0 at the last epoch")
     axes = (["lateral"] if network.flip.value else []) + (["elevation"] if network.spatial_dims == 3 else [])
     out.setting(2, "mirroring", axes, "test and predict average mirrored versions" if axes else network.flip.reason)
