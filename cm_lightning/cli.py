@@ -61,6 +61,7 @@ from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten, s
 from cm_lightning.runs.completion import mark_finished
 from cm_lightning.runs.layout import AUTO, BEST, LAST, check_determined, check_inside
 from cm_lightning.runs.lock import RunLock
+from cm_lightning.runs.plans import complete_settings
 from cm_lightning.runs.settings import RUN_SPECIFIC
 from cm_lightning.runs.sweeps import sweep_experiment
 from cm_lightning.tasks import BaseTask, DeepAtlasTask
@@ -145,6 +146,13 @@ class CommandLine(LightningCLI):
         parser.add_argument("--experiment", type=str, default="experiment", help="Name of the experiment.")
         parser.add_argument("--output_dir", type=Path, default=Path("outputs"), help="Folder of all experiments.")
         parser.add_argument("--overwrite", type=bool, default=False, help="Delete an earlier run of this fold.")
+        parser.add_argument(
+            "--plan",
+            type=bool,
+            default=False,
+            help="Choose sizes of images or patches, U-Net, batch and number of epochs that are not set (null) from "
+            "the data and the memory, by nnU-Net's rules; on GPUs also trainer.precision.",
+        )
         parser.add_class_arguments(WandbSettings, "wandb")
         parser.add_argument("--tensorboard", type=bool, default=False, help="Also write TensorBoard files.")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
@@ -210,6 +218,11 @@ class CommandLine(LightningCLI):
             config.ensemble = find_members([Path(path) for path in config.ensemble])
             config.ckpt_path = config.ensemble[0]
         config.ckpt_path = find_checkpoint(subcommand, config.ckpt_path, fold)
+        if config.plan:
+            checkpoint = None if config.ckpt_path is None else Path(config.ckpt_path)
+            planned = complete_settings(config, checkpoint, subcommand == "fit")
+            if planned:
+                rank_zero_info(planned)
         if subcommand == "fit" and not config.trainer.fast_dev_run:
             fold.check_owner()
         check_determined("--checkpoint.dirpath", config.checkpoint.dirpath, fold.checkpoints)

@@ -13,14 +13,19 @@ import yaml
 from PIL import Image
 
 from cm_lightning.data import Phantom
+from cm_lightning.errors import InputError
 from cm_lightning.io import read_image
 from cm_lightning.main import main
 from tests.conftest import CONFIGS
 
 OVERLAYS = {"demo", "demo_thyroid"}
+# For any data set; see test_strong_configurations_plan_their_sizes.
+STRONG = {"strong_2d", "strong_3d"}
 # Sweep files are not configurations: see test_sweeps.py.
 ALL = sorted(
-    path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OVERLAYS and not path.stem.startswith("sweep_")
+    path.stem
+    for path in CONFIGS.glob("*.yaml")
+    if path.stem not in OVERLAYS | STRONG and not path.stem.startswith("sweep_")
 )
 # UNETR has 93 million parameters, so that a checkpoint has 1.1 GB.
 SMALL_UNETR = "--model.network_options={hidden_size: 24, mlp_dim: 24, num_heads: 2, feature_size: 8}"
@@ -89,6 +94,50 @@ def test_every_configuration_fits_tests_and_predicts(config, data_sets, tmp_path
     assert len(cases) >= 3
     written = (folder / "predictions").glob("*_segmentation*")
     assert {path.name.split("_segmentation")[0] for path in written} == cases
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_strong_configurations_plan_their_sizes(dims, data_sets, tmp_path, caplog, monkeypatch, no_pictures):
+    if dims == 2:
+        options = ["--data.classes={nerve: 1, vessel: 2}", "--data.image_folds=true"]
+        root, sizes, strides = data_sets["nerve"], {"spatial_size": [48, 48], "patch_size": None}, [[2, 2]] * 3
+    else:
+        options = ["--data.layout=leg3d", "--data.classes={soleus: 100, medial: 150, lateral: 200}"]
+        root, sizes = data_sets["muscle"], {"spatial_size": None, "patch_size": [16, 24, 16]}
+        strides = [[2, 2, 1], [2, 2, 2]]  # frames are farther apart than pixels
+    arguments = [
+        f"--config={CONFIGS}/strong_{dims}d.yaml",
+        f"--data.root={root}",
+        f"--data.cache_dir={data_sets['cache'] / 'strong'}",
+        f"--output_dir={tmp_path}",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        "--uncertainty.cases=0",
+        *options,
+    ]
+    main(["fit", *arguments, "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--pictures.cases=0"])
+    assert "Plan: " in caplog.text
+    folder = tmp_path / f"strong_{dims}d" / "fold0"
+    stored = yaml.safe_load((folder / "config.yaml").read_text())
+    assert {name: stored["data"][name] for name in sizes} == sizes
+    assert stored["data"]["batch_size"] >= 1
+    assert stored["model"]["init_args"]["network_options"]["strides"] == strides
+    # The sizes are those of the checkpoint, whatever the memory of the machine is.
+    monkeypatch.setattr("cm_lightning.planning.resources.FRACTION", {"gpu": 0.0, "cpu": 0.0})
+    main(["test", *arguments, "--ckpt_path=last"])
+    main(["predict", *arguments, "--ckpt_path=last"])
+    assert list((folder / "predictions" / "mirrored").glob("*_segmentation*"))
+
+
+def test_strong_configuration_refuses_other_networks_and_classes_of_one_side(data_sets, tmp_path):
+    arguments = [f"--config={CONFIGS}/strong_2d.yaml", f"--data.root={data_sets['nerve']}", f"--output_dir={tmp_path}"]
+    arguments += ["--data.image_folds=true", "--trainer.accelerator=cpu"]
+    with pytest.raises(InputError, match="flip would mirror images laterally, in which a class of the left side only"):
+        main(["fit", *arguments, "--data.classes={left_nerve: 1, vessel: 2}"])
+    with pytest.raises(InputError, match=r"plan chooses the sizes of a UNet, but model\.network is 'AttentionUnet'"):
+        main(["fit", *arguments, "--data.classes={nerve: 1, vessel: 2}", "--model.network=AttentionUnet"])
+    with pytest.raises(InputError, match=r"data\.batch_size is not set; expected a number, or --plan true"):
+        main(["fit", *arguments, "--data.classes={nerve: 1, vessel: 2}", "--plan=false", "--data.spatial_size=[32,32]"])
 
 
 def test_thyroid_and_muscle_configurations_differ_only_in_their_data():

@@ -15,7 +15,7 @@ STAGES = {
 OPTIONS = (
     *("help", "config", "print_config", "seed_everything", "trainer", "model", "data", "ckpt_path", "verbose"),
     *("return_predictions", "weights_only", "experiment", "output_dir", "overwrite", "wandb", "tensorboard"),
-    *("checkpoint", "pictures", "uncertainty", "prediction", "solver", "ensemble"),
+    *("checkpoint", "pictures", "uncertainty", "prediction", "solver", "ensemble", "plan"),
 )
 
 

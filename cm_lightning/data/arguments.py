@@ -90,12 +90,30 @@ def check_loading(num_workers: int, cache_rate: float) -> None:
         raise InputError(f"data.cache_rate must be from 0 to 1, found {cache_rate}.")
 
 
-def check_numbers(labelled_fraction: float, batch_size: int, patches_per_case: int, foreground: float) -> None:
+def check_batch_size(batch_size: int | None) -> int:
+    """Check the number of cases per batch.
+
+    Args:
+        batch_size: Number of cases per batch.
+
+    Returns:
+        The number.
+
+    Raises:
+        InputError: It is missing or not positive.
+    """
+    if batch_size is None:
+        raise InputError("data.batch_size is not set; expected a number, or --plan true, which chooses it.")
+    if batch_size < 1:
+        raise InputError(f"data.batch_size must be at least 1, found {batch_size}.")
+    return batch_size
+
+
+def check_numbers(labelled_fraction: float, patches_per_case: int, foreground: float) -> None:
     """Check fractions and counts.
 
     Args:
         labelled_fraction: Fraction of the training patients whose labels are used.
-        batch_size: Number of cases per batch.
         patches_per_case: Number of patches per case.
         foreground: Fraction of the patches that are centred on a class.
 
@@ -106,7 +124,5 @@ def check_numbers(labelled_fraction: float, batch_size: int, patches_per_case: i
         raise InputError(f"data.labelled_fraction must be above 0 and at most 1, found {labelled_fraction}.")
     if not 0 <= foreground <= 1:
         raise InputError(f"data.foreground must be between 0 and 1, found {foreground}.")
-    if batch_size < 1 or patches_per_case < 1:
-        raise InputError(
-            f"data.batch_size and data.patches_per_case must be at least 1, found {batch_size} and {patches_per_case}."
-        )
+    if patches_per_case < 1:
+        raise InputError(f"data.patches_per_case must be at least 1, found {patches_per_case}.")

@@ -9,6 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from monai.transforms import (
+    Compose,
+    RandAdjustContrast,
+    RandGaussianNoise,
+    RandGaussianSmooth,
+    RandScaleIntensityFixedMean,
+    RandSimulateLowResolution,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,6 +28,13 @@ Batch = dict[str, Any]
 INTERPOLATION = {"image": "bilinear", "confidence": "bilinear", "label": "nearest", "domain": "nearest"}
 # Dynamic range in dB of the grey values of a log-compressed image.
 DYNAMIC_RANGE = 60.0
+# Ranges of nnU-Net: SD of a blur in pixels, relative size at a low resolution, relative contrast, and exponents of
+# grey values. Noise has an SD of up to 0.06, which is nnU-Net's for images with an SD of 0.2.
+BLUR = (0.5, 1.0)
+ZOOM = (0.5, 1.0)
+CONTRAST = 0.25
+GAMMA = (0.7, 1.5)
+NOISE = 0.06
 
 
 @dataclass(frozen=True)
@@ -38,9 +53,18 @@ class Augmentation:
         rotation: Maximum rotation within the frame in degrees.
         scaling: Maximum relative change of size.
         elastic: SD of a smooth displacement relative to the frame size.
+        noise: Probability of white noise, as of the electronics.
+        blur: Probability of a blur.
+        low_resolution: Probability of a loss of resolution: the image is made smaller and enlarged again.
+        contrast: Probability of a change of contrast around the mean.
+        gamma: Probability of a power of the grey values, which keeps mean and SD.
 
     Raises:
-        InputError: A value is negative, or the flip or the scaling is too large.
+        InputError: A value is negative, or a probability or the scaling is too large.
+
+    References:
+        Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation",
+        Nature Methods 2021, for the ranges of noise, blur, resolution, contrast and gamma.
     """
 
     gain: float = 3.0
@@ -50,6 +74,11 @@ class Augmentation:
     rotation: float = 8.0
     scaling: float = 0.1
     elastic: float = 0.01
+    noise: float = 0.0
+    blur: float = 0.0
+    low_resolution: float = 0.0
+    contrast: float = 0.0
+    gamma: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -58,9 +87,14 @@ class Augmentation:
                 raise InputError(f"{name} of the augmentation must be at least 0, found {getattr(self, name)}.")
         if self.flip > 1 or self.scaling >= 1:
             raise InputError(f"flip must be at most 1 and scaling below 1, found {self.flip} and {self.scaling}.")
+        for name in ("noise", "blur", "low_resolution", "contrast", "gamma"):
+            if getattr(self, name) > 1:
+                raise InputError(
+                    f"{name} of the augmentation is a probability and must be at most 1, found {getattr(self, name)}."
+                )
 
     def intensity(self, batch: Batch) -> Batch:
-        """Change gain, time gain compensation and speckle inside the insonified region.
+        """Change gain, time gain compensation, speckle and the quality of images inside the insonified region.
 
         Args:
             batch: Batch with ``image``, from 0 to 1, and ``domain``, ``(B, 1, depth, lateral[, elevation])`` each.
@@ -79,8 +113,28 @@ class Augmentation:
             decibel += curve.reshape(size, 1, -1, *(1,) * (dims - 1))
         if self.speckle:
             decibel += self.speckle * _correlated_noise(image)
-        augmented = (image + decibel / DYNAMIC_RANGE).clamp(0, 1)
+        augmented = self._change_quality((image + decibel / DYNAMIC_RANGE).clamp(0, 1))
         return {**batch, "image": torch.where(batch["domain"].bool(), augmented, image)}
+
+    def _change_quality(self, images: Tensor) -> Tensor:
+        """Add noise, blur images, and change resolution, contrast and gamma, each at random."""
+        if not (self.noise or self.blur or self.low_resolution or self.contrast or self.gamma):
+            return images
+        upsampling = "bilinear" if images.ndim == 4 else "trilinear"
+        change = Compose(
+            [
+                RandGaussianNoise(self.noise, std=NOISE),
+                RandGaussianSmooth(BLUR, BLUR, BLUR, prob=self.blur),
+                RandScaleIntensityFixedMean(self.contrast, factors=CONTRAST, preserve_range=True),
+                RandSimulateLowResolution(self.low_resolution, upsample_mode=upsampling, zoom_range=ZOOM),
+                # As in nnU-Net, a quarter of the changes are those of the inverted image.
+                RandAdjustContrast(self.gamma / 4, GAMMA, invert_image=True, retain_stats=True),
+                RandAdjustContrast(self.gamma, GAMMA, retain_stats=True),
+            ]
+        )
+        change.set_random_state(seed=int(torch.randint(2**31, (1,))))
+        # MONAI returns tensors with metadata, which would slow down the network.
+        return torch.stack([change(image).as_tensor() for image in images]).clamp(0, 1)
 
     def geometry(self, batch: Batch) -> Batch:
         """Flip, rotate, scale and deform image, map, label and domain together, with a single interpolation.

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from cm_lightning.confidence import ConfidenceMapSolver, ProbeName
-from cm_lightning.data.arguments import check_loading, check_numbers, check_pattern, check_sizes
+from cm_lightning.data.arguments import check_batch_size, check_loading, check_numbers, check_pattern, check_sizes
 from cm_lightning.data.augmentation import Augmentation, Batch
 from cm_lightning.data.case_sets import CaseSets, Subset, unlabelled_cases
 from cm_lightning.data.cases import Case, file_digest
@@ -94,7 +94,7 @@ class UltrasoundDataModule(LightningDataModule):
         labelled_fraction: Fraction of the training patients whose labels are used, drawn with ``split_seed``. Images
             of the other patients are used without labels, and only by DeepAtlasTask, for both of its networks.
         augmentation: Augmentation of training batches.
-        batch_size: Number of cases per training or validation batch.
+        batch_size: Number of cases per training or validation batch; None only before a plan (``--plan true``).
         num_workers: Number of worker processes of the data loaders. Few are needed, because prepared cases are cached.
         cache_rate: Fraction of the prepared cases that are kept in memory.
         cache_dir: Folder in which confidence maps and folds are stored.
@@ -138,7 +138,7 @@ class UltrasoundDataModule(LightningDataModule):
         solver: ConfidenceMapSolver = ConfidenceMapSolver(),  # noqa: B008 (frozen)
         labelled_fraction: float = 1.0,
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
-        batch_size: int = 1,
+        batch_size: int | None = 1,
         num_workers: int = 0,
         cache_rate: float = 1.0,
         cache_dir: Path = Path("outputs/cache"),
@@ -161,7 +161,7 @@ class UltrasoundDataModule(LightningDataModule):
         self.labelled_fraction = labelled_fraction
         self.pairs_per_case = 0
         self.augmentation = augmentation
-        self.batch_size = batch_size
+        self.batch_size = check_batch_size(batch_size)
         self.num_workers = num_workers
         self.cache_rate = cache_rate
         self.phantom = phantom
@@ -175,7 +175,7 @@ class UltrasoundDataModule(LightningDataModule):
         check_pattern(patient_pattern)
         if spacing_mm is not None and not all(math.isfinite(size) and size > 0 for size in spacing_mm):
             raise InputError(f"data.spacing_mm must be positive numbers, found {list(spacing_mm)}.")
-        check_numbers(labelled_fraction, batch_size, patches_per_case, foreground)
+        check_numbers(labelled_fraction, patches_per_case, foreground)
         self._cut_patches = PatchCutter(self.patch_size, patches_per_case, foreground) if self.patch_size else None
         self._reader = CaseReader(self.axes, self.label_classes, domain, tuple(spacing_mm) if spacing_mm else None)
         self.sets = CaseSets(

@@ -13,18 +13,22 @@ MAX_SIDE = {2: 192, 3: 128}
 MAX_VOXELS = {2: 192 * 192, 3: 96**3}
 
 
-def choose_size(shape: Sequence[float], spacing: Sequence[float], factor: int = 16) -> list[int]:
+def choose_size(
+    shape: Sequence[float], spacing: Sequence[float], factor: int = 16, longest: int | None = None
+) -> list[int]:
     """Choose the grid of a network that keeps the aspect ratio in mm, as far as images have enough voxels.
 
     Args:
         shape: Number of voxels of an image along every axis.
         spacing: Voxel size along every axis.
         factor: Every side is a multiple of this number, and at least twice it.
+        longest: Largest number of voxels of a side; by default, the limits of a first network.
 
     Returns:
         Number of voxels along every axis.
     """
-    longest, voxels = MAX_SIDE[len(shape)], MAX_VOXELS[len(shape)]
+    voxels = MAX_VOXELS[len(shape)] if longest is None else longest ** len(shape)
+    longest = MAX_SIDE[len(shape)] if longest is None else longest
     extents, step = np.asarray(shape, float) * spacing, float(min(spacing))
     sides = np.minimum(extents / step, shape)
     while sides.max() > longest or sides.prod() > voxels:

@@ -10,6 +10,9 @@ import yaml
 from cm_lightning.inspection.data_set import DataSet
 
 WIDTH = 120
+PATCHES_PER_CASE = 2
+# Probabilities of nnU-Net for changes of the quality of images.
+QUALITY = {"noise": 0.1, "blur": 0.2, "low_resolution": 0.25, "contrast": 0.15, "gamma": 0.3}
 
 
 def configuration(path: Path, data: DataSet) -> str:
@@ -48,6 +51,10 @@ def configuration(path: Path, data: DataSet) -> str:
     out.setting(1, "accelerator", "auto", "the GPU if there is one")
     out.setting(1, "devices", 1)
     out.setting(1, "log_every_n_steps", 1)
+    if network.has_bf16:
+        out.setting(1, "precision", "bf16-mixed", "this GPU computes in bfloat16")
+    averaging = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.99}}
+    out.setting(1, "callbacks", [averaging], "the average of the weights over the last steps is tested")
     out.blank()
     _write_model(out, data)
     out.blank()
@@ -68,7 +75,7 @@ def _write_model(out: "_Writer", data: DataSet) -> None:
     out.setting(1, "class_path", "cm_lightning.tasks.SegmentationTask")
     out.setting(1, "init_args")
     out.setting(2, "network", "UNet")
-    out.setting(2, "network_options", None, "a U-Net of moderate size, which trains well from scratch")
+    out.setting(2, "network_options", None, "a residual U-Net with the channels and the depth of nnU-Net's rules")
     out.setting(3, "channels", network.channels)
     out.setting(3, "strides", network.strides)
     out.setting(3, "num_res_units", 2)
@@ -77,7 +84,11 @@ def _write_model(out: "_Writer", data: DataSet) -> None:
     out.setting(2, "input_mode", "2ch", "image and confidence map; 1ch: image only")
     out.setting(2, "loss", "diceCE")
     out.setting(2, "batch_dice", network.batch_dice.value, network.batch_dice.reason)
-    out.setting(2, "learning_rate", 1e-3)
+    out.setting(2, "dice_background", False, "as in nnU-Net; small classes have larger gradients")
+    out.setting(2, "learning_rate", 3e-3)
+    out.setting(2, "schedule", "polynomial", "decay to 0 at the last epoch")
+    axes = (["lateral"] if network.flip.value else []) + (["elevation"] if network.spatial_dims == 3 else [])
+    out.setting(2, "mirroring", axes, "test and predict average mirrored versions" if axes else network.flip.reason)
 
 
 def _write_data(out: "_Writer", data: DataSet) -> None:
@@ -93,7 +104,12 @@ def _write_data(out: "_Writer", data: DataSet) -> None:
         labels = sum(value in case.values for case in data.findings)
         out.setting(2, name, value, f"in {labels} of {len(data.findings)} labels")
     out.setting(1, "spatial_dims", network.spatial_dims)
-    out.setting(1, "spatial_size", network.spatial_size.value, network.spatial_size.reason)
+    out.setting(1, "patch_size" if network.is_patch else "spatial_size", network.size.value, network.size.reason)
+    if network.is_patch:
+        out.setting(1, "patches_per_case", PATCHES_PER_CASE)
+        out.setting(1, "foreground", 0.5, "fraction of the patches that are centred on a class")
+    if network.spacing is not None:
+        out.setting(1, "spacing", network.spacing.value, network.spacing.reason)
     out.setting(1, "domain", data.domain.value, data.domain.reason)
     if data.patient_pattern.value is not None:
         out.setting(1, "patient_pattern", data.patient_pattern.value, data.patient_pattern.reason)
@@ -107,7 +123,9 @@ def _write_data(out: "_Writer", data: DataSet) -> None:
     out.setting(1, "n_folds", data.n_folds.value, data.n_folds.reason)
     out.setting(1, "fold", 0)
     out.setting(1, "split_seed", 0)
-    out.setting(1, "batch_size", network.batch_size.value, network.batch_size.reason)
+    batch = network.batch_size.value
+    per_case = PATCHES_PER_CASE if network.is_patch else 1
+    out.setting(1, "batch_size", max(1, batch // per_case), network.batch_size.reason)
     out.setting(1, "num_workers", 0, "prepared cases are kept in memory")
     out.setting(1, "confidence_mode", "native", "maps of whole frames at file resolution, computed once and cached")
     out.setting(1, "augmentation")
@@ -115,9 +133,11 @@ def _write_data(out: "_Writer", data: DataSet) -> None:
     out.setting(2, "time_gain", 2.0)
     out.setting(2, "speckle", 1.0)
     out.setting(2, "flip", network.flip.value, network.flip.reason)
-    out.setting(2, "rotation", 8.0)
-    out.setting(2, "scaling", 0.1)
+    out.setting(2, "rotation", 15.0)
+    out.setting(2, "scaling", 0.25)
     out.setting(2, "elastic", 0.01)
+    for name, probability in QUALITY.items():
+        out.setting(2, name, probability)
 
 
 def _is_official(data: DataSet) -> bool:

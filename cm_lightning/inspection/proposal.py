@@ -8,16 +8,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from cm_lightning.confidence import ProbeName
 from cm_lightning.confidence.domain import DOUBTFUL_SCORE
 from cm_lightning.data.description import described_labels, read_description
 from cm_lightning.data.layouts import LayoutName
 from cm_lightning.data.phantom.anatomy import MUSCLE_CLASSES, THYROID_CLASSES
-from cm_lightning.data.sizes import MAX_SIDE, choose_size
+from cm_lightning.data.sides import HEADS, SIDES, sided_classes
 from cm_lightning.inspection.findings import Findings
 from cm_lightning.io import AXIS_NAMES, Axes
+from cm_lightning.planning import Fingerprint, Resources, find_resources, make_plan
+from cm_lightning.planning.resources import GIB
 
 Setting = TypeVar("Setting")
 
@@ -36,13 +36,6 @@ PATIENTS_FOR_FIVE_FOLDS = 20
 WHOLE_COVERAGE = 0.97
 BAND_OVERLAP = 0.9
 MOST = 0.9
-CHANNELS = {2: (16, 32, 64, 128, 256), 3: (16, 32, 64, 128)}
-BATCH_SIZE = {2: 8, 3: 2}
-# Gradient steps of a first training, and limits of its number of epochs.
-STEPS = 1500
-EPOCHS = (20, 150)
-# Classes whose names contain one of these words depend on the side.
-SIDES = ("left", "right", "medial", "lateral")
 
 
 @dataclass(frozen=True)
@@ -172,82 +165,95 @@ class Network:
 
     Attributes:
         spatial_dims: Number of spatial dimensions.
-        spatial_size: Size of the grid, ``(depth, lateral[, elevation])``.
-        batch_size: Number of cases per batch.
+        size: Size of whole images or of patches, ``(depth, lateral[, elevation])``.
+        is_patch: Whether the size is that of patches.
+        spacing: Voxel size to which images are resampled; None for no resampling.
+        channels: Channels of the levels of the U-Net.
+        strides: Strides between the levels, one number or one per axis.
+        batch_size: Number of images or patches per batch.
         max_epochs: Number of epochs.
         batch_dice: Whether the Dice loss is computed over the batch.
-        flip: Probability of a lateral flip.
+        flip: Probability of a lateral flip, which also is the reason for mirrored predictions.
+        has_bf16: Whether the GPU computes in bfloat16.
     """
 
     spatial_dims: int
-    spatial_size: Choice[list[int]]
+    size: Choice[list[int]]
+    is_patch: bool
+    spacing: Choice[list[float]] | None
+    channels: list[int]
+    strides: list[int | list[int]]
     batch_size: Choice[int]
     max_epochs: Choice[int]
     batch_dice: Choice[bool]
     flip: Choice[float]
-
-    @property
-    def channels(self) -> list[int]:
-        """Channels of the levels of the U-Net."""
-        return list(CHANNELS[self.spatial_dims])
-
-    @property
-    def strides(self) -> list[int]:
-        """Strides between the levels."""
-        return [2] * (len(self.channels) - 1)
+    has_bf16: bool
 
 
 def propose_network(
-    findings: Sequence[Findings], axes: str, classes: Mapping[str, int], training_cases: int
+    findings: Sequence[Findings],
+    axes: str,
+    classes: Mapping[str, int],
+    training_cases: int,
+    resources: Resources | None = None,
 ) -> Network:
-    """Propose the sizes of a first training.
+    """Propose the sizes of a training.
 
     Args:
         findings: Findings of the cases, at least one of which has these axes.
         axes: Axes of the files.
         classes: Value of every class.
         training_cases: Number of training cases of a fold.
+        resources: Memory for the training; by default, that of this machine.
 
     Returns:
         The proposal.
+
+    Raises:
+        InputError: The images are smaller than the smallest patch, or the memory is too small for any plan.
     """
     order = Axes(axes).order
     used = [case for case in findings if case.is_readable and len(case.shape) == len(order)]
-    dims = len(order)
-    shape = np.median([[case.shape[axis] for axis in order] for case in used], axis=0)
-    spaced = [[case.spacing[axis] for axis in order] for case in used if case.spacing is not None]
-    spacing = np.median(spaced, axis=0) if spaced else np.ones(dims)
-    factor = 2 ** (len(CHANNELS[dims]) - 1)
-    size = choose_size(shape.tolist(), spacing.tolist(), factor)
-    unit = "mm" if spaced else "px"
-    extent = " x ".join(f"{side * step:.3g}" for side, step in zip(shape, spacing, strict=True))
-    pixels = " x ".join(f"{side:g}" for side in shape)
-    reason = (
-        f"{', '.join(AXIS_NAMES[:dims])}: median {pixels} voxels, {extent} {unit}; at most {MAX_SIDE[dims]} per side "
-        f"for a first training, multiples of {factor} for the strides"
+    data = Fingerprint.from_sizes(
+        [[case.shape[axis] for axis in order] for case in used],
+        [None if case.spacing is None else [case.spacing[axis] for axis in order] for case in used],
     )
-    batch = min(BATCH_SIZE[dims], training_cases)
-    steps = -(-training_cases // batch)
-    epochs = int(np.clip(round(STEPS / steps, -1), *EPOCHS))
+    resources = resources or find_resources()
+    plan = make_plan(data, resources, training_cases=training_cases)
+    extent = " x ".join(f"{side * step:.3g}" for side, step in zip(data.shape, data.spacing, strict=True))
+    pixels = " x ".join(f"{side:g}" for side in data.shape)
+    reason = (
+        f"{', '.join(AXIS_NAMES[: data.dims])}: median {pixels} voxels, {extent} {data.unit}; "
+        f"{'patches' if plan.is_patch else 'whole images'} for {resources.memory / GIB:.2g} GiB of the "
+        f"{resources.device} (about {plan.memory / GIB:.2g} GiB are used), multiples of the strides of the U-Net"
+    )
+    steps = -(-training_cases // plan.batch_size)
     labelled = [case for case in used if case.values]
     absent = [
         name for name, value in classes.items() if sum(value not in c.values for c in labelled) > 0.1 * len(labelled)
     ]
-    sided = [name for name in classes if any(word in name.lower() for word in SIDES)]
+    sided = sided_classes(classes, (*SIDES, *HEADS))
     unnamed = any(name == f"class_{value}" for name, value in classes.items())
     return Network(
-        dims,
-        Choice(size, reason),
-        Choice(batch, f"fits in a small GPU; a fold has about {training_cases} training cases"),
-        Choice(epochs, f"{steps} steps per epoch, about {steps * epochs} steps in total"),
-        Choice(
-            bool(absent),
-            f"{', '.join(absent)}: absent in more than a tenth of the labels" if absent else "no class is often absent",
+        spatial_dims=data.dims,
+        size=Choice(list(plan.size), reason),
+        is_patch=plan.is_patch,
+        spacing=None if plan.spacing is None else Choice(list(plan.spacing), "median voxel size in mm"),
+        channels=list(plan.channels),
+        strides=[stride[0] if len(set(stride)) == 1 else list(stride) for stride in plan.strides],
+        batch_size=Choice(plan.batch_size, f"at most a twentieth of the data; about {training_cases} training cases"),
+        max_epochs=Choice(plan.max_epochs, f"{steps} steps per epoch, about {steps * plan.max_epochs} steps in total"),
+        batch_dice=Choice(
+            True,
+            f"{', '.join(absent)}: absent in more than a tenth of the labels"
+            if absent
+            else "over the batch, as in nnU-Net",
         ),
-        Choice(
+        flip=Choice(
             0.0 if sided else 0.5,
             f"mirroring would exchange sides ({', '.join(sided)})"
             if sided
             else "mirrored images are plausible" + ("; 0 if a class depends on the side" if unnamed else ""),
         ),
+        has_bf16=resources.has_bf16,
     )

@@ -35,6 +35,8 @@ class SegmentationLoss(nn.Module):
         target: Target of the confidence cross-entropy: ``mask``, as in the study, or ``soft``.
         remainder: Distribution of the probability ``1 - confidence`` of the soft target: all to the background class
             (``background``), or equally to all classes (``uniform``).
+        dice_background: Whether the background is one of the classes of the Dice loss, as in the study. Without it, as
+            in nnU-Net, small classes have larger gradients.
 
     Raises:
         InputError: The name is unknown, the weight is not positive, or a soft target is combined with a loss without
@@ -53,6 +55,7 @@ class SegmentationLoss(nn.Module):
         cross_entropy_weight: float = 1.0,
         target: Target = "mask",
         remainder: Remainder = "background",
+        dice_background: bool = True,
     ) -> None:
         super().__init__()
         if name not in get_args(LossName):
@@ -63,7 +66,7 @@ class SegmentationLoss(nn.Module):
         self.needs_confidence = name.endswith("conf")
         if target == "soft" and not self.needs_confidence:
             raise InputError(f"The soft target needs the loss CEconf or diceCEconf, found {name}.")
-        self.dice = DiceLoss(batch=batch_dice) if name.startswith("dice") else None
+        self.dice = DiceLoss(dice_background, batch=batch_dice) if name.startswith("dice") else None
         self.weight = 1.0 if self.dice is None else cross_entropy_weight
         self.confidence_cross_entropy = ConfidenceCrossEntropy(target, remainder) if self.needs_confidence else None
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from cm_lightning.data import UltrasoundDataModule
 from cm_lightning.data.augmentation import Batch
 from cm_lightning.data.ignored import is_known
+from cm_lightning.data.sides import check_mirroring
 from cm_lightning.errors import InputError
 from cm_lightning.metrics import SCORE
 from cm_lightning.metrics.segmentation import NSD_TOLERANCE
@@ -192,7 +193,8 @@ class BaseTask(LightningModule):
             stage: The stage that will run.
 
         Raises:
-            InputError: Classes, dimensions or confidence maps do not match the task.
+            InputError: Classes, dimensions or confidence maps do not match the task, or images are mirrored although
+                classes differ by their side.
         """
         if list(data.classes) != self.class_names:
             raise InputError(
@@ -201,6 +203,9 @@ class BaseTask(LightningModule):
             )
         if any(axis == "elevation" for axis in self.mirroring) and data.spatial_dims == 2:
             raise InputError("model.mirroring elevation needs volumes, but data.spatial_dims is 2; expected lateral.")
+        mirrors = {"data.augmentation.flip": stage == "fit" and data.augmentation.flip > 0}
+        mirrors["model.mirroring"] = stage in ("test", "predict") and "lateral" in self.mirroring
+        check_mirroring(self.class_names, [name for name, applies in mirrors.items() if applies])
         needs_confidence = any(task.needs_confidence(stage) for task in (self, *self.members))
         if data.confidence_mode == "none" and needs_confidence:
             raise InputError(

@@ -21,7 +21,7 @@ from cm_lightning.metrics import SCORE
 from cm_lightning.metrics.segmentation import NSD_TOLERANCE
 from cm_lightning.models import NetworkName, count_parameters, create_network, load_pretrained
 from cm_lightning.models.dropout import check_dropout
-from cm_lightning.models.networks import check_size, pad_to_fit
+from cm_lightning.models.networks import check_size, pad_to_fit, use_channels_last
 from cm_lightning.tasks.base import BaseTask, MirroredAxis, Prediction, Stage, most_probable
 from cm_lightning.tasks.native import NativeFrames
 from cm_lightning.tasks.schedules import ScheduleName, create_schedule, set_learning_rate
@@ -60,6 +60,8 @@ class SegmentationTask(BaseTask):
             training with a high learning rate.
         loss: Loss; ``CEconf`` and ``diceCEconf`` weight the cross-entropy by the confidence map.
         batch_dice: Compute the Dice loss over the entire batch, for images in which classes are often absent.
+        dice_background: Whether the background is one of the classes of the Dice loss, as in the study; nnU-Net leaves
+            it out.
         cross_entropy_weight: Weight of the cross-entropy relative to the Dice loss, in diceCE and diceCEconf.
         target: Target of CEconf and diceCEconf: ``mask``, the label times the confidence map as in the study, or
             ``soft``, a distribution that makes the predicted probability equal to the confidence.
@@ -109,6 +111,7 @@ class SegmentationTask(BaseTask):
         confidence_scale: float = 1.0,
         loss: LossName = "dice",
         batch_dice: bool = False,
+        dice_background: bool = True,
         cross_entropy_weight: float = 1.0,
         target: Target = "mask",
         remainder: Remainder = "background",
@@ -183,7 +186,7 @@ class SegmentationTask(BaseTask):
 
     def configure_losses(self) -> None:
         """Create the loss."""
-        names = ("loss", "batch_dice", "cross_entropy_weight", "target", "remainder")
+        names = ("loss", "batch_dice", "cross_entropy_weight", "target", "remainder", "dice_background")
         self.criterion = SegmentationLoss(*(self.hparams[name] for name in names))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -215,8 +218,10 @@ class SegmentationTask(BaseTask):
         )
 
     def on_fit_start(self) -> None:
-        """Print one line about the network."""
+        """Print one line about the network, and store the channels of its weights as GPUs compute fastest."""
         rank_zero_info(self.describe())
+        if self.device.type == "cuda":
+            use_channels_last(self.network)
 
     def on_train_start(self) -> None:
         """Set the learning rate of this epoch, since that in a checkpoint of a shorter run may differ."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cm_lightning.data import Augmentation
+from cm_lightning.errors import InputError
 
 NONE = {"gain": 0.0, "time_gain": 0.0, "speckle": 0.0, "flip": 0.0, "rotation": 0.0, "scaling": 0.0, "elastic": 0.0}
 
@@ -95,3 +96,33 @@ def test_invalid_values_raise_errors():
         Augmentation(gain=-1)
     with pytest.raises(ValueError, match="flip must be at most 1"):
         Augmentation(flip=1.5)
+
+
+@pytest.mark.parametrize("name", ["noise", "blur", "low_resolution", "contrast", "gamma"])
+def test_quality_changes_only_images_inside_the_domain(batch, name):
+    batch["image"] = torch.rand(batch["image"].shape)
+    augmentation = Augmentation(**NONE, **{name: 1.0})
+    torch.manual_seed(0)
+    first, other = augmentation.intensity(batch)["image"], augmentation.intensity(batch)["image"]
+    torch.manual_seed(0)
+    assert torch.equal(augmentation.intensity(batch)["image"], first)
+    assert type(first) is torch.Tensor
+    assert not torch.equal(first, other)
+    assert first.min() >= 0
+    assert first.max() <= 1
+    assert torch.equal(first[~batch["domain"]], batch["image"][~batch["domain"]])
+    inside = (first - batch["image"])[batch["domain"]]
+    assert 0.01 < inside.abs().mean() < 0.3
+    with pytest.raises(InputError, match=f"{name} of the augmentation is a probability and must be at most 1"):
+        Augmentation(**{name: 1.5})
+
+
+def test_blur_and_low_resolution_remove_detail_and_contrast_keeps_the_mean(batch):
+    def after(name):
+        return Augmentation(**NONE, **{name: 1.0}).intensity({**batch, "image": image})["image"][batch["domain"]]
+
+    image = torch.rand(batch["image"].shape)
+    before = image[batch["domain"]]
+    assert after("blur").std() < 0.9 * before.std()
+    assert after("low_resolution").std() < before.std()
+    assert abs(after("contrast").mean() - before.mean()) < 0.02

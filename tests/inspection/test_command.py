@@ -72,7 +72,8 @@ def test_frames_to_a_trained_network(nnunet_set, tmp_path, no_pictures, capsys):
     assert data["classes"] == {"no": 1, "left_right_atrium": 2, "ignore": 3}
     assert (data["root"], data["layout"], data["axes"]) == ("data/Dataset001_Leg", "nnunet", "depth lateral")
     assert (data["spatial_dims"], data["spatial_size"], data["image_folds"]) == (2, [64, 48], True)
-    assert config["model"]["init_args"]["batch_dice"] is True
+    model = config["model"]["init_args"]
+    assert (model["batch_dice"], model["schedule"], model["mirroring"]) == (True, "polynomial", [])
     assert data["augmentation"]["flip"] == 0.0
     fit("my.yaml")
     # The proposed folds are those of the training.
@@ -95,7 +96,8 @@ def test_volumes_to_a_trained_network(tmp_path, no_pictures):
     assert float(row["soleus_volume"]) == pytest.approx((label == 100).sum() * 2.4 * 1.5 * 6, rel=1e-5)
     data = yaml.safe_load((tmp_path / "configs" / "my.yaml").read_text())["data"]
     assert data["axes"] == "lateral depth elevation"
-    assert data["spatial_size"] == [32, 24, 16]
+    assert data["patch_size"] == [32, 24, 16]
+    assert data["spacing"] == pytest.approx([1.5, 2.4, 6.0])
     assert "image_folds" not in data
     assert list(data["classes"]) == ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
     fit("configs/my.yaml")

@@ -18,6 +18,8 @@ from cm_lightning.inspection.proposal import (
     propose_network,
     propose_patient_pattern,
 )
+from cm_lightning.planning import Resources
+from cm_lightning.planning.resources import GIB
 
 
 def region(kind="rectangle", score=0.9, coverage=0.5, band=0.5, overlap=1.0, side="top", sideways=False):
@@ -82,13 +84,15 @@ def test_axes_are_changed_at_most_twice():
 
 def test_network_depends_on_classes():
     cases = findings(*[region()] * 4)
-    network = propose_network(cases, "lateral depth elevation", {"left_lobe": 1, "other": 2}, 20)
-    assert network.spatial_size.value == [48, 56, 40]
+    resources = Resources(8 * GIB)
+    network = propose_network(cases, "lateral depth elevation", {"left_lobe": 1, "other": 2}, 20, resources)
+    assert network.size.value == [56, 64, 40]
+    assert network.is_patch
     assert network.flip.value == 0.0
     assert network.batch_dice.value
     assert network.batch_size.value == 2
     assert network.max_epochs.value == 150
-    assert not propose_network(cases, "lateral depth elevation", {"a": 1}, 20).batch_dice.value
+    assert propose_network(cases, "lateral depth elevation", {"a": 1}, 20, resources).flip.value == 0.5
 
 
 def test_problems_of_the_data_set():

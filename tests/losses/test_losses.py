@@ -52,6 +52,18 @@ def test_cross_entropy_is_that_of_pytorch():
     torch.testing.assert_close(SegmentationLoss("CEconf")(logits, label, confidence), expected)
 
 
+def test_dice_loss_without_background_is_the_mean_over_the_classes():
+    logits, label = torch.randn(2, 3, 6, 6), torch.randint(0, 3, (2, 1, 6, 6))
+    probabilities = logits.softmax(dim=1)
+    expected = []
+    for index in (1, 2):
+        target = (label[:, 0] == index).float()
+        both = (probabilities[:, index] * target).sum()
+        expected.append(1 - 2 * both / (probabilities[:, index].sum() + target.sum()))
+    loss = SegmentationLoss("dice", batch_dice=True, dice_background=False)(logits, label)
+    assert loss.item() == pytest.approx(float(sum(expected)) / 2, abs=1e-4)
+
+
 def test_batch_dice_reduces_the_loss_of_an_absent_class():
     label = torch.zeros(2, 1, 8, 8, dtype=torch.long)
     label[0, 0, :4] = 1

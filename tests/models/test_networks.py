@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cm_lightning.models import count_parameters, create_network, dropout_layers
-from cm_lightning.models.networks import check_size
+from cm_lightning.models.networks import check_size, use_channels_last
 
 NAMES = ("UNet", "AttentionUnet", "UNETR")
 SMALL = {"UNETR": {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2, "feature_size": 4}}
@@ -91,3 +91,14 @@ def test_strides_per_axis_and_wrong_numbers_of_strides():
     for name in ("UNet", "AttentionUnet"):
         with pytest.raises(ValueError, match=f"{name} needs one stride fewer than channels; found 5 channels and"):
             create_network(name, 3, 1, 2, channels=(4, 4, 8, 8, 8))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_channels_last_changes_the_storage_and_not_the_results(dims):
+    network = create_network("UNet", dims, 1, 2).eval()
+    inputs = torch.rand(1, 1, *(16,) * dims)
+    expected = network(inputs)
+    use_channels_last(network)
+    weights = next(weights for weights in network.parameters() if weights.ndim == dims + 2 and weights.shape[1] > 1)
+    assert weights.stride(1) == 1
+    torch.testing.assert_close(network(inputs), expected, atol=1e-5, rtol=1e-4)
