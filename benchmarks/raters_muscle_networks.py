@@ -1,6 +1,6 @@
 """Networks for the boundaries of real muscles, whose spread is compared with that of three raters.
 
-    python benchmarks/raters_muscle_networks.py TIMTRACK DLTRACK FOLDER --seeds 5 --epochs 40
+    python benchmarks/raters_muscle_networks.py TIMTRACK DLTRACK FOLDER --seeds 5 --epochs 30
 
 Networks are trained on DLTRACK (frames with masks of the aponeuroses) and applied to TIMTRACK (frames with the rows of
 three raters). A U-Net predicts, in every column, the probability of every row to contain the superficial and the deep
@@ -162,10 +162,10 @@ def train(data: Prepared, setting: Setting, seed: int, epochs: int) -> tuple[nn.
         inputs.shape[1],
         2,
         SIZE,
-        channels=(12, 24, 48, 64, 96),
+        channels=(8, 16, 32, 48, 64),
         strides=(2, 2, 2, 2),
         num_res_units=0,
-        dropout=0.15,
+        dropout=0.1,
         norm="batch",
     )
     training, validation = split(data.groups)
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("dltrack", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)

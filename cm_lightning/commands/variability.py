@@ -55,7 +55,7 @@ def variability(
         family: Comparisons over which p values are corrected (Holm): those of each table, or those of all tables.
         position: Position along the boundary, from 0 (left) to 1, at which the raters of a CSV file marked it, if the
             file has no column named column; all columns by default.
-        slip: Images with a rater of a CSV file this many pixels or more from the median of the raters are left out.
+        slip: Images with a rater of a CSV file this many pixels or more from the mean of the others are left out.
     """
     check_exclusive(baseline=baseline, compare=compare)
     if raters is not None and raters.suffix.lower() == ".csv":

@@ -103,8 +103,8 @@ def rater_spread(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Table with a line per boundary of a case (and column): mean ``row``, ``sd`` of the raters in pixels (with one
         degree of freedom less than raters), ``sd_unbiased`` after the mean deviation of each rater at this kind of
-        boundary was removed (mean over subjects), and ``farthest``, the largest distance of a rater from the median.
-        Boundaries with a single rater are left out.
+        boundary was removed (mean over subjects), and ``farthest``, the largest distance of a rater from the mean of
+        the others. Boundaries with a single rater are left out.
     """
     place = ["case", "subject", "sequence", "boundary", "column"]
     groups = rows.groupby(place, dropna=False, sort=False)["row"]
@@ -113,8 +113,10 @@ def rater_spread(rows: pd.DataFrame) -> pd.DataFrame:
     by_subject = table.groupby(["boundary", "rater", "subject"])["deviation"].mean()
     bias = by_subject.groupby(["boundary", "rater"]).mean().rename("bias").reset_index()
     table = table.merge(bias, on=["boundary", "rater"])
+    groups = table.groupby(place, dropna=False, sort=False)["row"]
     table["corrected"] = table["row"] - table["bias"]
-    table["distance"] = (table["row"] - table.groupby(place, dropna=False, sort=False)["row"].transform("median")).abs()
+    others = (groups.transform("sum") - table["row"]) / (table["raters"] - 1)
+    table["distance"] = (table["row"] - others).abs()
     groups = table.groupby(place, dropna=False, sort=False)
     return groups.agg(
         row=("row", "mean"), sd=("row", "std"), sd_unbiased=("corrected", "std"), farthest=("distance", "max")
@@ -349,7 +351,7 @@ def compare_rows(
         output: Folder of the page and of ``points.csv``, the measurements at every boundary.
         raters: CSV file; see :mod:`cm_lightning.data.rater_rows`.
         position: Position from 0 to 1 along the boundary at which raters marked it; see :func:`measure_points`.
-        slip: Images with a rater at this distance in pixels, or more, from the median of the raters are left out.
+        slip: Images with a rater at this distance in pixels, or more, from the mean of the others are left out.
         solver: Solver of the maps.
 
     Returns:
@@ -363,7 +365,7 @@ def compare_rows(
     slips = spread.loc[spread["farthest"] >= slip, "case"].unique() if slip is not None else []
     spread = rater_spread(rows[~rows["case"].isin(slips)])
     if not len(spread):
-        raise InputError(f"All images of {raters} have a rater {slip} pixels or more from the median; none is left.")
+        raise InputError(f"All images of {raters} have a rater {slip} pixels or more from the others; none is left.")
     frames = read_frames(folders, cases_by_sequence(spread), solver)
     points = measure_points(spread, frames, position)
     write_table(output / "points.csv", points)
