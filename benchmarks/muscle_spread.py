@@ -161,8 +161,8 @@ def accuracy_table(networks: Networks) -> ReportTable:
         "Networks: distance of the predicted row at the left edge from the mean of the raters in pixels, after the "
         "mean offset was removed, since training data and raters may mark different edges of a line: median over the "
         f"frames of a subject and {len(networks.seeds)} seeds, mean over subjects with bootstrap interval, and the "
-        f"fraction of frames with {GROSS:g} pixels or more. Raters: median distance of a rater from the mean of the two "
-        "others.",
+        f"fraction of frames with {GROSS:g} pixels or more. Raters: median distance of a rater from the mean of the "
+        "two others.",
         ["", "offset, superficial", "distance", "gross", "offset, deep", "distance", "gross"],
         lines,
     )
@@ -196,8 +196,8 @@ def spread_table(networks: Networks) -> ReportTable:
             lines.append([Cell(text) for text in (spread_title, title, *cells)])
     first = networks.points[networks.points["setting"] == "1ch"]
     sds = first[first["seed"] == networks.seeds[0]].groupby(["subject", "boundary"])["sd"].mean().unstack().mean()
-    sds = [f"{sds[name]:.2f}" for name in ("superficial", "deep")]
-    lines.append([Cell(text) for text in ("raters", "-", *sds, *["-"] * len(CONDITIONS))])
+    numbers = [f"{sds[name]:.2f}" for name in ("superficial", "deep")]
+    lines.append([Cell(text) for text in ("raters", "-", *numbers, *["-"] * len(CONDITIONS))])
     return ReportTable(
         "spread",
         "Spread of the networks and SD of the raters",
@@ -225,8 +225,8 @@ def channel_table(networks: Networks) -> ReportTable:
         "channel",
         "Does the map as second channel bring the spread closer to the raters?",
         "Difference of the correlation with the SD of the raters between networks for image and map and other "
-        "networks; positive if the map brings the spread closer. The interval and p cover subjects and training runs (crossed "
-        "random effects); they are not corrected for the number of comparisons.",
+        "networks; positive if the map brings the spread closer. The interval and p cover subjects and training runs "
+        "(crossed random effects); they are not corrected for the number of comparisons.",
         ["spread", "condition", "compared with", "difference of rho", "95 % CI", "p"],
         lines,
     )

@@ -117,8 +117,8 @@ def rater_spread(rows: pd.DataFrame) -> pd.DataFrame:
     table["corrected"] = table["row"] - table["bias"]
     others = (groups.transform("sum") - table["row"]) / (table["raters"] - 1)
     table["distance"] = (table["row"] - others).abs()
-    groups = table.groupby(place, dropna=False, sort=False)
-    return groups.agg(
+    boundaries = table.groupby(place, dropna=False, sort=False)
+    return boundaries.agg(
         row=("row", "mean"), sd=("row", "std"), sd_unbiased=("corrected", "std"), farthest=("distance", "max")
     ).reset_index()
 
@@ -160,21 +160,19 @@ def measure_points(spread: pd.DataFrame, frames: dict[str, MarkedFrame], positio
     """
     generator = np.random.default_rng(0)
     subjects = spread.drop_duplicates("case").set_index("case")["subject"]
-    donors = {
-        case: generator.choice(others, OTHERS)
-        if len(others := [o for o in subjects.index if subjects[o] != own])
-        else []
-        for case, own in subjects.items()
-    }
+    donors: dict[str, list[str]] = {}
+    for case, own in subjects.items():
+        others = [name for name in subjects.index if subjects[name] != own]
+        donors[str(case)] = list(generator.choice(others, OTHERS)) if others else []
     lines = []
-    for point in spread.itertuples():
-        frame = frames[point.case]
+    for point in spread.to_dict("records"):
+        frame = frames[point["case"]]
         depth, width = frame.image.shape
-        place = position if np.isnan(point.column) else (point.column - frame.left) / width
-        row = point.row - frame.top
+        place = position if np.isnan(point["column"]) else (point["column"] - frame.left) / width
+        row = point["row"] - frame.top
         values = line_properties(frame.image, frame.confidence, row, columns_at(width, place))
         values |= {f"other_{number}": np.nan for number in range(OTHERS)}
-        for number, donor in enumerate(donors[point.case]):
+        for number, donor in enumerate(donors[point["case"]]):
             other = frames[donor].confidence
             donor_row = int(np.clip(row / depth * len(other), 0, len(other) - 1))
             values[f"other_{number}"] = float(other[donor_row, columns_at(other.shape[1], place)].mean())
@@ -362,7 +360,7 @@ def compare_rows(
     """
     rows = read_rater_rows(raters)
     spread = rater_spread(rows)
-    slips = spread.loc[spread["farthest"] >= slip, "case"].unique() if slip is not None else []
+    slips = set() if slip is None else set(spread.loc[spread["farthest"] >= slip, "case"])
     spread = rater_spread(rows[~rows["case"].isin(slips)])
     if not len(spread):
         raise InputError(f"All images of {raters} have a rater {slip} pixels or more from the others; none is left.")
