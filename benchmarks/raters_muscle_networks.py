@@ -1,6 +1,6 @@
 """Networks for the boundaries of real muscles, whose spread is compared with that of three raters.
 
-    python benchmarks/raters_muscle_networks.py TIMTRACK DLTRACK FOLDER --seeds 5 --epochs 30
+    python benchmarks/raters_muscle_networks.py TIMTRACK DLTRACK FOLDER --seeds 0 1 2 3 4
 
 Networks are trained on DLTRACK (frames with masks of the aponeuroses) and applied to TIMTRACK (frames with the rows of
 three raters). A U-Net predicts, in every column, the probability of every row to contain the superficial and the deep
@@ -250,14 +250,14 @@ def main() -> None:
     parser.add_argument("timtrack", type=Path)
     parser.add_argument("dltrack", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=int, default=30)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     training, test = prepared(arguments.timtrack, arguments.dltrack, arguments.folder)
     print(f"{len(training.names)} frames in {len(set(training.groups))} groups for training and validation")
-    for seed in range(arguments.seeds):
+    for seed in arguments.seeds:
         for setting in get_args(Setting):
             path = arguments.folder / f"{setting}_seed{seed}.npz"
             if path.is_file():
