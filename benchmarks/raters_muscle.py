@@ -4,8 +4,7 @@
 
 TIMTRACK contains ``frames`` and ``raters.csv``: frames of the thigh and the calf, in which three raters marked the row
 of the superficial and of the deep aponeurosis. The SD of the raters is related to confidence, and to what else may
-explain it. With ``--networks FOLDER``, the spread of the networks of ``benchmarks/raters_muscle_networks.py`` is
-related to it as well.
+explain it. ``benchmarks/raters_muscle_spread.py`` relates it to the spread of networks.
 """
 
 import argparse
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from muscle_spread import network_figures, network_tables, read_networks
 from numpy.typing import NDArray
 
 from cm_lightning.confidence import ConfidenceMapSolver
@@ -294,7 +292,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("timtrack", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--networks", type=Path, help="folder of benchmarks/raters_muscle_networks.py")
     arguments = parser.parse_args()
     rows = read_rater_rows(arguments.timtrack / "raters.csv")
     first = rater_spread(rows)
@@ -314,17 +311,12 @@ def main() -> None:
         sequence_table(points),
         position_table(tables, brightest_positions(tables)),
     ]
-    drawings = list(figures(tables))
-    if arguments.networks is not None:
-        networks = read_networks(arguments.networks, points, kept, frames)
-        report += network_tables(networks)
-        drawings += network_figures(networks)
     Page(
         title="Confidence maps and three raters on real muscles",
         summary=f"{base.summary} Confidence and all other properties are those at the left edge of the insonified "
         "region (5 % of its width) unless stated otherwise.",
         tables=report,
-        figures=drawings,
+        figures=figures(tables),
         provenance=f"Created with {', '.join(f'{name} {number}' for name, number in versions().items())}.",
     ).write(arguments.output)
     (arguments.output / "report.html").unlink()

@@ -1,5 +1,12 @@
-"""Spread of the networks of ``raters_muscle_networks.py`` beside the SD of three raters."""
+"""Does the spread of networks follow the SD of three raters on real muscles, beyond depth and contrast?
 
+    python benchmarks/raters_muscle_spread.py TIMTRACK NETWORKS benchmarks/results/raters_muscle/points.csv RESULTS
+
+NETWORKS is the folder of ``benchmarks/raters_muscle_networks.py``, and points.csv was written by
+``benchmarks/raters_muscle.py``. RESULTS is ``benchmarks/results/raters_muscle_networks``. Only seeds of which all four inputs were trained are used.
+"""
+
+import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +15,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from muscle_frames import read_picture
 from numpy.typing import NDArray
+from raters_muscle_networks import SIZE
 
+from cm_lightning.confidence import find_geometry
+from cm_lightning.data.rater_rows import read_rater_rows
 from cm_lightning.errors import MissingInputError
-from cm_lightning.evaluation.page import Drawing
+from cm_lightning.evaluation.page import Drawing, Page
 from cm_lightning.evaluation.report_table import Cell, ReportTable
+from cm_lightning.runs.versions import versions
 from cm_lightning.statistics.means import mean_interval
 from cm_lightning.statistics.training_runs import run_level_mean
-from cm_lightning.variability.row_raters import MarkedFrame, columns_at, sequence_correlations, summarise
+from cm_lightning.variability.row_raters import cases_by_sequence, columns_at, sequence_correlations, summarise
 
 Array = NDArray[np.floating[Any]]
 
@@ -63,14 +75,26 @@ class Networks:
     seeds: list[int]
 
 
-def read_networks(folder: Path, points: pd.DataFrame, rows: pd.DataFrame, frames: dict[str, MarkedFrame]) -> Networks:
+def depth_extents(timtrack: Path, points: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Return the first row and the number of rows of the insonified region of every case."""
+    extents = {}
+    for cases in cases_by_sequence(points).values():
+        stack = np.stack([read_picture(timtrack / "frames" / f"{case}.png") for case in cases])
+        inside = np.flatnonzero(np.asarray(find_geometry(stack, "auto").domain(stack[0])).any(axis=1))
+        extents |= dict.fromkeys(cases, (int(inside[0]), int(inside[-1] - inside[0] + 1)))
+    return extents
+
+
+def read_networks(
+    folder: Path, points: pd.DataFrame, rows: pd.DataFrame, extents: dict[str, tuple[int, int]]
+) -> Networks:
     """Read the predictions of all seeds of which every setting was trained.
 
     Args:
         folder: Folder with a file per setting and seed.
         points: Measured points at the left edge.
         rows: Rows of the raters.
-        frames: Insonified parts by case.
+        extents: First row and number of rows of the insonified region of every case.
 
     Returns:
         Predictions beside the raters.
@@ -90,7 +114,6 @@ def read_networks(folder: Path, points: pd.DataFrame, rows: pd.DataFrame, frames
         names = {str(name): index for index, name in enumerate(files[0]["names"])}
         size = files[0]["rows"].shape[-1]
         edge = columns_at(size, 0.0)
-        depths = 192
         singles = np.stack([file["rows"] for file in files])
         ensemble = (
             singles[..., edge].mean(axis=-1).std(axis=0, ddof=1) if len(seeds) > 1 else singles[0, ..., 0] * np.nan
@@ -104,10 +127,10 @@ def read_networks(folder: Path, points: pd.DataFrame, rows: pd.DataFrame, frames
             early = curve[-len(curve) // 5 - 1, 1]
             curves.append((setting, seed, len(curve), early, *curve[-1, 1:]))
             for point in points.itertuples():
-                frame, index = frames[point.case], names[point.case]
+                (top, depth), index = extents[point.case], names[point.case]
                 boundary = ("superficial", "deep").index(point.boundary)
-                scale = len(frame.image) / depths
-                by_column = (file["rows"][index, boundary] + 0.5) * scale - 0.5 + frame.top
+                scale = depth / SIZE[0]
+                by_column = (file["rows"][index, boundary] + 0.5) * scale - 0.5 + top
                 distances.append((setting, seed, point.subject, point.boundary, *(by_column - point.row)))
                 values = {name: float(spread[index, boundary]) * scale for name, spread in spreads.items()}
                 lines.append({"setting": setting, "seed": seed, "predicted": by_column[edge].mean(), **values})
@@ -299,3 +322,29 @@ def network_figures(networks: Networks) -> Iterator[Drawing]:
 
 def _interval(values: Array) -> str:
     return "{:.1f} ({:.1f} to {:.1f})".format(values.mean(), *mean_interval(values))
+
+
+def main() -> None:
+    """Write the page, its tables and its figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("timtrack", "networks", "points", "output"):
+        parser.add_argument(name, type=Path)
+    arguments = parser.parse_args()
+    points = pd.read_csv(arguments.points)
+    rows = read_rater_rows(arguments.timtrack / "raters.csv")
+    rows = rows[rows["case"].isin(points["case"])]
+    networks = read_networks(arguments.networks, points, rows, depth_extents(arguments.timtrack, points))
+    cases, subjects = points["case"].nunique(), points["subject"].nunique()
+    Page(
+        title="Networks and three raters on real muscles",
+        summary=f"Networks for four inputs, {len(networks.seeds)} seeds each, trained on frames with masks of "
+        f"aponeuroses and applied to {cases} frames of {subjects} subjects with three raters.",
+        tables=network_tables(networks),
+        figures=network_figures(networks),
+        provenance=f"Created with {', '.join(f'{name} {number}' for name, number in versions().items())}.",
+    ).write(arguments.output)
+    (arguments.output / "report.html").unlink()
+
+
+if __name__ == "__main__":
+    main()
