@@ -3,7 +3,8 @@
     python benchmarks/raters_muscle_spread.py TIMTRACK NETWORKS benchmarks/results/raters_muscle/points.csv RESULTS
 
 NETWORKS is the folder of ``benchmarks/raters_muscle_networks.py``, and points.csv was written by
-``benchmarks/raters_muscle.py``. RESULTS is ``benchmarks/results/raters_muscle_networks``. Only seeds of which all four inputs were trained are used.
+``benchmarks/raters_muscle.py``. RESULTS is ``benchmarks/results/raters_muscle_networks``. Only seeds of which all four
+inputs were trained are used.
 """
 
 import argparse
