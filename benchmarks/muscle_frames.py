@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from cm_lightning.confidence import ConfidenceMapSolver, find_geometry
 from cm_lightning.data.duplicates import insonified_part, near_duplicate_groups
+from cm_lightning.variability.row_raters import cases_by_sequence
 
 Array = NDArray[np.floating[Any]]
 BOUNDARIES = ("superficial", "deep")
@@ -71,7 +72,7 @@ def crop(
     ], inside
 
 
-def read_timtrack(root: Path, solver: ConfidenceMapSolver | None = None) -> tuple[list[MuscleFrame], pd.DataFrame]:
+def read_timtrack(root: Path, solver: ConfidenceMapSolver | None = None) -> list[MuscleFrame]:
     """Read the frames with three raters.
 
     Args:
@@ -79,15 +80,14 @@ def read_timtrack(root: Path, solver: ConfidenceMapSolver | None = None) -> tupl
         solver: Solver of the maps; that of the study by default.
 
     Returns:
-        The frames, and the rows of the raters with the columns ``frame``, ``rater``, ``superficial`` and ``deep``.
+        The frames.
     """
     table = pd.read_csv(root / "raters.csv")
     frames: list[MuscleFrame] = []
     for (subject, sequence), part in table.groupby(["subject", "sequence"], sort=False):
         paths = [root / "frames" / f"{name}.png" for name in dict.fromkeys(part["frame"])]
         frames += crop(paths, solver or ConfidenceMapSolver(), str(subject), str(sequence))[0]
-    rows = table.rename(columns={f"{name}_row": name for name in BOUNDARIES})
-    return frames, rows[["frame", "rater", *BOUNDARIES, "aponeurosis_angle"]]
+    return frames
 
 
 def read_dltrack(root: Path, solver: ConfidenceMapSolver | None = None) -> list[tuple[MuscleFrame, NDArray[np.bool_]]]:
@@ -115,6 +115,16 @@ def read_dltrack(root: Path, solver: ConfidenceMapSolver | None = None) -> list[
         )
         for frame, mask, group in zip(frames, masks, groups, strict=True)
     ]
+
+
+def depth_extents(timtrack: Path, rows: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Return the first row and the number of rows of the insonified region of every case of a table."""
+    extents: dict[str, tuple[int, int]] = {}
+    for cases in cases_by_sequence(rows).values():
+        stack = np.stack([read_picture(timtrack / "frames" / f"{case}.png") for case in cases])
+        inside = np.flatnonzero(np.asarray(find_geometry(stack, "auto").domain(stack[0])).any(axis=1))
+        extents |= dict.fromkeys(cases, (int(inside[0]), int(inside[-1] - inside[0] + 1)))
+    return extents
 
 
 def boundary_rows(mask: NDArray[np.bool_]) -> Array:

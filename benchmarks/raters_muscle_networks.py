@@ -16,10 +16,11 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from muscle_frames import Array, MuscleFrame, boundary_rows, read_dltrack, read_timtrack
+from muscle_frames import BOUNDARIES, Array, MuscleFrame, boundary_rows, depth_extents, read_dltrack, read_timtrack
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cm_lightning.data.rater_rows import read_rater_rows
 from cm_lightning.data.resampling import resample
 from cm_lightning.models import create_network, dropout_layers
 from cm_lightning.writing import replaced
@@ -36,6 +37,10 @@ LEARNING_RATE = 3e-3
 SAMPLES = 20
 # Smallest fraction of columns with two aponeuroses in a frame that is used for training.
 VALID_COLUMNS = 0.5
+# Distance from the median of the raters within which a network that is told the line looks for it, in rows of the grid.
+TOLD = 12
+# Columns of the grid at the left edge, where raters probably measured.
+EDGE = 3
 
 
 class Prepared(NamedTuple):
@@ -102,16 +107,17 @@ def inputs_of(images: Tensor, setting: Setting) -> Tensor:
 def augment(inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Flip, scale and shift images, channels and targets together, and change the gain and contrast of the images."""
     number = len(inputs)
-    uniform = torch.rand(number, 7, generator=generator)
+    uniform = torch.rand(number, 6, generator=generator)
     matrices = torch.zeros(number, 2, 3)
     matrices[:, 0, 0] = (0.75 + 0.35 * uniform[:, 0]) * torch.where(uniform[:, 1] < 0.5, -1.0, 1.0)
-    matrices[:, 1, 1] = 0.75 + 0.35 * uniform[:, 2]
-    matrices[:, 0, 2] = 0.2 * (uniform[:, 3] - 0.5)
-    matrices[:, 1, 2] = 0.2 * (uniform[:, 4] - 0.5)
+    # The upper 40 to 110 % of the depth fill the frame, since muscles of the test frames extend deeper.
+    shown = 0.4 * 2.75 ** uniform[:, 2]
+    matrices[:, 1, 1] = shown
+    matrices[:, 1, 2] = shown - 1 + 0.05 * (uniform[:, 3] - 0.5)
     grid = F.affine_grid(matrices, [number, 1, *inputs.shape[2:]], align_corners=False)
     moved = F.grid_sample(torch.cat([inputs, targets], dim=1), grid, padding_mode="zeros", align_corners=False)
     moved_inputs, moved_targets = moved[:, : inputs.shape[1]].clone(), moved[:, inputs.shape[1] :]
-    gamma, gain = 0.6 + uniform[:, 5] * 0.9, 0.8 + 0.4 * uniform[:, 6]
+    gamma, gain = 0.6 + 0.9 * uniform[:, 4], 0.7 + 0.9 * uniform[:, 5]
     image = moved_inputs[:, 0].clamp(min=1e-6) ** gamma[:, None, None] * gain[:, None, None]
     moved_inputs[:, 0] = image + 0.02 * torch.randn(image.shape, generator=generator)
     return moved_inputs, moved_targets
@@ -125,16 +131,25 @@ def boundary_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return cross_entropy[valid].mean()
 
 
-def rows_of(logits: Tensor) -> Tensor:
-    """Return the expected rows of both boundaries, ``(B, 2, lateral)``.
+def rows_of(logits: Tensor, near: Tensor | None = None) -> Tensor:
+    """Return the expected rows of both boundaries.
 
     The expectation is over the rows around the most probable one, so that a second candidate does not pull it away.
+
+    Args:
+        logits: Logits of the rows, ``(B, 2, depth, lateral)``.
+        near: Rows around which the boundaries are looked for, ``(B, 2)``; anywhere by default.
+
+    Returns:
+        Rows of the grid, ``(B, 2, lateral)``.
     """
-    probability = F.softmax(logits, dim=2)
     grid = torch.arange(logits.shape[2], dtype=logits.dtype)[None, None, :, None]
+    if near is not None:
+        logits = logits.masked_fill((grid - near[:, :, None, None]).abs() > TOLD, -torch.inf)
+    probability = F.softmax(logits, dim=2)
     peak = probability.argmax(dim=2, keepdim=True)
-    near = probability * ((grid - peak).abs() <= 4 * WIDTH)
-    return (near * grid).sum(dim=2) / near.sum(dim=2)
+    around = probability * ((grid - peak).abs() <= 4 * WIDTH)
+    return (around * grid).sum(dim=2) / around.sum(dim=2)
 
 
 def split(groups: list[str]) -> tuple[list[int], list[int]]:
@@ -198,36 +213,58 @@ def train(data: Prepared, setting: Setting, seed: int, epochs: int) -> tuple[nn.
 
 
 @torch.no_grad()
-def predict(network: nn.Module, images: Tensor, setting: Setting, seed: int) -> dict[str, Array]:
+def predict(network: nn.Module, images: Tensor, near: Tensor, setting: Setting, seed: int) -> dict[str, Array]:
     """Predict the rows of all frames: once, by samples of MC dropout, and by test-time augmentation.
+
+    Args:
+        network: Network.
+        images: Images with their maps, ``(frames, 3, depth, lateral)``.
+        near: Median rows of the raters on the grid, ``(frames, 2)``.
+        setting: Input of the network.
+        seed: Seed of dropout.
 
     Returns:
         Rows of the grid, ``(frames, 2, lateral)`` for ``rows``, ``(samples, frames, 2, lateral)`` for ``dropout`` and
-        ``augmented``.
+        ``augmented``. The same with ``told_`` before the name at the left edge, near the median of the raters: the
+        network is told which line is meant, as the raters were, but not exactly where it is.
     """
     torch.manual_seed(seed)
     network.eval()
     inputs = inputs_of(images, setting)
 
-    def apply(batch: Tensor) -> Tensor:
-        return torch.cat([rows_of(network(part)) for part in batch.split(16)])
+    def apply(batch: Tensor, flipped: bool = False) -> tuple[Tensor, Tensor]:
+        rows, told = [], []
+        for part, part_near in zip(batch.split(16), near.split(16), strict=True):
+            logits = network(part.flip(-1)).flip(-1) if flipped else network(part)
+            rows.append(rows_of(logits))
+            told.append(rows_of(logits[..., :EDGE], part_near))
+        return torch.cat(rows), torch.cat(told)
 
     augmented = []
     for flipped in (False, True):
         for gamma, gain in ((1.0, 1.0), (0.75, 1.0), (1.3, 1.0), (1.0, 0.8), (1.0, 1.2)):
             changed = inputs.clone()
             changed[:, 0] = changed[:, 0].clamp(min=1e-6) ** gamma * gain
-            rows = apply(changed.flip(-1) if flipped else changed)
-            augmented.append(rows.flip(-1) if flipped else rows)
-    single = apply(inputs)
+            augmented.append(apply(changed, flipped))
+    single = [apply(inputs)]
     for layer in dropout_layers(network):
         layer.train()
     samples = [apply(inputs) for _ in range(SAMPLES)]
-    return {
-        "rows": single.numpy(),
-        "dropout": torch.stack(samples).numpy(),
-        "augmented": torch.stack(augmented).numpy(),
-    }
+    results = {}
+    for name, pairs in (("rows", single), ("dropout", samples), ("augmented", augmented)):
+        for prefix, parts in zip(("", "told_"), zip(*pairs, strict=True), strict=True):
+            stacked = torch.stack(parts).numpy()
+            results[prefix + name] = stacked[0] if name == "rows" else stacked
+    return results
+
+
+def median_rows(timtrack: Path, names: list[str]) -> Tensor:
+    """Return the median rows of the raters on the grid, ``(frames, 2)``."""
+    rows = read_rater_rows(timtrack / "raters.csv")
+    extents = depth_extents(timtrack, rows)
+    medians = rows.groupby(["case", "boundary"])["row"].median().unstack().loc[names, list(BOUNDARIES)].to_numpy()
+    tops, depths = np.array([extents[name] for name in names]).T[..., None]
+    return torch.from_numpy((medians - tops + 0.5) * SIZE[0] / depths - 0.5).float()
 
 
 def prepared(timtrack: Path, dltrack: Path, folder: Path) -> tuple[Prepared, Prepared]:
@@ -237,7 +274,7 @@ def prepared(timtrack: Path, dltrack: Path, folder: Path) -> tuple[Prepared, Pre
         labelled = [(frame, boundary_rows(mask)) for frame, mask in read_dltrack(dltrack)]
         used = [(frame, rows) for frame, rows in labelled if np.isfinite(rows).all(axis=0).mean() >= VALID_COLUMNS]
         training = prepare([frame for frame, _ in used], [rows for _, rows in used])
-        test = prepare(read_timtrack(timtrack)[0], None)
+        test = prepare(read_timtrack(timtrack), None)
         with replaced(stored) as partial:
             torch.save([tuple(training), tuple(test)], partial)
     first, second = torch.load(stored)
@@ -251,11 +288,12 @@ def main() -> None:
     parser.add_argument("dltrack", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=20)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     training, test = prepared(arguments.timtrack, arguments.dltrack, arguments.folder)
+    near = median_rows(arguments.timtrack, test.names)
     print(f"{len(training.names)} frames in {len(set(training.groups))} groups for training and validation")
     for seed in arguments.seeds:
         for setting in get_args(Setting):
@@ -264,7 +302,8 @@ def main() -> None:
                 continue
             start = time.perf_counter()
             network, curve = train(training, setting, seed, arguments.epochs)
-            predictions = predict(network, test.images, setting, seed)
+            predictions = predict(network, test.images, near, setting, seed)
+            torch.save(network.state_dict(), path.with_suffix(".pt"))
             with replaced(path) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, curve=curve, names=np.array(test.names), **predictions)
             errors = ", ".join(f"{value:.2f}" for value in curve[-1, 2:])

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from muscle_frames import read_picture
+from muscle_frames import depth_extents
 from numpy.typing import NDArray
 from raters_muscle_networks import SIZE
 
-from cm_lightning.confidence import find_geometry
 from cm_lightning.data.rater_rows import read_rater_rows
 from cm_lightning.errors import MissingInputError
 from cm_lightning.evaluation.page import Drawing, Page
@@ -28,7 +27,7 @@ from cm_lightning.evaluation.report_table import Cell, ReportTable
 from cm_lightning.runs.versions import versions
 from cm_lightning.statistics.means import mean_interval
 from cm_lightning.statistics.training_runs import run_level_mean
-from cm_lightning.variability.row_raters import cases_by_sequence, columns_at, sequence_correlations, summarise
+from cm_lightning.variability.row_raters import columns_at, sequence_correlations, summarise
 
 Array = NDArray[np.floating[Any]]
 
@@ -74,16 +73,6 @@ class Networks:
     by_column: dict[str, Array]
     rater_distance: pd.DataFrame
     seeds: list[int]
-
-
-def depth_extents(timtrack: Path, points: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """Return the first row and the number of rows of the insonified region of every case."""
-    extents = {}
-    for cases in cases_by_sequence(points).values():
-        stack = np.stack([read_picture(timtrack / "frames" / f"{case}.png") for case in cases])
-        inside = np.flatnonzero(np.asarray(find_geometry(stack, "auto").domain(stack[0])).any(axis=1))
-        extents |= dict.fromkeys(cases, (int(inside[0]), int(inside[-1] - inside[0] + 1)))
-    return extents
 
 
 def read_networks(
@@ -215,7 +204,9 @@ def spread_table(networks: Networks) -> ReportTable:
                 cells.append(f"{sds.mean():.2f}")
             for condition in CONDITIONS:
                 values = correlations(networks, setting, spread, condition).mean(axis=1).dropna()
-                summary = summarise(pd.DataFrame({"subject": values.index, "sequence": values.index, "rho": values}))
+                summary = summarise(
+                    values.rename("rho").rename_axis("subject").reset_index().assign(sequence=values.index)
+                )
                 cells.append(f"{summary.mean:+.2f} ({summary.low:+.2f} to {summary.high:+.2f})")
             lines.append([Cell(text) for text in (spread_title, title, *cells)])
     first = networks.points[networks.points["setting"] == "1ch"]
