@@ -128,24 +128,18 @@ def draw(shares_of: pd.DataFrame) -> Figure:
             place = np.arange(len(titles))[::-1] + offset
             axes.errorbar(means, place, xerr=ends, fmt="o", markersize=4, linewidth=1, label=name)
         axes.set_yticks(np.arange(len(titles))[::-1], titles)
-        axes.set_xlabel(f"share of the variance of the map explained by the {heading}", fontsize=9)
+        axes.set_xlabel(f"share of variance explained by the {heading}", fontsize=9)
         axes.set_xlim(0, 1.02)
         axes.grid(alpha=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
     return figure
 
 
-def main() -> None:
-    """Write the page, the figure and the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("output", type=Path)
-    arguments = parser.parse_args()
-    results = measure(read_sets(arguments.data))
-    write_table(arguments.output / "rows.csv", results.round(5))
-    save_figure(draw(results), arguments.output / "content.png", dpi=130)
+def write_page(results: pd.DataFrame, output: Path) -> None:
+    """Write the page and the figure."""
+    save_figure(draw(results), output / "content.png", dpi=130)
     counts = results[results["setting"] == SETTINGS[0][0]].groupby("data", sort=False).size()
-    listed = ", ".join(f"{name}: {number} frames" for name, number in counts.items())
+    listed = "; ".join(f"{name}: {number} frames" for name, number in counts.items())
     text = f"""# What is in a confidence map?
 
 ```bash
@@ -154,8 +148,8 @@ python benchmarks/content_of_map.py DATA benchmarks/results/content_of_map
 
 The share of the variance of a map, within its insonified region, that depth alone explains. A map of which the rows
 explain everything contains nothing about the image beyond a curve over depth. Mean over the frames of a data set, with
-the 5th and the 95th percentile of the frames; {listed}. Maps were
-computed on the grid of the files unless stated otherwise; gamma is 0.05. Every map, by frame: [rows.csv](rows.csv).
+the 5th and the 95th percentile of the frames ({listed}). Maps were
+computed on the grid of the files unless stated otherwise, with a gamma of 0.05. Every map is listed in `rows.csv`.
 
 ![Share of the variance of confidence maps explained by depth](content.png)
 
@@ -167,7 +161,18 @@ computed on the grid of the files unless stated otherwise; gamma is 0.05. Every 
 
 {table(results, "line")}
 """
-    write_text(arguments.output / "content_of_map.md", text)
+    write_text(output / "content_of_map.md", text)
+
+
+def main() -> None:
+    """Compute all maps, and write the rows, the page and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("output", type=Path)
+    arguments = parser.parse_args()
+    results = measure(read_sets(arguments.data))
+    write_table(arguments.output / "rows.csv", results.round(5))
+    write_page(results, arguments.output)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,12 @@ from cm_lightning.writing import write_table
 SLIP = 25.0
 RESAMPLES = 1000
 POSITIONS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+SOLVERS = {
+    "alpha 2, beta 90": ConfidenceMapSolver(alpha=2.0, beta=90.0),
+    "alpha 0.5, beta 400": ConfidenceMapSolver(alpha=0.5, beta=400.0),
+    "formulation paper": ConfidenceMapSolver(formulation="paper"),
+    "formulation realtime": ConfidenceMapSolver(formulation="realtime", normalise="fixed"),
+}
 PREDICTORS = {
     "confidence": "confidence",
     "other": "map of another subject",
@@ -220,6 +226,22 @@ def worse_table(points: pd.DataFrame) -> ReportTable:
     )
 
 
+def solver_table(spread: pd.DataFrame, folder: Path) -> ReportTable:
+    """Create the table of maps with other parameters and formulations, at the left edge."""
+    lines = []
+    for title, solver in SOLVERS.items():
+        points = measure_points(spread, read_frames([folder], cases_by_sequence(spread), solver), 0.0)
+        for predictor in ("confidence", "other"):
+            for condition, part, given in (
+                ("not adjusted", points, ()),
+                ("given depth", points, ("depth",)),
+                ("deep boundary", of_boundary(points, "deep"), ()),
+            ):
+                summary = summarise(sequence_correlations(part, predictor, given=given))
+                lines.append(correlation_line(f"{title}: {PREDICTORS[predictor]}", condition, summary))
+    return ReportTable("solvers", "Maps with other parameters and formulations", NOTE, COLUMNS, lines)
+
+
 def figures(tables: dict[float | None, pd.DataFrame]) -> Iterator[Drawing]:
     """Draw the SD of the raters against confidence, and contrast and correlation by position."""
     points = tables[0.0]
@@ -310,6 +332,7 @@ def main() -> None:
         pooled_table(points),
         sequence_table(points),
         position_table(tables, brightest_positions(tables)),
+        solver_table(spread, arguments.timtrack / "frames"),
     ]
     Page(
         title="Confidence maps and three raters on real muscles",

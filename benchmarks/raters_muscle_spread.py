@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from muscle_frames import depth_extents
+from muscle_frames import BOUNDARIES, depth_extents
 from numpy.typing import NDArray
 from raters_muscle_networks import SIZE
 
@@ -38,6 +38,9 @@ SETTINGS = {
     "other": "image and map of another image",
 }
 SPREADS = {
+    "told_dropout": "MC dropout, told the line",
+    "told_augmented": "test-time augmentation, told the line",
+    "told_ensemble": "deep ensemble, told the line",
     "dropout": "MC dropout",
     "augmented": "test-time augmentation",
     "ensemble": "deep ensemble",
@@ -100,30 +103,33 @@ def read_networks(
         )
     lines, curves, distances = [], [], []
     for setting in SETTINGS:
-        files = [np.load(folder / f"{setting}_seed{seed}.npz") for seed in seeds]
+        files = [dict(np.load(folder / f"{setting}_seed{seed}.npz")) for seed in seeds]
         names = {str(name): index for index, name in enumerate(files[0]["names"])}
         size = files[0]["rows"].shape[-1]
         edge = columns_at(size, 0.0)
-        singles = np.stack([file["rows"] for file in files])
-        ensemble = (
-            singles[..., edge].mean(axis=-1).std(axis=0, ddof=1) if len(seeds) > 1 else singles[0, ..., 0] * np.nan
-        )
+        ensembles = {
+            f"{prefix}ensemble": np.stack([file[f"{prefix}rows"][..., edge].mean(axis=-1) for file in files]).std(
+                0, ddof=1
+            )
+            for prefix in ("", "told_")
+        }
         for seed, file in zip(seeds, files, strict=True):
-            spreads = {
-                name: file[name][..., edge].mean(axis=-1).std(axis=0, ddof=1) for name in ("dropout", "augmented")
+            spreads = ensembles | {
+                name: file[name][..., edge].mean(axis=-1).std(axis=0, ddof=1)
+                for name in ("dropout", "augmented", "told_dropout", "told_augmented")
             }
-            spreads["ensemble"] = ensemble
             curve = file["curve"]
-            early = curve[-len(curve) // 5 - 1, 1]
-            curves.append((setting, seed, len(curve), early, *curve[-1, 1:]))
-            for point in points.itertuples():
-                (top, depth), index = extents[point.case], names[point.case]
-                boundary = ("superficial", "deep").index(point.boundary)
+            curves.append((setting, seed, len(curve), curve[len(curve) * 4 // 5 - 1, 1], *curve[-1, 1:]))
+            for point in points.to_dict("records"):
+                (top, depth), index = extents[point["case"]], names[point["case"]]
+                boundary = BOUNDARIES.index(point["boundary"])
                 scale = depth / SIZE[0]
                 by_column = (file["rows"][index, boundary] + 0.5) * scale - 0.5 + top
-                distances.append((setting, seed, point.subject, point.boundary, *(by_column - point.row)))
+                told = (file["told_rows"][index, boundary].mean() + 0.5) * scale - 0.5 + top
+                distances.append((setting, seed, point["subject"], point["boundary"], *(by_column - point["row"])))
                 values = {name: float(spread[index, boundary]) * scale for name, spread in spreads.items()}
-                lines.append({"setting": setting, "seed": seed, "predicted": by_column[edge].mean(), **values})
+                places = {"predicted": by_column[edge].mean(), "told_predicted": told}
+                lines.append({"setting": setting, "seed": seed, **places, **values})
     table = pd.concat(
         [pd.DataFrame(lines), pd.concat([points] * (len(lines) // len(points)), ignore_index=True)], axis=1
     )
@@ -131,7 +137,7 @@ def read_networks(
     by_column = {}
     for boundary, part in columns.groupby("boundary"):
         values = part[list(range(size))]
-        offset = values.groupby(part["subject"]).median().mean()
+        offset = values.groupby(part["subject"]).median().median()
         by_column[str(boundary)] = (values - offset).abs().clip(upper=GROSS).groupby(part["subject"]).mean().to_numpy()
     place = rows.groupby(["case", "boundary"])["row"]
     others = (place.transform("sum") - rows["row"]) / (place.transform("size") - 1)
@@ -154,28 +160,30 @@ def network_tables(networks: Networks) -> list[ReportTable]:
 def accuracy_table(networks: Networks) -> ReportTable:
     """Create the table of distances from the raters' mean beside the raters' distance from each other."""
     lines = []
-    table = networks.points.assign(error=networks.points["predicted"] - networks.points["row"])
-    for setting, title in SETTINGS.items():
-        part = table[table["setting"] == setting]
-        cells = []
-        for boundary in ("superficial", "deep"):
-            errors = part[part["boundary"] == boundary]
-            offset = errors.groupby("subject")["error"].median().mean()
-            distance = (errors["error"] - offset).abs()
-            medians = distance.groupby(errors["subject"]).median().to_numpy()
-            gross = (distance >= GROSS).groupby(errors["subject"]).mean().mean()
-            cells += [f"{offset:+.1f}", _interval(medians), f"{gross:.2f}"]
-        lines.append([Cell(text) for text in (title, *cells)])
-    raters = [_interval(networks.rater_distance[name].to_numpy()) for name in ("superficial", "deep")]
+    for name, told in (("predicted", ""), ("told_predicted", ", told the line")):
+        table = networks.points.assign(error=networks.points[name] - networks.points["row"])
+        for setting, title in SETTINGS.items():
+            part = table[table["setting"] == setting]
+            cells = []
+            for boundary in BOUNDARIES:
+                errors = part[part["boundary"] == boundary]
+                offset = errors.groupby("subject")["error"].median().median()
+                distance = (errors["error"] - offset).abs()
+                medians = distance.groupby(errors["subject"]).median().to_numpy()
+                gross = (distance >= GROSS).groupby(errors["subject"]).mean().mean()
+                cells += [f"{offset:+.1f}", _interval(medians), f"{gross:.2f}"]
+            lines.append([Cell(text) for text in (title + told, *cells)])
+    raters = [_interval(networks.rater_distance[name].to_numpy()) for name in BOUNDARIES]
     lines.append([Cell(text) for text in ("raters", "-", raters[0], "-", "-", raters[1], "-")])
     return ReportTable(
         "accuracy",
         "Accuracy of the networks beside the raters",
         "Networks: distance of the predicted row at the left edge from the mean of the raters in pixels, after the "
-        "mean offset was removed, since training data and raters may mark different edges of a line: median over the "
-        f"frames of a subject and {len(networks.seeds)} seeds, mean over subjects with bootstrap interval, and the "
-        f"fraction of frames with {GROSS:g} pixels or more. Raters: median distance of a rater from the mean of the "
-        "two others.",
+        "offset (median over subjects) was removed, since training data and raters may mark different edges of a line: "
+        f"median over the frames of a subject and {len(networks.seeds)} seeds, mean over subjects with bootstrap "
+        f"interval, and the fraction of frames with {GROSS:g} pixels or more, in which another line was found. Told "
+        "the line: only rows within 12 of 192 rows of the median of the raters count. Raters: median distance of a "
+        "rater from the mean of the two others.",
         ["", "offset, superficial", "distance", "gross", "offset, deep", "distance", "gross"],
         lines,
     )
@@ -199,7 +207,7 @@ def spread_table(networks: Networks) -> ReportTable:
         for setting, title in SETTINGS.items():
             part = networks.points[networks.points["setting"] == setting]
             cells = []
-            for boundary in ("superficial", "deep"):
+            for boundary in BOUNDARIES:
                 sds = part[part["boundary"] == boundary].groupby("subject")[spread].mean()
                 cells.append(f"{sds.mean():.2f}")
             for condition in CONDITIONS:
@@ -218,7 +226,8 @@ def spread_table(networks: Networks) -> ReportTable:
         "Spread of the networks and SD of the raters",
         "Mean SD at the left edge in pixels (mean over subjects), and Spearman correlation with the SD of the raters "
         "frame by frame: in every sequence, averaged over sequences, seeds and subjects, with bootstrap interval over "
-        f"subjects. {len(networks.seeds)} seeds, of which the ensemble consists.",
+        f"subjects. {len(networks.seeds)} seeds, of which the ensemble consists. Told the line: only rows near the "
+        "median of the raters count, since the spread would otherwise measure which of several lines is found.",
         ["spread", "input", "superficial", "deep", *CONDITIONS],
         lines,
     )
@@ -227,7 +236,7 @@ def spread_table(networks: Networks) -> ReportTable:
 def channel_table(networks: Networks) -> ReportTable:
     """Create the table of differences between the map as second channel and the other inputs."""
     lines = []
-    for spread in ("dropout", "augmented"):
+    for spread in ("told_dropout", "told_augmented", "dropout", "augmented"):
         for condition in CONDITIONS:
             own = correlations(networks, "2ch", spread, condition)
             for setting in ("1ch", "ramp", "other"):
@@ -291,8 +300,8 @@ def training_table(networks: Networks) -> ReportTable:
 
 def network_figures(networks: Networks) -> Iterator[Drawing]:
     """Draw the spread of the networks against the SD of the raters."""
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
-    for axes, (spread, title) in zip(figure.subplots(1, 3, sharey=True), SPREADS.items(), strict=True):
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    for axes, (spread, title) in zip(figure.subplots(2, 3, sharey=True).flat, SPREADS.items(), strict=True):
         positions = np.arange(len(CONDITIONS))
         for offset, (setting, name) in zip(np.linspace(-0.25, 0.25, len(SETTINGS)), SETTINGS.items(), strict=True):
             summaries = []
