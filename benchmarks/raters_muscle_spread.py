@@ -66,7 +66,7 @@ class Networks:
             same for all seeds.
         curves: Table with a line per setting and seed: loss and errors on the validation frames.
         by_column: Mean distance of the predicted row from the raters' row by subject and column, ``(subjects,
-            columns)``, by boundary, after the mean offset was removed.
+            columns)``, by boundary, after the median offset was removed.
         rater_distance: Median distance of a rater from the mean of the two others in pixels, by subject and boundary.
         seeds: Seeds of which all settings were trained.
     """
@@ -272,7 +272,7 @@ def column_table(networks: Networks) -> ReportTable:
     return ReportTable(
         "columns",
         "Where the raters measured, by networks that have not seen their rows",
-        "Position at which the predicted line, shifted by its mean offset, is nearest to the raters' rows, with the "
+        "Position at which the predicted line, shifted by its median offset, is nearest to the raters' rows, with the "
         "interval of a bootstrap over subjects, and the mean distance in pixels (at most 25 each) at five positions.",
         ["boundary", "nearest at", "95 % CI", *(f"at {place:g}" for place in (0, 0.25, 0.5, 0.75, 1))],
         lines,
