@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from cm_lightning.errors import UsageError
 from cm_lightning.parsing import check_exclusive, run_function
 
 
@@ -22,6 +23,8 @@ def variability(
     baseline: str | None = None,
     compare: list[str] | None = None,
     family: Literal["table", "page"] = "table",
+    position: float | None = None,
+    slip: float | None = None,
 ) -> None:
     """Compare MC-dropout samples of finished runs with repeated labels of the same images.
 
@@ -29,9 +32,14 @@ def variability(
     raters, the uncertainty of a network is compared with its errors only. The command writes a page, its tables and
     figures as separate files, and all measurements as CSV files.
 
+    Raters who marked the rows of boundaries instead of drawing masks are read from one CSV file. Their variability is
+    then compared with the confidence maps of the images, without networks.
+
     Args:
-        runs: Folders of experiments, or folders that contain folders of experiments.
-        raters: Folder that contains one folder of repeated labels per case.
+        runs: Folders of experiments, or folders that contain folders of experiments; with a CSV file of raters, folders
+            of images.
+        raters: Folder that contains one folder of repeated labels per case, or a CSV file with the columns frame, rater
+            and one column <boundary>_row per boundary.
         rater_pattern: Regular expression that must match the whole name of a label file without its suffix, with the
             group rater and, for repeated labels, the group repeat; <rater>_<repeat> by default.
         consensus: Method that combines the labels of an image.
@@ -45,8 +53,18 @@ def variability(
         baseline: Model with which all others are compared.
         compare: Planned comparisons, each MODEL=BASELINE, instead of a single baseline.
         family: Comparisons over which p values are corrected (Holm): those of each table, or those of all tables.
+        position: Position along the boundary, from 0 (left) to 1, at which the raters of a CSV file marked it, if the
+            file has no column named column; all columns by default.
+        slip: Images with a rater of a CSV file this many pixels or more from the mean of the others are left out.
     """
     check_exclusive(baseline=baseline, compare=compare)
+    if raters is not None and raters.suffix.lower() == ".csv":
+        from cm_lightning.variability.row_raters import compare_rows
+
+        print(f"Wrote {compare_rows(runs, output, raters, position, slip)}.")
+        return
+    if position is not None or slip is not None:
+        raise UsageError("position and slip are options for raters in a CSV file; expected --raters FILE.csv.")
 
     from cm_lightning.data.raters import RATER_PATTERN
     from cm_lightning.uncertainty import MCDropout

@@ -41,6 +41,9 @@ class SolverParameters:
     The defaults are those of the study (alpha 0.5, beta 100). It does not report gamma, for which the default of MONAI
     is used. The study also tried (alpha, beta) = (0.2, 400), (0.2, 100) and (0.5, 400).
 
+    Alpha and beta have a meaning only together with the pixel size of the frames: the same values on another grid give
+    another map.
+
     Args:
         alpha: Attenuation coefficient (dimensionless), relative to the depth of the insonified region.
         beta: Sensitivity of the random walk to intensity differences.

@@ -86,7 +86,8 @@ class UltrasoundDataModule(LightningDataModule):
         split_seed: Seed of the folds.
         split_file: File of the folds, which is read if it exists and written otherwise; in ``cache_dir`` by default.
         confidence_mode: Whether confidence maps are computed at file resolution before the training (``native``), for
-            every batch (``on_the_fly``), or not at all (``none``).
+            every batch (``on_the_fly``), or not at all (``none``). Maps on the grid of the files and on that of the
+            network are different quantities, even with the same alpha and beta.
         confidence_source: Map that is used as the confidence map: the map of the image by the ``solver``, or one of two
             controls inside the insonified region, a ramp that decreases with ``depth`` and does not depend on the
             image, or the map of a case of another patient (``shuffled``, drawn with ``split_seed``).

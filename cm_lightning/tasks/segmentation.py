@@ -55,9 +55,8 @@ class SegmentationTask(BaseTask):
         network_options: Further arguments of the network in MONAI, such as ``{channels: [16, 32, 64], strides: [2,
             2]}``, which take precedence over the default sizes (listed in configs/README.md).
         input_mode: ``1ch`` for the image, ``2ch`` for the image and its confidence map.
-        confidence_scale: Factor by which the confidence map is multiplied as an input channel; 1 in the study. Since
-            confidence maps are smooth and have a larger variance than images, smaller factors are better for short
-            training with a high learning rate.
+        confidence_scale: Factor by which the confidence map is multiplied as an input channel; 1 in the study.
+            Confidence maps have a larger variance than images; that a smaller factor is better is not established.
         loss: Loss; ``CEconf`` and ``diceCEconf`` weight the cross-entropy by the confidence map.
         batch_dice: Compute the Dice loss over the entire batch, for images in which classes are often absent.
         dice_background: Whether the background is one of the classes of the Dice loss, as in the study; nnU-Net leaves
