@@ -268,6 +268,7 @@ def measure_loading(job: Job, epochs: int = 5) -> None:
     torch.set_num_threads(job.threads)
     config = ROOT / "configs" / f"strong_{len(job.data_set.size)}d.yaml"
     data = job.module()
+    data.batch_size = 8
     data.augmentation = Augmentation(**yaml.safe_load(config.read_text())["data"]["augmentation"])
     data.prepare_data()
     data.setup("fit")
@@ -358,7 +359,7 @@ def page(table: pd.DataFrame) -> str:
         lines += ["", f"{patients} test groups:", ""]
         lines += [f"| method | {' | '.join(f'Dice, {name}' for name in ['mean', *classes])} | HD95 | NSD |"]
         lines += ["| --- |" + " --- |" * (len(classes) + 3)]
-        values = part.groupby(["method", "variant", "metric", "class", "patient"], sort=False)["value"].mean()
+        values = part.groupby(["method", "variant", "metric", "class", "patient"])["value"].mean()
         for method in part["method"].unique():
             for variant in ("plain", "mirrored"):
                 own = values[method, variant]
