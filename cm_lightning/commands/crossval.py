@@ -20,7 +20,7 @@ def crossval(
     overwrite: bool = False,
     engine: Literal["local", "ray", "slurm"] = "local",
     gpus_per_fold: int | None = None,
-    cpus_per_fold: int = 4,
+    cpus_per_fold: int | None = None,
     parallel: int | None = None,
     ray_address: str | None = None,
     slurm_options: list[str] | None = None,
@@ -53,7 +53,7 @@ def crossval(
             SLURM job array (slurm). The nodes of a cluster must see the folders of this machine.
         gpus_per_fold: GPUs of a fold, for ray and slurm; 0 trains on the CPU. By default 1, and 0 for ray on a machine
             without a GPU.
-        cpus_per_fold: CPU cores of a fold, for ray and slurm.
+        cpus_per_fold: CPU cores of a fold, for ray and slurm; by default 4.
         parallel: Largest number of folds at a time, for ray and slurm. Folds start in the order of the command line.
         ray_address: Address of the Ray cluster, or auto on one of its nodes; by default, one is started here.
         slurm_options: Further options of sbatch, such as partition=gpu time=24:00:00 nice=100.
@@ -71,6 +71,12 @@ def crossval(
     if configurations == Grid([]):
         raise UsageError("crossval needs a configuration; expected --config or --grid.")
     arguments = [*fit_arguments, *([f"--data.split={split}"] if split else [])]
+    chosen = "slurm" if print_slurm else engine
+    cluster = {"gpus_per_fold": gpus_per_fold, "cpus_per_fold": cpus_per_fold, "parallel": parallel}
+    _check_engine(chosen, {"ray", "slurm"}, cluster)
+    _check_engine(chosen, {"ray"}, {"ray_address": ray_address})
+    _check_engine(chosen, {"slurm"}, {"slurm_options": slurm_options})
+    _check_engine(chosen, {"local"}, {"devices": devices})
 
     from cm_lightning.crossval.command import crossval
     from cm_lightning.crossval.resources import Resources
@@ -83,11 +89,20 @@ def crossval(
         devices,
         overwrite,
         engine,
-        Resources(gpus_per_fold, cpus_per_fold, parallel),
+        Resources(gpus_per_fold, 4 if cpus_per_fold is None else cpus_per_fold, parallel),
         ray_address,
         [f"--{option.removeprefix('--')}" for option in slurm_options or []],
         "describe" if dry_run else "print_slurm" if print_slurm else "run",
     )
+
+
+def _check_engine(chosen: str, needed: set[str], options: dict[str, Any]) -> None:
+    """Check that no option was given that the engine does not have."""
+    for name, value in options.items():
+        if value is not None and chosen not in needed:
+            raise UsageError(
+                f"--{name} is an option of --engine {' and '.join(sorted(needed))}; the engine is {chosen}."
+            )
 
 
 def parse(argv: Sequence[str]) -> dict[str, Any]:

@@ -89,8 +89,6 @@ def crossval(
         for experiment in experiments
         for job in plan_jobs(experiment.argv, experiment.settings, experiment.folder, folds, overwrite)
     ]
-    if devices and engine != "local":
-        raise InputError(f"--devices {devices} are for --engine local; expected --gpus_per_fold for {engine}.")
     resources = resources or Resources()
     if resources.gpus is None:
         resources = replace(resources, gpus=0 if engine == "ray" and not torch.cuda.is_available() else 1)

@@ -1,6 +1,7 @@
 """Folds as tasks of a Ray cluster."""
 
 import re
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ def run_on_ray(jobs: Sequence[Job], resources: Resources, address: str | None = 
 
 
 def _connect(ray: Any, address: str | None) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         # Ray itself looks for a missing cluster for minutes.
         if address is not None and (match := HOST.fullmatch(address)):
@@ -69,6 +71,8 @@ def _connect(ray: Any, address: str | None) -> None:
             f"The Ray cluster at {address!r} (--ray_address) does not answer; expected the address that ray start "
             "printed, or auto on one of its nodes."
         ) from error
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # Ray sets its own, which ends the process with status 1
 
 
 def _check_nodes(nodes: Sequence[dict[str, Any]], resources: Resources) -> None:

@@ -150,5 +150,22 @@ def test_a_dry_run_describes_the_folds(arguments, tmp_path, capsys):
     assert "--experiment=muscle_2ch_seed3 --folds=1" in printed
     assert "2 folds would be run." in printed
     assert not (tmp_path / "outputs" / "muscle_2ch_seed3").exists()
-    with pytest.raises(InputError, match=r"--devices .* are for --engine local"):
-        main(["crossval", *arguments, "--engine", "ray", "--devices", "cpu"])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--engine", "ray", "--devices", "cpu"], "--devices is an option of --engine local; the engine is ray"),
+        (["--parallel", "2"], "--parallel is an option of --engine ray and slurm; the engine is local"),
+        (["--ray_address", "auto"], "--ray_address is an option of --engine ray; the engine is local"),
+        (
+            ["--engine=ray", "--slurm_options", "a=b"],
+            "--slurm_options is an option of --engine slurm; the engine is ray",
+        ),
+        (["--print_slurm=true", "--devices", "0"], "--devices is an option of --engine local; the engine is slurm"),
+    ],
+)
+def test_options_of_other_engines_are_refused(options, sentence, capsys):
+    with pytest.raises(SystemExit):
+        main(["crossval", "--config=a.yaml", *options])
+    assert sentence in capsys.readouterr().err
