@@ -53,8 +53,10 @@ def run_on_ray(jobs: Sequence[Job], resources: Resources, address: str | None = 
         _run(ray, jobs, resources)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_continuation()) from None
-    except Terminated as error:
-        raise Terminated(error.number, _continuation()) from None
+    except SystemExit as error:
+        # An interruption within a call of Ray becomes one of its own.
+        number = error.number if isinstance(error, Terminated) else signal.SIGTERM
+        raise Terminated(number, _continuation()) from None
     finally:
         ray.shutdown()
 
@@ -113,7 +115,8 @@ def _run(ray: Any, jobs: Sequence[Job], resources: Resources) -> None:
                     resources.cpus,
                 )
                 running[reference] = job
-            done, _ = ray.wait(list(running), timeout=LOOK)
+            time.sleep(LOOK)
+            done, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
             for reference in done:
                 job = running.pop(reference)
                 node, code, reason = _result(ray, reference)
