@@ -49,7 +49,7 @@ def run_on_ray(jobs: Sequence[Job], resources: Resources, address: str | None = 
         raise InputError('--engine ray needs Ray, which is not installed: pip install "cm_lightning[ray]".') from error
     _connect(ray, address)
     try:
-        _check_nodes(ray.nodes(), resources)  # type: ignore[no-untyped-call]
+        _check_nodes(ray.nodes(), resources)
         _run(ray, jobs, resources)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_continuation()) from None
