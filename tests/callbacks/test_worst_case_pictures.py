@@ -43,10 +43,11 @@ def draw(monkeypatch, task, tmp_path, callback, cases):
     module = "cm_lightning.callbacks.worst_case_pictures"
     monkeypatch.setattr(f"{module}.draw_panels", lambda rows, *_: rows[0])
     monkeypatch.setattr(f"{module}.save_figure", lambda panels, path: pictures.update({path.stem: panels}))
-    trainer = SimpleNamespace(fast_dev_run=False, default_root_dir=str(tmp_path))
+    trainer = SimpleNamespace(fast_dev_run=False, is_global_zero=True, default_root_dir=str(tmp_path))
     for case, (prediction, label) in cases.items():
         outputs = {"prediction": label_of(prediction)}
         callback.on_test_batch_end(trainer, task, outputs, batch(case, label_of(label)), 0)
+    callback.on_test_epoch_end(trainer, task)
     callback.on_test_end(trainer, task)
     return pictures
 
