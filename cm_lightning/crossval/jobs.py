@@ -4,11 +4,9 @@ import shlex
 import sys
 from dataclasses import dataclass, field
 
-from cm_lightning.crossval.states import describe_state
-from cm_lightning.data.splits import STUDY_FOLDS
+from cm_lightning.crossval.states import describe_state, is_finished, number_of_folds
 from cm_lightning.errors import InputError
 from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
-from cm_lightning.runs.lock import LOCK_FILE
 from cm_lightning.runs.settings import conflicting_settings
 
 
@@ -67,8 +65,7 @@ def plan_jobs(
     Raises:
         InputError: A fold does not exist, or a kept fold was run with other settings.
     """
-    split = settings["data.split"]
-    number = {"study": STUDY_FOLDS, "kfold": settings["data.n_folds"], "official": 1}[split]
+    split, number = settings["data.split"], number_of_folds(settings)
     invalid = [fold for fold in folds or [] if not 0 <= fold < number]
     if invalid:
         raise InputError(f"The split {split} has the folds 0 to {number - 1}; found --folds {invalid}.")
@@ -76,15 +73,11 @@ def plan_jobs(
     for index in folds or range(number):
         fold = experiment.fold(index)
         job = Job(argv, fold, index, settings["seed_everything"], max(settings["trainer.max_epochs"] or 0, 0))
-        rows, last = fold.test_metrics, fold.resumable_checkpoint()
-        # Runs of earlier versions have neither a lock nor a marker.
-        is_unfinished = (fold.path / LOCK_FILE).is_file() and not fold.finished.is_file()
         if not overwrite:
             check_settings(fold, settings)
-        if overwrite or last is None:
+        if overwrite or fold.resumable_checkpoint() is None:
             job.steps = [["fit", "--overwrite=true"], ["test", "--ckpt_path=best"]]
-        # Without the marker, the training was interrupted.
-        elif is_unfinished or not rows.is_file() or rows.stat().st_mtime < last.stat().st_mtime:
+        elif not is_finished(fold):
             job.steps = [["fit", "--ckpt_path=auto"], ["test", "--ckpt_path=best"]]
         if job.steps:
             jobs.append(job)

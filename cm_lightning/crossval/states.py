@@ -16,7 +16,7 @@ from cm_lightning.crossval.progress import trained_epochs
 from cm_lightning.data.splits import STUDY_FOLDS
 from cm_lightning.errors import InputError
 from cm_lightning.metrics import SCORE
-from cm_lightning.runs import ExperimentFolder, FoldFolder, flatten
+from cm_lightning.runs import ExperimentFolder, FoldFolder, Settings, flatten
 from cm_lightning.runs.lock import LOCK_FILE
 from cm_lightning.tracking.metrics_file import read_rows
 
@@ -40,14 +40,32 @@ def state_of(fold: FoldFolder) -> State:
         ``waiting`` without files, ``running``, ``interrupted`` in the training, ``trained`` without results of the
         test, or ``finished``.
     """
-    last = fold.resumable_checkpoint()
-    if fold.test_metrics.is_file() and last is not None and fold.test_metrics.stat().st_mtime >= last.stat().st_mtime:
+    if is_finished(fold):
         return "finished"
     if _is_running(fold):
         return "running"
     if fold.finished.is_file():
         return "trained"
     return "interrupted" if fold.path.is_dir() else "waiting"
+
+
+def is_finished(fold: FoldFolder) -> bool:
+    """Return whether the training of a fold ended, and its last checkpoint was tested."""
+    last = fold.resumable_checkpoint()
+    # Runs of earlier versions have neither a lock nor a marker.
+    is_interrupted = (fold.path / LOCK_FILE).is_file() and not fold.finished.is_file()
+    if last is None or is_interrupted or not fold.test_metrics.is_file():
+        return False
+    return fold.test_metrics.stat().st_mtime >= last.stat().st_mtime
+
+
+def number_of_folds(settings: Settings) -> int:
+    """Return the number of folds of an experiment.
+
+    Args:
+        settings: Its settings, with dotted names.
+    """
+    return {"study": STUDY_FOLDS, "kfold": settings["data.n_folds"], "official": 1}[settings["data.split"]]
 
 
 def describe_state(fold: FoldFolder) -> str:
@@ -129,9 +147,7 @@ def _expected_folds(experiment: ExperimentFolder) -> list[FoldFolder]:
     numbers = {int(fold.path.name.removeprefix("fold")) for fold in existing}
     with_settings = next((fold for fold in existing if fold.config.is_file()), None)
     if with_settings is not None:
-        settings = flatten(with_settings.read_settings())
-        number = {"study": STUDY_FOLDS, "kfold": settings.get("data.n_folds"), "official": 1}[settings["data.split"]]
-        numbers |= set(range(number or 0))
+        numbers |= set(range(number_of_folds(flatten(with_settings.read_settings()))))
     return [experiment.fold(index) for index in sorted(numbers)]
 
 

@@ -1,8 +1,8 @@
 """PNG files of confidence maps and label images.
 
 Libraries choose a filter for every row, which takes more time than all else that is done with a picture, except for
-solving it. Here, the difference to the row above is taken, which suits maps: it takes 0.4 times as long, and files are
-at most an eighth larger.
+solving it. Here, the difference to the row above is taken, which suits maps: it takes 0.4 times as long, and files
+with 16 bits were 2 to 12 % larger in three examples.
 """
 
 import struct

@@ -44,6 +44,8 @@ def test_a_fold_from_its_first_file_to_its_test(fold):
     assert state_of(fold) == "trained"
     fold.test_metrics.touch()
     assert state_of(fold) == "finished"
+    fold.finished.unlink()  # a test in the middle of a training does not finish it
+    assert state_of(fold) == "interrupted"
 
 
 def test_a_fold_of_another_machine_runs_as_long_as_it_writes(fold):
