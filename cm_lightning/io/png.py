@@ -1,15 +1,14 @@
 """PNG files of confidence maps and label images.
 
-Libraries choose a filter for every row, which takes more time than all else that is done with a picture, except for
-solving it. Here, the difference to the row above is taken, which suits maps: it takes 0.4 times as long, and files
-with 16 bits were 2 to 12 % larger in three examples.
+Libraries choose a filter for every row and compress with zlib, which takes more time than all else that is done with a
+picture, except for solving it. Here, the difference to the row above is taken, which suits maps, and ISA-L compresses.
 """
 
 import struct
-import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -35,17 +34,17 @@ def write_png(file: BinaryIO, picture: NDArray[np.unsignedinteger[Any]], palette
     filtered[:, 1:] = values
     if palette is None:
         filtered[1:, 1:] -= values[:-1]
-    # This strategy is faster, and makes files of smooth values smaller than longer matches do.
-    compressor = zlib.compressobj(1, strategy=zlib.Z_RLE)
     colour_type = GREY if palette is None else PALETTE
     header = struct.pack(">IIBBBBB", columns, rows, 8 * picture.itemsize, colour_type, 0, 0, 0)
     file.write(SIGNATURE)
     _write_chunk(file, b"IHDR", header)
     if palette is not None:
         _write_chunk(file, b"PLTE", palette)
-    _write_chunk(file, b"IDAT", compressor.compress(filtered.tobytes()) + compressor.flush())
+    _write_chunk(file, b"IDAT", isal_zlib.compress(filtered.tobytes(), 1))
     _write_chunk(file, b"IEND", b"")
 
 
 def _write_chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
-    file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name))))
+    file.write(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", isal_zlib.crc32(data, isal_zlib.crc32(name)))
+    )

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO, Protocol, Self
 import nibabel
 import numpy as np
 import tifffile
+from isal import isal_zlib
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -340,7 +340,7 @@ class _RawSink:
         self._file = file
         self._header = header
         self._is_header_compressed = is_header_compressed
-        self._compressor = None if bits is None else zlib.compressobj(COMPRESSION, zlib.DEFLATED, bits)
+        self._compressor = None if bits is None else isal_zlib.compressobj(COMPRESSION, isal_zlib.DEFLATED, bits)
         if is_header_compressed:
             self._put(header(0))
         else:

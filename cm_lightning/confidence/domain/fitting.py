@@ -12,7 +12,8 @@ from scipy.optimize import least_squares
 
 FloatArray = NDArray[np.float64]
 Family = Literal["rectangle", "trapezoid", "sector"]
-# Signed distance in cells of the positions (rows, columns) from the border, positive inside.
+# Signed distance in cells of the positions (rows, columns) from the border, positive inside. Several geometries are
+# given as parameters of shape (parameters, geometries, 1).
 Distance = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 
 # Longer side in cells of the maps for the search and for the final fit.
@@ -26,6 +27,8 @@ HALF_ANGLES = (10, 18, 27, 36, 45, 55, 66, 78)
 INNER_RADII = (0.01, 0.12, 0.25, 0.42, 0.6, 0.75)
 # Standard deviation of the logarithm of an aspect that is not known.
 ASPECT_SD = 0.15
+# Step of parameters for numerical derivatives, in units in which the border moves by about one cell.
+DERIVATIVE_STEP = 1e-7
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,17 @@ class _Map:
             mask = _soft_mask(family_distance(trial, rows, columns), width)
             return np.append(mask - target, problem.prior(trial, len(self.probability)))
 
-        # Evaluations for numerical derivatives are not counted.
+        def derivatives(steps: FloatArray) -> FloatArray:
+            # All parameters at once, which takes a third of the time of one after the other.
+            trials = (parameters + steps * scales)[:, None] + DERIVATIVE_STEP * np.diag(scales)
+            masks = _soft_mask(family_distance(trials[:, :, None], rows, columns), width)
+            priors = np.array([problem.prior(trial, len(self.probability)) for trial in trials.T])
+            return (np.concatenate([masks - target, priors], axis=1) - residuals(steps)).T / DERIVATIVE_STEP
+
         start = np.zeros(len(parameters))
         # The faster method needs as many residuals as parameters, which frames of a few pixels do not have.
         method: Literal["lm", "trf"] = "lm" if len(residuals(start)) >= len(start) else "trf"
-        result = least_squares(residuals, start, method=method, max_nfev=evaluations, xtol=1e-3, ftol=1e-3)
+        result = least_squares(residuals, start, derivatives, method=method, max_nfev=evaluations, xtol=1e-3, ftol=1e-3)
         return parameters + result.x * scales
 
 
@@ -208,9 +217,9 @@ def distance_function(family: Family, box: Box) -> Distance:
 
 def _trapezoid_distance(parameters: FloatArray, rows: FloatArray, columns: FloatArray) -> FloatArray:
     top, left_top, right_top, bottom, left_bottom, right_bottom, sag = parameters
-    down = (rows - top) / max(bottom - sag - top, 1e-3)
+    down = (rows - top) / np.maximum(bottom - sag - top, 1e-3)
     left, right = left_top + (left_bottom - left_top) * down, right_top + (right_bottom - right_top) * down
-    height = max(bottom - top, 1.0)
+    height = np.maximum(bottom - top, 1.0)
     left_scale = 1 / np.hypot(1, (left_bottom - left_top) / height)
     right_scale = 1 / np.hypot(1, (right_bottom - right_top) / height)
     beam = np.clip((columns - left) / np.maximum(right - left, 1.0), 0, 1)

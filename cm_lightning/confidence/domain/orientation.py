@@ -37,8 +37,10 @@ def gradient_ratio(frames: NDArray[Any], domain: NDArray[np.bool_]) -> float:
 
     chosen = np.unique(np.linspace(0, len(frames) - 1, MAX_FRAMES).round().astype(int))
     middle = _middle(domain)
-    # The filter and the differences must not reach pixels outside.
-    inside = ndimage.minimum_filter(domain[middle], size=7)[:-1, :-1]
+    inside = domain[middle]
+    if not inside.all():  # The filter and the differences must not reach pixels outside.
+        inside = ndimage.minimum_filter(inside, size=7)
+    inside = inside[:-1, :-1]
     total, along_rows, along_columns = 0, 0.0, 0.0
     for frame in frames[chosen]:
         smooth = ndimage.gaussian_filter(np.asarray(frame[middle], np.float32), SMOOTHING)
