@@ -79,7 +79,7 @@ def crossval(
     _check_engine(chosen, {"local"}, {"devices": devices})
 
     from cm_lightning.crossval.command import crossval
-    from cm_lightning.crossval.resources import Resources
+    from cm_lightning.crossval.resources import FoldResources
 
     crossval(
         configurations,
@@ -89,7 +89,7 @@ def crossval(
         devices,
         overwrite,
         engine,
-        Resources(gpus_per_fold, 4 if cpus_per_fold is None else cpus_per_fold, parallel),
+        FoldResources(gpus_per_fold, 4 if cpus_per_fold is None else cpus_per_fold, parallel),
         ray_address,
         [f"--{option.removeprefix('--')}" for option in slurm_options or []],
         "describe" if dry_run else "print_slurm" if print_slurm else "run",

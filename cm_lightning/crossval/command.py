@@ -13,7 +13,7 @@ from cm_lightning.crossval.grid import Grid
 from cm_lightning.crossval.jobs import Job, plan_jobs
 from cm_lightning.crossval.local import check_devices, run_jobs
 from cm_lightning.crossval.ray_cluster import run_on_ray
-from cm_lightning.crossval.resources import Resources
+from cm_lightning.crossval.resources import FoldResources
 from cm_lightning.crossval.slurm import array_script, submit
 from cm_lightning.crossval.summary import write_summary
 from cm_lightning.crossval.summary_run import log_summary_run
@@ -57,7 +57,7 @@ def crossval(
     devices: list[str] | None = None,
     overwrite: bool = False,
     engine: Engine = "local",
-    resources: Resources | None = None,
+    resources: FoldResources | None = None,
     ray_address: str | None = None,
     slurm_options: Sequence[str] = (),
     action: Action = "run",
@@ -74,7 +74,7 @@ def crossval(
         overwrite: Delete finished folds and run them again.
         engine: What runs the folds: processes of this machine (``local``), tasks of a Ray cluster (``ray``), or tasks
             of a SLURM job array (``slurm``).
-        resources: Resources of a fold on a cluster; None for the default ones.
+        resources: FoldResources of a fold on a cluster; None for the default ones.
         ray_address: Address of the Ray cluster; None starts one on this machine.
         slurm_options: Further options of ``sbatch``.
         action: Run the folds, describe them, or print the script of the SLURM job array.
@@ -89,7 +89,7 @@ def crossval(
         for experiment in experiments
         for job in plan_jobs(experiment.argv, experiment.settings, experiment.folder, folds, overwrite)
     ]
-    resources = resources or Resources()
+    resources = resources or FoldResources()
     if resources.gpus is None:
         resources = replace(resources, gpus=0 if engine == "ray" and not torch.cuda.is_available() else 1)
     match action:

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cm_lightning.crossval.states import describe_state, is_finished, number_of_folds
@@ -30,6 +31,11 @@ class Job:
     epochs: int = 0
     steps: list[list[str]] = field(default_factory=list)
 
+    @property
+    def verb(self) -> str:
+        """What happens to the fold when the job runs, for messages."""
+        return "resumes" if "--ckpt_path=auto" in self.steps[0] else "starts"
+
     def command(self) -> list[str]:
         """Return the command that runs this job, or continues it, on the machine on which it is started.
 
@@ -45,6 +51,21 @@ class Job:
             f"{self.fold.name}: seed {self.seed}, {describe_state(self.fold)}; {steps}; folder {self.fold.path}\n"
             f"  {shlex.join(['python', *self.command()[1:]])}"
         )
+
+
+def raise_failures(failures: Sequence[tuple[Job, str]], total: int) -> None:
+    """Raise an error that lists the jobs which failed, if there are any.
+
+    Args:
+        failures: The jobs, and why each of them failed.
+        total: Number of all jobs.
+
+    Raises:
+        InputError: At least one job failed.
+    """
+    if failures:
+        lines = [f"{job.fold.log}: {reason}" for job, reason in failures]
+        raise InputError("\n".join([f"{len(failures)} of {total} folds failed:", *lines]))
 
 
 def plan_jobs(

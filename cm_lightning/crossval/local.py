@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from rich.console import Console
 
-from cm_lightning.crossval.jobs import Job
+from cm_lightning.crossval.jobs import Job, raise_failures
 from cm_lightning.crossval.node import reason_of_end
 from cm_lightning.crossval.progress import INTERVAL, FoldProgress
 from cm_lightning.errors import InputError
@@ -58,7 +58,7 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
         InputError: At least one job failed. All other jobs are run nevertheless.
     """
     console = Console()
-    waiting, running, failed, reasons = list(jobs), dict[int, Running](), list[Job](), list[str]()
+    waiting, running, failures = list(jobs), dict[int, Running](), list[tuple[Job, str]]()
     progress = FoldProgress([job.fold for job in jobs], [job.epochs for job in jobs])
     shown = time.monotonic()
     status = console.status("")  # the last line of a terminal
@@ -78,18 +78,16 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
                 elif code == 0:
                     console.print(f"{job.fold.name}: finished after {(time.time() - state.job_started) / 60:.1f} min")
                 else:
-                    failed.append(job)
-                    reasons.append(reason_of_end(code, job.fold.log))
-                    console.print(f"{job.fold.name}: failed, see {job.fold.log}: {reasons[-1]}")
+                    failures.append((job, reason_of_end(code, job.fold.log)))
+                    console.print(f"{job.fold.name}: failed, see {job.fold.log}: {failures[-1][1]}")
             free = [slot for slot in range(len(devices)) if slot not in running]
             if waiting and free and not any(state.may_prepare_data for state in running.values()):
                 job = waiting.pop(0)
-                verb = "resumes" if "--ckpt_path=auto" in job.steps[0] else "starts"
-                console.print(f"{job.fold.name}: {verb} on {devices[free[0]]}")
+                console.print(f"{job.fold.name}: {job.verb} on {devices[free[0]]}")
                 running[free[0]] = start(job, devices[free[0]], time.time(), len(devices))
             if time.monotonic() - shown > (1 if console.is_terminal else INTERVAL):
                 shown = time.monotonic()
-                finished = len(jobs) - len(waiting) - len(running) - len(failed)
+                finished = len(jobs) - len(waiting) - len(running) - len(failures)
                 text = progress.text([state.job.fold for state in running.values()], finished)
                 if console.is_terminal:
                     status.update(text)
@@ -108,9 +106,7 @@ def run_jobs(jobs: list[Job], devices: list[str]) -> None:
         for state in running.values():
             state.process.wait()
         signal.signal(signal.SIGINT, previous_handler)
-    if failed:
-        lines = [f"{job.fold.log}: {reason}" for job, reason in zip(failed, reasons, strict=True)]
-        raise InputError("\n".join([f"{len(failed)} of {len(jobs)} folds failed:", *lines]))
+    raise_failures(failures, len(jobs))
 
 
 def check_devices(devices: list[str]) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cm_lightning.crossval.jobs import Job
+from cm_lightning.crossval.jobs import Job, raise_failures
 from cm_lightning.crossval.node import run_fold
 from cm_lightning.crossval.progress import INTERVAL, FoldProgress
-from cm_lightning.crossval.resources import Resources
+from cm_lightning.crossval.resources import FoldResources
 from cm_lightning.errors import InputError
 from cm_lightning.interruption import Terminated
 from cm_lightning.writing import write_text
@@ -27,14 +27,14 @@ ANSWER = 10.0
 LOOK = 2.0
 
 
-def run_on_ray(jobs: Sequence[Job], resources: Resources, address: str | None = None) -> None:
+def run_on_ray(jobs: Sequence[Job], resources: FoldResources, address: str | None = None) -> None:
     """Run jobs as tasks of a Ray cluster, whose nodes see the folders of this machine.
 
     A task whose node fails is started again on another node, and continues after the last epoch of its fold.
 
     Args:
         jobs: The jobs.
-        resources: Resources of each job.
+        resources: FoldResources of each job.
         address: Address of the cluster, or "auto" for that of this machine; None starts one on this machine.
 
     Raises:
@@ -77,7 +77,7 @@ def _connect(ray: Any, address: str | None) -> None:
         signal.signal(signal.SIGTERM, handler)  # Ray sets its own, which ends the process with status 1
 
 
-def _check_nodes(nodes: Sequence[dict[str, Any]], resources: Resources) -> None:
+def _check_nodes(nodes: Sequence[dict[str, Any]], resources: FoldResources) -> None:
     """Check that a node has the resources of a fold."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     if not any(node.get("GPU", 0) >= resources.gpus and node.get("CPU", 0) >= resources.cpus for node in alive):
@@ -88,10 +88,10 @@ def _check_nodes(nodes: Sequence[dict[str, Any]], resources: Resources) -> None:
         )
 
 
-def _run(ray: Any, jobs: Sequence[Job], resources: Resources) -> None:
+def _run(ray: Any, jobs: Sequence[Job], resources: FoldResources) -> None:
     progress = FoldProgress([job.fold for job in jobs], [job.epochs for job in jobs])
     remote = ray.remote(num_gpus=resources.gpus, num_cpus=resources.cpus, max_retries=RETRIES)(run_fold)
-    waiting, running, reasons = list(jobs), dict[Any, Job](), list[str]()
+    waiting, running, failures = list(jobs), dict[Any, Job](), list[tuple[Job, str]]()
     shown, finished, is_prepared = time.monotonic(), 0, False
     for folder in {job.fold.path.parent for job in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,8 +103,7 @@ def _run(ray: Any, jobs: Sequence[Job], resources: Resources) -> None:
             limit = 1 if not is_prepared else (resources.parallel or len(jobs))
             while waiting and len(running) < limit:
                 job = waiting.pop(0)
-                verb = "resumes" if "--ckpt_path=auto" in job.steps[0] else "starts"
-                print(f"{job.fold.name}: {verb} as soon as a node is free", flush=True)
+                print(f"{job.fold.name}: {job.verb} as soon as a node is free", flush=True)
                 token = job.fold.path.parent.absolute() / TOKEN
                 reference = remote.remote(
                     job.command(),
@@ -122,7 +121,8 @@ def _run(ray: Any, jobs: Sequence[Job], resources: Resources) -> None:
                 node, code, reason = _result(ray, reference)
                 finished += 1
                 print(f"{job.fold.name}: {'finished' if code == 0 else f'failed: {reason}'} ({node})", flush=True)
-                reasons += [f"{job.fold.log}: {reason}"] if code else []
+                if code:
+                    failures.append((job, reason))
             if time.monotonic() - shown > INTERVAL:
                 shown = time.monotonic()
                 print(progress.text([job.fold for job in running.values()], finished), flush=True)
@@ -131,8 +131,7 @@ def _run(ray: Any, jobs: Sequence[Job], resources: Resources) -> None:
             ray.cancel(reference, force=True)
         for folder in {job.fold.path.parent for job in jobs}:
             (folder / TOKEN).unlink(missing_ok=True)
-    if reasons:
-        raise InputError("\n".join([f"{len(reasons)} of {len(jobs)} folds failed:", *reasons]))
+    raise_failures(failures, len(jobs))
 
 
 def _result(ray: Any, reference: Any) -> tuple[str, int, str]:

@@ -6,7 +6,7 @@ from cm_lightning.errors import InputError
 
 
 @dataclass(frozen=True)
-class Resources:
+class FoldResources:
     """Resources of folds on a cluster.
 
     Attributes:

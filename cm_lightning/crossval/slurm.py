@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cm_lightning.crossval.jobs import Job
-from cm_lightning.crossval.resources import Resources
+from cm_lightning.crossval.resources import FoldResources
 from cm_lightning.errors import InputError
 from cm_lightning.writing import write_text
 
 SCRIPT = "crossval_slurm.sh"
 
 
-def array_script(jobs: Sequence[Job], resources: Resources, options: Sequence[str] = ()) -> str:
+def array_script(jobs: Sequence[Job], resources: FoldResources, options: Sequence[str] = ()) -> str:
     """Write the script of a job array with one task per fold.
 
     A task that is preempted, or whose node fails, is requeued and continues after the last epoch of its fold. Without
@@ -23,7 +23,7 @@ def array_script(jobs: Sequence[Job], resources: Resources, options: Sequence[st
 
     Args:
         jobs: The jobs.
-        resources: Resources of each job.
+        resources: FoldResources of each job.
         options: Further options of ``sbatch``, such as ``--partition=gpu``.
 
     Returns:

@@ -15,7 +15,7 @@ import pytest
 from cm_lightning.crossval import node
 from cm_lightning.crossval import ray_cluster as module
 from cm_lightning.crossval.jobs import Job
-from cm_lightning.crossval.resources import Resources
+from cm_lightning.crossval.resources import FoldResources
 from cm_lightning.errors import InputError
 from cm_lightning.main import main
 from cm_lightning.runs import ExperimentFolder
@@ -61,13 +61,13 @@ def test_a_fold_waits_for_the_end_of_its_killed_process(tmp_path):
 
 def test_missing_ray_and_resources_are_one_sentence(job, monkeypatch):
     nodes = [{"Alive": True, "Resources": {"CPU": 8.0}}, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}]
-    module._check_nodes(nodes, Resources(gpus=0, cpus=8))
-    for resources in (Resources(gpus=1), Resources(gpus=0, cpus=9)):
+    module._check_nodes(nodes, FoldResources(gpus=0, cpus=8))
+    for resources in (FoldResources(gpus=1), FoldResources(gpus=0, cpus=9)):
         with pytest.raises(InputError, match=r"No node of the Ray cluster has .* found 0 GPUs and 8 cores"):
             module._check_nodes(nodes, resources)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="--engine ray needs Ray, which is not installed"):
-        module.run_on_ray([job], Resources())
+        module.run_on_ray([job], FoldResources())
 
 
 @needs_ray
@@ -77,7 +77,7 @@ def test_an_address_that_does_not_answer_is_one_sentence(job):
         port = closed.getsockname()[1]
     for address in (f"127.0.0.1:{port}", f"ray://localhost:{port}", "no such address"):
         with pytest.raises(InputError, match=r"\(--ray_address\) does not answer"):
-            module.run_on_ray([job], Resources(), address)
+            module.run_on_ray([job], FoldResources(), address)
 
 
 @needs_ray

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cm_lightning.crossval.jobs import Job
-from cm_lightning.crossval.resources import Resources
+from cm_lightning.crossval.resources import FoldResources
 from cm_lightning.crossval.slurm import array_script, submit
 from cm_lightning.errors import InputError
 from cm_lightning.main import main
@@ -42,7 +42,7 @@ def run_task(path, number, **environment):
 
 @pytest.mark.usefixtures("recorder")
 def test_every_task_runs_its_fold(jobs, tmp_path):
-    script = array_script(jobs, Resources(gpus=2, cpus=8, parallel=2), ["--partition=gpu"])
+    script = array_script(jobs, FoldResources(gpus=2, cpus=8, parallel=2), ["--partition=gpu"])
     for directive in ("--array=0-2%2", "--gpus=2", "--cpus-per-task=8", "--requeue", "--partition=gpu"):
         assert f"#SBATCH {directive}\n" in script
     path = tmp_path / "job.sh"
@@ -64,7 +64,7 @@ def test_every_task_runs_its_fold(jobs, tmp_path):
 @pytest.mark.usefixtures("recorder")
 def test_tasks_without_gpus_use_the_cpu(jobs, tmp_path):
     path = tmp_path / "job.sh"
-    path.write_text(array_script(jobs, Resources(gpus=0)))
+    path.write_text(array_script(jobs, FoldResources(gpus=0)))
     assert "--gpus" not in path.read_text()
     assert run_task(path, 0).stdout.splitlines()[-3:] == ["cpu", "threads 4", "tasks none"]
 
@@ -77,7 +77,7 @@ def test_jobs_are_submitted_with_one_that_pools(jobs, tmp_path, monkeypatch, cap
     sbatch.chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     folder = jobs[0].fold.path.parent
-    submit(array_script(jobs, Resources()), folder, [jobs[0].argv])
+    submit(array_script(jobs, FoldResources()), folder, [jobs[0].argv])
     array, pool = log.read_text().splitlines()
     assert array == f"--parsable|{folder}/crossval_slurm.sh|"
     assert "|--dependency=afterok:17|" in pool
@@ -85,10 +85,10 @@ def test_jobs_are_submitted_with_one_that_pools(jobs, tmp_path, monkeypatch, cap
     assert "job array 17" in capsys.readouterr().out
     sbatch.write_text("#!/bin/bash\necho 'invalid partition' >&2; exit 1\n")
     with pytest.raises(InputError, match="sbatch refused the job: invalid partition"):
-        submit(array_script(jobs, Resources()), folder, [])
+        submit(array_script(jobs, FoldResources()), folder, [])
     sbatch.unlink()
     with pytest.raises(InputError, match="needs the command sbatch"):
-        submit(array_script(jobs, Resources()), folder, [])
+        submit(array_script(jobs, FoldResources()), folder, [])
 
 
 def test_invalid_resources_are_refused():
@@ -98,7 +98,7 @@ def test_invalid_resources_are_refused():
         ({"parallel": 0}, "parallel"),
     ):
         with pytest.raises(InputError, match=f"--{option}.* must be at least"):
-            Resources(**resources)
+            FoldResources(**resources)
 
 
 @pytest.mark.slow
