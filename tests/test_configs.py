@@ -134,7 +134,7 @@ def test_strong_configuration_refuses_other_networks_and_classes_of_one_side(dat
     arguments += ["--data.image_folds=true", "--trainer.accelerator=cpu"]
     with pytest.raises(InputError, match="flip would mirror images laterally, in which a class of the left side only"):
         main(["fit", *arguments, "--data.classes={left_nerve: 1, vessel: 2}"])
-    with pytest.raises(InputError, match=r"plan chooses the sizes of a UNet, but model\.network is 'AttentionUnet'"):
+    with pytest.raises(InputError, match=r"plan chooses the sizes of a DynUNet, but model\.network is 'AttentionUnet'"):
         main(["fit", *arguments, "--data.classes={nerve: 1, vessel: 2}", "--model.network=AttentionUnet"])
     with pytest.raises(InputError, match=r"data\.batch_size is not set; expected a number, or --plan true"):
         main(["fit", *arguments, "--data.classes={nerve: 1, vessel: 2}", "--plan=false", "--data.spatial_size=[32,32]"])

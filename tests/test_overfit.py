@@ -28,7 +28,13 @@ def cases(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "options", "steps"),
-    [("UNet", {}, 400), ("AttentionUnet", {}, 400), ("UNETR", UNETR, 600), ("DeepAtlas", {}, 400)],
+    [
+        ("UNet", {}, 400),
+        ("AttentionUnet", {}, 400),
+        ("DynUNet", {}, 400),
+        ("UNETR", UNETR, 600),
+        ("DeepAtlas", {}, 400),
+    ],
 )
 def test_network_overfits_to_one_phantom(network, options, steps, cases, tmp_path):
     seed_everything(0)

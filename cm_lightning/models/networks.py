@@ -5,17 +5,18 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from monai.networks.nets import UNETR, AttentionUnet, UNet
+from monai.networks.nets import UNETR, AttentionUnet, DynUNet, UNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cm_lightning.errors import InputError
 
-NetworkName = Literal["UNet", "AttentionUnet", "UNETR"]
+NetworkName = Literal["UNet", "AttentionUnet", "DynUNet", "UNETR"]
 
 # The study does not report its network sizes. These are the sizes of later MONAI configurations by its first author,
 # with MONAI's defaults for all other arguments. The dropout rate of UNETR, 0 in MONAI, is increased for MC
 # dropout.
+# The DynUNet is not part of the study. It is that of our recipe for own data.
 DEFAULTS: dict[NetworkName, dict[str, Any]] = {
     "UNet": {
         "channels": (8, 16, 16, 32, 32, 64, 64),
@@ -24,6 +25,7 @@ DEFAULTS: dict[NetworkName, dict[str, Any]] = {
         "norm": "batch",
     },
     "AttentionUnet": {"channels": (8, 16, 32, 64), "strides": (2, 2, 2), "dropout": 0.2},
+    "DynUNet": {"channels": (16, 32, 64, 128), "strides": (2, 2, 2), "dropout": 0.1},
     "UNETR": {
         "feature_size": 16,
         "hidden_size": 768,
@@ -33,9 +35,29 @@ DEFAULTS: dict[NetworkName, dict[str, Any]] = {
         "dropout_rate": 0.1,
     },
 }
+
+
+def _dyn_unet(
+    channels: Sequence[int], strides: Sequence[Any], deep_supervision: bool = False, **options: Any
+) -> DynUNet:
+    """Create MONAI's DynUNet from the channels of its levels and the strides between them."""
+    if len(channels) < 3:
+        raise ValueError(f"at least three channels are needed, found {len(channels)}")
+    return DynUNet(
+        kernel_size=[3] * len(channels),
+        strides=[1, *strides],
+        upsample_kernel_size=list(strides),
+        filters=channels,
+        deep_supervision=deep_supervision,
+        deep_supr_num=len(channels) - 2,  # all levels of the decoder but the one with the resolution of the input
+        **options,
+    )
+
+
 CONSTRUCTORS: dict[NetworkName, Callable[..., nn.Module]] = {
     "UNet": UNet,
     "AttentionUnet": AttentionUnet,
+    "DynUNet": _dyn_unet,
     "UNETR": UNETR,
 }
 
@@ -51,7 +73,7 @@ def create_network(
     """Create one of MONAI's segmentation networks.
 
     Args:
-        name: ``UNet``, ``AttentionUnet`` or ``UNETR``.
+        name: ``UNet``, ``AttentionUnet``, ``DynUNet`` (the U-Net of nnU-Net) or ``UNETR``.
         spatial_dims: Number of spatial dimensions, 2 or 3.
         in_channels: Number of input channels.
         out_channels: Number of output channels: classes including the background, plus 1 for a confidence head.
@@ -60,15 +82,18 @@ def create_network(
         **options: Further arguments of the network, which take precedence over :data:`DEFAULTS`.
 
     Returns:
-        Network from ``(B, in_channels, ...)`` to ``(B, out_channels, ...)``.
+        Network from ``(B, in_channels, ...)`` to ``(B, out_channels, ...)``. While a DynUNet with the option
+        ``deep_supervision`` is trained, its outputs are those of several levels, ``(B, levels, out_channels, ...)``,
+        the finest one first.
 
     Raises:
         InputError: The name or an option is unknown, or the network does not support the size.
 
     References:
         Ronneberger et al., "U-Net: convolutional networks for biomedical image segmentation", MICCAI 2015. Oktay et
-        al., "Attention U-Net: learning where to look for the pancreas", MIDL 2018. Hatamizadeh et al., "UNETR:
-        transformers for 3D medical image segmentation", WACV 2022.
+        al., "Attention U-Net: learning where to look for the pancreas", MIDL 2018. Isensee et al., "nnU-Net: a
+        self-configuring method for deep learning-based biomedical image segmentation", Nature Methods 2021. Hatamizadeh
+        et al., "UNETR: transformers for 3D medical image segmentation", WACV 2022.
     """
     if name not in get_args(NetworkName):
         raise InputError(f"Unknown network {name!r}; expected one of {', '.join(get_args(NetworkName))}.")
@@ -107,7 +132,7 @@ def check_size(network: nn.Module, size: tuple[int, ...]) -> None:
         InputError: The network does not support this size; the message suggests a valid size.
     """
     match network:
-        case UNet() | AttentionUnet():
+        case UNet() | AttentionUnet() | DynUNet():
             subject = f"{type(network).__name__} with strides {list(network.strides)} needs"
             _check_divisible(subject, _total_strides(network, len(size)), size, smallest=2)
         case UNETR():
@@ -128,9 +153,9 @@ def supports_any_size(network: nn.Module) -> bool:
         network: Any network.
 
     Returns:
-        True for U-Nets with or without attention.
+        True for all U-Nets.
     """
-    return isinstance(network, UNet | AttentionUnet)
+    return isinstance(network, UNet | AttentionUnet | DynUNet)
 
 
 def pad_to_fit(network: nn.Module, inputs: Tensor) -> Tensor:
@@ -180,7 +205,7 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-def _total_strides(network: UNet | AttentionUnet, dims: int) -> list[int]:
+def _total_strides(network: UNet | AttentionUnet | DynUNet, dims: int) -> list[int]:
     """Return the product of all strides along every axis. Each stride is one number, or one number per axis."""
     total: list[int] = np.prod([np.broadcast_to(stride, dims) for stride in network.strides], axis=0).tolist()
     return total

@@ -16,7 +16,7 @@ from cm_lightning.planning.resources import GIB
 
 SIZES = ("spatial_size", "patch_size")
 # The network of the plan; all others need sizes that are given.
-PLANNED = "UNet"
+PLANNED = "DynUNet"
 
 
 def complete_settings(config: Namespace, checkpoint: Path | None = None, is_training: bool = True) -> str:

@@ -283,7 +283,24 @@ class SegmentationTask(BaseTask):
         return torch.cat([image, self.confidence_scale * batch["confidence"].to(image.dtype)], dim=1)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Compute the configured loss, including the loss of a confidence head."""
+        """Compute the configured loss, including the loss of a confidence head.
+
+        Args:
+            outputs: Logits, ``(B, channels, ...)``, or those of several levels, ``(B, levels, channels, ...)``, of
+                which each counts half as much as the one before, as in nnU-Net.
+            batch: The batch.
+
+        Returns:
+            The loss, a scalar.
+        """
+        if outputs.ndim == batch["label"].ndim:
+            return self._loss_of_level(outputs, batch)
+        levels = outputs.unbind(1)
+        weights = [0.5**level for level in range(len(levels))]
+        losses = [weight * self._loss_of_level(level, batch) for weight, level in zip(weights, levels, strict=True)]
+        return torch.stack(losses).sum() / sum(weights)
+
+    def _loss_of_level(self, outputs: Tensor, batch: Batch) -> Tensor:
         value: Tensor = self.criterion(self.class_logits(outputs), batch["label"], batch.get("confidence"))
         if not self.confidence_head:
             return value

@@ -18,6 +18,10 @@ SMALL = {"channels": [4, 8], "strides": [2]}
 NETWORKS = {
     "UNet": (SegmentationTask, {"network_options": SMALL}),
     "AttentionUnet": (SegmentationTask, {"network": "AttentionUnet", "network_options": SMALL}),
+    "DynUNet": (
+        SegmentationTask,
+        {"network": "DynUNet", "network_options": {"channels": [4, 8, 8], "strides": [2, 2]}},
+    ),
     "UNETR": (
         SegmentationTask,
         {"network": "UNETR", "network_options": {"feature_size": 4, "hidden_size": 12, "mlp_dim": 24, "num_heads": 2}},

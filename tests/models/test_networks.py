@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from cm_lightning.models import count_parameters, create_network, dropout_layers
-from cm_lightning.models.networks import check_size, use_channels_last
+from cm_lightning.models.networks import check_size, pad_to_fit, use_channels_last
 
-NAMES = ("UNet", "AttentionUnet", "UNETR")
+NAMES = ("UNet", "AttentionUnet", "DynUNet", "UNETR")
 SMALL = {"UNETR": {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2, "feature_size": 4}}
 
 
@@ -51,6 +51,7 @@ def test_unetr_sizes_and_dropout_can_be_set():
             r"^UNet with .* multiples of 8 and at least 16, found [20, 16, 16]; [16, 16, 16]",
         ),
         ("UNet", (8, 16, 16), r"found [8, 16, 16]; [16, 16, 16] would be valid"),
+        ("DynUNet", (20, 16, 16), r"^DynUNet .* multiples of 8 and at least 16, found [20, 16, 16]; [16, 16, 16]"),
         ("AttentionUnet", (16, 30, 16), r"^AttentionUnet .* multiples of 8 .* [16, 32, 16] would be valid"),
         ("UNETR", (16, 24, 40), r"^UNETR with tokens of 16 .* found [16, 24, 40]; [16, 32, 32] would be valid"),
     ],
@@ -72,20 +73,25 @@ def test_unetr_rejects_other_sizes():
 
 
 def test_invalid_names_and_options_raise_errors():
-    with pytest.raises(ValueError, match="Unknown network 'VNet'; expected one of UNet, AttentionUnet, UNETR"):
+    with pytest.raises(ValueError, match="Unknown network 'VNet'; expected one of UNet, AttentionUnet, DynUNet, UNETR"):
         create_network("VNet", 3, 1, 2)
     with pytest.raises(ValueError, match="does not accept the options"):
         create_network("UNet", 3, 1, 2, invalid_option=2)
     with pytest.raises(ValueError, match=r"AttentionUnet does not accept the options .'norm': 'batch'."):
         create_network("AttentionUnet", 3, 1, 2, norm="batch")
+    with pytest.raises(ValueError, match=r"DynUNet does not accept .*: at least three channels are needed, found 2"):
+        create_network("DynUNet", 3, 1, 2, channels=(4, 8), strides=(2,))
     with pytest.raises(ValueError, match=r"UNETR needs a fixed input size; set data.spatial_size"):
         create_network("UNETR", 3, 1, 2)
 
 
 def test_strides_per_axis_and_wrong_numbers_of_strides():
     options = {"channels": (4, 8, 8), "strides": ((2, 2, 1), (2, 2, 2))}
-    network = create_network("UNet", 3, 1, 2, (16, 16, 6), **options).eval()
-    assert network(torch.rand(1, 1, 16, 16, 6)).shape == (1, 2, 16, 16, 6)
+    for name in ("UNet", "DynUNet"):
+        network = create_network(name, 3, 1, 2, (16, 16, 6), **options).eval()
+        assert network(torch.rand(1, 1, 16, 16, 6)).shape == (1, 2, 16, 16, 6)
+        padded = pad_to_fit(network, torch.rand(1, 1, 15, 17, 5))
+        assert padded.shape == (1, 1, 16, 20, 6)
     with pytest.raises(ValueError, match=r"multiples of \[4, 4, 2\] and at least \[8, 8, 4\], found \[16, 16, 3\]"):
         create_network("UNet", 3, 1, 2, (16, 16, 3), **options)
     for name in ("UNet", "AttentionUnet"):

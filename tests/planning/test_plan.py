@@ -33,9 +33,10 @@ def test_pooling_is_that_of_published_plans(patch, spacing, halvings):
 def test_frames_of_the_comparison_with_nnunet():
     plan = make_plan(frames(119, 128, cases=165), CPU)
     assert (plan.size, plan.is_patch, plan.spacing) == ((128, 128), False, None)
-    assert plan.channels == (32, 64, 128, 256, 512, 512)
+    assert plan.channels == (16, 32, 64, 128, 256, 512)
+    assert make_plan(frames(119, 128, cases=165), GPU).channels == (32, 64, 128, 256, 512, 512)
     assert plan.batch_size == 8  # a twentieth of the cases, as nnU-Net
-    create_network("UNet", 2, 1, 3, plan.size, channels=plan.channels, strides=plan.strides)  # supports the size
+    create_network("DynUNet", 2, 1, 3, plan.size, channels=plan.channels, strides=plan.strides)  # supports the size
 
 
 def test_volumes_become_patches_at_their_spacing():
@@ -48,7 +49,7 @@ def test_volumes_become_patches_at_their_spacing():
     assert plan.memory <= GPU.memory
     small = make_plan(volumes, Resources(GIB, has_gpu=True))
     assert torch.tensor(small.size).prod() < torch.tensor(plan.size).prod()
-    create_network("UNet", 3, 1, 3, small.size, channels=small.channels, strides=small.strides)
+    create_network("DynUNet", 3, 1, 3, small.size, channels=small.channels, strides=small.strides)
     assert make_plan(frames(50, 60, 40), CPU).spacing is None
     coarse = volumes.resampled((0.2, 0.2, 0.6))
     assert (coarse.shape, make_plan(coarse, GPU).spacing) == ((240.0, 315.0, 700.0), (0.2, 0.2, 0.6))
@@ -71,11 +72,11 @@ def test_too_little_memory(size):
 
 
 def test_memory_grows_with_batch_and_size():
-    network = {"channels": (8, 16), "strides": (2,), "norm": "instance"}
+    network = {"channels": (8, 16, 16), "strides": (2, 2)}
     one, two, large = (
         training_memory(size, batch, **network) for size, batch in (((16, 16), 1), ((16, 16), 2), ((32, 32), 1))
     )
-    weights = sum(p.numel() for p in create_network("UNet", 2, 1, 2, **network).parameters())
+    weights = sum(p.numel() for p in create_network("DynUNet", 2, 1, 2, **network).parameters())
     activations = two - one
-    assert one == weights * 16 + activations
-    assert large == weights * 16 + 4 * activations
+    assert one == pytest.approx(weights * 16 + activations, abs=8)
+    assert large == pytest.approx(weights * 16 + 4 * activations, abs=8)

@@ -100,7 +100,7 @@ def test_atlas_needs_pairs_of_whole_images(tmp_path):
         DeepAtlasTask(classes=CLASSES, spatial_dims=2, similarity_window=4)
 
 
-@pytest.mark.parametrize("network", ["UNet", "AttentionUnet", "UNETR"])
+@pytest.mark.parametrize("network", ["UNet", "AttentionUnet", "DynUNet", "UNETR"])
 def test_confidence_head_adds_a_channel_and_a_loss(network):
     torch.manual_seed(0)
     options = {"UNETR": {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2, "feature_size": 8}}.get(network, {})
@@ -119,6 +119,25 @@ def test_confidence_head_adds_a_channel_and_a_loss(network):
     torch.testing.assert_close(task.loss(outputs, data), task.loss(outputs, changed))
     empty = {**data, "domain": torch.zeros_like(data["domain"])}
     torch.testing.assert_close(task.loss(outputs, empty), plain.loss(outputs[:, :3], data))
+
+
+def test_coarse_levels_are_trained_with_half_of_the_weight_of_the_next_finer_one():
+    torch.manual_seed(0)
+    options = {"channels": [4, 8, 8, 8], "strides": [2, 2, 2], "deep_supervision": True, "dropout": 0.1}
+    task = make(network="DynUNet", network_options=options, input_mode="1ch", loss="diceCE", confidence_head=0.5)
+    data = batch()
+    outputs = task(task.network_input(data))
+    assert outputs.shape == (2, 3, 4, *SIZE)
+    loss = task.loss(outputs, data)
+    parts = [task.loss(outputs[:, level], data) for level in range(3)]
+    torch.testing.assert_close(loss, (4 * parts[0] + 2 * parts[1] + parts[2]) / 7)
+    loss.backward()
+    assert all(weights.grad is not None for weights in task.network.parameters())
+    # Only the finest level is used afterwards, also with active dropout.
+    task.eval()
+    assert task(task.network_input(data)).shape == (2, 4, *SIZE)
+    with torch.inference_mode():
+        assert task.sample(batch(1), MCDropout(samples=2)).entropy.shape == tuple(SIZE)
 
 
 def test_fine_tuning_starts_from_a_checkpoint_that_is_not_a_hyperparameter(tmp_path):
