@@ -1,5 +1,6 @@
 """The subcommands of Lightning (fit, validate, test, predict), with one folder per run."""
 
+import json
 import logging
 import os
 import signal
@@ -10,8 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Never, cast, get_args
 
-import yaml
-from jsonargparse import SUPPRESS
+from jsonargparse import SUPPRESS, Namespace
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
@@ -109,12 +109,19 @@ class RunConfig(SaveConfigCallback):
         """Write the settings, and send them nested to W&B (only in ``fit``)."""
         made_with = {**versions(), "commit": source_commit() or "unknown"}
         comment = ", ".join(f"{name} {value}" for name, value in made_with.items())
-        text = f"# Made with {comment}\n{self.parser.dump(self.config, skip_none=False)}"
-        write_text(fold_folder(trainer).path / self.config_filename, text)
-        settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_link_targets=False))
+        text = self.parser.dump(self.config, skip_none=False, skip_validation=True)
+        write_text(fold_folder(trainer).path / self.config_filename, f"# Made with {comment}\n{text}")
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger) and stage == "fit":
-                logger.log_config(settings)
+                logger.log_config(_plain(self.parser, self.config))
+
+
+def _plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """Return parsed settings as they are written to files, nested."""
+    # The settings are valid, and JSON is read faster than YAML.
+    dumped = parser.dump(config, "json", skip_none=False, skip_validation=True, skip_link_targets=False)
+    settings: dict[str, Any] = json.loads(dumped)
+    return settings
 
 
 class StageParser(PlainHelpMixin, ShortErrorMixin, LightningArgumentParser):
@@ -353,9 +360,7 @@ class CommandLine(LightningCLI):
 
     def _settings(self) -> dict[str, Any]:
         """Return all settings as they are written to files, with dotted names."""
-        subcommand = self.config["subcommand"]
-        dumped = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
-        return flatten(yaml.safe_load(dumped)[subcommand])
+        return flatten(_plain(self.parser, self.config)[self.config["subcommand"]])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with the loggers and the checkpoint of the last epoch that every run has.

@@ -16,7 +16,6 @@ from torchmetrics.utilities.plot import plot_confusion_matrix
 
 from cm_lightning.callbacks.trainer_state import fold_folder
 from cm_lightning.data.augmentation import Batch
-from cm_lightning.data.ignored import is_known
 from cm_lightning.drawing import reliability_plot, save_figure
 from cm_lightning.metrics import METRICS, apply_empty_policy
 from cm_lightning.metrics.segmentation import confusion_counts
@@ -95,8 +94,7 @@ class ConfusionPicture(Callback):
         """Count the voxels of a case."""
         if isinstance(pl_module, BaseTask) and outputs:
             label = batch["native_label"][0, 0]
-            known = is_known(label)
-            counts = confusion_counts(outputs["prediction"][known], label[known], len(pl_module.class_names) + 1)
+            counts = confusion_counts(outputs["prediction"], label, len(pl_module.class_names) + 1)
             self._cases[batch["case"][0]] = counts
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from cm_lightning.data.ignored import is_known
 from cm_lightning.errors import InputError
+
+# Number of voxels of which the classes are counted at a time.
+CONFUSION_VOXELS = 2**20
 
 
 @dataclass(frozen=True)
@@ -227,7 +231,7 @@ def study_metrics(
 
 
 def confusion_counts(prediction: Tensor, label: Tensor, classes: int) -> NDArray[np.int64]:
-    """Compute the confusion matrix.
+    """Compute the confusion matrix of the voxels whose label is known.
 
     Args:
         prediction: Class indices, ``(depth, lateral[, elevation])``.
@@ -237,10 +241,11 @@ def confusion_counts(prediction: Tensor, label: Tensor, classes: int) -> NDArray
     Returns:
         Number of voxels of every pair of classes, ``[label, prediction]``, ``(classes, classes)``.
     """
-    # Rows are processed one by one, since the int64 indices of a volume of the calf would take 4 GB.
+    # Some rows at a time, since the int64 indices of a volume of the calf would take 4 GB.
+    rows = max(1, CONFUSION_VOXELS // label[0].numel())
     counts = torch.zeros(classes**2, dtype=torch.int64, device=label.device)
-    for target, pred in zip(label, prediction, strict=True):
-        counts += torch.bincount((target.long() * classes + pred).flatten(), minlength=classes**2)
+    for target, pred in zip(label.split(rows), prediction.split(rows), strict=True):
+        counts += torch.bincount((target.long() * classes + pred)[is_known(target)], minlength=classes**2)
     confusion: NDArray[np.int64] = counts.reshape(classes, classes).cpu().numpy()
     return confusion
 

@@ -18,9 +18,10 @@ from scipy import ndimage
 from skimage.metrics import hausdorff_distance
 from skimage.segmentation import find_boundaries
 
+from cm_lightning.data.ignored import IGNORED_INDEX
 from cm_lightning.metrics import METRICS, apply_empty_policy, case_rows
 from cm_lightning.metrics.empty import CONDITIONAL, detection_rate
-from cm_lightning.metrics.segmentation import VOXELS, dice_per_class
+from cm_lightning.metrics.segmentation import VOXELS, confusion_counts, dice_per_class
 from cm_lightning.metrics.summary import summarise
 from cm_lightning.metrics.summary_file import nested_summary
 
@@ -105,6 +106,16 @@ def test_agrees_with_monai(seed):
         assert result[name] == pytest.approx(compute_confusion_matrix_metric(monai_name, confusion).item(), rel=1e-9), (
             name
         )
+
+
+@pytest.mark.parametrize("voxels", [1, 50, 10**6])
+def test_confusion_matrix_is_counted_in_parts_without_ignored_voxels(voxels, monkeypatch):
+    monkeypatch.setattr("cm_lightning.metrics.segmentation.CONFUSION_VOXELS", voxels)
+    rng = np.random.default_rng(0)
+    label, prediction = rng.integers(0, 3, (2, 7, 6, 5), dtype=np.uint8)
+    label[rng.random(label.shape) < 0.2] = IGNORED_INDEX
+    expected = [[((label == row) & (prediction == column)).sum() for column in range(3)] for row in range(3)]
+    assert confusion_counts(torch.as_tensor(prediction), torch.as_tensor(label), 3).tolist() == expected
 
 
 def test_surface_at_the_tolerance_is_within_it():
