@@ -31,10 +31,9 @@ ALL = sorted(
 SMALL_UNETR = "--model.network_options={hidden_size: 24, mlp_dim: 24, num_heads: 2, feature_size: 8}"
 LOSSES = ("dice", "CE", "diceCE", "CEconf", "diceCEconf")
 UNDRAWN = ["--pictures.cases=0", "--uncertainty.cases=0"]
-# A thyroid configuration equals the muscle configuration except for the data, as is checked below. Test and predict do
-# not depend on the loss, so that one thyroid configuration per network and input mode is enough.
-FIRST = {tuple(name.split("_")[1:3]): name for name in reversed(ALL) if name.startswith("thyroid_")}
-ONLY_FITTED = {name for name in ALL if name.startswith("thyroid_")} - set(FIRST.values())
+# Test and predict do not depend on the loss, so that one configuration per body part, network and input mode is enough.
+FIRST = {tuple(name.split("_")[:3]): name for name in reversed(ALL)}
+ONLY_FITTED = set(ALL) - set(FIRST.values())
 # Those that are run every time: all of one body part, and of the others one each.
 ALWAYS = {name for name in ALL if name.startswith(("muscle_", "nerve_"))} | {"thyroid_unet_2ch_dice"}
 

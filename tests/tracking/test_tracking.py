@@ -343,7 +343,7 @@ class SweptFiles(Callback):
         shutil.rmtree(MEDIA_TMP.name, ignore_errors=True)
 
 
-@pytest.mark.parametrize("event", [KilledService, SweptFiles])
+@pytest.mark.parametrize("event", [KilledService, pytest.param(SweptFiles, marks=pytest.mark.slow)])
 def test_training_outlives_the_service_and_the_temporary_files_of_wandb(
     muscle_arguments, run_folder, tmp_path, offline, event
 ):
