@@ -16,8 +16,10 @@ from cm_lightning.metrics.calibration import (
     SUMS,
     calibration_errors,
     calibration_rows,
+    chance_calibration_errors,
     expected_calibration_error,
     null_calibration_error,
+    reliability,
     sums_by_bin,
 )
 
@@ -117,6 +119,13 @@ def test_null_quantile_equals_that_of_labels_drawn_for_every_voxel():
         assert error == pytest.approx(np.quantile(errors, quantile), rel=0.03)
 
 
+def test_chance_error_of_a_single_voxel_by_hand():
+    errors = chance_calibration_errors(np.array([1.0]), np.array([0.8]), draws=20000)
+    # 0.2 if the voxel is positive, which has a probability of 0.8, and 0.8 otherwise.
+    assert set(errors.round(6)) == {0.2, 0.8}
+    assert errors.mean() == pytest.approx(0.8 * 0.2 + 0.2 * 0.8, abs=0.01)
+
+
 def test_calibration_is_scored_for_empty_masks():
     empty, full = torch.zeros(4, 4, dtype=torch.uint8), torch.ones(4, 4, dtype=torch.uint8)
     tables = []
@@ -129,6 +138,15 @@ def test_calibration_is_scored_for_empty_masks():
         brier = scored[scored["metric"] == "brier"].set_index("case")["value"]
         assert brier.to_dict() == {"absent": 0.0625, "lost": 0.5625}
         assert "absent" not in set(scored[scored["metric"] == "dice"]["case"])
+
+
+def test_bins_of_a_single_voxel_are_in_the_reliability_diagram_and_empty_ones_are_not():
+    probability = torch.tensor([[0.05, 0.25], [0.25, 0.95]])
+    rows = count(probability, torch.tensor([[0, 1], [0, 1]], dtype=torch.uint8))
+    diagram = reliability(rows.assign(case="x", model="m", calibration="none"))
+    assert diagram["count"].tolist() == [1, 2, 1]
+    np.testing.assert_allclose(diagram["probability"], [0.05, 0.25, 0.95], rtol=1e-6)
+    assert diagram["frequency"].tolist() == [0.0, 0.5, 1.0]
 
 
 def test_missing_bins_are_filled_with_zeros():

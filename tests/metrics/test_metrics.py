@@ -172,6 +172,25 @@ def test_numbers_of_voxels_and_the_summary_file():
     assert (summary["mean"]["a"]["FN"], summary["mean"]["b"]["TN"]) == (8, 40)
 
 
+def test_a_perfect_prediction_is_better_in_every_metric():
+    label, shifted = np.zeros((12, 12), np.uint8), np.zeros((12, 12), np.uint8)
+    label[2:6, 2:6], shifted[5:8, 4:10], shifted[10, 10] = 1, 1, 1
+    perfect, worse = (values(measure(prediction, label, (1.0, 1.0))) for prediction in (label, shifted))
+    for name, value in worse.items():
+        assert value != perfect[name]
+        assert (perfect[name] > value) == METRICS[name].higher_is_better, name
+    assert not any(metric.higher_is_better for metric in METRICS.values() if metric.needs_probabilities)
+
+
+def test_tables_have_the_order_of_the_classes():
+    label = np.zeros((6, 6), np.uint8)
+    label[1:3], label[4:] = 1, 2
+    rows = measure(label, label, (1.0, 1.0), ("vessel", "nerve"))
+    assert list(dict.fromkeys(summarise(rows)["class"])) == ["vessel", "nerve", "mean"]
+    summary = nested_summary(rows)
+    assert list(summary["mean"]) == list(summary["metric_per_case"][0]["metrics"]) == ["vessel", "nerve"]
+
+
 def test_directions_percentiles_and_tolerance_by_hand():
     label, prediction = np.zeros((1, 40), np.uint8), np.zeros((1, 40), np.uint8)
     label[0, 10], prediction[0, [10, 13, 30]] = 1, 1
