@@ -205,9 +205,7 @@ def test_commands_of_the_readme_run(tmp_path):
     for path in sorted((tmp_path / "data" / "my_images" / "images").iterdir())[:2]:
         (tmp_path / "data" / "new_images" / f"new_{path.name}").write_bytes(path.read_bytes())
     run_page(ROOT / "README.md", tmp_path)
-    assert (
-        len(list((tmp_path / "outputs/my_images_2ch/fold0/predictions/mirrored").glob("new_*_segmentation.png"))) == 2
-    )
+    assert len(list((tmp_path / "outputs/my_images/fold0/predictions/mirrored").glob("new_*_segmentation.png"))) == 2
     assert (tmp_path / "report" / "report.html").is_file()
     assert len(list((tmp_path / "maps").rglob("new_*.png"))) >= 2
 

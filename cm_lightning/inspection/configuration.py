@@ -63,7 +63,7 @@ def configuration(path: Path, data: DataSet) -> str:
 def experiment_name(root: Path) -> str:
     """Return the name of the experiment: that of the data set, without characters that are special in paths."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", root.resolve().name).strip("_-")
-    return f"{name}_2ch" if name else "first_2ch"
+    return name or "first"
 
 
 def _write_model(out: "_Writer", data: DataSet) -> None:
@@ -78,7 +78,7 @@ def _write_model(out: "_Writer", data: DataSet) -> None:
     out.setting(3, "strides", network.strides)
     out.setting(3, "dropout", 0.1)
     out.setting(3, "deep_supervision", True, "coarse levels are trained as well")
-    out.setting(2, "input_mode", "2ch", "image and confidence map; 1ch: image only")
+    out.setting(2, "input_mode", "1ch", "image only; 2ch: image and confidence map, which was worse for nerves")
     out.setting(2, "loss", "diceCE")
     out.setting(2, "batch_dice", network.batch_dice.value, network.batch_dice.reason)
     out.setting(2, "dice_background", False, "as in nnU-Net; small classes have larger gradients")
@@ -124,7 +124,7 @@ def _write_data(out: "_Writer", data: DataSet) -> None:
     per_case = PATCHES_PER_CASE if network.is_patch else 1
     out.setting(1, "batch_size", max(1, batch // per_case), network.batch_size.reason)
     out.setting(1, "num_workers", 0, "prepared cases are kept in memory")
-    out.setting(1, "confidence_mode", "native", "maps of whole frames at file resolution, computed once and cached")
+    out.setting(1, "confidence_mode", "native", "computed once and cached; test reports errors by confidence")
     out.setting(1, "augmentation")
     out.setting(2, "gain", 3.0)
     out.setting(2, "time_gain", 2.0)

@@ -80,7 +80,7 @@ def test_frames_to_a_trained_network(nnunet_set, tmp_path, no_pictures, capsys):
     stored = json.loads(next((tmp_path / "outputs" / "cache" / "splits").iterdir()).read_text())
     tested = {patient: str(number) for number, fold in enumerate(stored["folds"]) for patient in fold["test"]}
     assert tested == {row["patient"]: row["test_fold"] for row in rows_of(output).values()}
-    assert (tmp_path / "outputs" / "Dataset001_Leg_2ch" / "fold0" / "checkpoints" / "last.ckpt").is_file()
+    assert (tmp_path / "outputs" / "Dataset001_Leg" / "fold0" / "checkpoints" / "last.ckpt").is_file()
     # The configuration is valid for the data set from which it was made.
     assert inspect("data/Dataset001_Leg", "--config", "my.yaml") == 0
 
@@ -101,7 +101,7 @@ def test_volumes_to_a_trained_network(tmp_path, no_pictures):
     assert "image_folds" not in data
     assert list(data["classes"]) == ["soleus", "gastrocnemius_medialis", "gastrocnemius_lateralis"]
     fit("configs/my.yaml")
-    assert (tmp_path / "outputs" / "muscle_2ch" / "fold0" / "checkpoints" / "best.ckpt").is_file()
+    assert (tmp_path / "outputs" / "muscle" / "fold0" / "checkpoints" / "best.ckpt").is_file()
 
 
 def test_page_is_self_contained_and_shows_labels(write_frames, tmp_path):
@@ -197,7 +197,7 @@ def test_existing_configuration_is_replaced_on_request(write_frames, tmp_path):
     write_frames(tmp_path / "set", "images/{}.png", "masks/{}.png", count=3)
     (tmp_path / "my.yaml").write_text("mine")
     assert inspect("set", "--write_config", "my.yaml", "--overwrite") == 0
-    assert yaml.safe_load((tmp_path / "my.yaml").read_text())["experiment"] == "set_2ch"
+    assert yaml.safe_load((tmp_path / "my.yaml").read_text())["experiment"] == "set"
 
 
 def test_exclusive_options():
