@@ -74,7 +74,7 @@ def crossval(
         overwrite: Delete finished folds and run them again.
         engine: What runs the folds: processes of this machine (``local``), tasks of a Ray cluster (``ray``), or tasks
             of a SLURM job array (``slurm``).
-        resources: FoldResources of a fold on a cluster; None for the default ones.
+        resources: Resources of a fold on a cluster; None for the default ones.
         ray_address: Address of the Ray cluster; None starts one on this machine.
         slurm_options: Further options of ``sbatch``.
         action: Run the folds, describe them, or print the script of the SLURM job array.

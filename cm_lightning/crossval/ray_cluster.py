@@ -34,7 +34,7 @@ def run_on_ray(jobs: Sequence[Job], resources: FoldResources, address: str | Non
 
     Args:
         jobs: The jobs.
-        resources: FoldResources of each job.
+        resources: Resources of each job.
         address: Address of the cluster, or "auto" for that of this machine; None starts one on this machine.
 
     Raises:

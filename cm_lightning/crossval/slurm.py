@@ -23,7 +23,7 @@ def array_script(jobs: Sequence[Job], resources: FoldResources, options: Sequenc
 
     Args:
         jobs: The jobs.
-        resources: FoldResources of each job.
+        resources: Resources of each job.
         options: Further options of ``sbatch``, such as ``--partition=gpu``.
 
     Returns:
