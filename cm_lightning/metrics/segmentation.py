@@ -244,7 +244,7 @@ def confusion_counts(prediction: Tensor, label: Tensor, classes: int) -> NDArray
     # Some rows at a time, since the int64 indices of a volume of the calf would take 4 GB.
     rows = max(1, CONFUSION_VOXELS // label[0].numel())
     counts = torch.zeros(classes**2, dtype=torch.int64, device=label.device)
-    for target, pred in zip(label.split(rows), prediction.split(rows), strict=True):
+    for target, pred in zip(torch.split(label, rows), torch.split(prediction, rows), strict=True):
         counts += torch.bincount((target.long() * classes + pred)[is_known(target)], minlength=classes**2)
     confusion: NDArray[np.int64] = counts.reshape(classes, classes).cpu().numpy()
     return confusion
