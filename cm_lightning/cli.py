@@ -113,11 +113,11 @@ class RunConfig(SaveConfigCallback):
         write_text(fold_folder(trainer).path / self.config_filename, f"# Made with {comment}\n{text}")
         for logger in trainer.loggers:
             if isinstance(logger, WandbRunLogger) and stage == "fit":
-                logger.log_config(_plain(self.parser, self.config))
+                logger.log_config(_nested_settings(self.parser, self.config))
 
 
-def _plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
-    """Return parsed settings as they are written to files, nested."""
+def _nested_settings(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """Return parsed settings as they are written to files, as nested dictionaries."""
     # The settings are valid, and JSON is read faster than YAML.
     dumped = parser.dump(config, "json", skip_none=False, skip_validation=True, skip_link_targets=False)
     settings: dict[str, Any] = json.loads(dumped)
@@ -360,7 +360,7 @@ class CommandLine(LightningCLI):
 
     def _settings(self) -> dict[str, Any]:
         """Return all settings as they are written to files, with dotted names."""
-        return flatten(_plain(self.parser, self.config)[self.config["subcommand"]])
+        return flatten(_nested_settings(self.parser, self.config)[self.config["subcommand"]])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with the loggers and the checkpoint of the last epoch that every run has.

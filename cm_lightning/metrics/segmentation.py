@@ -242,7 +242,7 @@ def confusion_counts(prediction: Tensor, label: Tensor, classes: int) -> NDArray
         Number of voxels of every pair of classes, ``[label, prediction]``, ``(classes, classes)``.
     """
     # Some rows at a time, since the int64 indices of a volume of the calf would take 4 GB.
-    rows = max(1, CONFUSION_VOXELS // label[0].numel())
+    rows = max(1, CONFUSION_VOXELS * len(label) // max(1, label.numel()))
     counts = torch.zeros(classes**2, dtype=torch.int64, device=label.device)
     for target, pred in zip(torch.split(label, rows), torch.split(prediction, rows), strict=True):
         counts += torch.bincount((target.long() * classes + pred)[is_known(target)], minlength=classes**2)
